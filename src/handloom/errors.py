@@ -1,0 +1,45 @@
+"""What can go wrong, in words for the person who can mend it.
+
+Every error says what happened and where, with the limit that was passed, and then the remedy.
+The command line prints the text as one paragraph and exits with 2; a library caller catches
+`HandloomError`.
+"""
+
+from __future__ import annotations
+
+
+class HandloomError(Exception):
+    """Base of every error that Handloom raises on purpose.
+
+    Args:
+        problem: one or two sentences: what, where, and the limit.
+        remedy: one or two sentences: what to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[HandloomError], tuple[str, str]]:
+        return type(self), (self.problem, self.remedy)  # so that a worker process can hand it on
+
+
+class ConfigError(HandloomError):
+    """A setting that has no meaning, or contradicts another."""
+
+
+class DataError(HandloomError):
+    """Text, or prepared tokens, that cannot be used as they are."""
+
+
+class CheckpointError(HandloomError):
+    """A run or model on disk that is missing, torn, foreign, or cannot be written."""
+
+
+class ModelError(HandloomError):
+    """Tensors of a shape or size that the model does not take."""
+
+
+class RequestError(HandloomError):
+    """A request for text that cannot be served as asked."""

@@ -1,0 +1,22 @@
+"""Every test runs in a temporary home and cache, with no way to the network."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(tmp_path, monkeypatch):
+    """No test reads or writes the user's folders, and none leaves this machine."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HANDLOOM_CACHE", str(tmp_path / "cache"))
+    connect = socket.socket.connect
+
+    def only_loopback(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+            raise OSError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_loopback)
