@@ -1,0 +1,128 @@
+"""Two corpora that need no download: the documentation and the source of the Python that runs this.
+
+`python-docs` is about 2 MB of English: the docstrings of the standard library, one document a
+module, and the language reference that `help()` shows, one document a topic. `python-source` is
+about 11 MB of code, one document a file. Sources are parsed, never imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from handloom.errors import DataError
+
+# Tests are odd code, installed packages are not the library, pydoc_data is English (python-docs has it
+# as topics), the rest depends on the machine.
+_LEFT_OUT = {
+    *("test", "tests", "idle_test"),
+    *("site-packages", "dist-packages", "_bundled"),
+    *("pydoc_data", "__pycache__"),
+}
+_LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", ".")
+_SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_REMEDY = (
+    "Install Python with its sources (for example the full python3 package, or one from python.org), or name text "
+    "files of your own."
+)
+
+
+def python_docs(library: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Docstrings by module, then the language reference by topic.
+
+    Args:
+        library: folder of the standard library; default: that of the running Python.
+    Returns:
+        pairs of title and text, in sorted order.
+    Raises:
+        DataError: this Python has no library sources, or no `pydoc_data`.
+    """
+    library = library or _library()
+    topics = library / "pydoc_data" / "topics.py"
+    if not topics.is_file():
+        raise DataError(f"python-docs: this Python has no language reference ({topics} is missing).", _REMEDY)
+    for path in _modules(library):
+        text = "\n\n".join(_docstrings(_parsed(path)))
+        if text:
+            yield path.relative_to(library).with_suffix("").as_posix(), text + "\n"
+    for title, text in _topics(topics):
+        yield f"topics/{title}", text
+
+
+def python_source(library: Path | None = None) -> Iterator[tuple[str, str]]:
+    """The standard library's own code, one document a file; arguments and errors as for `python_docs`."""
+    library = library or _library()
+    for path in _modules(library):
+        text = _decoded(path)
+        if text:
+            yield path.relative_to(library).as_posix(), text
+
+
+BUILTIN: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
+    "python-docs": python_docs,
+    "python-source": python_source,
+}
+
+
+def _library() -> Path:
+    library = Path(sysconfig.get_path("stdlib"))
+    if not (library / "ast.py").is_file():
+        raise DataError(f"This Python has no library sources ({library / 'ast.py'} is missing).", _REMEDY)
+    return library
+
+
+def _modules(library: Path) -> list[Path]:
+    found = []
+    for where, folders, files in os.walk(library):
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        found += [Path(where, name) for name in files if name.endswith(".py") and not _is_left_out(name)]
+    return sorted(found, key=lambda path: path.relative_to(library).parts)
+
+
+def _is_left_out(name: str) -> bool:
+    return name in _LEFT_OUT or name.startswith(_LEFT_OUT_PREFIXES)
+
+
+def _decoded(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return ""  # a module with another encoding cookie is an exhibit, not prose
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).", _REMEDY) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parsed(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes in the library's strings are not our user's business
+        try:
+            return ast.parse(_decoded(path))
+        except SyntaxError:
+            return ast.Module(body=[], type_ignores=[])  # templates of code are not modules
+
+
+def _docstrings(node: ast.AST) -> Iterator[str]:
+    """Cleaned docstrings in the order of the source. Walks statements only: expressions hold none."""
+    if isinstance(node, _SCOPES):
+        text = ast.get_docstring(node)
+        if text:
+            yield text.encode("utf-8", "replace").decode(
+                "utf-8"
+            )  # an escape may stand for half a surrogate pair
+    for block in ("body", "handlers", "orelse", "finalbody"):
+        for child in getattr(node, block, ()):
+            if isinstance(child, ast.stmt | ast.excepthandler):
+                yield from _docstrings(child)
+
+
+def _topics(path: Path) -> Iterator[tuple[str, str]]:
+    for statement in _parsed(path).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            table: dict[str, str] = ast.literal_eval(statement.value)
+            for title in sorted(table):
+                yield title, table[title].strip("\n") + "\n"
