@@ -1,0 +1,78 @@
+"""Text -> pieces: the first half of GPT-2's tokenizer. No merge ever crosses from one piece to the next.
+
+A piece is a word with the space before it, a number with the space before it, a run of signs, one of
+the English endings 's 't 're 've 'm 'll 'd, or white space. Knows no vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+
+# GPT-2's pattern (Radford et al. 2019), written so that both `regex` and tiktoken's engine take it.
+# `\s++$` adds nothing to what is matched: it only spares the backtracking of the next alternative, on
+# which tiktoken's engine runs out of stack when the text ends in a million spaces.
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++$|\s+(?!\S)|\s+"
+_PATTERN = regex.compile(PATTERN)
+
+# Unicode grows, and the two engines grow at different times. These letters and numbers came after
+# Unicode 16, which is what tiktoken knows; `regex` may know them already, so they are taken out.
+_LATER = """
+558 58B-58C 88F C5C CDC 208F 209D-209F A7CE-A7CF A7D2 A7D4 A7DD A7E2 A7F1 AB6C-AB6D 107BB-107BF 10940-10959
+10EC5-10EC7 10ED9-10EEE 11B0A 11DB0-11DDB 11DE0-11DE9 11DF1 1246F 12475-1247F 12550-12686 16EA0-16EB8
+16EBB-16ED3 16FF2-16FF6 187F8-187FF 18CD6-18CDA 18D09-18D20 18D80-18DF2 18E00-19191 191A0-191D2 1B123-1B128
+1B168 1D6A6 1DF1F-1DF24 1DF2B-1DF81 1DF90-1DF96 1DFCD-1DFFF 1E6C0-1E6DE 1E6E0-1E6E2 1E6E4-1E6E5 1E6E7-1E6ED
+1E6F0-1E6F4 1E6FE-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
+"""
+_SIGN_TODAY = regex.compile(
+    "[" + "".join("-".join(chr(int(end, 16)) for end in span.split("-")) for span in _LATER.split()) + "]"
+)
+
+# Two places where every split has a boundary, whatever stands further left or right: before white space
+# that follows a visible character, and before the last of several white spaces.
+_BOUNDARY = regex.compile(r"(?<=\S)(?=\s)|(?<=\s)(?=\s\S)")
+
+
+def well_formed(text: str) -> str:
+    """`text` with surrogate pairs joined and lone surrogates replaced by U+FFFD, as tiktoken does it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def split(text: str) -> list[str]:
+    """Cut `text` into the pieces inside which merges happen.
+
+    Returns:
+        The pieces in order; joined, they are the (well-formed) text again.
+    """
+    text = well_formed(text)
+    if text.isascii() or not _SIGN_TODAY.search(text):
+        return _PATTERN.findall(text)
+    pieces, start = [], 0
+    for stand_in in _PATTERN.findall(_SIGN_TODAY.sub("!", text)):
+        end = start + len(stand_in)
+        pieces.append(text[start:end])
+        start = end
+    return pieces
+
+
+def chunks(text: str, size: int = 100_000) -> Iterator[str]:
+    """Cut a long text where the split has a boundary anyway, so that it can be worked through in parts.
+
+    Splitting (or encoding) the chunks one by one gives what the whole text gives. A stream is cut by
+    holding the last chunk back: `*ready, rest = chunks(rest + new)`.
+
+    Args:
+        text: any text.
+        size: characters after which the next boundary is taken; a chunk is longer where there is none.
+    """
+    start = 0
+    while start < len(text):
+        boundary = _BOUNDARY.search(text, start + size)
+        end = boundary.start() if boundary else len(text)
+        yield text[start:end]
+        start = end

@@ -1,0 +1,31 @@
+"""Ids -> text while they are still arriving.
+
+A token may end in the middle of a character; the half is kept back until the rest has come. Knows no
+terminal and no model.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from handloom.tokenizer.base import Tokenizer
+
+
+class TextStream:
+    """Decodes one id at a time; all that it returned, joined, is `tokenizer.decode(ids)`.
+
+    Args:
+        tokenizer: whose ids will be pushed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._token_bytes = tokenizer.token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """Whole characters that this id completes, perhaps none."""
+        return self._decoder.decode(self._token_bytes(token))
+
+    def finish(self) -> str:
+        """What was kept back, which now is U+FFFD, or nothing. The stream can then be used again."""
+        return self._decoder.decode(b"", final=True)
