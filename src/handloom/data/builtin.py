@@ -26,8 +26,8 @@ _LEFT_OUT = {
 _LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", ".")
 _SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _REMEDY = (
-    "Install Python with its sources (for example the full python3 package, or one from python.org), or name text "
-    "files of your own."
+    "Install Python with its sources (the full python3 package, or one from python.org), or name text files "
+    "of your own."
 )
 
 

@@ -28,7 +28,7 @@ def check_encoding_errors(policy: str) -> None:
     if policy not in ("strict", "replace"):
         raise ConfigError(
             f'encoding_errors is "{policy}", but must be "strict" or "replace".',
-            "Use strict to be told of bytes that are not UTF-8, replace to read them as \N{REPLACEMENT CHARACTER}.",
+            "Strict reports bytes that are not UTF-8, replace reads them as \N{REPLACEMENT CHARACTER}.",
         )
 
 
@@ -122,8 +122,8 @@ def without_lone_surrogates(text: str, where: str, encoding_errors: str = "stric
         if encoding_errors == "replace":
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         raise DataError(
-            f"{where}: character {error.start} of the text is a lone surrogate (U+{ord(text[error.start]):04X}), "
-            "which no UTF-8 text can hold.",
+            f"{where}: character {error.start} of the text is a lone surrogate "
+            f"(U+{ord(text[error.start]):04X}), which no UTF-8 text can hold.",
             "Mend that line, or read it as \N{REPLACEMENT CHARACTER} with --encoding-errors replace.",
         ) from None
     return text

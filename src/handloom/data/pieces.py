@@ -1,0 +1,101 @@
+"""Long texts become pieces that can be tokenized one by one, with the tokens of the whole.
+
+GPT-2's split pattern never joins a character that is not whitespace with whitespace after it, so such
+a place is always a token boundary: the pattern looks ahead only within whitespace, and never back.
+Knows characters only; no files, no tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+PIECE = 1 << 18  # characters; large enough to amortize handing it to another process
+LONGEST = 1 << 20  # characters without a safe place before we cut anyway
+_LINE_WITHIN = 1 << 16  # characters to look for a line's end when the tail is cut off
+
+# str's own \s knows a few characters more than Unicode's White_Space, so both sides of the cut are
+# what they seem to any definition.
+_SAFE = re.compile(r"(?<=\S)[ \t\n]")
+
+
+def safe_pieces(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST) -> Iterator[str]:
+    """Cut a stream of text where tokenization cannot tell.
+
+    Args:
+        chunks: the text, in chunks of any size; the pieces do not depend on where these end.
+        size: characters a piece has at most, if there is a safe place before that.
+        longest: characters after which a piece is cut in any place. That happens only in a run of this
+            many characters without whitespace (or of whitespace only), and may give other tokens
+            than the whole would have, right at the cut.
+    Returns:
+        pieces, none empty; joined they are the text.
+    """
+    held = ""
+    for chunk in chunks:
+        held += chunk
+        start = 0
+        while cut := _safe_cut(held, start, size, longest):
+            yield held[start:cut]
+            start = cut
+        held = held[start:]
+    if held:
+        yield held
+
+
+def _safe_cut(text: str, start: int, size: int, longest: int) -> int:
+    """Where the piece that begins at `start` ends, or 0 if more text must be seen first."""
+    if len(text) - start <= size:
+        return 0
+    for reach in (256, size):  # the nearest whitespace is rarely far
+        last = 0
+        for found in _SAFE.finditer(text, max(start + 1, start + size - reach), start + size + 1):
+            last = found.start()
+        if last:
+            return last
+    found_later = _SAFE.search(text, start + size, start + longest + 1)
+    if found_later:
+        return found_later.start()
+    return start + longest if len(text) - start > longest else 0
+
+
+def cut_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
+    """Part a text in two near `mark`, at the start of a line if one is near.
+
+    Args:
+        chunks: the text, in chunks of any size; the cut does not depend on where these end.
+        mark: where to part it, in UTF-8 bytes from the beginning.
+    Returns:
+        pairs (is tail, text), all of the head before all of the tail. Neither part is tokenized
+        across the cut, so any place is sound; the start of a line reads best.
+    """
+    stream = iter(chunks)
+    seen = 0
+    for chunk in stream:
+        raw = chunk.encode("utf-8")
+        if seen + len(raw) > mark:
+            break
+        seen += len(raw)
+        yield False, chunk
+    else:
+        return
+    at = len(raw[: mark - seen].decode("utf-8", "ignore"))
+    held = chunk
+    while len(held) <= at + _LINE_WITHIN and (more := next(stream, "")):
+        held += more
+    cut = _line_start(held, at)
+    yield False, held[:cut]
+    if held[cut:]:
+        yield True, held[cut:]
+    for chunk in stream:
+        yield True, chunk
+
+
+def _line_start(text: str, at: int) -> int:
+    """The first line's start at or after `at`, else a word's, else `at`; the end if all would be tail."""
+    end = min(len(text), at + _LINE_WITHIN)
+    newline = text.find("\n", max(at - 1, 0), end)
+    if 0 <= newline < len(text) - 1:
+        return newline + 1
+    space = _SAFE.search(text, max(at, 1), end)
+    return space.start() if space and text[space.start() :].strip() else at or len(text)

@@ -1,0 +1,248 @@
+"""Documents become token shards in the cache, once: the same text and tokenizer are not prepared twice.
+
+A prepared folder is called by the SHA-256 of everything that its tokens depend on. It is made under
+a temporary name and renamed when whole, so that processes preparing the same thing do not meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from handloom.data import plan as plans
+from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
+from handloom.data.pool import WORTH_A_WORKER, encode
+from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
+from handloom.errors import ConfigError, DataError
+from handloom.runtime import cache_folder
+from handloom.tokenizer.base import Tokenizer
+
+Sources = Sequence[str | Path] | str | Path | Corpus
+_ABANDONED_AFTER = 24 * 3600  # seconds; a partial folder this old belongs to nobody
+
+
+@dataclass(frozen=True)
+class Report:
+    """What preparing did. Bytes are UTF-8 bytes of text; end-of-text tokens stand for none."""
+
+    documents: int  # all that were found
+    empty: int
+    duplicates: int  # exact copies of an earlier document, left out
+    split: str  # "documents", "tail" or "none": the policy used
+    train_documents: int
+    train_bytes: int
+    train_tokens: int
+    validation_documents: int
+    validation_bytes: int
+    validation_tokens: int
+    reused: bool
+    workers: int
+    seconds: float  # all of it, the walk that decides about documents included
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Tokens of both sides, memory-mapped, and how they came about."""
+
+    train: Shard
+    validation: Shard
+    report: Report
+    folder: Path
+
+
+def prepare(
+    sources: Sources,
+    tokenizer: Tokenizer,
+    *,
+    text_field: str = "text",
+    encoding_errors: str = "strict",
+    validation_fraction: float = 0.1,
+    split: str = "auto",
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    verify: bool | None = None,
+) -> PreparedData:
+    """Tokenize `sources` into the cache, or find that this was done before.
+
+    Args:
+        sources: what `open_corpus` takes, or the corpus it gave; with a corpus, `text_field` and
+            `encoding_errors` are settled already.
+        validation_fraction, split: see `plan.survey`.
+        workers: processes that tokenize; default: the cores granted to us, or none but this one for
+            a small corpus.
+        on_progress: called with bytes of text done and in all.
+        verify: whether opening reads the shards through; see `open_shard`.
+    Raises:
+        DataError: text that cannot be used, a torn shard in the cache, no space, a dead worker.
+        ConfigError: a setting outside its limits.
+    """
+    began = time.monotonic()
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}, but must be at least 1.", "Leave it out to use every core.")
+    corpus = _opened(sources, text_field, encoding_errors)
+    plan = survey(corpus, validation_fraction=validation_fraction, split=split)
+    total = plan.bytes_of(TRAIN, VALIDATION)
+    workers = workers or _workers_for(total)
+    folder = cache_folder() / "data" / _key(plan, tokenizer)
+    reused = folder.is_dir()
+    if not reused:
+        _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
+    train, validation = (
+        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify)
+        for side in SIDES
+    )
+    report = Report(
+        documents=len(plan.fates),
+        empty=plan.count(plans.EMPTY),
+        duplicates=plan.count(plans.DUPLICATE),
+        split=plan.policy,
+        train_documents=train.n_documents,
+        train_bytes=train.n_bytes,
+        train_tokens=train.n_tokens,
+        validation_documents=validation.n_documents,
+        validation_bytes=validation.n_bytes,
+        validation_tokens=validation.n_tokens,
+        reused=reused,
+        workers=0 if reused else workers,
+        seconds=time.monotonic() - began,
+    )
+    return PreparedData(train, validation, report, folder)
+
+
+def training_documents(
+    sources: Sources,
+    *,
+    text_field: str = "text",
+    encoding_errors: str = "strict",
+    validation_fraction: float = 0.1,
+    split: str = "auto",
+) -> Iterator[str]:
+    """The text that `prepare` with the same settings puts into training, to learn a tokenizer from.
+
+    Returns:
+        documents in order; one longer than 256k characters comes in several pieces, cut where the
+        split pattern has a boundary anyway, so that nothing is learned across a cut.
+    """
+    corpus = _opened(sources, text_field, encoding_errors)
+    plan = survey(corpus, validation_fraction=validation_fraction, split=split)
+    return (piece.text for piece in plans.pieces(corpus, plan) if piece.side == TRAIN)
+
+
+def _opened(sources: Sources, text_field: str, encoding_errors: str) -> Corpus:
+    if isinstance(sources, Corpus):
+        return sources
+    return open_corpus(sources, text_field=text_field, encoding_errors=encoding_errors)
+
+
+def _workers_for(n_bytes: int) -> int:
+    if n_bytes < WORTH_A_WORKER or not sys.executable:  # an embedded Python cannot start another
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _key(plan: Plan, tokenizer: Tokenizer) -> str:
+    depends_on = [VERSION, tokenizer.fingerprint, plan.digest, plan.policy, plan.fraction]
+    return hashlib.sha256(json.dumps(depends_on).encode("utf-8")).hexdigest()[:32]
+
+
+def _build(
+    folder: Path,
+    corpus: Corpus,
+    plan: Plan,
+    tokenizer: Tokenizer,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{time.time_ns():x}")
+    try:
+        with writing_to(folder.parent):
+            partial.mkdir(parents=True)
+            _sweep(folder.parent)
+            _check_space(folder.parent, plan, tokenizer)
+        _write_shards(partial, corpus, plan, tokenizer, workers, on_progress)
+        with writing_to(folder.parent):
+            _move(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_shards(
+    partial: Path,
+    corpus: Corpus,
+    plan: Plan,
+    tokenizer: Tokenizer,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    total, done = plan.bytes_of(TRAIN, VALIDATION), 0
+    token_bytes = token_dtype(tokenizer.vocab_size).itemsize
+    shard = partial.joinpath
+    with ExitStack() as stack:
+        stack.enter_context(writing_to(partial.parent))
+        writers = [
+            stack.enter_context(
+                ShardWriter(
+                    shard(f"{side}.tokens"),
+                    vocab_size=tokenizer.vocab_size,
+                    fingerprint=tokenizer.fingerprint,
+                )
+            )
+            for side in SIDES
+        ]
+        for encoded in encode(
+            plans.pieces(corpus, plan), tokenizer, token_bytes=token_bytes, workers=workers
+        ):
+            writer = writers[encoded.pieces[0].side]
+            end = writer.n_tokens
+            writer.add(encoded.tokens, encoded.n_bytes)
+            for piece, count in zip(encoded.pieces, encoded.counts, strict=True):
+                end += count
+                if piece.ends:
+                    writer.end_document(piece.name, end)
+            done += encoded.n_bytes
+            on_progress(done, total)
+
+
+def _check_space(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
+    """Refuse early what surely fails: a token rarely stands for less than two bytes of text."""
+    total = plan.bytes_of(TRAIN, VALIDATION)
+    needed = total // 2 * token_dtype(tokenizer.vocab_size).itemsize
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{total / 1e6:,.0f} MB of text take up to {needed / 1e6:,.0f} MB as tokens, but {folder} has "
+            f"{free / 1e6:,.0f} MB free.",
+            "Free some space, or name another folder in HANDLOOM_CACHE.",
+        )
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Give the folder its name. Whoever was quicker made the same, so theirs stays."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        return
+    if os.name == "posix":  # a renamed folder survives a power cut once its parent is synced
+        parent = os.open(folder.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left behind long ago."""
+    for abandoned in folder.glob("*.partial-*"):
+        if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
+            shutil.rmtree(abandoned, ignore_errors=True)

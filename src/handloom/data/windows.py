@@ -1,0 +1,143 @@
+"""A row of tokens becomes batches: overlapping windows in a shuffled order that needs no memory.
+
+A window of context T is the inputs tokens[i : i+T] and the targets tokens[i+1 : i+T+1]. The stream of
+windows is endless: one epoch after another, each a fresh permutation of all windows. `batch(step)` is
+a pure function of (seed, step, rank, world size), so resuming, several processes and "show me the
+batch of step 731" need no state. Knows arrays only; no files, no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from handloom.data.shuffle import permuted
+from handloom.errors import ConfigError, DataError
+
+IGNORE = -1  # a target that is not to be predicted; the loss leaves it out
+
+
+class Windows:
+    """Training batches over `tokens`.
+
+    Args:
+        tokens: (n,) of any integer type, memory-mapped or not.
+        context: T, tokens in a window.
+        stride: tokens from one window's start to the next, 1 to T; default T. The last window is
+            moved back so that it ends at the last token, so every token but the first is a target.
+        batch_size: B, windows in a batch of one rank.
+        seed: any integer; another seed gives other orders.
+        rank, world_size: which of how many processes this is. Together the ranks take
+            world_size * B windows a step, rank r the r-th block of B.
+    Raises:
+        DataError: the text is shorter than one window.
+        ConfigError: a setting outside its limits.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        *,
+        context: int,
+        stride: int | None = None,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        stride = context if stride is None else stride
+        _check("context", context, 1)
+        _check("stride", stride, 1, context)
+        _check("batch_size", batch_size, 1)
+        _check("world_size", world_size, 1)
+        _check("rank", rank, 0, world_size - 1)
+        self.tokens = np.asarray(tokens)
+        self.context, self.stride, self.batch_size = context, stride, batch_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._last_start = len(self.tokens) - 1 - context
+        if self._last_start < 0:
+            raise DataError(
+                f"The text has {len(self.tokens)} tokens, but one window takes {context + 1} "
+                f"(context {context} and the token after it).",
+                "Give more text, or a smaller --context.",
+            )
+        self._count = -(-self._last_start // stride) + 1
+
+    def __len__(self) -> int:
+        """Windows in an epoch."""
+        return self._count
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps until every window was seen once, over all ranks; seldom a whole number."""
+        return self._count / (self.batch_size * self.world_size)
+
+    def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the batch of `step` is made of.
+
+        Returns:
+            epoch (B,) and first token (B,) of each window, both int64.
+        """
+        _check("step", step, 0)
+        first = (step * self.world_size + self.rank) * self.batch_size
+        epochs, numbers = np.divmod(np.arange(first, first + self.batch_size, dtype=np.int64), self._count)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            numbers[here] = permuted(numbers[here], self._count, self.seed, int(epoch))
+        return epochs, np.minimum(numbers * self.stride, self._last_start)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The batch of `step`, counted from 0: inputs (B, T) and targets (B, T), int64."""
+        _, starts = self.places(step)
+        spans = self.tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T+1)
+        return spans[:, :-1], spans[:, 1:]
+
+
+def validation_batches(
+    tokens: np.ndarray, context: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every token but the first predicted exactly once, in order.
+
+    Windows lie side by side; the last one is moved back to end at the last token and so sees a full
+    context too. What it has in common with the one before is not counted twice.
+
+    Returns:
+        inputs (b, T) and targets (b, T), int64; b is `batch_size`, less in the last batch. Targets to
+        leave out are -1. A text shorter than a window is padded on the right: inputs 0, targets -1.
+    Raises:
+        DataError: fewer than two tokens, so nothing to predict.
+        ConfigError: `context` or `batch_size` below 1.
+    """
+    _check("context", context, 1)
+    _check("batch_size", batch_size, 1)
+    tokens = np.asarray(tokens)
+    n_targets = len(tokens) - 1
+    if n_targets < 1:
+        raise DataError(
+            f"The validation text has {len(tokens)} tokens; predicting takes at least 2.",
+            "Give more text, or hold out more of it with --validation-fraction.",
+        )
+    return _validation_batches(tokens, n_targets, context, batch_size)
+
+
+def _validation_batches(
+    tokens: np.ndarray, n_targets: int, context: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    first_targets = range(0, n_targets, context)
+    for group in range(0, len(first_targets), batch_size):
+        rows = first_targets[group : group + batch_size]
+        inputs = np.zeros((len(rows), context), dtype=np.int64)
+        targets = np.full((len(rows), context), IGNORE, dtype=np.int64)
+        for row, uncounted in enumerate(rows):
+            start = max(0, min(uncounted, n_targets - context))
+            end = min(start + context, n_targets)
+            inputs[row, : end - start] = tokens[start:end]
+            targets[row, uncounted - start : end - start] = tokens[uncounted + 1 : end + 1]
+        yield inputs, targets
+
+
+def _check(name: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ConfigError(f"{name} is {value}, but must be {limits}.", f"Choose a {name} within that.")
