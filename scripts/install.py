@@ -1,8 +1,8 @@
 """Install Handloom into the virtual environment that runs this file, under constraints.txt.
 
-It differs from a plain `pip install -e .` in one thing: on Linux it keeps CUDA builds of torch out, with their
-gigabytes of libraries for a graphics card that is not there. It asks pip which torch it would take, and takes
-PyTorch's own CPU build when the answer is a CUDA build.
+It differs from a plain `pip install -e .` in one thing: on Linux it keeps CUDA builds of torch out, with
+their gigabytes of libraries for a graphics card that is not there. It asks pip which torch it would take,
+and takes the CPU build of PyTorch itself when the answer is a CUDA build.
 
 Knows only the standard library and pip: it runs before anything else is installed.
 Usage: .venv/bin/python scripts/install.py [--dev]
@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+USUAL_INDEX = "pip's package index"
 CUDA_PACKAGES = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 
 # Runs pip with these arguments; gives back (exit code, standard output, the last lines of standard error).
@@ -63,59 +64,55 @@ def needs_cuda(report: Mapping[str, Any], machine: str) -> bool:
     return False
 
 
-def torch_arguments(
+def torch_index(
     torch: str, system: str, machine: str, environment: Mapping[str, str], pip: Pip
-) -> list[str]:
-    """The arguments of the `pip install` that brings torch: from the usual index, or from a CPU-only one."""
-    # Without dependencies: a CPU index need not hold the exact versions that we pin. They come in the last
-    # step, from the usual index.
-    usual = ["install", "--no-deps", torch]
-    index = environment.get("HANDLOOM_TORCH_INDEX", "")
-    if index:
-        print(f"Taking torch from HANDLOOM_TORCH_INDEX: {index}")
-    elif system != "Linux" or environment.get("HANDLOOM_ALLOW_CUDA") == "1":
-        return usual
-    else:
-        # Only torch itself is asked about: its own list of requirements tells a CUDA build. pip 25.3 and newer
-        # read that list alone where the index offers it (PEP 658); an older pip downloads the whole wheel.
-        code, output, complaint = pip(["install", "--dry-run", "--quiet", "--report", "-", *usual[1:]], False)
-        if code != 0:
-            raise InstallError(no_torch(torch, "pip's package index", complaint))
-        if not needs_cuda(json.loads(output), machine):
-            return usual
-        index = CPU_INDEX
-        print(f"The usual index offers a CUDA build of torch; taking the CPU build from {index}")
-    # One retry: without the network, or behind a firewall, the answer should not take minutes.
-    return [*usual, "--index-url", index, "--retries", "1", "--timeout", "30"]
+) -> str | None:
+    """The index to take torch from; None is the one that pip uses anyway.
+
+    Raises: InstallError when pip cannot say what it would install.
+    """
+    chosen = environment.get("HANDLOOM_TORCH_INDEX")
+    if chosen:
+        return chosen
+    if system != "Linux" or environment.get("HANDLOOM_ALLOW_CUDA") == "1":
+        return None
+    # Only torch itself is asked about: its own list of requirements tells a CUDA build. pip 25.3 and newer
+    # read that list alone where the index offers it (PEP 658); an older pip downloads the whole wheel.
+    question = ["install", "--dry-run", "--quiet", "--report", "-", "--no-deps", torch]
+    code, output, complaint = pip(question, False)
+    if code != 0:
+        raise InstallError(no_torch(torch, USUAL_INDEX, complaint))
+    return CPU_INDEX if needs_cuda(json.loads(output), machine) else None
 
 
 def no_torch(torch: str, source: str, complaint: str) -> str:
     """The paragraph for a torch that cannot be had: what, from where, and the ways out."""
+    here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     what = (
-        f"{torch} for Python {platform.python_version()} on {platform.system()} {platform.machine()} could not be "
-        f"had from {source}. What to do: check the network and run the command again; or name another index that "
-        f"holds CPU builds, a mirror for instance, in HANDLOOM_TORCH_INDEX; or copy a wheel of this version here "
-        f"by hand, install it with `{sys.executable} -m pip install WHEEL`, and run the command again; or accept "
-        f"a CUDA build of several GB with HANDLOOM_ALLOW_CUDA=1."
+        f"{torch} for {here} could not be had from {source}. What to do: check the network and run the "
+        f"command again; or name another index that holds CPU builds, a mirror for instance, in "
+        f"HANDLOOM_TORCH_INDEX; or copy a wheel of this version here by hand, install it with "
+        f"`{sys.executable} -m pip install WHEEL`, and run the command again; or accept a CUDA build of "
+        f"several GB with HANDLOOM_ALLOW_CUDA=1."
     )
-    return (
-        textwrap.fill(what, 100, break_long_words=False, break_on_hyphens=False) + f"\npip said: {complaint}"
-    )
+    paragraph = textwrap.fill(what, 100, break_long_words=False, break_on_hyphens=False)
+    return f"{paragraph}\npip said: {complaint}"
 
 
 def install_torch(torch: str, environment: Mapping[str, str], pip: Pip, installed: str | None) -> None:
     """Bring torch unless the wanted version, of whatever build, is there already."""
     if installed is not None and installed.partition("+")[0] == torch.partition("==")[2]:
         return
-    arguments = torch_arguments(torch, platform.system(), platform.machine(), environment, pip)
+    index = torch_index(torch, platform.system(), platform.machine(), environment, pip)
+    # Without dependencies: a CPU index need not hold the versions that we pin. They come in the last step.
+    arguments = ["install", "--no-deps", torch]
+    if index is not None:
+        print(f"Taking a CPU build of torch from {index}", flush=True)
+        # One retry: without the network, or behind a firewall, the answer should not take minutes.
+        arguments += ["--index-url", index, "--retries", "1", "--timeout", "30"]
     code, _, complaint = pip(arguments, True)
     if code != 0:
-        source = (
-            arguments[arguments.index("--index-url") + 1]
-            if "--index-url" in arguments
-            else "pip's package index"
-        )
-        raise InstallError(no_torch(torch, source, complaint))
+        raise InstallError(no_torch(torch, index or USUAL_INDEX, complaint))
 
 
 def step(say: str, arguments: Sequence[str], pip: Pip) -> None:

@@ -1,0 +1,228 @@
+"""The house itself: what is written about it agrees with what is there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def declared():
+    """Every requirement of pyproject.toml, the extras' too, but not the package's own name."""
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    ]
+    return [wanted for wanted in map(Requirement, lines) if wanted.name != PROJECT["name"]]
+
+
+def pins():
+    """The constraints that apply to this Python: {canonical name: exact version}."""
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    applying = [pin for pin in map(Requirement, lines) if pin.marker is None or pin.marker.evaluate()]
+    names = [canonicalize_name(pin.name) for pin in applying]
+    assert len(names) == len(set(names)), "a package has two pins for one Python"
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in applying)
+    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, applying, strict=True)}
+
+
+def documented():
+    """docs/dependencies.md as {package: the other cells of its row}."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in read("docs/dependencies.md").splitlines()
+        if line.startswith("| ") and not line.startswith(("| Package", "| ---"))
+    ]
+    return {cells[0]: cells[1:] for cells in rows}
+
+
+# What is written agrees with what is there
+
+
+def test_every_dependency_has_a_full_line_in_the_docs():
+    rows = documented()
+    assert set(rows) == {wanted.name for wanted in declared()}
+    for package, cells in rows.items():
+        assert len(cells) == 4, package
+        assert all(cells), f"{package}: an empty cell"
+
+
+def test_packages_are_imported_only_in_the_rooms_that_the_docs_name():
+    rooms = {
+        name.replace("-", "_"): set(re.findall(r"`(\w+)`", cells[1])) for name, cells in documented().items()
+    }
+    strangers = []
+    for path in sorted((ROOT / "src" / "handloom").rglob("*.py")):
+        room = path.relative_to(ROOT / "src" / "handloom").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            for top in {name.partition(".")[0] for name in names}:
+                if top in sys.stdlib_module_names or top == "handloom" or room in rooms.get(top, ()):
+                    continue
+                strangers.append(f"{top} in {room} ({path.name}:{node.lineno})")
+    assert not strangers, f"not named in docs/dependencies.md: {strangers}"
+
+
+def test_every_dependency_is_pinned_at_a_version_it_allows():
+    pinned = pins()
+    for wanted in declared():
+        if wanted.marker is None or wanted.marker.evaluate():
+            assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), str(wanted)
+
+
+def test_what_the_dependencies_need_in_turn_is_pinned_too():
+    pinned = pins()
+    seen = set()
+    waiting = [(wanted.name, extra) for wanted in declared() for extra in {"", *wanted.extras}]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # a package for another Python or another system, or an extra that is not installed
+        assert canonicalize_name(name) in pinned, f"{name} is installed, but constraints.txt does not pin it"
+        for need in map(Requirement, needs):
+            cuda = need.name.startswith(("nvidia-", "cuda-", "triton"))
+            if not cuda and (need.marker is None or need.marker.evaluate({"extra": extra})):
+                waiting += [(need.name, extra) for extra in {"", *need.extras}]
+    assert len(seen) > len(declared())
+
+
+def test_the_makefile_and_contributing_name_the_same_commands():
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), flags=re.MULTILINE))
+    told = set(re.findall(r"`make ([a-z][a-z-]*)[ `]", read("CONTRIBUTING.md")))
+    assert told == targets
+    phony = re.search(r"\.PHONY: ((?:.*\\\n)*.*)", read("Makefile")).group(1)
+    assert set(phony.replace("\\", " ").split()) == targets
+
+
+def test_hooks_are_valid_and_run_the_parts_of_make_check():
+    command = [sys.executable, "-m", "pre_commit", "validate-config", str(ROOT / ".pre-commit-config.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    config = read(".pre-commit-config.yaml")
+    parts = re.search(r"^check: ([a-z -]+?) *##", read("Makefile"), flags=re.MULTILINE).group(1).split()
+    assert re.findall(r"entry: make --silent (\S+)$", config, flags=re.MULTILINE) == parts
+    assert re.findall(r"- repo: (\S+)", config) == ["local"]
+
+
+def test_ci_runs_the_checks_and_then_the_tests():
+    lines = read(".ci/run").splitlines()
+    assert "set -eu" in lines
+    assert lines[-2:] == ["make check", "make test"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+# What is tracked
+
+
+def tracked_files():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so nothing is tracked")
+    command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files", "-z"]
+    names = subprocess.run(command, capture_output=True, check=True, text=True, encoding="utf-8").stdout
+    paths = [ROOT / name for name in names.split("\0") if name]
+    assert ROOT / "Makefile" in paths
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_tracked_file_is_large():
+    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked_files()}
+    assert {name: size for name, size in large.items() if size > 500_000} == {}
+
+
+# In pieces, so that this file does not hold what it looks for.
+REGISTRIES = [
+    "py" + "pi.org",
+    "python" + "hosted.org",
+    "npm" + "js.org",
+    "deb." + "debian.org",
+    "crates" + ".io",
+]
+FORBIDDEN = re.compile(
+    "|".join(re.escape(host) for host in REGISTRIES)
+    + r"|(?<![\w./~:>)}$*-])/(?:work|root|home/[a-z]\w*|Users/[A-Za-z]\w*)(?=[/\s\"'`),;:]|$)",
+    flags=re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("text", ["see /ro" + "ot/x", '"/ho' + 'me/anna"', "cd /wo" + "rk", *REGISTRIES])
+def test_the_search_for_machine_paths_finds_them(text):
+    assert FORBIDDEN.search(text)
+
+
+@pytest.mark.parametrize("text", ["src/work/", "~/work", "/workers", "$(ROOT)/root", "a/root/b"])
+def test_the_search_for_machine_paths_leaves_others_alone(text):
+    assert not FORBIDDEN.search(text)
+
+
+def test_no_tracked_file_names_a_registry_or_a_path_of_one_machine():
+    found = []
+    for path in tracked_files():
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in FORBIDDEN.finditer(text)]
+    assert not found
+
+
+# The Makefile
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("fails_at", "message"),
+    [
+        ("nothing there", "There is no"),
+        ("version_info", "Handloom needs Python 3.10 or newer"),
+        ("ensurepip", "sudo apt install python3-venv"),
+    ],
+)
+def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, message):
+    python = tmp_path / "python3"
+    if fails_at != "nothing there":
+        python.write_text(f'#!/bin/sh\ncase "$*" in *{fails_at}*) exit 1;; esac\n', encoding="utf-8")
+        python.chmod(0o755)
+    variables = [f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"]
+    # The outer make, when there is one, must not hand its own flags down.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    result = subprocess.run(
+        ["make", "--no-print-directory", *variables, "install"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    ours = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    assert result.returncode != 0
+    assert len(ours) == 1
+    assert message in ours[0]
+    assert not (tmp_path / "venv").exists()
