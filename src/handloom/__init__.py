@@ -1,3 +1,35 @@
-"""Handloom: a GPT written by hand in PyTorch, for the computer you already have."""
+"""Handloom: a GPT written by hand in PyTorch, for the computer you already have.
+
+    import handloom
+    lm = handloom.load("runs/demo")
+    print(lm.generate("Learning is", temperature=0.8, top_p=0.9))
+
+Importing this package is quick: torch is imported when a model is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handloom.errors import HandloomError
+    from handloom.inference.text import LanguageModel
+    from handloom.loading import load
 
 __version__ = "0.1.0"
+__all__ = ["HandloomError", "LanguageModel", "load"]
+
+_HOMES = {
+    "HandloomError": "handloom.errors",
+    "LanguageModel": "handloom.inference.text",
+    "load": "handloom.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'handloom' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -19,3 +19,80 @@ def cache_folder() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "handloom"
+
+
+def granted_cores() -> int:
+    """How many cores this process may use: its affinity, or less if a container's quota says so."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, int(quota))) if quota is not None else cores
+
+
+def _cgroup_quota() -> float | None:
+    """Cores that the container's quota allows (cgroup 2), or None where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def use_threads(threads: int | None) -> int:
+    """Set how many threads compute; None means all granted cores. Returns the number set."""
+    import torch
+
+    threads = threads or granted_cores()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return threads
+
+
+def choose_precision(asked: str) -> str:
+    """`fp32` or `bf16`: as asked, or for `auto` bf16 only where the processor computes it natively.
+
+    Elsewhere bfloat16 is emulated and 5 to 35 times slower than float32.
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if has_native_bf16() else "fp32"
+
+
+def has_native_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices by itself (AVX512-BF16 or AMX)."""
+    import torch
+
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far, in bytes (its high-water mark)."""
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+
+
+def versions() -> dict[str, str]:
+    """What decides the bits of a result beside the settings: versions and processor."""
+    import numpy
+    import torch
+
+    from handloom import __version__
+
+    return {
+        "handloom": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+    }

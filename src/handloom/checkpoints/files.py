@@ -1,0 +1,191 @@
+"""Folders that are either whole or absent: written aside, synced, renamed, and checked when read.
+
+Knows nothing of models. A folder gets a `manifest.json` with the size and SHA-256 of every file in
+it, written last; a folder without a manifest, or that disagrees with it, is torn.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from handloom.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
+HEADROOM = 1 << 20
+"""Bytes kept free beyond the files themselves: room for the folder's own bookkeeping."""
+
+
+@contextmanager
+def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `target` in one step when the block ends well.
+
+    Args:
+        target: the folder to make; an older one of that name is replaced.
+        expected_bytes: what will be written, to check the free space first.
+
+    Raises:
+        CheckpointError: no space, no permission, or any other refusal of the disk. Whatever stood
+            at `target` before is untouched then, and the temporary folder is gone.
+    """
+    aside = target.parent / f"{UNFINISHED}{target.name}-{os.getpid()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        require_space(target.parent, expected_bytes)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        yield aside
+        write_json(aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)})
+        for path in (*_files(aside), aside / MANIFEST):
+            _sync(path)
+        for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
+            _sync(folder)
+        if target.exists():
+            outdated = target.parent / f"{UNFINISHED}old-{target.name}-{os.getpid()}"
+            os.rename(target, outdated)
+            os.rename(aside, target)
+            shutil.rmtree(outdated, ignore_errors=True)
+        else:
+            os.rename(aside, target)
+        _sync(target.parent)
+    except OSError as error:
+        raise refusal(error, target) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise CheckpointError unless `needed` bytes and a little more are free where `folder` lies."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + HEADROOM:
+        raise CheckpointError(
+            f"No space to write to {folder}: {_megabytes(needed)} are needed and {_megabytes(free)} are free.",
+            "Free some space, keep fewer checkpoints (--keep-checkpoints 1), or choose another folder. "
+            "What was saved before is untouched.",
+        )
+
+
+def refusal(error: OSError, target: Path) -> CheckpointError:
+    """What to tell a person when the disk says no."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CheckpointError(
+            f"The disk became full while writing {target}.",
+            "Free some space and resume; what was saved before is untouched.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CheckpointError(
+            f"Not allowed to write {target} ({error.strerror}).",
+            "Choose a folder that you may write to, for example with --run.",
+        )
+    return CheckpointError(
+        f"Could not write {target}: {error.strerror or error}.", "Check the disk, or choose another folder."
+    )
+
+
+def verify_folder(folder: Path) -> None:
+    """Compare every file of `folder` with its manifest.
+
+    Raises:
+        CheckpointError: naming the file that is missing, short, long or altered.
+    """
+    manifest = read_json(folder / MANIFEST)
+    for name, entry in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
+        if path.stat().st_size != entry["bytes"]:
+            raise CheckpointError(
+                f"{folder} is torn: its file {name} has {path.stat().st_size} bytes instead of {entry['bytes']}.",
+                _LAST_GOOD,
+            )
+        if sha256(path) != entry["sha256"]:
+            raise CheckpointError(
+                f"{folder} is damaged: its file {name} does not have the checksum it was written with.",
+                _LAST_GOOD,
+            )
+
+
+_LAST_GOOD = "Use an earlier checkpoint of the run, or copy this one again from where it came."
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and checksum of a file, for a manifest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that it is either the old or the new, never half."""
+    aside = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+        _sync(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise refusal(error, path) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: when the file is missing or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object.", _LAST_GOOD)
+    return value
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Clear away what an interrupted save left in `folder`."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder to sync it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

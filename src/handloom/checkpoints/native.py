@@ -1,0 +1,215 @@
+"""A run's checkpoints: everything needed to use a model, and to go on training it to the last bit.
+
+    runs/NAME/checkpoints/step-00000400/
+        config.json              the shape of the model
+        model.safetensors        its weights, float32, each stored once
+        tokenizer/               vocab.json and merges.txt
+        optimizer.safetensors    the optimizer's memory   (absent in a model that only writes)
+        training.json            step, schedule, versions
+        manifest.json            size and checksum of each of them
+
+Never pickle: reading a checkpoint runs no code of its author's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from handloom.checkpoints import files
+from handloom.errors import CheckpointError, HandloomError
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer, load_tokenizer
+
+FORMAT = "handloom-checkpoint"
+VERSION = 1
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk that has been found whole."""
+
+    folder: Path
+    config: GPTConfig
+    training: dict[str, Any]
+
+    def load_model(self) -> GPT:
+        """The model, ready to use; its weights are read once and not copied."""
+        with torch.device("meta"):
+            model = GPT(self.config)
+        weights = read_tensors(self.folder / "model.safetensors")
+        assign_weights(model, weights, self.folder)
+        return model.eval()
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            CheckpointError: when it is not the one whose fingerprint the checkpoint names.
+        """
+        tokenizer = load_tokenizer(self.folder / "tokenizer")
+        if tokenizer.fingerprint != self.training["tokenizer"]:
+            raise CheckpointError(
+                f"The tokenizer in {self.folder} is not the one that its model was trained with: fingerprint "
+                f"{tokenizer.fingerprint[:12]} instead of {self.training['tokenizer'][:12]}.",
+                "Put back the tokenizer folder that was saved with this model.",
+            )
+        return tokenizer
+
+    def load_optimizer(self) -> dict[str, Tensor]:
+        """The optimizer's memory, tensors by name."""
+        return read_tensors(self.folder / "optimizer.safetensors")
+
+
+def save(
+    folder: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    training: Mapping[str, Any],
+    optimizer: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint to `folder`: wholly or not at all.
+
+    Args:
+        folder: its place, for example from `step_folder`.
+        model: whose weights are saved; a tied head is stored once.
+        tokenizer: saved beside the weights.
+        training: JSON values to come back to: step, schedule, settings.
+        optimizer: its state tensors by name; without them training cannot go on from here.
+
+    Raises:
+        CheckpointError: when the disk refuses.
+    """
+    weights = dict(model.state_dict())
+    size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
+    with files.whole_folder(folder, size + (4 << 20)) as aside:
+        files.write_json(aside / "config.json", {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()})
+        write_tensors(aside / "model.safetensors", weights)
+        (aside / "tokenizer").mkdir()
+        tokenizer.save(aside / "tokenizer")
+        if optimizer is not None:
+            write_tensors(aside / "optimizer.safetensors", optimizer)
+        files.write_json(aside / "training.json", {**training, "tokenizer": tokenizer.fingerprint})
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify what lies in `folder`; every byte is compared with its checksum.
+
+    Raises:
+        CheckpointError: when it is missing, torn, damaged, or written by something else.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder.")
+    files.verify_folder(folder)
+    described = files.read_json(folder / "config.json")
+    if described.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder}/config.json is not of a Handloom checkpoint.", "Name a run folder or a checkpoint inside it."
+        )
+    if described.get("version") != VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
+            "Use the version of Handloom that wrote it.",
+        )
+    return Checkpoint(folder, GPTConfig.from_dict(described["model"]), files.read_json(folder / "training.json"))
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of that step lies in a run."""
+    return run / CHECKPOINTS / f"step-{step:08d}"
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of which the run has a checkpoint folder, ascending."""
+    names = [path.name for path in (run / CHECKPOINTS).glob("step-*") if path.is_dir()]
+    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+
+def latest(run: Path) -> tuple[Checkpoint, list[HandloomError]]:
+    """The newest checkpoint of a run that is whole, and why any newer ones were passed over.
+
+    Raises:
+        CheckpointError: when there is no run, or it has no whole checkpoint.
+    """
+    if not run.is_dir():
+        raise CheckpointError(f"There is no run at {run}.", f"Train one with: handloom train --run {run}")
+    passed_over: list[HandloomError] = []
+    for step in reversed(steps(run)):
+        try:
+            return open_checkpoint(step_folder(run, step)), passed_over
+        except HandloomError as error:
+            passed_over.append(error)
+    if passed_over:
+        raise CheckpointError(
+            f"The run {run} has no whole checkpoint. The newest: {passed_over[0].problem}",
+            "Copy the run again from where it came, or train it anew.",
+        )
+    raise CheckpointError(
+        f"The run {run} has no checkpoint yet.", "Let it train until its first one, or lower --checkpoint-every."
+    )
+
+
+def prune(run: Path, keep: int, best: int | None) -> None:
+    """Remove all but the last `keep` checkpoints of a run and the one of step `best`."""
+    found = steps(run)
+    for step in found[:-keep]:
+        if step != best:
+            shutil.rmtree(step_folder(run, step), ignore_errors=True)
+
+
+def assign_weights(model: GPT, weights: dict[str, Tensor], origin: Path) -> None:
+    """Give `model` these very tensors, without a copy.
+
+    Raises:
+        CheckpointError: when a name is missing or unknown, or a shape differs; names it.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in expected.keys() ^ weights.keys():
+        side = "is missing" if name in expected else "is of no use here"
+        raise CheckpointError(f"In {origin} the tensor {name} {side}.", "The weights do not belong to this config.json.")
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise CheckpointError(
+                f"In {origin} the tensor {name} has shape {tuple(weights[name].shape)} instead of {shape}.",
+                "The weights do not belong to this config.json.",
+            )
+    model.load_state_dict(weights, assign=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name to a safetensors file."""
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    except safetensors.SafetensorError as error:
+        raise _as_os_error(error) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, memory-mapped.
+
+    Raises:
+        CheckpointError: when it is missing or not such a file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", "Use an earlier checkpoint of the run.") from None
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """safetensors wraps the disk's refusal in its own error; find the number again."""
+    import errno
+    import re
+
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number.group(1)) if number else errno.EIO, str(error))

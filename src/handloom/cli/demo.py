@@ -1,0 +1,46 @@
+"""handloom demo: the whole way, from text to text, in about two minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROMPTS = ("The ", "Return the ", "Python is ")
+
+
+def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
+    """Learn a tokenizer and a GPT from this Python's own documentation, then write with them.
+
+    Parameters
+    ----------
+    run
+        Folder of the run; an earlier demo there is replaced.
+    minutes
+        How long to train.
+    seed
+        Of the weights, the order of the data, and the texts.
+    """
+    from rich.text import Text
+
+    from handloom.cli.train import conclude
+    from handloom.inference.engine import Request
+    from handloom.inference.sampling import Sampling
+    from handloom.loading import load
+    from handloom.training import run as runs
+    from handloom.training.config import TrainConfig
+    from handloom.training.report import Terminal
+
+    config = TrainConfig(minutes=minutes, seed=seed)
+    with Terminal() as terminal:
+        terminal.note("Learning from the documentation of the Python that runs this. Nothing is downloaded.")
+        summary = runs.begin(run, config, terminal, overwrite=True)
+    if not summary["finished"]:
+        conclude(run, summary, terminal)
+        return
+    lm = load(run)
+    terminal.console.print("\nNow it writes:\n", style="bold")
+    for prompt in PROMPTS:
+        request = Request(60, Sampling(temperature=0.8, top_p=0.9), seed, "slide")
+        text = lm.complete(prompt, request).completions[0].text
+        terminal.console.print(Text.assemble((prompt, "bold"), text))
+        terminal.console.print()
+    conclude(run, summary, terminal)

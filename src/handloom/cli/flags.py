@@ -1,0 +1,36 @@
+"""Flags from a dataclass: one for each field, with its help and default; only those given are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+
+def flags_of(settings: type) -> type:
+    """A dataclass like `settings` whose every field is optional and None when its flag is not given.
+
+    The help of each flag is the field's, with its default behind it.
+    """
+    fields: list[tuple[str, Any, Any]] = []
+    types = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        kind = types[field.name]
+        if typing.get_origin(kind) is tuple:
+            kind = list[str]
+        shown = field.default
+        if isinstance(shown, tuple):
+            shown = " ".join(shown)
+        meaning = field.metadata["help"] + ("" if shown is None else f" [default: {shown}]")
+        extra = {"consume_multiple": True} if kind == list[str] else {}
+        parameter = Parameter(help=meaning, show_default=False, negative="", **extra)
+        fields.append((field.name, Annotated[kind | None, parameter], None))
+    return dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
+
+
+def given(flags: Any) -> dict[str, Any]:
+    """The flags that were given, by field name."""
+    values = dataclasses.asdict(flags)
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,69 @@
+"""handloom model"""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+app = App(name="model", help="Show what a model is made of.", help_format="plaintext")
+
+
+@app.command
+def show(name: str) -> None:
+    """Print the parts of a model with their parameters, bytes and arithmetic.
+
+    Parameters
+    ----------
+    name
+        A preset (see `handloom model list`) or a run folder.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from handloom.model.anatomy import anatomy
+    from handloom.model.config import PRESETS, preset
+
+    if name in PRESETS or not _is_folder(name):
+        config = preset(name)
+    else:
+        from handloom.loading import find_checkpoint
+
+        config = find_checkpoint(name).config
+    parts = anatomy(config)
+    table = Table(title=f"{name}: {config.layers} layers, context {config.context}", title_justify="left")
+    for column in ("part", "shape", "times", "parameters", "MB (fp32)", "MFLOP/token"):
+        table.add_column(column, justify="left" if column in ("part", "shape") else "right")
+    for part in parts:
+        table.add_row(
+            part.name, part.shape, str(part.count), f"{part.parameters:,}", f"{part.parameters * 4 / 1e6:,.1f}",
+            f"{part.flops / 1e6:,.2f}",
+        )  # fmt: skip
+    total, flops = sum(part.parameters for part in parts), sum(part.flops for part in parts)
+    table.add_section()
+    table.add_row("all", "", "", f"{total:,}", f"{total * 4 / 1e6:,.1f}", f"{flops / 1e6:,.2f}", style="bold")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("Arithmetic: forward pass, attention over half the context. Training costs three times as much.")
+
+
+@app.command(name="list")
+def list_presets() -> None:
+    """List the presets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from handloom.model.anatomy import parameter_count
+    from handloom.model.config import PRESETS
+
+    table = Table()
+    for column in ("preset", "layers", "heads", "width", "context", "vocabulary", "parameters"):
+        table.add_column(column, justify="left" if column == "preset" else "right")
+    for name, c in PRESETS.items():
+        numbers = (c.layers, c.heads, c.width, c.context, c.vocab_size, parameter_count(c))
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    Console().print(table)
+
+
+def _is_folder(name: str) -> bool:
+    from pathlib import Path
+
+    return Path(name).is_dir()

@@ -1,0 +1,92 @@
+"""handloom train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from handloom.cli.flags import flags_of, given
+from handloom.errors import ConfigError
+from handloom.training.config import TrainConfig, merge
+
+if TYPE_CHECKING:
+    from handloom.training.report import Terminal
+
+TrainFlags: Any = flags_of(TrainConfig)
+
+
+def train(
+    *,
+    run: Path | None = None,
+    resume: Path | None = None,
+    config: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    stop_after: int | None = None,
+    flags: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # noqa: B008 - cyclopts wants an instance
+) -> None:
+    """Train a GPT from scratch on text, or go on with a run that was stopped.
+
+    A setting is its default, overruled by the --config file, overruled by its flag.
+
+    Parameters
+    ----------
+    run
+        Folder of the new run [default: runs/ and the present time].
+    resume
+        Go on with this run instead, bit for bit as if it had never stopped.
+    config
+        TOML file of settings, `name = value` for any flag below.
+    overwrite
+        Replace the run that lies in the folder.
+    stop_after
+        Stop after this step as Ctrl-C would: saved, and ready to go on.
+    """
+    settings = given(flags)
+    if resume is not None and (run is not None or config is not None or overwrite):
+        raise ConfigError(
+            "--resume goes on with a run as it is; --run, --config and --overwrite are for new runs.",
+            f"Use --resume {resume} alone, or with the flags that a run may change.",
+        )
+    merged = merge(config, settings) if resume is None else None  # wrong settings are refused before torch is imported
+
+    from handloom.training import run as runs
+    from handloom.training.report import Terminal
+
+    with Terminal() as terminal:
+        if resume is not None:
+            folder = resume
+            summary = runs.resume(folder, terminal, changes=settings, stop_after=stop_after)
+        else:
+            assert merged is not None
+            folder = run or _new_run()
+            summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after)
+    conclude(folder, summary, terminal)
+
+
+def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
+    """Say what the run came to and what to type next."""
+    from handloom.training.report import clock
+
+    console = terminal.console
+    took = clock(summary["train_seconds"])
+    if not summary["finished"]:
+        console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
+        console.print(f"\n    handloom train --resume {run}\n", style="bold", soft_wrap=True)
+        return
+    if summary["predicted_seconds"]:
+        took += f", {clock(summary['predicted_seconds'])} were given"
+    console.print(
+        f"\n{summary['steps']:,} steps in {took}: "
+        f"[bold cyan]{summary['val_bits_per_byte']:.3f} bits per byte[/] on held-out text, "
+        f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
+    )
+    console.print("Plot, samples and settings are in the run's folder. Write with it:")
+    console.print(f'\n    handloom generate "The " --model {run} --stream\n', style="bold", soft_wrap=True)
+
+
+def _new_run() -> Path:
+    from datetime import datetime
+
+    return Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")

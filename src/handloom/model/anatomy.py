@@ -1,0 +1,55 @@
+"""What a model is made of: its parts, their parameters, and the arithmetic of one token. Builds no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handloom.model.config import GPTConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of the table."""
+
+    name: str
+    shape: str
+    count: int
+    """How many of them the model has."""
+    parameters: int
+    """In all of them together."""
+    flops: int
+    """Floating-point operations for one token, forward, in all of them together (a multiply-add is two)."""
+
+
+def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
+    """The parts of a model, in the order a token meets them.
+
+    Args:
+        config: its shape.
+        position: how many tokens attention looks back at; half the context, the mean in training, if not given.
+
+    Returns:
+        one row a part. A tied head has arithmetic, but no parameters of its own.
+    """
+    C, F, V, L = config.width, config.feedforward_width, config.vocab_size, config.layers
+    seen = config.context // 2 if position is None else position
+
+    def linear(name: str, fan_in: int, fan_out: int) -> Part:
+        return Part(name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out)
+
+    return [
+        Part("token embedding", f"{V} x {C}", 1, V * C, 0),
+        Part("position embedding", f"{config.context} x {C}", 1, config.context * C, 0),
+        Part("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
+        linear("attention qkv", C, 3 * C),
+        Part("attention", f"{config.heads} heads of {config.head_width}", L, 0, L * 4 * seen * C),
+        linear("attention out", C, C),
+        linear("feed-forward up", C, F),
+        linear("feed-forward down", F, C),
+        Part("head" + (" (tied)" if config.tied_head else ""), f"{C} -> {V}", 1, 0 if config.tied_head else V * C, 2 * C * V),
+    ]
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """How many numbers the model learns."""
+    return sum(part.parameters for part in anatomy(config))

@@ -1,0 +1,95 @@
+"""Causal multi-head self-attention: tokens look back at tokens, never ahead.
+
+Two ways to the same numbers: the explicit path spells out the softmax; the fused path asks
+PyTorch's kernel, which never stores the (T, S) matrix. Tests hold them together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handloom.model.config import GPTConfig
+from handloom.model.kv_cache import LayerCache
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one projection for queries, keys and values.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2; masked as in GPT.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.fused = True
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.out_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Mix each position with those before it.
+
+        Args:
+            x: (B, T, C).
+            cache: keys and values of earlier positions; those of `x` are added to it.
+
+        Returns:
+            (B, T, C).
+        """
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).split(C, dim=-1)  # each (B, T, C)
+        q = q.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+        k = k.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+        v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+        if cache is not None:
+            k, v = cache.append(k, v)  # each (B, H, S, D)
+        attend = fused_attention if self.fused else explicit_attention
+        y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
+        return self.out_dropout(self.out(y))  # (B, T, C)
+
+
+def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
+    """Which of S positions each of the last T may look at: itself and all before it.
+
+    Returns:
+        (T, S) bool, True where looking is allowed.
+    """
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+
+
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v, written out.
+
+    Args:
+        q: (B, H, T, D), the last T of S positions.
+        k: (B, H, S, D).
+        v: (B, H, S, D).
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        (B, H, T, D).
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    scores = scores.masked_fill(~causal_mask(T, S, q.device), float("-inf"))  # (B, H, T, S)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
+    return weights @ v  # (B, H, T, D)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """The same as `explicit_attention`, by PyTorch's fused kernel.
+
+    The kernel's own causal mask starts at the top left, so it is right only when T = S. One query
+    sees everything and needs no mask. Anything between gets the mask spelled out.
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    if T == S:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+    mask = None if T == 1 else causal_mask(T, S, q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)

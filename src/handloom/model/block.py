@@ -1,0 +1,26 @@
+"""One Transformer block: attention between tokens, then thought within each token."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from handloom.model.attention import Attention
+from handloom.model.config import GPTConfig
+from handloom.model.feedforward import FeedForward
+from handloom.model.kv_cache import LayerCache
+
+
+class Block(nn.Module):
+    """Two residual steps, each normalized before it acts (pre-LayerNorm, as in GPT-2)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
+        self.attention = Attention(config)
+        self.feedforward_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
+        self.feedforward = FeedForward(config)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attention(self.attention_norm(x), cache)  # (B, T, C)
+        return x + self.feedforward(self.feedforward_norm(x))  # (B, T, C)

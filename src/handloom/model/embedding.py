@@ -1,0 +1,36 @@
+"""Token ids -> vectors: what the token is, plus where it stands."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from handloom.model.config import GPTConfig
+
+
+class Embedding(nn.Module):
+    """Sum of a learned vector for each token and a learned vector for each position.
+
+    Source: learned positions as in GPT (Radford et al. 2018).
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Embedding(config.context, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """Embed `tokens`, the first of which stands at position `start`.
+
+        Args:
+            tokens: (B, T) int64.
+            start: how many positions lie before them in the cache.
+
+        Returns:
+            (B, T, C).
+        """
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)  # (T)
+        meaning = self.token_embedding(tokens)  # (B, T, C)
+        place = self.position_embedding(positions)  # (T, C)
+        return self.dropout(meaning + place)  # (B, T, C)

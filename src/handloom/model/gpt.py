@@ -1,0 +1,114 @@
+"""The whole model: tokens -> hidden states -> logits.
+
+`forward(tokens)` is `unembed(hidden(tokens))`, always. That one split serves decoding (only the
+last position needs logits), the chunked loss, and reading half-finished thoughts of inner layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handloom.errors import ModelError
+from handloom.model.block import Block
+from handloom.model.config import GPTConfig
+from handloom.model.embedding import Embedding
+from handloom.model.kv_cache import KVCache
+
+
+class GPT(nn.Module):
+    """A GPT-2 style decoder-only Transformer.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+
+    Args:
+        config: its shape.
+        seed: of the initial weights; the same seed gives the same weights.
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
+        self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.initialize(seed)
+
+    @torch.no_grad()
+    def initialize(self, seed: int = 0) -> None:
+        """Draw fresh weights.
+
+        What                                          Drawn from
+        matrices and embeddings                       normal, mean 0, deviation 0.02
+        matrices that write into the residual stream  the same, divided by sqrt(2 * layers)
+        biases                                        0
+        LayerNorm                                     scale 1, shift 0
+
+        The division keeps the residual stream's variance from growing with depth (GPT-2 paper, section 2.3).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.is_meta:
+                continue
+            if parameter.ndim == 2:
+                writes_residual = name.endswith(("attention.out.weight", "feedforward.down.weight"))
+                parameter.normal_(0.0, residual if writes_residual else 0.02, generator=generator)
+            else:
+                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix that turns hidden states into logits, (V, C): the token embedding if tied."""
+        return self.embedding.token_embedding.weight if self.head is None else self.head.weight
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The final hidden states.
+
+        Args:
+            tokens: (B, T) int64.
+            cache: what was read before; these tokens are added to it.
+
+        Returns:
+            (B, T, C), after the final LayerNorm.
+
+        Raises:
+            ModelError: when the tokens do not fit the context, or are not (B, T).
+        """
+        start = 0 if cache is None else cache.length
+        self._check(tokens, start)
+        if cache is not None:
+            cache.require(tokens.shape[1])
+        x = self.embedding(tokens, start)  # (B, T, C)
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache.layers[i])  # (B, T, C)
+        return self.final_norm(x)  # (B, T, C)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> logits (..., V)."""
+        return F.linear(hidden, self.head_weight)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
+        return self.unembed(self.hidden(tokens, cache))
+
+    def use_fused_attention(self, fused: bool) -> None:
+        """Choose between PyTorch's attention kernel and the spelled-out softmax."""
+        for block in self.blocks:
+            block.attention.fused = fused
+
+    def _check(self, tokens: Tensor, start: int) -> None:
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ModelError(
+                f"The model takes tokens of shape (B, T) with T at least 1, and got {tuple(tokens.shape)}.",
+                "For a single sequence use tokens[None, :].",
+            )
+        if start + tokens.shape[1] > self.config.context:
+            raise ModelError(
+                f"{start + tokens.shape[1]} tokens do not fit the model's context of {self.config.context}.",
+                "Shorten the text, or generate with the overflow policy `slide`.",
+            )

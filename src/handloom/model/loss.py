@@ -1,0 +1,82 @@
+"""How surprised the model is by the next token: cross entropy, a few hundred tokens at a time.
+
+The full logits of a batch, (B * T, V), are the largest tensor of a whole training step, and
+autograd would keep two copies of them. Here each chunk of rows turns into its loss and its
+gradients at once and is then forgotten. It stays within the processor's cache meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -1
+"""A target that does not count: padding, or a token that was counted already."""
+
+CHUNK = 512
+"""Rows of logits alive at a time."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of -log softmax(hidden @ weight^T)[target], with its gradients taken on the way forward.
+
+    The gradient of a row's loss by its logits is softmax(logits) - onehot(target). Since the loss
+    is a sum, the incoming gradient is one number, which backward only has to multiply in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        hidden_gradient = torch.empty_like(hidden)  # (N, C)
+        weight_gradient = torch.zeros_like(weight)  # (V, C)
+        weight = weight.to(dtype)
+        for start in range(0, len(hidden), CHUNK):
+            rows = slice(start, start + CHUNK)
+            h, y = hidden[rows].to(dtype), targets[rows]  # (n, C), (n)
+            counts = y != IGNORE  # (n)
+            y = y.clamp(min=0)[:, None]  # (n, 1)
+            log_p = F.log_softmax(F.linear(h, weight).float(), dim=-1)  # (n, V)
+            total -= (log_p.gather(1, y)[:, 0] * counts).sum()
+            slope = log_p.exp_().scatter_add_(1, y, log_p.new_full(y.shape, -1.0))  # (n, V)
+            slope = slope.mul_(counts[:, None]).to(dtype)
+            hidden_gradient[rows] = slope @ weight  # (n, C)
+            weight_gradient += slope.T @ h  # (V, C)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradient, weight_gradient * gradient, None, None
+
+
+def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """Total surprise, in nats, and the number of tokens it is the total of.
+
+    A sum and a count, not a mean: gradient accumulation and validation over batches of unequal size
+    both need to divide once, at the end, by all their tokens.
+
+    Args:
+        hidden: (B, T, C), from `GPT.hidden`.
+        weight: (V, C), `GPT.head_weight`.
+        targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+
+    Returns:
+        the summed loss (a scalar tensor, float32) and how many targets counted.
+    """
+    rows, flat = hidden.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T)
+    count = int((flat != IGNORE).sum())
+    mixed = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if mixed else weight.dtype
+    with torch.autocast("cpu", enabled=False):
+        if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
+            return _LinearCrossEntropy.apply(rows, weight, flat, dtype), count
+        weight = weight.to(dtype)
+        total = rows.new_zeros((), dtype=torch.float32)
+        for h, y in zip(rows.split(CHUNK), flat.split(CHUNK), strict=True):
+            logits = F.linear(h.to(dtype), weight).float()  # (n, V)
+            total += F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="sum")
+    return total, count

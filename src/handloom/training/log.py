@@ -1,0 +1,118 @@
+"""What a run writes down: `metrics.jsonl`, and made from it `samples.md`, `loss.svg` and TensorBoard files.
+
+`metrics.jsonl` is the only record; the others can be made again from it at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from handloom.checkpoints.files import refusal, write_whole
+from handloom.errors import ConfigError
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """The records of one run, in order.
+
+    Args:
+        run: its folder.
+        keep_until: records of later steps are removed; a resumed run repeats them.
+        tensorboard: whether to write event files too.
+    """
+
+    def __init__(self, run: Path, keep_until: int = -1, tensorboard: bool = False) -> None:
+        self._run = run
+        self._file = run / METRICS
+        self.records = [record for record in read_metrics(run) if record["step"] <= keep_until]
+        write_whole(self._file, "".join(_line(record) for record in self.records))
+        self._board = _open_tensorboard(run) if tensorboard else None
+
+    def add(self, kind: str, step: int, **values: Any) -> None:
+        """Write one record: `train`, `validation` or `sample`."""
+        record = {"kind": kind, "step": step, **values}
+        self.records.append(record)
+        try:
+            with self._file.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise refusal(error, self._file) from error
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, float | int):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """All records of that kind."""
+        return [record for record in self.records if record["kind"] == kind]
+
+    def write_samples(self) -> None:
+        """Make `samples.md`: what the model wrote, step by step."""
+        lines = ["# Samples\n"]
+        step = None
+        for record in self.of_kind("sample"):
+            if record["step"] != step:
+                step = record["step"]
+                lines.append(f"\n## Step {step}\n")
+            text = (record["prompt"] + record["text"]).replace("\n", "\n    ")
+            lines.append(f"\n    {text}\n")
+        write_whole(self._run / "samples.md", "".join(lines))
+
+    def draw_loss(self) -> None:
+        """Make `loss.svg`: training and validation loss over the steps."""
+        from matplotlib.figure import Figure
+
+        training, validation = self.of_kind("train"), self.of_kind("validation")
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training")
+        axes.plot([r["step"] for r in validation], [r["loss"] for r in validation], "o-", label="validation")
+        axes.set(xlabel="step", ylabel="loss (nats per token)")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        if validation:
+            last = validation[-1]
+            axes.set_title(f"validation {last['loss']:.3f} nats per token, {last['bits_per_byte']:.3f} bits per byte")
+        try:
+            figure.savefig(self._run / "loss.svg", metadata={"Date": None})
+        except OSError as error:
+            raise refusal(error, self._run / "loss.svg") from error
+
+    def close(self) -> None:
+        """Make what is made from the records."""
+        self.write_samples()
+        self.draw_loss()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line that was cut off by a crash is left out."""
+    path = run / METRICS
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _open_tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "tensorboard is on, but the package is not installed.",
+            "Install it with `pip install 'handloom[tensorboard]'`, or leave it off: metrics.jsonl is always written.",
+        ) from None
+    return SummaryWriter(str(run / "tensorboard"))

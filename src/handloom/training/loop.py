@@ -1,0 +1,311 @@
+"""The only training loop: step, validate, sample, save; stop and go on at any point.
+
+It owns no settings (`config`), no arithmetic of the update (`optimizer`), no files' layout
+(`checkpoints.native`), no screen (`report`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from handloom import runtime
+from handloom.checkpoints import native
+from handloom.data.shards import PreparedData
+from handloom.data.windows import Windows
+from handloom.errors import HandloomError
+from handloom.evaluation.loss import Validation, validate
+from handloom.inference.engine import Request
+from handloom.inference.text import LanguageModel
+from handloom.model.gpt import GPT
+from handloom.model.loss import IGNORE, next_token_loss
+from handloom.tokenizer.base import Tokenizer
+from handloom.training.config import TrainConfig
+from handloom.training.interrupt import Wish
+from handloom.training.log import RunLog
+from handloom.training.optimizer import Optimizer
+from handloom.training.pace import EVENTS, Pace
+from handloom.training.report import Reporter
+from handloom.training.reproducible import reseed
+from handloom.training.schedule import learning_rate_factor, warm_up_length
+
+
+class TrainingDiverged(HandloomError):
+    """The loss or a gradient is no number any more."""
+
+
+@dataclass
+class Progress:
+    """What a run must remember beside its weights; saved in every checkpoint."""
+
+    step: int = 0
+    total: int | None = None
+    """Steps of the whole run; None while they are still being measured."""
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float = math.inf
+    predicted_seconds: float | None = None
+    """How long the run was to take when its steps were chosen from the minutes."""
+
+
+class Trainer:
+    """A model, its data and its optimizer, on their way from step to step.
+
+    Args:
+        run: the run's folder.
+        config: with threads and precision already decided.
+        tokenizer: of the data.
+        data: prepared tokens.
+        model: float32; trained in place.
+        optimizer: over the parameters to train.
+        progress: where to go on from.
+        reporter: told what happens.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        tokenizer: Tokenizer,
+        data: PreparedData,
+        model: GPT,
+        optimizer: Optimizer,
+        progress: Progress,
+        reporter: Reporter,
+    ) -> None:
+        self.run, self.config, self.tokenizer, self.data = run, config, tokenizer, data
+        self.model, self.optimizer, self.progress, self.reporter = model, optimizer, progress, reporter
+        self.windows = Windows(
+            data.train.tokens,
+            context=model.config.context,
+            stride=config.stride,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        self.log = RunLog(run, keep_until=progress.step if progress.step else -1, tensorboard=config.tensorboard)
+        self.pace = Pace(progress.seconds)
+
+    def train(self, wish: Wish, stop_after: int | None = None) -> bool:
+        """Go on until the end, or until somebody wishes to stop.
+
+        Args:
+            wish: looked at between two passes through the model.
+            stop_after: the step after which to stop as if somebody wished so.
+
+        Returns:
+            whether the run has reached its end.
+
+        Raises:
+            TrainingDiverged: at the first loss or gradient that is not finite; nothing was updated with it.
+        """
+        progress = self.progress
+        if progress.step == 0 and not self.log.records:
+            self.validate()
+            self.sample()
+            self.save()
+        while not wish.stop and not self._choose_total() and progress.step != stop_after:
+            began = time.perf_counter()
+            if not self.step(wish):
+                break
+            self.pace.stepped(time.perf_counter() - began)
+            if self._due(self.config.evaluate_every, EVENTS):
+                self.validate()
+            if self._due(self._sample_every(), EVENTS):
+                self.sample()
+            if self._due(self.config.checkpoint_every, 4):
+                self.save()
+        if not native.step_folder(self.run, progress.step).exists():
+            self.save()
+        self.log.close()
+        return progress.step == progress.total
+
+    def step(self, wish: Wish) -> bool:
+        """One optimizer step over `batch_size` sequences.
+
+        The gradient is that of the mean over all tokens of the step, however many passes it is
+        computed in. Interrupted between two passes it changes nothing: the step is done again when
+        the run goes on, with the same numbers.
+
+        Returns:
+            whether the step was completed.
+        """
+        config, progress = self.config, self.progress
+        inputs, targets = (torch.from_numpy(array) for array in self.windows.batch(progress.step))  # (B, T) each
+        count = int((targets != IGNORE).sum())
+        loss = 0.0
+        self.model.train()
+        self.optimizer.zero_grad()
+        parts = zip(inputs.chunk(config.accumulation), targets.chunk(config.accumulation), strict=True)
+        for micro_step, (x, y) in enumerate(parts):
+            if wish.stop:
+                return False
+            reseed(config.seed, progress.step, micro_step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                total, _ = next_token_loss(self.model.hidden(x), self.model.head_weight, y)
+            (total / count).backward()
+            loss += total.item() / count
+        norm = self._clip_gradients(loss)
+        factor = self._learning_rate_factor()
+        self.optimizer.step(factor)
+        progress.step += 1
+        progress.tokens += count
+        progress.seconds = self.pace.seconds
+        self._record_step(loss, norm, factor, count)
+        return True
+
+    def validate(self) -> Validation:
+        """The loss on all held-out text."""
+        began = time.perf_counter()
+        part = self.data.validation
+        known = len(self.tokenizer.token_bytes(int(part.tokens[0])))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            found = validate(
+                self.model, part.tokens, part.n_bytes - known, self.model.config.context, self.config.batch_size
+            )
+        progress = self.progress
+        self.log.add(
+            "validation",
+            progress.step,
+            loss=found.nats_per_token,
+            bits_per_byte=found.bits_per_byte,
+            seconds=self.pace.seconds,
+        )
+        if found.nats_per_token < progress.best_loss:
+            progress.best_step, progress.best_loss = progress.step, found.nats_per_token
+            if progress.step and not native.step_folder(self.run, progress.step).exists():
+                self.save()
+        self.reporter.validation(progress.step, found, self._recent_loss())
+        if memorizing(self._recent_loss(), found.nats_per_token, progress.best_loss):
+            self.reporter.warning(
+                f"Training loss {self._recent_loss():.3f} and validation loss {found.nats_per_token:.3f} part: the model "
+                f"is memorizing. Its best was at step {progress.best_step}, which is kept. More text, dropout, or fewer "
+                "steps would help."
+            )
+        self.pace.paused("validation", time.perf_counter() - began)
+        return found
+
+    def sample(self) -> None:
+        """Let the model write, and keep what it wrote."""
+        if self._sample_every() == 0:
+            return
+        began = time.perf_counter()
+        lm = LanguageModel(self.model, self.tokenizer)
+        length = min(self.config.sample_tokens, self.model.config.context - 1)
+        for prompt in self.config.sample_prompts:
+            request = Request(length, seed=self.config.seed, overflow="slide")
+            text = lm.complete(prompt or None, request).completions[0].text
+            self.log.add("sample", self.progress.step, prompt=prompt, text=text)
+            self.reporter.sample(self.progress.step, prompt, text)
+        self.log.write_samples()
+        self.pace.paused("sample", time.perf_counter() - began)
+
+    def save(self) -> None:
+        """Write a checkpoint, then remove those that need not be kept."""
+        progress = self.progress
+        progress.seconds = self.pace.seconds
+        native.save(
+            native.step_folder(self.run, progress.step),
+            self.model,
+            self.tokenizer,
+            {
+                "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
+                "settings": dataclasses.asdict(self.config),
+                "data": self.data.key,
+                "versions": runtime.versions(),
+            },
+            self.optimizer.state_tensors(),
+        )
+        native.prune(self.run, self.config.keep_checkpoints, progress.best_step)
+
+    def _choose_total(self) -> bool:
+        """Decide how many steps there are, once that is possible; returns whether they are all done."""
+        progress, config = self.progress, self.config
+        if progress.total is None:
+            if config.minutes is None:
+                progress.total = config.steps or 1000
+            elif self.pace.ready(config.minutes):
+                progress.total = self.pace.steps_within(config.minutes, progress.step)
+                progress.predicted_seconds = config.minutes * 60
+                self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
+        return progress.total is not None and progress.step >= progress.total
+
+    def _due(self, every: int | None, times: int) -> bool:
+        """Whether something that happens `every` steps (None: `times` times in the run) happens now."""
+        step, total = self.progress.step, self.progress.total
+        if every is None and total is not None:
+            every = math.ceil(total / times)
+        return bool(every) and (step % every == 0 or step == total)
+
+    def _sample_every(self) -> int | None:
+        asked = self.config.sample_every
+        return self.config.evaluate_every if asked is None else asked
+
+    def _learning_rate_factor(self) -> float:
+        config, total = self.config, self.progress.total
+        warm_up = config.warm_up_steps if total is None else warm_up_length(config.warm_up_steps, total)
+        return learning_rate_factor(
+            self.progress.step, total, warm_up, config.schedule, config.final_learning_rate
+        )
+
+    def _clip_gradients(self, loss: float) -> float:
+        """Shorten the gradient to the limit; returns its length before that."""
+        gradients = [p.grad for p in self.optimizer.named.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not (math.isfinite(loss) and bool(norm.isfinite())):
+            self._diverged(loss)
+        if self.config.gradient_clip:
+            torch.nn.utils.clip_grads_with_norm_(self.optimizer.named.values(), self.config.gradient_clip, norm)
+        return float(norm)
+
+    def _diverged(self, loss: float) -> None:
+        def bad(tensor: torch.Tensor | None) -> bool:
+            return tensor is not None and not bool(tensor.isfinite().all())
+
+        named = self.optimizer.named.items()
+        where = next((f"the parameter {n}" for n, p in named if bad(p)), None)
+        where = where or next((f"the gradient of {n}" for n, p in named if bad(p.grad)), "the loss alone")
+        self.log.close()
+        raise TrainingDiverged(
+            f"At step {self.progress.step} the loss is {loss:.4g}; the first thing that is not finite is {where}. "
+            f"The last good checkpoint is {native.latest(self.run)[0].folder}.",
+            "Train again with a lower --learning-rate, a longer --warm-up-steps or a lower --gradient-clip.",
+        )
+
+    def _record_step(self, loss: float, norm: float, factor: float, count: int) -> None:
+        progress = self.progress
+        self.log.add(
+            "train",
+            progress.step,
+            loss=loss,
+            gradient_norm=norm,
+            learning_rate=self.config.learning_rate * factor,
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+        )
+        speed = count / self.pace.step_seconds() if self.pace.measured else None
+        self.reporter.step(progress.step, progress.total, loss, speed, self.pace)
+
+    def _recent_loss(self) -> float | None:
+        """Mean training loss over the last twentieth of the steps so far."""
+        losses = [record["loss"] for record in self.log.of_kind("train")]
+        last = losses[-max(10, len(losses) // 20) :]
+        return sum(last) / len(last) if last else None
+
+
+def memorizing(training: float | None, validation: float, best: float) -> bool:
+    """Whether training and validation loss have parted.
+
+    That is: validation is past its best (by more than half a percent), and training lies more than
+    a tenth below it.
+    """
+    return training is not None and validation > 1.005 * best and training < 0.9 * validation
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

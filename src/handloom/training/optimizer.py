@@ -1,0 +1,157 @@
+"""From gradients to steps: AdamW for everything, or Muon for the matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handloom.errors import CheckpointError
+
+NAMES = ("adamw", "muon")
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal: every direction of a matrix learns equally fast.
+
+    The update of an m x n matrix is scaled by 0.2 * sqrt(max(m, n)), which gives it the size that
+    AdamW's would have, so that one learning rate serves both.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale from
+    Liu et al. 2025, "Muon is Scalable for LLM Training".
+
+    Args:
+        parameters: matrices only, or groups of them.
+        lr: learning rate.
+        momentum: of the running mean of gradients, taken in Nesterov's form.
+        weight_decay: share of the weight removed per unit of learning rate.
+        dtype: of the orthogonalization; bfloat16 is enough where the processor is quick at it.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every matrix once."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad  # (m, n)
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])  # (m, n)
+                ahead = gradient.lerp(mean, group["momentum"])  # (m, n)
+                update = orthogonalize(ahead.to(self.dtype)).to(parameter.dtype)  # (m, n)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+
+
+def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Push all singular values of a matrix to about 1, keeping its directions.
+
+    A quintic Newton-Schulz iteration: f(s) = a s + b s^3 + c s^5 on each singular value, with
+    coefficients chosen for a steep start rather than exact convergence (values end in 0.7 to 1.2).
+
+    Args:
+        matrix: (m, n).
+        iterations: five are enough for values above 1e-3 of the largest.
+
+    Returns:
+        (m, n).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # the short side first
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T  # (m, m)
+        x = a * x + (b * gram + c * gram @ gram) @ x  # (m, n)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+class Optimizer:
+    """All parameters of a model in their groups, under one learning rate.
+
+    Everything with two dimensions (matrices, embeddings) decays; biases and LayerNorms do not.
+    With `muon`, the matrices inside the blocks are Muon's and the rest stays AdamW's.
+
+    Args:
+        model: whose parameters to train; those with requires_grad False are left alone.
+        name: `adamw` or `muon`.
+        learning_rate: its peak.
+        weight_decay: for tensors of two dimensions.
+        betas: AdamW's two decay rates.
+        muon_dtype: of Muon's orthogonalization.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        learning_rate: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        muon_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        inner = {n for n, p in self.named.items() if p.ndim == 2 and "embedding" not in n and n != "head.weight"}
+        by_muon = inner if name == "muon" else set()
+        decay = [p for n, p in self.named.items() if p.ndim == 2 and n not in by_muon]
+        plain = [p for p in self.named.values() if p.ndim != 2]
+        groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        self.parts: list[torch.optim.Optimizer] = []
+        if by_muon:
+            matrices = [self.named[n] for n in self.named if n in by_muon]
+            self.parts.append(Muon(matrices, learning_rate, weight_decay=weight_decay, dtype=muon_dtype))
+        if groups:
+            self.parts.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True))
+
+    def step(self, factor: float) -> None:
+        """Take one step at `factor` times the peak learning rate."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.learning_rate * factor
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Gradients back to zero, in place: fresh memory would cost page faults every step."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=False)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything it remembers, as `parameter name/key` -> tensor."""
+        tensors = {}
+        for name, parameter in self.named.items():
+            for part in self.parts:
+                for key, value in part.state.get(parameter, {}).items():
+                    tensors[f"{name}/{key}"] = value
+        return tensors
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state_tensors`.
+
+        Raises:
+            CheckpointError: when a tensor belongs to no parameter here.
+        """
+        owner = {id(p): part for part in self.parts for g in part.param_groups for p in g["params"]}
+        for path, value in tensors.items():
+            name, _, key = path.rpartition("/")
+            if name not in self.named:
+                raise CheckpointError(
+                    f"The optimizer's memory holds {path}, but the model trains no parameter {name}.",
+                    "Resume with the settings that the run began with.",
+                )
+            parameter = self.named[name]
+            owner[id(parameter)].state[parameter][key] = value.clone()

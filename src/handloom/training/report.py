@@ -1,0 +1,122 @@
+"""What a person sees while a model trains: a line of progress, losses, samples. Writes no files."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from handloom import runtime
+from handloom.evaluation.loss import Validation
+from handloom.training.pace import Pace
+
+
+class Reporter(Protocol):
+    """Who is told what happens in a run."""
+
+    def note(self, text: str) -> None:
+        """Something worth saying once."""
+
+    def warning(self, text: str) -> None:
+        """Something that deserves attention."""
+
+    def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
+        """The number of steps was chosen from the minutes."""
+
+    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
+        """A step was done; `speed` in tokens per second."""
+
+    def validation(self, step: int, found: Validation, training_loss: float | None) -> None:
+        """A validation was done."""
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """The model wrote `text` after `prompt`."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def note(self, text: str) -> None: ...
+    def warning(self, text: str) -> None: ...
+    def planned(self, steps: int, step_seconds: float, minutes: float) -> None: ...
+    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None: ...
+    def validation(self, step: int, found: Validation, training_loss: float | None) -> None: ...
+    def sample(self, step: int, prompt: str, text: str) -> None: ...
+
+
+class Terminal:
+    """A live line of progress, with losses and samples above it.
+
+    Use as a context manager. Where the output is no terminal, the live line is left out and a plain
+    line is written with each validation instead.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.fields[where]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[what]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Terminal:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Something worth saying once."""
+        self.console.print(escape(text), style="dim")
+
+    def warning(self, text: str) -> None:
+        """Something that deserves attention."""
+        self.console.print(escape(text), style="yellow")
+
+    def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
+        """The number of steps was chosen from the minutes."""
+        self.note(f"{step_seconds * 1000:,.0f} ms a step: {steps:,} steps fit into {minutes:g} minutes.")
+
+    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
+        """Redraw the live line."""
+        parts = [f"loss {loss:.3f}"]
+        if speed is not None:
+            parts.append(f"{speed:,.0f} tokens/s")
+        if total is not None and speed is not None:
+            parts.append(f"{clock((total - step) * pace.step_seconds())} left")
+        parts.append(f"{runtime.peak_memory_bytes() / 1e6:,.0f} MB")
+        where, what = f"{step:,}/{total:,}" if total else f"{step:,}/…", "  ".join(parts)
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total, where=where, what=what)
+        self._bar.update(self._task, completed=step, total=total, where=where, what=what)
+
+    def validation(self, step: int, found: Validation, training_loss: float | None) -> None:
+        """A line that stays."""
+        line = Text(f"step {step:>6,}  ", style="bold")
+        if training_loss is not None:
+            line.append(f"training {training_loss:.3f}  ", style="not bold")
+        line.append(f"validation {found.nats_per_token:.3f} nats/token  ", style="not bold")
+        line.append(f"{found.bits_per_byte:.3f} bits/byte", style="bold cyan")
+        self.console.print(line)
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """What the model wrote, on one line."""
+        line = Text("  ", no_wrap=True, overflow="ellipsis")
+        line.append(prompt, style="bold")
+        line.append(" ".join(text.split("\n")), style="italic")
+        self.console.print(line)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss, or h:mm:ss."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,282 @@
+"""A run from its settings to its summary: begin one, or go on with one that was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handloom import runtime
+from handloom.checkpoints import files, native
+from handloom.data.prepare import PreparedData, prepare, training_documents
+from handloom.errors import CheckpointError, ConfigError
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer.gpt2 import TiktokenTokenizer
+from handloom.tokenizer.learn import learn_merges
+from handloom.training.config import TrainConfig
+from handloom.training.interrupt import stop_on_signals
+from handloom.training.log import METRICS
+from handloom.training.loop import Progress, Trainer
+from handloom.training.optimizer import Optimizer
+from handloom.training.report import Reporter, Silent
+
+CHANGEABLE = (
+    "steps", "minutes", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
+    "checkpoint_every", "keep_checkpoints", "tensorboard",
+)  # fmt: skip
+"""Settings that may be given anew to a run that goes on; the others would make it another run."""
+
+_OURS = (native.CHECKPOINTS, METRICS, "config.toml", "loss.svg", "samples.md", "summary.json", "tokenizer", "tensorboard")
+
+
+def begin(
+    run: Path,
+    config: TrainConfig,
+    reporter: Reporter | None = None,
+    *,
+    overwrite: bool = False,
+    stop_after: int | None = None,
+) -> dict[str, Any]:
+    """Train a model from scratch.
+
+    Args:
+        run: the folder to make: settings, metrics, samples, plot, checkpoints, summary.
+        config: the settings.
+        reporter: told what happens; nobody if None.
+        overwrite: whether a run that lies there already may be replaced.
+        stop_after: stop after this step, as Ctrl-C would.
+
+    Returns:
+        the summary, as in `summary.json`.
+
+    Raises:
+        HandloomError: for settings, data or a disk that do not allow it.
+    """
+    reporter = reporter or Silent()
+    _make_room(run, overwrite)
+    config = _decide(config)
+    tokenizer = make_tokenizer(config, reporter)
+    config_of_model = config.model_config(tokenizer.vocab_size)
+    data = prepare_data(config, tokenizer, reporter)
+    model = GPT(config_of_model, config.seed)
+    _describe(model, config, data, reporter)
+    files.write_whole(run / "config.toml", config.to_toml())
+    tokenizer.save(run / "tokenizer")
+    return _train(run, config, tokenizer, data, model, {}, Progress(), reporter, stop_after)
+
+
+def resume(
+    run: Path,
+    reporter: Reporter | None = None,
+    *,
+    changes: dict[str, Any] | None = None,
+    stop_after: int | None = None,
+) -> dict[str, Any]:
+    """Go on with a run from its newest whole checkpoint, to the very bits it would have had without a stop.
+
+    Args:
+        run: its folder.
+        reporter: told what happens; nobody if None.
+        changes: settings to change; only those in `CHANGEABLE`.
+        stop_after: stop after this step, as Ctrl-C would.
+
+    Returns:
+        the summary, as in `summary.json`.
+
+    Raises:
+        HandloomError: when there is nothing to go on from, or the text is not what it was.
+    """
+    reporter, changes = reporter or Silent(), changes or {}
+    checkpoint, passed_over = native.latest(run)
+    for error in passed_over:
+        reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")
+    files.remove_unfinished(run / native.CHECKPOINTS)
+    progress = _read_progress(checkpoint)
+    config = _changed(TrainConfig(**checkpoint.training["settings"]), changes, progress)
+    if "steps" in changes or "minutes" in changes:
+        progress.total = None
+    _compare_versions(checkpoint, reporter)
+    config = _decide(config)
+    tokenizer = checkpoint.load_tokenizer()
+    data = prepare_data(config, tokenizer, reporter)
+    if data.key != checkpoint.training["data"]:
+        raise CheckpointError(
+            f"The text of run {run} is not what it was: its data has the key {data.key[:12]} instead of "
+            f"{checkpoint.training['data'][:12]}.",
+            "Put the text back as it was, or begin a new run.",
+        )
+    for step in native.steps(run):  # what lies beyond is torn, and will be written again
+        if step > progress.step:
+            shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
+    reporter.note(f"Going on with {run} from step {progress.step:,}.")
+    files.write_whole(run / "config.toml", config.to_toml())
+    model = checkpoint.load_model().train()
+    return _train(
+        run, config, tokenizer, data, model, checkpoint.load_optimizer(), progress, reporter, stop_after
+    )
+
+
+def make_tokenizer(config: TrainConfig, reporter: Reporter) -> Tokenizer:
+    """The tokenizer that the settings name; `learn` learns one from the training documents alone."""
+    if config.tokenizer != "learn":
+        return load_tokenizer(config.tokenizer)
+    texts = training_documents(
+        config.data,
+        text_field=config.text_field,
+        encoding_errors=config.encoding_errors,
+        validation_fraction=config.validation_fraction,
+        split=config.split,
+    )
+    learned = learn_merges(texts, config.vocab_size)
+    reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
+    return TiktokenTokenizer(learned)
+
+
+def prepare_data(config: TrainConfig, tokenizer: Tokenizer, reporter: Reporter) -> PreparedData:
+    """The text that the settings name, as token shards."""
+    data = prepare(
+        config.data,
+        tokenizer,
+        text_field=config.text_field,
+        encoding_errors=config.encoding_errors,
+        validation_fraction=config.validation_fraction,
+        split=config.split,
+    )
+    if data.validation.n_tokens < 2:
+        raise ConfigError(
+            f"There are {data.validation.n_tokens} tokens of text to validate with; 2 are needed.",
+            "Give more text, or a larger --validation-fraction.",
+        )
+    return data
+
+
+def _train(
+    run: Path,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    data: PreparedData,
+    model: GPT,
+    optimizer_state: dict[str, torch.Tensor],
+    progress: Progress,
+    reporter: Reporter,
+    stop_after: int | None,
+) -> dict[str, Any]:
+    native_bf16 = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    optimizer = Optimizer(
+        model, config.optimizer, config.learning_rate, config.weight_decay, (config.beta1, config.beta2), native_bf16
+    )
+    optimizer.load_state_tensors(optimizer_state)
+    trainer = Trainer(run, config, tokenizer, data, model, optimizer, progress, reporter)
+    with stop_on_signals() as wish:
+        finished = trainer.train(wish, stop_after)
+    summary = summarize(trainer, finished)
+    files.write_whole(run / "summary.json", _as_json(summary))
+    return summary
+
+
+def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
+    """What the run came to, as plain values."""
+    progress, validations = trainer.progress, trainer.log.of_kind("validation")
+    last = validations[-1] if validations else {}
+    return {
+        "finished": finished,
+        "steps": progress.step,
+        "total_steps": progress.total,
+        "tokens": progress.tokens,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "val_loss": last.get("loss"),
+        "val_bits_per_byte": last.get("bits_per_byte"),
+        "best_step": progress.best_step,
+        "train_seconds": round(progress.seconds, 3),
+        "predicted_seconds": progress.predicted_seconds,
+        "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
+        "peak_memory_bytes": runtime.peak_memory_bytes(),
+        "threads": trainer.config.threads,
+        "precision": trainer.config.precision,
+        "data": trainer.data.key,
+        "versions": runtime.versions(),
+    }
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _make_room(run: Path, overwrite: bool) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file, not a folder.", "Name another folder with --run.")
+    if any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
+        if not overwrite:
+            raise ConfigError(
+                f"{run} already holds a run.",
+                f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
+            )
+        for name in _OURS:
+            path = run / name
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.refusal(error, run) from error
+
+
+def _decide(config: TrainConfig) -> TrainConfig:
+    """Settle what depends on the machine, so that it is written down and stays."""
+    threads = runtime.use_threads(config.threads)
+    return dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
+
+
+def _describe(model: GPT, config: TrainConfig, data: PreparedData, reporter: Reporter) -> None:
+    shape, parameters = model.config, sum(p.numel() for p in model.parameters())
+    reporter.note(
+        f"Text: {data.train.n_documents:,} documents, {data.train.n_bytes / 1e6:.2f} MB, {data.train.n_tokens:,} tokens; "
+        f"held out: {data.validation.n_documents:,} documents, {data.validation.n_bytes / 1e6:.2f} MB."
+    )
+    reporter.note(
+        f"Model: {parameters / 1e6:.1f} M parameters, {shape.layers} layers, {shape.heads} heads, {shape.width} wide, "
+        f"context {shape.context}; {config.precision} on {config.threads} threads."
+    )
+
+
+def _changed(config: TrainConfig, changes: dict[str, Any], progress: Progress) -> TrainConfig:
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise ConfigError(
+                f"The setting {name} cannot change when a run goes on; it is {getattr(config, name)!r}.",
+                f"Leave it out, or begin a new run. These may change: {', '.join(CHANGEABLE)}.",
+            )
+    if "steps" in changes:
+        changes = {**changes, "minutes": None}
+    elif "minutes" in changes:
+        changes = {**changes, "steps": None}
+    config = dataclasses.replace(config, **changes)
+    if config.steps is not None and config.steps < progress.step:
+        raise ConfigError(
+            f"The run has done {progress.step} steps; steps cannot be {config.steps}.", "Give a larger number."
+        )
+    return config
+
+
+def _read_progress(checkpoint: native.Checkpoint) -> Progress:
+    values = dict(checkpoint.training["progress"])
+    if values["best_loss"] is None:
+        del values["best_loss"]
+    return Progress(**values)
+
+
+def _compare_versions(checkpoint: native.Checkpoint, reporter: Reporter) -> None:
+    now = runtime.versions()
+    for name, then in checkpoint.training["versions"].items():
+        if now.get(name) != then:
+            reporter.warning(
+                f"This run began with {name} {then} and goes on with {now.get(name)}: the last bits may differ from "
+                "those of a run without a stop."
+            )
+
+
