@@ -61,7 +61,7 @@ def test_the_real_ones_are_as_large_as_promised():
 @pytest.mark.parametrize("name", BUILTIN)
 def test_a_python_without_sources_is_told_what_to_do(name, tmp_path, monkeypatch):
     monkeypatch.setattr("sysconfig.get_path", lambda which: str(tmp_path))
-    with pytest.raises(DataError, match="no library sources.*Install Python with its sources"):
+    with pytest.raises(DataError, match=r"no library sources.*Install Python with its sources"):
         list(BUILTIN[name]())
 
 

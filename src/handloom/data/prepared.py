@@ -23,7 +23,7 @@ from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
 from handloom.errors import ConfigError, DataError
-from handloom.runtime import cache_folder
+from handloom.runtime import cache_folder, granted_cores
 from handloom.tokenizer.base import Tokenizer
 
 Sources = Sequence[str | Path] | str | Path | Corpus
@@ -57,6 +57,11 @@ class PreparedData:
     validation: Shard
     report: Report
     folder: Path
+
+    @property
+    def key(self) -> str:
+        """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
+        return self.folder.name
 
 
 def prepare(
@@ -146,7 +151,7 @@ def _opened(sources: Sources, text_field: str, encoding_errors: str) -> Corpus:
 def _workers_for(n_bytes: int) -> int:
     if n_bytes < WORTH_A_WORKER or not sys.executable:  # an embedded Python cannot start another
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return granted_cores()
 
 
 def _key(plan: Plan, tokenizer: Tokenizer) -> str:

@@ -91,7 +91,7 @@ class Windows:
         """The batch of `step`, counted from 0: inputs (B, T) and targets (B, T), int64."""
         _, starts = self.places(step)
         spans = self.tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T+1)
-        return spans[:, :-1], spans[:, 1:]
+        return np.ascontiguousarray(spans[:, :-1]), np.ascontiguousarray(spans[:, 1:])
 
 
 def validation_batches(

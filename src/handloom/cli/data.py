@@ -1,0 +1,319 @@
+"""`handloom data`: prepare text, and look at the very batches of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from handloom.data import PreparedData, Report, Windows
+    from handloom.tokenizer.base import Tokenizer
+    from handloom.training.config import TrainConfig
+
+app = App(name="data", help="Prepare text, and look at the very batches of a run.", help_format="plaintext")
+
+_Data = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
+_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+_Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+_WIDTH = 80
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How text is read and parted; None is the default of `handloom.data.prepare`."""
+
+    text_field: str | None = None
+    "Field of a .jsonl record that holds its text [default: text]."
+    encoding_errors: str | None = None
+    "Bytes that are not UTF-8: strict (an error) or replace [default: strict]."
+    validation_fraction: float | None = None
+    "Share of the text held out for validation [default: 0.1]."
+    split: str | None = None
+    "How to hold out: documents, tail (the end of each document), or auto [default: auto]."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Order:
+    """Which windows make up a batch; None is the default that `show` gives it."""
+
+    context: int | None = None
+    "Tokens in a window [default: 64]."
+    stride: int | None = None
+    "Tokens between the starts of two windows [default: the context]."
+    batch_size: int | None = None
+    "Windows in a batch [default: 2]."
+    seed: int | None = None
+    "Decides the order of the windows [default: 0]."
+
+
+@app.command
+def prepare(
+    *,
+    data: _Data = None,
+    tokenizer: str = "gpt2",
+    reading: Reading = Reading(),  # frozen, and cyclopts wants an instance
+    workers: int | None = None,
+    verify: _Flag = False,
+    as_json: _Json = False,
+) -> None:
+    """Tokenize text into the cache, and say what came of it.
+
+    Parameters
+    ----------
+    data
+        Files, folders, globs, - for standard input, or python-docs and python-source.
+    tokenizer
+        gpt2, or a folder with vocab.json and merges.txt.
+    workers
+        Processes that tokenize [default: the cores granted].
+    verify
+        Read prepared shards through and compare their checksums, however large they are.
+    as_json
+        Print one JSON object, for other programs.
+    """
+    from handloom.tokenizer.base import load_tokenizer
+
+    loaded = load_tokenizer(tokenizer)
+    prepared = _prepare(data, loaded, _given(reading), workers=workers, verify=verify or None)
+    if as_json:
+        _print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
+    else:
+        _print_report(prepared.report, prepared.folder)
+
+
+@app.command
+def show(
+    *,
+    step: int = 0,
+    run: Path | None = None,
+    data: _Data = None,
+    tokenizer: str | None = None,
+    order: Order = Order(),
+    reading: Reading = Reading(),
+    ids: _Flag = False,
+    as_json: _Json = False,
+) -> None:
+    """Print the batch that training takes at a step, as text.
+
+    Parameters
+    ----------
+    step
+        Which step, counted from 0.
+    run
+        A run folder: show the very batch it saw. All other settings are then the run's.
+    data
+        Files, folders, globs, - for standard input, or python-docs and python-source.
+    tokenizer
+        gpt2, or a folder with vocab.json and merges.txt [default: gpt2].
+    ids
+        Print token ids instead of text.
+    as_json
+        Print one JSON object, for other programs.
+    """
+    from handloom.data import Windows
+    from handloom.tokenizer.base import load_tokenizer
+
+    windowing: dict[str, Any] = {"context": 64, "batch_size": 2, "seed": 0, **_given(order)}
+    parting = _given(reading)
+    if run is not None:
+        _refuse_beside_run(run, {"data": data, "tokenizer": tokenizer, **asdict(order), **asdict(reading)})
+        config, tokenizer = _config_of(run), str(run / "tokenizer")
+        data, parting, windowing = list(config.data), _like(Reading, config), _like(Order, config)
+        windowing["context"] = config.model_config(vocab_size=257).context  # no matter which vocabulary
+    loaded = load_tokenizer(tokenizer or "gpt2")
+    prepared = _prepare(data, loaded, parting)
+    if run is not None:
+        _check_same_text(run, prepared.key)
+    windows = Windows(prepared.train.tokens, **windowing)
+    batch = _described(windows, prepared, loaded, step)
+    if as_json:
+        _print_json({"step": step, "windows": batch})
+    else:
+        _print_batch(batch, windows, loaded, step, ids)
+
+
+def _given(flags: Reading | Order) -> dict[str, Any]:
+    return {name: value for name, value in asdict(flags).items() if value is not None}
+
+
+def _like(flags: type[Reading | Order], config: TrainConfig) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(flags)}
+
+
+def _prepare(
+    data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any], **more: Any
+) -> PreparedData:
+    """Prepare with a progress bar on a terminal's standard error, which only long work gets to show."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from handloom.data import prepare
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(
+        "Tokenizing", *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+        return prepare(
+            data or [],
+            tokenizer,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **settings,
+            **more,
+        )
+
+
+def _refuse_beside_run(run: Path, others: dict[str, Any]) -> None:
+    from handloom.errors import ConfigError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} cannot stand beside --run {run}, which settles it.", "Leave one of them out."
+        )
+
+
+def _config_of(run: Path) -> TrainConfig:
+    """The settings that a run was trained with."""
+    from handloom.errors import CheckpointError
+    from handloom.training.config import merge
+
+    for needed in (run / "config.toml", run / "tokenizer"):
+        if not needed.exists():
+            raise CheckpointError(f"{run} is not a run folder: it has no {needed.name}.", "Check the path.")
+    return merge(run / "config.toml", {})
+
+
+def _check_same_text(run: Path, key: str) -> None:
+    """A finished run's summary knows the key of its data; another text would show another batch."""
+    import json
+
+    from handloom.errors import DataError
+
+    summary = run / "summary.json"
+    if not summary.is_file():
+        return
+    then = json.loads(summary.read_text(encoding="utf-8")).get("data", key)
+    if then != key:
+        raise DataError(
+            f"The text of run {run} is not what it was: its key is {key[:12]} instead of {then[:12]}.",
+            "Put the text back as it was; only then can the batch be shown.",
+        )
+
+
+def _described(
+    windows: Windows, prepared: PreparedData, tokenizer: Tokenizer, step: int
+) -> list[dict[str, Any]]:
+    """The windows of a batch as plain values."""
+    inputs, targets = windows.batch(step)
+    epochs, starts = windows.places(step)
+    shard, batch = prepared.train, []
+    for row, (epoch, start) in enumerate(zip(epochs.tolist(), starts.tolist(), strict=True)):
+        tokens = inputs[row].tolist()
+        first, last = shard.document_at(start), shard.document_at(start + len(tokens) - 1)
+        batch.append(
+            {
+                "number": (step * windows.batch_size + row) % len(windows) + 1,
+                "epoch": epoch,
+                "first_token": start,
+                "documents": [first] if first == last else [first, last],
+                "inputs": tokens,
+                "targets": targets[row].tolist(),
+                "text": tokenizer.decode(tokens),
+            }
+        )
+    return batch
+
+
+def _print_batch(
+    batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool
+) -> None:
+    from rich.console import Console, Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console = Console(width=_WIDTH, highlight=False)
+    console.print(
+        f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context} tokens "
+        f"(stride {windows.stride}, seed {windows.seed})."
+    )
+    for window in batch:
+        place = f"window {window['number']:,} of epoch {window['epoch']}, token {window['first_token']:,}"
+        if ids:
+            body = Text(" ".join(map(str, [*window["inputs"], window["targets"][-1]])))
+        else:
+            body = _readable([*window["inputs"], window["targets"][-1]], tokenizer)
+        source = Text(" ... ".join(window["documents"]), style="dim", overflow="ellipsis", no_wrap=True)
+        console.print(Panel(Group(source, "", body), title=place, title_align="left", width=_WIDTH))
+    console.print("The last token of each window is only a target; every other is an input too.", style="dim")
+
+
+def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
+    """Text for the eye: the end of a document marked, what would steer the terminal shown as an escape."""
+    from rich.text import Text
+
+    from handloom.tokenizer.base import END_OF_TEXT
+
+    text = Text(overflow="fold")
+    run: list[int] = []
+    for token in [*ids, None]:
+        if token is not None and token != tokenizer.end_of_text:
+            run.append(token)
+            continue
+        plain = tokenizer.decode(run)
+        text.append("".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain))
+        text.append(END_OF_TEXT if token is not None else "", style="bold reverse")
+        run = []
+    return text
+
+
+def _escape(character: str) -> str:
+    return "    " if character == "\t" else character.encode("unicode_escape").decode("ascii")
+
+
+def _print_report(report: Report, folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=_WIDTH, highlight=False)
+    table = Table(title_justify="left")
+    for column in ("", "documents", "bytes", "tokens", "bytes/token"):
+        table.add_column(column, justify="right" if column else "left")
+    for side in ("train", "validation"):
+        documents, size, tokens = (
+            getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens")
+        )
+        table.add_row(
+            side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-"
+        )
+    console.print(table)
+    how = {
+        "documents": "by document, chosen by the hash of its text",
+        "tail": "the last part of each document",
+        "none": "nothing held out",
+    }[report.split]
+    console.print(f"Split: {report.split} ({how}).")
+    console.print(
+        f"Found {report.documents:,} documents; left out {report.duplicates:,} exact duplicates and "
+        f"{report.empty:,} empty ones."
+    )
+    if report.reused:
+        console.print("Prepared before; nothing had to be tokenized.")
+    else:
+        speed = (report.train_bytes + report.validation_bytes) / 1e6 / report.seconds
+        console.print(f"Took {report.seconds:.1f} s with {report.workers} processes, {speed:.1f} MB/s.")
+    console.print(f"Kept in {folder}", soft_wrap=True)
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(answer, ensure_ascii=False))
