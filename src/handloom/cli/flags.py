@@ -27,7 +27,9 @@ def flags_of(settings: type) -> type:
         extra = {"consume_multiple": True} if kind == list[str] else {}
         parameter = Parameter(help=meaning, show_default=False, negative="", **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
-    return dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
+    made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
+    made.__module__ = settings.__module__  # cyclopts takes a class of the module `types` for a built-in one
+    return made
 
 
 def given(flags: Any) -> dict[str, Any]:
