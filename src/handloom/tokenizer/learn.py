@@ -47,7 +47,7 @@ def learn_merges(
     wanted = vocab_size - SMALLEST_VOCABULARY
     if wanted < 0:
         raise ConfigError(
-            f"A vocabulary of {vocab_size} is too small: bytes and end of text alone need {SMALLEST_VOCABULARY}.",
+            f"A vocabulary of {vocab_size} is too small: {SMALLEST_VOCABULARY} are there before any merge.",
             "Ask for more; 4,096 suits a few megabytes of text.",
         )
     board = _Board(_count_pieces(texts))

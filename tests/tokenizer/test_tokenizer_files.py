@@ -1,0 +1,183 @@
+"""vocab.json and merges.txt: there and back, and what is refused, with which words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from handloom.errors import DataError
+from handloom.tokenizer import files
+from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
+from handloom.tokenizer.bpe import BPETokenizer
+from handloom.tokenizer.gpt2 import TiktokenTokenizer
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    small.save(tmp_path / "deep" / "tokenizer")
+    return tmp_path / "deep" / "tokenizer"
+
+
+def test_save_then_load(small, folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["merges.txt", "vocab.json"]
+    assert b"\r" not in (folder / "merges.txt").read_bytes()
+    for fast in (False, True):
+        loaded = load_tokenizer(folder, fast=fast)
+        assert loaded.fingerprint == small.fingerprint
+        assert loaded.encode("the cat's mat") == small.encode("the cat's mat")
+    load_tokenizer(str(folder)).save(folder)
+    assert load_tokenizer(folder).fingerprint == small.fingerprint
+
+
+def test_gpt2_saved_and_loaded_is_gpt2(gpt2_fast, tmp_path):
+    gpt2_fast.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint == gpt2_fast.fingerprint
+
+
+def test_windows_line_ends_are_taken(small, folder):
+    merges = folder / "merges.txt"
+    merges.write_bytes(merges.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_tokenizer(folder).fingerprint == small.fingerprint
+
+
+def edit_vocabulary(folder, change):
+    path = folder / "vocab.json"
+    vocabulary = json.loads(path.read_text(encoding="utf-8"))
+    change(vocabulary)
+    path.write_text(json.dumps(vocabulary), encoding="utf-8")
+
+
+def edit_merges(folder, change):
+    path = folder / "merges.txt"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    change(lines)
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+DAMAGE = {
+    "vocabulary missing": (lambda f: (f / "vocab.json").unlink(), "no tokenizer file .*vocab.json"),
+    "merges missing": (lambda f: (f / "merges.txt").unlink(), "no tokenizer file .*merges.txt"),
+    "vocabulary torn": (write("vocab.json", b'{"a": 1, "b'), "vocab.json is not complete JSON"),
+    "vocabulary empty": (write("vocab.json", b""), "vocab.json is not complete JSON"),
+    "vocabulary nested": (write("vocab.json", b"[" * 200_000), "vocab.json is not complete JSON"),
+    "vocabulary a list": (write("vocab.json", b"[1, 2]"), "vocab.json holds a JSON list"),
+    "vocabulary binary": (write("vocab.json", b"\xff\xfe\x00"), "vocab.json is not UTF-8 text: byte 0"),
+    "merges binary": (write("merges.txt", b"ab\xff"), "merges.txt is not UTF-8 text: byte 2"),
+    "merges empty": (write("merges.txt", b""), "vocab.json: '.*' is no byte and no merge in .*merges.txt"),
+    "merges a folder": (
+        lambda f: ((f / "merges.txt").unlink(), (f / "merges.txt").mkdir()),
+        "merges.txt cannot be read",
+    ),
+    "no end of text": (
+        lambda f: edit_vocabulary(f, lambda v: v.pop(END_OF_TEXT)),
+        r"vocab.json has no <\|endoftext\|>",
+    ),
+    "same id twice": (
+        lambda f: edit_vocabulary(f, lambda v: v.update({"a": v["b"]})),
+        "vocab.json: 'a' and 'b' share the id 65",
+    ),
+    "foreign token": (
+        lambda f: edit_vocabulary(f, lambda v: v.update({"<pad>": 9999})),
+        "vocab.json: '<pad>' is no byte and no merge",
+    ),
+    "token missing": (lambda f: edit_vocabulary(f, lambda v: v.pop("q")), "vocab.json lacks the token 'q'"),
+    "ids in another order": (
+        lambda f: edit_vocabulary(f, lambda v: v.update({"a": v["b"], "b": v["a"]})),
+        "vocab.json: 'a' has the id 65; by .*merges.txt it is 64",
+    ),
+    "id no number": (
+        lambda f: edit_vocabulary(f, lambda v: v.update({"a": "64"})),
+        "vocab.json: the id of 'a' is '64', which is no whole number",
+    ),
+    "id true": (lambda f: edit_vocabulary(f, lambda v: v.update({"a": True})), "which is no whole number"),
+    "unknown parts": (
+        lambda f: edit_merges(f, lambda m: m.insert(3, "q xyz")),
+        "merges.txt, line 4: 'xyz' is no byte and no earlier merge",
+    ),
+    "a line cut short": (lambda f: edit_merges(f, lambda m: m.insert(3, "q")), "line 4: '' is no byte"),
+    "a merge twice": (lambda f: edit_merges(f, lambda m: m.insert(5, m[2])), "line 6: .* exists already"),
+    "merges cut off": (lambda f: edit_merges(f, lambda m: m.pop(-2)), "vocab.json: '.*' is no byte"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_folder_is_refused_with_file_and_remedy(name, folder):
+    damage, message = DAMAGE[name]
+    damage(folder)
+    with pytest.raises(DataError, match=message) as caught:
+        load_tokenizer(folder)
+    assert str(folder) in caught.value.problem
+    assert caught.value.remedy
+
+
+def test_merges_out_of_order_are_refused(tmp_path):
+    scrambled = BPETokenizer([(64, 65), (65, 66), (64, 257)])  # ab, bc, a + bc: but ab comes first
+    scrambled.save(tmp_path)
+    with pytest.raises(DataError, match="merge number 3 never happens"):
+        load_tokenizer(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match=r"no tokenizer folder .*nowhere"):
+        load_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no tokenizer folder 'gpt-2'"):
+        load_tokenizer("gpt-2")
+
+
+def test_a_folder_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cannot be saved in .*file"):
+        small.save(tmp_path / "file")
+
+
+@st.composite
+def merge_lists(draw):
+    """Any merges without a token made twice, most of them such as no learning gives."""
+    tokens = {64: b"a", 65: b"b", 66: b"c"}
+    merges = []
+    for _ in range(draw(st.integers(1, 9))):
+        pair = draw(st.tuples(st.sampled_from(list(tokens)), st.sampled_from(list(tokens))))
+        joined = tokens[pair[0]] + tokens[pair[1]]
+        if joined not in tokens.values():
+            tokens[256 + len(merges)] = joined
+            merges.append(pair)
+    return merges
+
+
+def accepted(merges, path):
+    try:
+        files.check_reachable(merges, path)
+    except DataError:
+        return False
+    return True
+
+
+@given(merge_lists())
+def test_reachable_means_that_every_token_encodes_to_itself(merges):
+    tokenizer = BPETokenizer(merges)
+    by_encoding = all(
+        tokenizer.encode_piece(tokenizer.tokens[token]) == [token] for token in range(256, 256 + len(merges))
+    )
+    assert accepted(merges, "merges.txt") == by_encoding
+
+
+@given(merge_lists(), st.text("abc", max_size=40))
+def test_reachable_merges_mean_the_same_to_tiktoken(merges, text):
+    assume(accepted(merges, "merges.txt"))
+    tokenizer = BPETokenizer(merges)
+    assert TiktokenTokenizer(tokenizer).encode(text) == tokenizer.encode(text)
+
+
+def test_every_byte_has_one_visible_letter():
+    letters = files.visible(bytes(range(256)))
+    assert len(set(letters)) == 256
+    assert letters.isprintable()
+    assert " " not in letters
+    assert (files.visible(b" "), files.visible(b"\n"), files.visible(b"a")) == ("Ġ", "Ċ", "a")
