@@ -9,7 +9,6 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 
 def cache_folder() -> Path:
@@ -23,10 +22,7 @@ def cache_folder() -> Path:
 
 def granted_cores() -> int:
     """How many cores this process may use: its affinity, or less if a container's quota says so."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cores, int(quota))) if quota is not None else cores
 

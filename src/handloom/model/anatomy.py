@@ -46,7 +46,13 @@ def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
         linear("attention out", C, C),
         linear("feed-forward up", C, F),
         linear("feed-forward down", F, C),
-        Part("head" + (" (tied)" if config.tied_head else ""), f"{C} -> {V}", 1, 0 if config.tied_head else V * C, 2 * C * V),
+        Part(
+            "head" + (" (tied)" if config.tied_head else ""),
+            f"{C} -> {V}",
+            1,
+            0 if config.tied_head else V * C,
+            2 * C * V,
+        ),
     ]
 
 

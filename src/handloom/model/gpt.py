@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.errors import ModelError
+from handloom.model.attention import Attention
 from handloom.model.block import Block
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
@@ -98,8 +99,9 @@ class GPT(nn.Module):
 
     def use_fused_attention(self, fused: bool) -> None:
         """Choose between PyTorch's attention kernel and the spelled-out softmax."""
-        for block in self.blocks:
-            block.attention.fused = fused
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.fused = fused
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:

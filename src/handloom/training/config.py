@@ -40,7 +40,9 @@ class TrainConfig:
     encoding_errors: str = _setting("strict", "Bytes that are not UTF-8: strict (an error) or replace.")
     validation_fraction: float = _setting(0.1, "Share of the documents held out for validation.")
     split: str = _setting("auto", "How to hold out: documents, tail (the end of each document), or auto.")
-    tokenizer: str = _setting("learn", "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.")
+    tokenizer: str = _setting(
+        "learn", "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt."
+    )
     vocab_size: int = _setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
     preset: str = _setting("micro", "Model size to start from; see `handloom model list`.")
@@ -51,7 +53,9 @@ class TrainConfig:
     dropout: float = _setting(0.0, "Probability of dropping an activation while training.")
 
     steps: int | None = _setting(None, "Optimizer steps; None: 1000, or as many as --minutes allow.")
-    minutes: float | None = _setting(None, "Instead of steps: train this long, validation and samples included.")
+    minutes: float | None = _setting(
+        None, "Instead of steps: train this long, validation and samples included."
+    )
     batch_size: int = _setting(16, "Sequences in one optimizer step.")
     micro_batch_size: int | None = _setting(None, "Sequences computed at once; None: the whole batch.")
     stride: int | None = _setting(None, "Tokens between the starts of two windows; None: the context.")
@@ -66,12 +70,16 @@ class TrainConfig:
     beta2: float = _setting(0.95, "AdamW's memory of its square.")
     gradient_clip: float = _setting(1.0, "Longest gradient allowed; 0 for no limit.")
 
-    precision: str = _setting("auto", "fp32, bf16 (matrix products only), or auto: bf16 where this processor is quick at it.")
+    precision: str = _setting(
+        "auto", "fp32, bf16 (matrix products only), or auto: bf16 where this processor is quick at it."
+    )
     threads: int | None = _setting(None, "Threads for the matrix products; None: the cores granted.")
     seed: int = _setting(0, "Of the weights, the order of the data, and dropout.")
 
     evaluate_every: int | None = _setting(None, "Steps between validations; None: an eighth of the run.")
-    sample_every: int | None = _setting(None, "Steps between samples; 0 for none; None: with each validation.")
+    sample_every: int | None = _setting(
+        None, "Steps between samples; 0 for none; None: with each validation."
+    )
     sample_prompts: tuple[str, ...] = _setting(("The ", "Return "), "What the samples begin with.")
     sample_tokens: int = _setting(40, "Length of a sample, in tokens.")
     checkpoint_every: int | None = _setting(None, "Steps between checkpoints; None: a quarter of the run.")
@@ -142,7 +150,9 @@ def read_toml(file: Path) -> dict[str, Any]:
             f"The settings file {file} cannot be read: {error.strerror}.", "Check its path."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}.", "Write settings as `name = value`, one a line.") from None
+        raise ConfigError(
+            f"{file} is not TOML: {error}.", "Write settings as `name = value`, one a line."
+        ) from None
 
 
 def _check_types(config: TrainConfig) -> None:
@@ -162,7 +172,8 @@ def _check_types(config: TrainConfig) -> None:
             wanted = (tuple,)
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             raise ConfigError(
-                f"The setting {field.name} is {value!r}; it must be of type {kind.replace('tuple[str, ...]', 'list of text')}.",
+                f"The setting {field.name} is {value!r}; it must be of type "
+                f"{kind.replace('tuple[str, ...]', 'list of text')}.",
                 f"{field.name}: {field.metadata['help']}",
             )
 

@@ -68,14 +68,18 @@ class RunLog:
         training, validation = self.of_kind("train"), self.of_kind("validation")
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        axes.plot([r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training")
+        axes.plot(
+            [r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training"
+        )
         axes.plot([r["step"] for r in validation], [r["loss"] for r in validation], "o-", label="validation")
         axes.set(xlabel="step", ylabel="loss (nats per token)")
         axes.grid(alpha=0.3)
         axes.legend()
         if validation:
             last = validation[-1]
-            axes.set_title(f"validation {last['loss']:.3f} nats per token, {last['bits_per_byte']:.3f} bits per byte")
+            axes.set_title(
+                f"validation {last['loss']:.3f} nats per token, {last['bits_per_byte']:.3f} bits per byte"
+            )
         try:
             figure.savefig(self._run / "loss.svg", metadata={"Date": None})
         except OSError as error:

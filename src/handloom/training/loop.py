@@ -16,7 +16,7 @@ import torch
 
 from handloom import runtime
 from handloom.checkpoints import native
-from handloom.data.shards import PreparedData
+from handloom.data.prepared import PreparedData
 from handloom.data.windows import Windows
 from handloom.errors import HandloomError
 from handloom.evaluation.loss import Validation, validate
@@ -35,7 +35,7 @@ from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
 
 
-class TrainingDiverged(HandloomError):
+class DivergenceError(HandloomError):
     """The loss or a gradient is no number any more."""
 
 
@@ -88,7 +88,9 @@ class Trainer:
             batch_size=config.batch_size,
             seed=config.seed,
         )
-        self.log = RunLog(run, keep_until=progress.step if progress.step else -1, tensorboard=config.tensorboard)
+        self.log = RunLog(
+            run, keep_until=progress.step if progress.step else -1, tensorboard=config.tensorboard
+        )
         self.pace = Pace(progress.seconds)
 
     def train(self, wish: Wish, stop_after: int | None = None) -> bool:
@@ -102,7 +104,7 @@ class Trainer:
             whether the run has reached its end.
 
         Raises:
-            TrainingDiverged: at the first loss or gradient that is not finite; nothing was updated with it.
+            DivergenceError: at the first loss or gradient that is not finite; nothing was updated with it.
         """
         progress = self.progress
         if progress.step == 0 and not self.log.records:
@@ -136,7 +138,9 @@ class Trainer:
             whether the step was completed.
         """
         config, progress = self.config, self.progress
-        inputs, targets = (torch.from_numpy(array) for array in self.windows.batch(progress.step))  # (B, T) each
+        inputs, targets = (
+            torch.from_numpy(array) for array in self.windows.batch(progress.step)
+        )  # (B, T) each
         count = int((targets != IGNORE).sum())
         loss = 0.0
         self.model.train()
@@ -166,7 +170,11 @@ class Trainer:
         known = len(self.tokenizer.token_bytes(int(part.tokens[0])))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
             found = validate(
-                self.model, part.tokens, part.n_bytes - known, self.model.config.context, self.config.batch_size
+                self.model,
+                part.tokens,
+                part.n_bytes - known,
+                self.model.config.context,
+                self.config.batch_size,
             )
         progress = self.progress
         self.log.add(
@@ -183,9 +191,9 @@ class Trainer:
         self.reporter.validation(progress.step, found, self._recent_loss())
         if memorizing(self._recent_loss(), found.nats_per_token, progress.best_loss):
             self.reporter.warning(
-                f"Training loss {self._recent_loss():.3f} and validation loss {found.nats_per_token:.3f} part: the model "
-                f"is memorizing. Its best was at step {progress.best_step}, which is kept. More text, dropout, or fewer "
-                "steps would help."
+                f"Training loss {self._recent_loss():.3f} and validation loss {found.nats_per_token:.3f} part: "
+                f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
+                "More text, dropout, or fewer steps would help."
             )
         self.pace.paused("validation", time.perf_counter() - began)
         return found
@@ -216,7 +224,7 @@ class Trainer:
             {
                 "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
                 "settings": dataclasses.asdict(self.config),
-                "data": self.data.key,
+                "data": self.data.folder.name,
                 "versions": runtime.versions(),
             },
             self.optimizer.state_tensors(),
@@ -238,9 +246,9 @@ class Trainer:
     def _due(self, every: int | None, times: int) -> bool:
         """Whether something that happens `every` steps (None: `times` times in the run) happens now."""
         step, total = self.progress.step, self.progress.total
-        if every is None and total is not None:
-            every = math.ceil(total / times)
-        return bool(every) and (step % every == 0 or step == total)
+        if every is None:
+            every = math.ceil(total / times) if total is not None else 0
+        return every > 0 and (step % every == 0 or step == total)
 
     def _sample_every(self) -> int | None:
         asked = self.config.sample_every
@@ -260,7 +268,9 @@ class Trainer:
         if not (math.isfinite(loss) and bool(norm.isfinite())):
             self._diverged(loss)
         if self.config.gradient_clip:
-            torch.nn.utils.clip_grads_with_norm_(self.optimizer.named.values(), self.config.gradient_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(
+                self.optimizer.named.values(), self.config.gradient_clip, norm
+            )
         return float(norm)
 
     def _diverged(self, loss: float) -> None:
@@ -271,9 +281,9 @@ class Trainer:
         where = next((f"the parameter {n}" for n, p in named if bad(p)), None)
         where = where or next((f"the gradient of {n}" for n, p in named if bad(p.grad)), "the loss alone")
         self.log.close()
-        raise TrainingDiverged(
-            f"At step {self.progress.step} the loss is {loss:.4g}; the first thing that is not finite is {where}. "
-            f"The last good checkpoint is {native.latest(self.run)[0].folder}.",
+        raise DivergenceError(
+            f"At step {self.progress.step} the loss is {loss:.4g}; the first thing that is not finite is "
+            f"{where}. The last good checkpoint is {native.latest(self.run)[0].folder}.",
             "Train again with a lower --learning-rate, a longer --warm-up-steps or a lower --gradient-clip.",
         )
 

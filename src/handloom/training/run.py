@@ -11,7 +11,8 @@ import torch
 
 from handloom import runtime
 from handloom.checkpoints import files, native
-from handloom.data.prepare import PreparedData, prepare, training_documents
+from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.prepared import PreparedData, prepare, training_documents
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
@@ -30,7 +31,16 @@ CHANGEABLE = (
 )  # fmt: skip
 """Settings that may be given anew to a run that goes on; the others would make it another run."""
 
-_OURS = (native.CHECKPOINTS, METRICS, "config.toml", "loss.svg", "samples.md", "summary.json", "tokenizer", "tensorboard")
+_OURS = (
+    native.CHECKPOINTS,
+    METRICS,
+    "config.toml",
+    "loss.svg",
+    "samples.md",
+    "summary.json",
+    "tokenizer",
+    "tensorboard",
+)
 
 
 def begin(
@@ -59,10 +69,11 @@ def begin(
     reporter = reporter or Silent()
     _make_room(run, overwrite)
     config = _decide(config)
-    tokenizer = make_tokenizer(config, reporter)
-    config_of_model = config.model_config(tokenizer.vocab_size)
-    data = prepare_data(config, tokenizer, reporter)
-    model = GPT(config_of_model, config.seed)
+    corpus = _open_corpus(config)
+    tokenizer = make_tokenizer(config, corpus, reporter)
+    shape = config.model_config(tokenizer.vocab_size)
+    data = prepare_data(config, corpus, tokenizer, reporter)
+    model = GPT(shape, config.seed)
     _describe(model, config, data, reporter)
     files.write_whole(run / "config.toml", config.to_toml())
     tokenizer.save(run / "tokenizer")
@@ -102,11 +113,11 @@ def resume(
     _compare_versions(checkpoint, reporter)
     config = _decide(config)
     tokenizer = checkpoint.load_tokenizer()
-    data = prepare_data(config, tokenizer, reporter)
-    if data.key != checkpoint.training["data"]:
+    data = prepare_data(config, _open_corpus(config), tokenizer, reporter)
+    if data.folder.name != checkpoint.training["data"]:
         raise CheckpointError(
-            f"The text of run {run} is not what it was: its data has the key {data.key[:12]} instead of "
-            f"{checkpoint.training['data'][:12]}.",
+            f"The text of run {run} is not what it was: its data has the key {data.folder.name[:12]} now and had "
+            f"{checkpoint.training['data'][:12]} then.",
             "Put the text back as it was, or begin a new run.",
         )
     for step in native.steps(run):  # what lies beyond is torn, and will be written again
@@ -120,32 +131,26 @@ def resume(
     )
 
 
-def make_tokenizer(config: TrainConfig, reporter: Reporter) -> Tokenizer:
+def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
     """The tokenizer that the settings name; `learn` learns one from the training documents alone."""
     if config.tokenizer != "learn":
         return load_tokenizer(config.tokenizer)
-    texts = training_documents(
-        config.data,
-        text_field=config.text_field,
-        encoding_errors=config.encoding_errors,
-        validation_fraction=config.validation_fraction,
-        split=config.split,
-    )
+    texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
     learned = learn_merges(texts, config.vocab_size)
     reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
     return TiktokenTokenizer(learned)
 
 
-def prepare_data(config: TrainConfig, tokenizer: Tokenizer, reporter: Reporter) -> PreparedData:
+def prepare_data(
+    config: TrainConfig, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter
+) -> PreparedData:
     """The text that the settings name, as token shards."""
-    data = prepare(
-        config.data,
-        tokenizer,
-        text_field=config.text_field,
-        encoding_errors=config.encoding_errors,
-        validation_fraction=config.validation_fraction,
-        split=config.split,
-    )
+    data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
+    report = data.report
+    if report.duplicates:
+        reporter.note(f"{report.duplicates:,} documents are exact copies of others and were left out.")
+    if report.split == "tail":
+        reporter.note(f"Few documents: the last {config.validation_fraction:.0%} of each is held out.")
     if data.validation.n_tokens < 2:
         raise ConfigError(
             f"There are {data.validation.n_tokens} tokens of text to validate with; 2 are needed.",
@@ -167,7 +172,12 @@ def _train(
 ) -> dict[str, Any]:
     native_bf16 = torch.bfloat16 if config.precision == "bf16" else torch.float32
     optimizer = Optimizer(
-        model, config.optimizer, config.learning_rate, config.weight_decay, (config.beta1, config.beta2), native_bf16
+        model,
+        config.optimizer,
+        config.learning_rate,
+        config.weight_decay,
+        (config.beta1, config.beta2),
+        native_bf16,
     )
     optimizer.load_state_tensors(optimizer_state)
     trainer = Trainer(run, config, tokenizer, data, model, optimizer, progress, reporter)
@@ -197,7 +207,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
-        "data": trainer.data.key,
+        "data": trainer.data.folder.name,
         "versions": runtime.versions(),
     }
 
@@ -232,11 +242,15 @@ def _decide(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
 
 
+def _open_corpus(config: TrainConfig) -> Corpus:
+    return open_corpus(config.data, text_field=config.text_field, encoding_errors=config.encoding_errors)
+
+
 def _describe(model: GPT, config: TrainConfig, data: PreparedData, reporter: Reporter) -> None:
     shape, parameters = model.config, sum(p.numel() for p in model.parameters())
     reporter.note(
-        f"Text: {data.train.n_documents:,} documents, {data.train.n_bytes / 1e6:.2f} MB, {data.train.n_tokens:,} tokens; "
-        f"held out: {data.validation.n_documents:,} documents, {data.validation.n_bytes / 1e6:.2f} MB."
+        f"Text: {data.train.n_documents:,} documents, {data.train.n_bytes / 1e6:.2f} MB, "
+        f"{data.train.n_tokens:,} tokens; held out: {data.validation.n_documents:,} documents, {data.validation.n_bytes / 1e6:.2f} MB."
     )
     reporter.note(
         f"Model: {parameters / 1e6:.1f} M parameters, {shape.layers} layers, {shape.heads} heads, {shape.width} wide, "
@@ -258,7 +272,8 @@ def _changed(config: TrainConfig, changes: dict[str, Any], progress: Progress) -
     config = dataclasses.replace(config, **changes)
     if config.steps is not None and config.steps < progress.step:
         raise ConfigError(
-            f"The run has done {progress.step} steps; steps cannot be {config.steps}.", "Give a larger number."
+            f"The run has done {progress.step} steps; steps cannot be {config.steps}.",
+            "Give a larger number.",
         )
     return config
 
@@ -278,5 +293,3 @@ def _compare_versions(checkpoint: native.Checkpoint, reporter: Reporter) -> None
                 f"This run began with {name} {then} and goes on with {now.get(name)}: the last bits may differ from "
                 "those of a run without a stop."
             )
-
-

@@ -1,0 +1,109 @@
+"""What must hold of a GPT whatever it has learned: causality, its beginning, and that it can learn at all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from handloom.model.config import GPTConfig, preset
+from handloom.model.gpt import GPT
+from handloom.model.loss import next_token_loss
+
+CONFIG = GPTConfig(vocab_size=97, context=24, layers=3, heads=4, width=32)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_position_depends_on_a_later_token(fused):
+    """The gradient of a position's logits by the embedding of every later token is exactly zero."""
+    model = GPT(CONFIG, seed=0)
+    model.use_fused_attention(fused)
+    tokens = torch.arange(CONFIG.context)[None]
+    seen = {}
+    model.embedding.register_forward_hook(lambda _m, _i, out: seen.update(x=out.retain_grad() or out))
+    logits = model(tokens)
+    for t in range(CONFIG.context):
+        (gradient,) = torch.autograd.grad(logits[0, t].square().sum(), seen["x"], retain_graph=True)
+        size = gradient[0].abs().sum(-1)  # (T)
+        assert (size[t + 1 :] == 0).all()
+        assert (size[: t + 1] > 0).all()
+
+
+def test_forward_is_unembedding_of_the_hidden_states():
+    model = GPT(CONFIG)
+    tokens = torch.randint(97, (2, 9))
+    assert torch.equal(model(tokens), model.unembed(model.hidden(tokens)))
+
+
+@pytest.mark.parametrize("config", [preset("micro"), preset("nano"), GPTConfig(layers=2)])
+def test_the_first_loss_is_that_of_guessing(config):
+    """An untrained model knows nothing: its loss is within 2% of ln V."""
+    model = GPT(config, seed=0).eval()
+    tokens = torch.randint(config.vocab_size, (2, 129), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.head_weight, tokens[:, 1:])
+    assert loss / count == pytest.approx(math.log(config.vocab_size), rel=0.02)
+
+
+def test_one_batch_can_be_learned_by_heart():
+    model = GPT(CONFIG, seed=0)
+    tokens = torch.randint(97, (4, 25), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(200):
+        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.head_weight, tokens[:, 1:])
+        optimizer.zero_grad()
+        (loss / count).backward()
+        optimizer.step()
+        if loss / count < 0.05:
+            break
+    assert loss / count < 0.05
+
+
+def test_initial_weights_are_gpt2s():
+    config = GPTConfig(vocab_size=1000, context=64, layers=8, heads=4, width=128)
+    for name, parameter in GPT(config, seed=3).named_parameters():
+        if parameter.ndim == 2:
+            writes = name.endswith(("attention.out.weight", "feedforward.down.weight"))
+            expected = 0.02 / math.sqrt(16) if writes else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+        else:
+            assert parameter.unique().tolist() == [1.0 if name.endswith("norm.weight") else 0.0], name
+
+
+def test_the_seed_decides_the_weights():
+    a, b, c = (GPT(CONFIG, seed=seed).state_dict() for seed in (5, 5, 6))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["blocks.0.attention.qkv.weight"], c["blocks.0.attention.qkv.weight"])
+
+
+def test_building_a_model_leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    GPT(CONFIG, seed=1)
+    # nn.Linear draws weights of its own before ours replace them, so the generator does move;
+    # training therefore seeds it at each step (training/reproducible.py) and relies on nothing else.
+    assert expected.shape == torch.rand(3).shape
+
+
+def test_a_tied_head_is_the_token_embedding():
+    tied, untied = GPT(CONFIG), GPT(GPTConfig(**{**CONFIG.to_dict(), "tied_head": False}))
+    assert tied.head_weight is tied.embedding.token_embedding.weight
+    assert untied.head_weight is not untied.embedding.token_embedding.weight
+
+
+def test_dropout_acts_in_training_only():
+    model = GPT(GPTConfig(**{**CONFIG.to_dict(), "dropout": 0.3}))
+    tokens = torch.randint(97, (2, 9))
+    assert not torch.equal(model(tokens), model(tokens))
+    model.eval()
+    assert torch.equal(model(tokens), model(tokens))
+
+
+def test_dropout_stands_where_gpt2_has_it():
+    """On the embeddings, on the attention weights, and on what each half of a block adds: 1 + 3 * layers."""
+    model = GPT(GPTConfig(**{**CONFIG.to_dict(), "dropout": 0.3}))
+    modules = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert modules == [0.3] * (1 + 2 * CONFIG.layers)
+    assert [block.attention.dropout for block in model.blocks] == [0.3] * CONFIG.layers

@@ -1,0 +1,63 @@
+"""Settings: default < file < flag; whatever has no meaning is refused with its name, value and limit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from handloom.errors import ConfigError
+from handloom.training.config import TrainConfig, merge
+
+
+def test_the_file_overrules_defaults_and_flags_overrule_the_file(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text('steps = 7\nbatch_size = 2\ndata = ["x.txt"]\n', encoding="utf-8")
+    config = merge(file, {"batch_size": 4})
+    assert (config.steps, config.batch_size, config.data, config.seed) == (7, 4, ("x.txt",), 0)
+
+
+def test_written_settings_read_back_equal(tmp_path):
+    config = TrainConfig(
+        data=("a b", 'c"d'), steps=3, dropout=0.25, tensorboard=True, sample_prompts=("ä\n",)
+    )
+    file = tmp_path / "a.toml"
+    file.write_text(config.to_toml(), encoding="utf-8")
+    assert merge(file, {}) == config
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.name)
+def test_every_shipped_file_parses(path):
+    merge(path, {}).model_config(50257)
+
+
+def test_every_setting_says_what_it_means():
+    for field in dataclasses.fields(TrainConfig):
+        assert field.metadata["help"].endswith("."), field.name
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("stepz = 3", r"'stepz'.*Did you mean 'steps'"),
+        ("steps = 'three'", "steps is 'three'.*type int"),
+        ("steps = true", "steps is True"),
+        ("batch_size = 0", "batch_size is 0.*at least 1"),
+        ("schedule = 'square'", "schedule is 'square'.*linear, cosine, constant"),
+        ("steps = 1\nminutes = 1", "Both steps and minutes"),
+        ("batch_size = 6\nmicro_batch_size = 4", "batch_size of 6"),
+        ("learning_rate = nan", "learning_rate is nan"),
+        ("steps = ", "is not TOML"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(tmp_path, content, words):
+    file = tmp_path / "a.toml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        merge(file, {})
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
+        merge(tmp_path / "nowhere.toml", {})

@@ -1,0 +1,229 @@
+"""The loop: accumulation is one large batch, a run stopped anywhere goes on to the same bits, NaN stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from handloom.checkpoints import native
+from handloom.errors import CheckpointError, ConfigError
+from handloom.model.gpt import GPT
+from handloom.training import loop, run
+from handloom.training.interrupt import Wish
+from handloom.training.log import read_metrics
+from handloom.training.loop import DivergenceError, memorizing
+
+
+def final_state(folder):
+    """Every byte of the newest checkpoint's weights and optimizer."""
+    checkpoint, _ = native.latest(folder)
+    return {
+        name: (checkpoint.folder / name).read_bytes()
+        for name in ("model.safetensors", "optimizer.safetensors")
+    }
+
+
+def losses(folder):
+    return [(r["step"], r["loss"]) for r in read_metrics(folder) if r["kind"] == "train"]
+
+
+def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
+    folder = tmp_path / "run"
+    summary = run.begin(folder, tiny(steps=60, evaluate_every=20, sample_every=30, sample_tokens=5))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.toml", "metrics.jsonl", "loss.svg", "samples.md", "summary.json", "checkpoints", "tokenizer"
+    }  # fmt: skip
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
+    assert summary["finished"]
+    for key in ("val_bits_per_byte", "train_seconds", "tokens_per_second", "parameters", "peak_memory_bytes"):
+        assert summary[key] > 0
+    validations = [r["loss"] for r in read_metrics(folder) if r["kind"] == "validation"]
+    assert validations[0] == pytest.approx(math.log(300), rel=0.02)
+    assert validations[-1] < 0.8 * validations[0]
+    assert "## Step 30" in (folder / "samples.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer):
+    """Forty short documents make an epoch of about 30 steps of 4; 40 steps cross it."""
+    settings = {"steps": 40, "optimizer": optimizer, "evaluate_every": 10, "checkpoint_every": 16}
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    run.begin(straight, tiny(**settings))
+    assert not run.begin(halted, tiny(**settings), stop_after=stop)["finished"]
+    assert run.resume(halted, stop_after=20 + stop)["steps"] == 20 + stop
+    assert run.resume(halted)["finished"]
+    assert final_state(halted) == final_state(straight)
+    assert losses(halted) == losses(straight)
+
+
+def test_two_n_steps_equal_n_and_then_as_many_more(tmp_path, tiny):
+    """The steps of a finished run may be raised; where the schedule does not look ahead, nothing differs."""
+    straight, extended = tmp_path / "straight", tmp_path / "extended"
+    run.begin(straight, tiny(steps=12, schedule="constant", warm_up_steps=1))
+    run.begin(extended, tiny(steps=6, schedule="constant", warm_up_steps=1))
+    run.resume(extended, changes={"steps": 12})
+    assert final_state(extended) == final_state(straight)
+
+
+def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, monkeypatch):
+    settings = {"steps": 6, "batch_size": 8, "micro_batch_size": 2}
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    run.begin(straight, tiny(**settings))
+    passes = []
+    reseed = loop.reseed
+
+    def stop_at_the_third_pass_of_step_two(seed, step, micro_step):
+        passes.append((step, micro_step))
+        if (step, micro_step) == (2, 2):
+            wishes[0].ask()
+        reseed(seed, step, micro_step)
+
+    wishes: list[Wish] = []
+    init = Wish.__init__
+    monkeypatch.setattr(Wish, "__init__", lambda self: (init(self), wishes.append(self))[0])
+    monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
+    summary = run.begin(halted, tiny(**settings))
+    monkeypatch.undo()
+    assert passes[-1] == (2, 2)
+    assert summary["steps"] == 2
+    run.resume(halted)
+    assert final_state(halted) == final_state(straight)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, tiny):
+    """One step over 8 sequences, in 1, 2 and 8 passes, without dropout: the same gradient but for rounding."""
+    for micro in (8, 4, 1):
+        folder = tmp_path / str(micro)
+        run.begin(folder, tiny(steps=1, batch_size=8, micro_batch_size=micro, dropout=0.0, optimizer="adamw"))
+    records = [read_metrics(tmp_path / str(m)) for m in (8, 4, 1)]
+    norms = [next(r["gradient_norm"] for r in rs if r["kind"] == "train") for rs in records]
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+
+
+def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monkeypatch):
+    """Passes with unequal numbers of targets: the gradient is that of the mean over all tokens."""
+    from handloom.data.windows import Windows
+    from handloom.model.loss import IGNORE, next_token_loss
+
+    batch = Windows.batch
+
+    def uneven(self, step):
+        inputs, targets = batch(self, step)
+        targets = targets.copy()
+        targets[0, 3:] = IGNORE
+        targets[3, 1:] = IGNORE
+        return inputs, targets
+
+    monkeypatch.setattr(Windows, "batch", uneven)
+    found = {}
+
+    def keep(self, loss):
+        found["gradient"] = torch.cat([p.grad.flatten() for p in self.optimizer.named.values()])
+        found["model"] = self.model
+        found["batch"] = [torch.from_numpy(a) for a in self.windows.batch(0)]
+        return 1.0
+
+    monkeypatch.setattr(loop.Trainer, "_clip_gradients", keep)
+    config = tiny(steps=1, micro_batch_size=2, dropout=0.0)
+    run.begin(tmp_path / "run", config)
+    x, y = found["batch"]
+    model = GPT(found["model"].config, seed=0)
+    total, count = next_token_loss(model.hidden(x), model.head_weight, y)
+    (total / count).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(found["gradient"], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_minutes_choose_the_steps_and_a_resumed_run_keeps_them(tmp_path, tiny):
+    folder = tmp_path / "run"
+    config = tiny(steps=None, minutes=0.05, evaluate_every=None, checkpoint_every=None)
+    summary = run.begin(folder, config, stop_after=20)
+    assert summary["total_steps"] > 20
+    assert summary["predicted_seconds"] == pytest.approx(3.0)
+    resumed = run.resume(folder, stop_after=22)
+    assert resumed["total_steps"] == summary["total_steps"]
+
+
+def test_nan_stops_at_once_and_names_step_and_parameter(tmp_path, tiny, monkeypatch):
+    folder = tmp_path / "run"
+    step = loop.Trainer.step
+
+    def poison(self, wish):
+        if self.progress.step == 5:
+            with torch.no_grad():
+                self.model.blocks[1].feedforward.up.weight[0, 0] = math.nan
+        return step(self, wish)
+
+    monkeypatch.setattr(loop.Trainer, "step", poison)
+    with pytest.raises(DivergenceError, match=r"step 5 .*blocks\.1\.feedforward\.up\.weight.*step-00000004"):
+        run.begin(folder, tiny())
+    assert native.latest(folder)[0].training["progress"]["step"] == 4
+    monkeypatch.undo()
+    assert run.resume(folder)["finished"]
+
+
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path, tiny):
+    straight, folder = tmp_path / "straight", tmp_path / "run"
+    run.begin(straight, tiny())
+    run.begin(folder, tiny())
+    newest = native.step_folder(folder, 8) / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    checkpoint, passed_over = native.latest(folder)
+    assert checkpoint.folder.name == "step-00000004"
+    assert "checksum" in passed_over[0].problem
+    assert run.resume(folder)["finished"]
+    assert final_state(folder) == final_state(straight)
+
+
+def test_only_the_last_and_the_best_checkpoints_stay(tmp_path, tiny):
+    folder = tmp_path / "run"
+    run.begin(folder, tiny(steps=20, checkpoint_every=2, evaluate_every=20, keep_checkpoints=3))
+    assert native.steps(folder) == [16, 18, 20]
+
+
+def test_a_run_is_not_overwritten_unless_asked(tmp_path, tiny):
+    folder = tmp_path / "run"
+    run.begin(folder, tiny(steps=2))
+    (folder / "mine.txt").write_text("keep me", encoding="utf-8")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run.begin(folder, tiny(steps=2))
+    run.begin(folder, tiny(steps=3), overwrite=True)
+    assert native.steps(folder)[-1] == 3
+    assert (folder / "mine.txt").exists()
+
+
+def test_a_run_goes_on_only_with_its_own_text_and_settings(tmp_path, tiny, corpus_folder):
+    import shutil
+
+    text = tmp_path / "text"
+    shutil.copytree(corpus_folder, text)
+    folder = tmp_path / "run"
+    run.begin(folder, tiny(data=(str(text),)), stop_after=3)
+    with pytest.raises(ConfigError, match="learning_rate cannot change"):
+        run.resume(folder, changes={"learning_rate": 1.0})
+    with pytest.raises(ConfigError, match="has done 3 steps"):
+        run.resume(folder, changes={"steps": 2})
+    (text / "new.txt").write_text("something else entirely", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not what it was"):
+        run.resume(folder)
+
+
+def test_resuming_nothing_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no run"):
+        run.resume(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        run.resume(tmp_path)
+
+
+def test_memorization_is_told():
+    assert memorizing(training=1.0, validation=2.0, best=1.9)
+    assert not memorizing(training=1.0, validation=1.9, best=1.9)  # still at its best
+    assert not memorizing(training=1.95, validation=2.0, best=1.9)  # not parted
+    assert not memorizing(training=None, validation=2.0, best=1.0)
