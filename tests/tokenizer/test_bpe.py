@@ -72,7 +72,8 @@ def test_show_work_ends_in_the_ids(small, text):
         before = piece.start
         for step in piece.steps:
             assert small.tokens[256 + step.rank] == step.left + step.right
-            assert len(step.parts) == len(before) - 1
+            assert step.parts[step.place] == step.left + step.right
+            assert (*step.parts[: step.place], step.left, step.right, *step.parts[step.place + 1 :]) == before
             assert b"".join(step.parts) == piece.piece.encode()
             before = step.parts
         assert tuple(small.tokens[token] for token in piece.ids) == before

@@ -98,29 +98,29 @@ def _piece_table(work: PieceWork) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2), expand=True)
+    table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", width=12)
     table.add_column(justify="right", width=16, overflow="fold")
-    table.add_column(ratio=1, overflow="fold")
+    table.add_column(overflow="fold")
     table.add_row("piece", "", Text(_readable(work.piece.encode()), style="bold"))
     table.add_row("bytes", "", _row(work.start, " "))
     for step in work.steps:
         pair = Text(f"{_readable(step.left)} + {_readable(step.right)}")
         number = Text(f"merge {step.rank + 1:,}", style="dim")
-        table.add_row(number, pair, _row(step.parts, " ", new=step.left + step.right))
+        table.add_row(number, pair, _row(step.parts, " ", new=step.place))
     table.add_row("ids", "", Text(" ".join(map(str, work.ids)), style="bold"))
     return table
 
 
-def _row(tokens: list[bytes] | tuple[bytes, ...], between: str, new: bytes | None = None) -> Text:
-    """Tokens side by side in changing colours, those equal to `new` in reverse."""
+def _row(tokens: list[bytes] | tuple[bytes, ...], between: str, new: int | None = None) -> Text:
+    """Tokens side by side in changing colours, the one at place `new` in reverse."""
     from rich.text import Text
 
     row = Text()
     for number, token in enumerate(tokens):
         colour = _COLOURS[number % len(_COLOURS)]
         row.append(between if number else "", style="dim")
-        row.append(_readable(token), style=f"bold reverse {colour}" if token == new else colour)
+        row.append(_readable(token), style=f"bold reverse {colour}" if number == new else colour)
     return row
 
 

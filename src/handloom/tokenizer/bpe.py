@@ -23,18 +23,22 @@ from handloom.tokenizer.split import chunks, split, well_formed
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
-_CACHED_PIECES = 100_000  # pieces remembered with their ids; about 30 MB when full
+_CACHED_PIECES = 100_000  # pieces remembered with their ids; when full, it starts anew
 _CACHED_LENGTH = 64  # bytes; longer pieces hardly come twice
 
 
 @dataclass(frozen=True)
 class MergeStep:
-    """One merge in one piece: `left` + `right`, number `rank` in the list, leaving the piece as `parts`."""
+    """One merge in one piece.
+
+    `left` + `right` is merge number `rank` (from 0); it leaves `parts`, the new token at `parts[place]`.
+    """
 
     left: bytes
     right: bytes
     rank: int
     parts: tuple[bytes, ...]
+    place: int
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,8 @@ class BPETokenizer:
     def encode_piece(self, piece: bytes) -> list[int]:
         """Merge the bytes of one piece: always the earliest learned merge first, then the leftmost.
 
-        A heap hands out the next merge, and a linked list closes the gap that it leaves, so a word of
-        a million letters takes seconds and not days.
+        A heap hands out the next merge, and a linked list closes the gap that it leaves: n log n steps
+        for n bytes. Looking for the next merge in the whole piece each time would take n squared.
         """
         ids = list(piece.translate(files.ID_OF_BYTE))
         n = len(ids)
@@ -180,7 +184,7 @@ class BPETokenizer:
             left, right = ids[i], ids[i + 1]
             ids[i : i + 2] = [self._made[earliest]]
             parts = tuple(self.tokens[token] for token in ids)
-            steps.append(MergeStep(self.tokens[left], self.tokens[right], ids[i] - 256, parts))
+            steps.append(MergeStep(self.tokens[left], self.tokens[right], ids[i] - 256, parts, place=i))
 
     def _remember(self, piece: str) -> list[int]:
         data = piece.encode("utf-8")
