@@ -12,7 +12,8 @@ from cyclopts import Parameter
 def flags_of(settings: type) -> type:
     """A dataclass like `settings` whose every field is optional and None when its flag is not given.
 
-    The help of each flag is the field's, with its default behind it.
+    The help of each flag is the field's, with its default behind it. Where the default is None, what
+    the help says after "None: " is shown in its place.
     """
     fields: list[tuple[str, Any, Any]] = []
     types = typing.get_type_hints(settings)
@@ -20,12 +21,8 @@ def flags_of(settings: type) -> type:
         kind = types[field.name]
         if typing.get_origin(kind) is tuple:
             kind = list[str]
-        shown = field.default
-        if isinstance(shown, tuple):
-            shown = " ".join(shown)
-        meaning = field.metadata["help"] + ("" if shown is None else f" [default: {shown}]")
-        extra = {"consume_multiple": True} if kind == list[str] else {}
-        parameter = Parameter(help=meaning, show_default=False, negative="", **extra)
+        extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] else {}
+        parameter = Parameter(help=_help(field), show_default=False, negative="", **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
     made.__module__ = settings.__module__  # cyclopts takes a class of the module `types` for a built-in one
@@ -36,3 +33,18 @@ def given(flags: Any) -> dict[str, Any]:
     """The flags that were given, by field name."""
     values = dataclasses.asdict(flags)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    meaning: str = field.metadata["help"]
+    default = field.default
+    if default is None:
+        meaning, _, shown = meaning.partition("; None: ")
+        meaning, shown = (meaning + "." if shown else meaning), shown.removesuffix(".")
+    elif isinstance(default, bool):
+        shown = "on" if default else ""
+    elif isinstance(default, tuple):
+        shown = " ".join(f'"{value}"' if " " in value else value for value in default)
+    else:
+        shown = str(default)
+    return f"{meaning} [default: {shown}]" if shown else meaning

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
+import handloom
 from handloom.errors import HandloomError
 
-app = App(
-    name="handloom",
-    help="A GPT written by hand, for the computer you already have.",
-    help_format="plaintext",
-    version_flags=[],
-)
 COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
     "train": ("handloom.cli.train:train", "Train a model, or go on with a run."),
@@ -23,35 +21,101 @@ COMMANDS = {
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
+
+
+def _default_shown(value: Any) -> str | None:
+    """What `--help` says about a default: nothing where it is that a flag is not given."""
+    return None if value is None or value is False else str(value)
+
+
+app = App(
+    name="handloom",
+    help="A GPT written by hand, for the computer you already have.",
+    help_epilogue="With --debug any command shows the traceback of an error.",
+    help_format="plaintext",
+    version=handloom.__version__,
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=(), show_default=_default_shown),
+    result_action="return_value",  # so that we come back here, and see what becomes of the output
+    suppress_keyboard_interrupt=False,
+)
 for _name, (_path, _help) in COMMANDS.items():
     app.command(_path, name=_name, help=_help)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done or stopped by Ctrl-C, 2 an error that the user can mend."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    The exit code is 0 when all is done, 2 after an error that the user can mend, 130 after Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    if debug:
-        words.remove("--debug")
+    words, debug = _without_debug(words)
+    _speak_utf8()
     try:
         app(words, exit_on_error=False, print_error=False)
-    except (HandloomError, CycloptsError) as error:
+        sys.stdout.flush()  # a reader that has gone is noticed here, not after us
+    except HandloomError as error:
         if debug:
             raise
         fail(str(error))
+    except CycloptsError as error:
+        if debug:
+            raise
+        from handloom.cli.complaints import complaint
+
+        fail(complaint(error, words))
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
+        _leave_output()
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()  # the reader of our output (`| head`) has what it wanted
+    except OSError as error:
+        _leave_output()
+        if debug:
+            raise
+        fail(_refused(error))
     sys.exit(0)
 
 
-def fail(message: str) -> None:
-    """Print one clear paragraph and exit with 2."""
+def fail(message: str) -> NoReturn:
+    """Print one clear paragraph on standard error and exit with 2."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, highlight=False).print(Text.assemble(("Error: ", "bold red"), message))
+    paragraph = " ".join(message.split())
+    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in paragraph)
+    console = Console(stderr=True, highlight=False)
+    # Only a terminal's lines are broken, and no word: paths stay whole, for copying and for other programs.
+    text = Text.assemble(("Error: ", "bold red"), visible, overflow="ignore")
+    console.print(text, soft_wrap=not console.is_terminal)
     sys.exit(2)
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """The words without the flag --debug, which is ours unless it stands behind a `--`."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = [word for word in words[:end] if word != "--debug"]
+    return flags + words[end:], len(flags) < end
+
+
+def _speak_utf8() -> None:
+    """Files and pipes get UTF-8 on every system; a terminal what it can show, and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                encoding=None if stream.isatty() else "utf-8",
+                errors="replace" if stream is sys.stdout else "backslashreplace",
+            )
+
+
+def _leave_output() -> None:
+    """Whatever is still waiting to be printed goes nowhere, so that Python cannot complain about it at the end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # an output that is no file has no such end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename is not None else ""
+    reason = error.strerror or str(error)
+    return f"The system refused{where}: {reason}. With --debug the same command shows where it happened."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from cyclopts import App
 
 app = App(name="model", help="Show what a model is made of.", help_format="plaintext")
@@ -16,20 +19,25 @@ def show(name: str) -> None:
     name
         A preset (see `handloom model list`) or a run folder.
     """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from handloom.model.anatomy import anatomy
     from handloom.model.config import PRESETS, preset
 
-    if name in PRESETS or not _is_folder(name):
+    if name in PRESETS or not _is_path(name):
         config = preset(name)
     else:
         from handloom.loading import find_checkpoint
 
-        config = find_checkpoint(name).config
+        config = find_checkpoint(name, lambda note: print(f"Note: {note}", file=sys.stderr)).config
     parts = anatomy(config)
-    table = Table(title=f"{name}: {config.layers} layers, context {config.context}", title_justify="left")
+    table = Table(
+        title=f"{name}: {config.layers} layers, context {config.context}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     for column in ("part", "shape", "times", "parameters", "MB (fp32)", "MFLOP/token"):
         table.add_column(column, justify="left" if column in ("part", "shape") else "right")
     for part in parts:
@@ -42,7 +50,9 @@ def show(name: str) -> None:
     table.add_row("all", "", "", f"{total:,}", f"{total * 4 / 1e6:,.1f}", f"{flops / 1e6:,.2f}", style="bold")
     console = Console(highlight=False)
     console.print(table)
-    console.print("Arithmetic: forward pass, attention over half the context. Training costs three times as much.")
+    console.print(
+        "Arithmetic: forward pass, attention over half the context. Training costs three times as much."
+    )
 
 
 @app.command(name="list")
@@ -63,7 +73,5 @@ def list_presets() -> None:
     Console().print(table)
 
 
-def _is_folder(name: str) -> bool:
-    from pathlib import Path
-
-    return Path(name).is_dir()
+def _is_path(name: str) -> bool:
+    return os.sep in name or "/" in name or os.path.isdir(name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from handloom.errors import ModelError, RequestError
-from handloom.inference.sampling import Sampling, draw, probabilities
+from handloom.inference.sampling import Sampling, draw, probabilities, require_number
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
 
@@ -32,15 +32,22 @@ class Request:
     """`error` refuses text that would pass the context; `slide` goes on from its last half."""
 
     def __post_init__(self) -> None:
+        require_number("max_new_tokens", self.max_new_tokens, whole=True)
+        require_number("seed", self.seed, whole=True)
         if self.max_new_tokens < 1:
             raise RequestError(
-                f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.", "Ask for one token or more."
+                f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.",
+                "Ask for one token or more.",
             )
-        if self.seed < 0:
-            raise RequestError(f"The seed is {self.seed}; it must be at least 0.", "Use any whole number from 0 up.")
+        if not 0 <= self.seed < 2**64:
+            raise RequestError(
+                f"The seed is {self.seed}; it must be at least 0 and below 2^64.",
+                "Use any whole number from 0 up.",
+            )
         if self.overflow not in OVERFLOW:
             raise RequestError(
-                f"There is no overflow policy {self.overflow!r}.", f"The policies are {' and '.join(OVERFLOW)}."
+                f"There is no overflow policy {self.overflow!r}.",
+                f"The policies are {' and '.join(OVERFLOW)}.",
             )
 
 
@@ -63,19 +70,25 @@ def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tens
     require_room(prompt.shape[1], request, context)
     rows = [np.random.Generator(np.random.Philox(key=(request.seed, row))) for row in range(len(prompt))]
     text = prompt  # (B, T) everything so far, no more of it than may be read again
-    cache, unread = _new_cache(model, text, request), _last_half(text, context) if text.shape[1] > context else text
+    cache, unread = (
+        _new_cache(model, text, request),
+        _last_half(text, context) if text.shape[1] > context else text,
+    )
     for _ in range(request.max_new_tokens):
         if cache.length + unread.shape[1] > context:
             unread = _last_half(text, context)
             cache.truncate(0)
         hidden = model.hidden(unread, cache)[:, -1]  # (B, C): only the last position needs logits
-        p = probabilities(model.unembed(hidden), request.sampling)  # (B, V)
-        if not p.isfinite().all():
+        logits = model.unembed(hidden)  # (B, V)
+        if not logits.isfinite().all():
             raise ModelError(
-                "The model's scores are not numbers (NaN), so no token can be chosen.",
+                "The model's scores are not finite numbers, so no token can be chosen.",
                 "Its weights are damaged; use an earlier checkpoint.",
             )
-        chosen = draw(p, torch.tensor([row.random() for row in rows]))  # (B)
+        p = probabilities(logits, request.sampling)  # (B, V)
+        # In float32 a number just below 1 would round to 1, past the last token.
+        uniform = torch.tensor([row.random() for row in rows], dtype=torch.float64)  # (B)
+        chosen = draw(p, uniform)  # (B)
         unread = chosen[:, None]  # (B, 1)
         text = torch.cat([text, unread], dim=1)[:, -context:]  # (B, T)
         yield chosen

@@ -25,22 +25,45 @@ class Sampling:
     """Keep the fewest likeliest tokens that together have at least this probability."""
 
     def __post_init__(self) -> None:
+        require_number("temperature", self.temperature)
+        require_number("top_k", self.top_k, whole=True, optional=True)
+        require_number("top_p", self.top_p, optional=True)
         if not 0 <= self.temperature < float("inf"):
             raise RequestError(
-                f"The temperature is {self.temperature}; it must be at least 0.",
+                f"The temperature is {self.temperature}; it must be a finite number of at least 0.",
                 "Use 0 for the likeliest text, around 0.8 for lively text.",
             )
         if self.top_k is not None and self.top_k < 1:
-            raise RequestError(f"top_k is {self.top_k}; it must be at least 1.", "Leave it out to keep all tokens.")
+            raise RequestError(
+                f"top_k is {self.top_k}; it must be at least 1.", "Leave it out to keep all tokens."
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise RequestError(
-                f"top_p is {self.top_p}; it must be above 0 and at most 1.", "Leave it out to keep all tokens."
+                f"top_p is {self.top_p}; it must be above 0 and at most 1.",
+                "Leave it out to keep all tokens.",
             )
 
 
+def require_number(name: str, value: object, *, whole: bool = False, optional: bool = False) -> None:
+    """Raise RequestError unless `value` is a number (or None, where that is allowed)."""
+    if value is None and optional:
+        return
+    kinds = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        kind = "a whole number" if whole else "a number"
+        raise RequestError(f"{name} is {value!r}; it must be {kind}.", f"Give {name} as {kind}.")
+
+
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Sharpen (below 1) or flatten (above 1) the scores: (..., V) -> (..., V)."""
-    return logits / temperature
+    """Sharpen (below 1) or flatten (above 1) the scores: (..., V) -> (..., V).
+
+    The highest score becomes 0 first, which changes no probability and lets no temperature overflow.
+    """
+    highest = logits.amax(dim=-1, keepdim=True)  # (..., 1)
+    return (logits - highest) / max(temperature, _COLDEST)
+
+
+_COLDEST = 1e-30  # below it float32 knows only 0; the likeliest token has all the weight long before
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -59,6 +82,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
     """
+    if p >= 1:
+        return logits  # rounding must not cut off the end of the tail
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)  # (..., V)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # probability of all likelier tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 
 from handloom.errors import RequestError
 from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling
+from handloom.inference.sampling import Sampling, require_number
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
@@ -23,9 +24,9 @@ class Completion:
     """One continuation of a prompt."""
 
     text: str
-    """The new text only; the stop string that ended it is not part of it."""
+    """The new text only, without the stop string that ended it, and without a character that the length cut in half."""
     ids: tuple[int, ...]
-    """The new tokens, that of the end of text included."""
+    """The new tokens, that of the end of text and those of a stop string included."""
     finish: str
     """Why it ended: `length`, `stop` (a stop string) or `end_of_text` (the model ended the document)."""
 
@@ -109,15 +110,19 @@ class LanguageModel:
         request = Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, overflow)
         return self.stream_request(prompt, request, stop)
 
-    def stream_request(self, prompt: str | None, request: Request, stop: str | Sequence[str] = ()) -> Iterator[str]:
+    def stream_request(
+        self, prompt: str | None, request: Request, stop: str | Sequence[str] = ()
+    ) -> Iterator[str]:
         """`stream`, with the settings gathered in a `Request`."""
         ids = torch.tensor([self.prompt_ids(prompt)])  # (1, T)
         row = Row(self.tokenizer, _stop_strings(stop))
         for chosen in continuations(self.model, ids, request):
-            yield row.push(int(chosen[0]))
+            if piece := row.push(int(chosen[0])):
+                yield piece
             if row.finish:
                 return
-        yield row.close()
+        if piece := row.close():
+            yield piece
 
     def complete(
         self, prompt: str | None, request: Request, n: int = 1, stop: str | Sequence[str] = ()
@@ -127,6 +132,7 @@ class LanguageModel:
         Raises:
             RequestError: as `generate`, or for `n` below 1.
         """
+        require_number("n", n, whole=True)
         if n < 1:
             raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")
         began = time.perf_counter()
@@ -152,19 +158,23 @@ class LanguageModel:
         """
         if prompt is None:
             return [self.tokenizer.end_of_text]
+        if not isinstance(prompt, str):
+            raise RequestError(f"The prompt is a {type(prompt).__name__}; it must be text.", "Pass a str.")
         if not prompt:
             raise RequestError(
                 "The prompt is empty, so there is nothing to continue.",
-                "Give some text, or --new-document to let the model begin by itself.",
+                "Give some text, or --new-document (in Python: None) to let the model begin by itself.",
             )
-        for place, character in enumerate(prompt):
-            if "\ud800" <= character <= "\udfff":
-                raise RequestError(
-                    f"The prompt has a lone surrogate U+{ord(character):04X} at character {place + 1}: half of a "
-                    "character, which is no text.",
-                    "Pass the text as UTF-8.",
-                )
+        if half := _LONE_SURROGATE.search(prompt):
+            raise RequestError(
+                f"The prompt has a lone surrogate U+{ord(half.group()):04X} at character {half.start() + 1}: half of "
+                "a character, which is no text.",
+                "Pass the text as UTF-8.",
+            )
         return self.tokenizer.encode(prompt)
+
+
+_LONE_SURROGATE = re.compile(r"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 
 
 class Row:
@@ -189,14 +199,15 @@ class Row:
         return self._release(self._stream.push(token), "")
 
     def close(self) -> str:
-        """End the text for its length; returns what was held back."""
-        return "" if self.finish else self._release(self._stream.finish(), "length")
+        """End the text for its length; returns what was held back, but not a character cut in half."""
+        return "" if self.finish else self._release("", "length")
 
     def _release(self, new: str, finish: str) -> str:
         held = self._held + new
-        found = [at for at in (held.find(s) for s in self._stop) if at >= 0]
+        # The stop string that is complete first ends the text, however the text is cut into tokens.
+        found = [(at + len(s), at) for s in self._stop if (at := held.find(s)) >= 0]
         if found:
-            certain, self._held, self.finish = held[: min(found)], "", "stop"
+            certain, self._held, self.finish = held[: min(found)[1]], "", "stop"
         else:
             keep = 0 if finish else self._possible_stop(held)
             certain, self._held, self.finish = held[: len(held) - keep], held[len(held) - keep :], finish
@@ -214,6 +225,8 @@ class Row:
 
 def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if any(not isinstance(s, str) for s in strings):
+        raise RequestError("A stop string is no text.", "Pass a str, or several.")
     if any(not s for s in strings):
         raise RequestError("A stop string is empty, which would end every text at once.", "Leave it out.")
     return strings
