@@ -70,17 +70,21 @@ def cut_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
         across the cut, so any place is sound; the start of a line reads best.
     """
     stream = iter(chunks)
-    seen = 0
+    before, seen = "", 0  # one chunk is held back, for a look at the character before the mark
     for chunk in stream:
         raw = chunk.encode("utf-8")
         if seen + len(raw) > mark:
             break
-        seen += len(raw)
-        yield False, chunk
+        if before:
+            yield False, before
+        before, seen = chunk, seen + len(raw)
     else:
+        if before:
+            yield False, before
         return
-    at = len(raw[: mark - seen].decode("utf-8", "ignore"))
-    held = chunk
+    at = len(before) + len(raw[: mark - seen].decode("utf-8", "ignore"))
+    at = max(at, 1)  # even the shortest text has a head
+    held = before + chunk
     while len(held) <= at + _LINE_WITHIN and (more := next(stream, "")):
         held += more
     cut = _line_start(held, at)
@@ -92,10 +96,10 @@ def cut_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
 
 
 def _line_start(text: str, at: int) -> int:
-    """The first line's start at or after `at`, else a word's, else `at`; the end if all would be tail."""
+    """The first line's start at or after `at` with text behind it, else a word's, else `at` itself."""
     end = min(len(text), at + _LINE_WITHIN)
-    newline = text.find("\n", max(at - 1, 0), end)
+    newline = text.find("\n", at - 1, end)
     if 0 <= newline < len(text) - 1:
         return newline + 1
-    space = _SAFE.search(text, max(at, 1), end)
-    return space.start() if space and text[space.start() :].strip() else at or len(text)
+    space = _SAFE.search(text, at, end)
+    return space.start() if space and text[space.start() :].strip() else at

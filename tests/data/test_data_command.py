@@ -1,0 +1,151 @@
+"""`handloom data`: the batch that is printed is the batch that training takes."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from handloom.cli.main import main
+from handloom.data import Windows, prepare
+from handloom.training.config import TrainConfig
+
+STORIES = {
+    f"{n}.txt": f"Story {n}.\tIt [bold]ends[/] \x1b[31mwell.\n" + "And so on, and on. " * n
+    for n in range(1, 30)
+}
+
+
+@pytest.fixture
+def handloom(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(["data", *map(str, words)])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
+
+
+def test_show_prints_the_very_batch(handloom, write, gpt2):
+    write(**STORIES)
+    windows = Windows(prepare(["."], gpt2).train.tokens, context=16, stride=5, batch_size=3, seed=9)
+    wanted = ("--data", ".", "--context", 16, "--stride", 5, "--batch-size", 3, "--seed", 9, "--step", 731)
+    inputs, targets = windows.batch(731)
+
+    code, out, _ = handloom("show", *wanted, "--json")
+    shown = json.loads(out)["windows"]
+    assert code == 0
+    assert [window["inputs"] for window in shown] == inputs.tolist()
+    assert [window["targets"] for window in shown] == targets.tolist()
+    assert [window["text"] for window in shown] == [gpt2.decode(row) for row in inputs.tolist()]
+    epochs, starts = windows.places(731)
+    assert [(w["epoch"], w["first_token"]) for w in shown] == list(zip(epochs, starts, strict=True))
+    assert min(epochs) > 0
+
+    _, out, _ = handloom("show", *wanted, "--ids")
+    printed = " ".join(line.strip("\u2502 ") for line in out.splitlines() if line.startswith("\u2502"))
+    assert " ".join(map(str, [*inputs[0].tolist(), targets[0, -1]])) in printed
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_show_prints_text_that_cannot_steer_the_terminal(handloom, write):
+    write(**{"a.txt": STORIES["1.txt"] * 3})
+    code, out, _ = handloom("show", "--data", "a.txt", "--split", "documents", "--validation-fraction", 0)
+    assert code == 0
+    assert "[bold]ends[/] \\x1b[31mwell." in out
+    assert "\x1b" not in out
+    assert "a.txt" in out
+
+
+def test_show_marks_the_end_of_a_document(handloom, write):
+    write(**STORIES)
+    _, out, _ = handloom("show", "--data", ".", "--batch-size", 8, "--context", 60)
+    assert "<|endoftext|>" in out
+    assert ".txt ... " in out
+
+
+def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
+    write(**STORIES)
+    run = tmp_path / "runs" / "demo"
+    (run / "tokenizer").mkdir(parents=True)
+    gpt2.save(run / "tokenizer")
+    config = TrainConfig(data=(str(tmp_path),), context=16, batch_size=4, seed=3, validation_fraction=0.3)
+    (run / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    data = prepare(config.data, gpt2, validation_fraction=0.3)
+    windows = Windows(data.train.tokens, context=16, batch_size=4, seed=3)
+
+    _, out, _ = handloom("show", "--run", run, "--step", 5, "--json")
+    assert [window["inputs"] for window in json.loads(out)["windows"]] == windows.batch(5)[0].tolist()
+
+    (run / "summary.json").write_text(json.dumps({"data": data.key}), encoding="utf-8")
+    assert handloom("show", "--run", run)[0] == 0
+    write(**{"1.txt": "Another story."})
+    code, _, err = handloom("show", "--run", run)
+    assert code == 2
+    assert "is not what it was" in " ".join(err.split())
+
+
+def test_show_refuses_what_contradicts_a_run(handloom, tmp_path):
+    code, _, err = handloom("show", "--run", tmp_path, "--seed", 1, "--split", "tail")
+    assert code == 2
+    assert "--seed, --split cannot stand beside --run" in " ".join(err.split())
+    code, _, err = handloom("show", "--run", tmp_path)
+    assert code == 2
+    assert "is not a run folder: it has no config.toml." in " ".join(err.split())
+
+
+def test_prepare_prints_a_table(handloom, write):
+    write(**STORIES, **{"copy.txt": STORIES["1.txt"], "empty.txt": ""})
+    code, out, _ = handloom("prepare", "--data", ".", "--tokenizer", "gpt2")
+    assert code == 0
+    assert max(len(line) for line in out.splitlines() if not line.startswith("Kept in")) <= 80
+    for words in ("train", "validation", "bytes/token", "1 exact duplicates and 1 empty", "MB/s"):
+        assert words in out
+    _, again, _ = handloom("prepare", "--data", ".", "--tokenizer", "gpt2")
+    assert "Prepared before" in again
+    _, as_json, _ = handloom("prepare", "--data", ".", "--json")
+    report = json.loads(as_json)
+    assert (report["documents"], report["duplicates"], report["empty"], report["reused"]) == (31, 1, 1, True)
+
+
+def test_prepare_reads_standard_input(handloom, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A line.\n" * 500)))
+    code, out, _ = handloom("prepare", "--data=-", "--json")
+    assert code == 0
+    assert json.loads(out)["split"] == "tail"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("prepare",), "No data was named."),
+        (("prepare", "--data", "nowhere.txt"), "nowhere.txt: no such file or folder."),
+        (("prepare", "--data", "a.txt", "--split", "half"), 'split is "half", but must be one of'),
+        (("show", "--data", "a.txt", "--stride", "65"), "stride is 65, but must be 1 to 64."),
+        (("show", "--data", "a.txt"), "The text has 3 tokens, but one window takes 65"),
+        (
+            ("show", "--data", "a.txt", "--context", "2", "--step", "-1"),
+            "step is -1, but must be at least 0.",
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_mistakes_get_one_paragraph(handloom, write, words, problem):
+    write(**{"a.txt": "Too short."})
+    code, _, err = handloom(*words)
+    assert code == 2
+    assert problem in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_importing_the_commands_is_quick():
+    """Help must answer at once, so nothing heavy comes with it."""
+    code = "import sys, handloom.cli.data; print({'torch', 'numpy', 'tiktoken', 'regex'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
