@@ -93,10 +93,9 @@ def test_every_token(by_hand, theirs):
 
 
 def test_every_code_point_block(by_hand, fast, theirs):
-    """Each code point, surrogates too: as a letter, number, space or sign it cuts `aX1 X` differently."""
+    """Each code point after a space, surrogates too; the next test looks at their neighbours."""
     for start in range(0, 0x110000, 256):
-        around = (f"a{c}1 {c}" for c in map(chr, range(start, start + 256)))
-        assert_same("".join(around), by_hand, fast, theirs)
+        assert_same("".join(f" {chr(c)}" for c in range(start, start + 256)), by_hand, fast, theirs)
 
 
 @pytest.mark.parametrize(("kind", "beside"), [(r"\p{L}", "a"), (r"\p{N}", "1"), (r"[^\s\p{L}\p{N}]", "!")])
