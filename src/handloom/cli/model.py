@@ -38,8 +38,8 @@ def show(name: str) -> None:
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    for column in ("part", "shape", "times", "parameters", "MB (fp32)", "MFLOP/token"):
-        table.add_column(column, justify="left" if column in ("part", "shape") else "right")
+    for column in ("part", "shape", "times", "parameters", "MB", "MFLOP"):
+        table.add_column(column, justify="left" if column in ("part", "shape") else "right", no_wrap=True)
     for part in parts:
         table.add_row(
             part.name, part.shape, str(part.count), f"{part.parameters:,}", f"{part.parameters * 4 / 1e6:,.1f}",
@@ -51,7 +51,8 @@ def show(name: str) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "Arithmetic: forward pass, attention over half the context. Training costs three times as much."
+        "MB in float32. MFLOP for each token: forward pass, attention over half the context; "
+        "training costs three times as much."
     )
 
 

@@ -68,7 +68,8 @@ def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tens
     """
     context = model.config.context
     require_room(prompt.shape[1], request, context)
-    rows = [np.random.Generator(np.random.Philox(key=(request.seed, row))) for row in range(len(prompt))]
+    keys = (np.array([request.seed, row], dtype=np.uint64) for row in range(len(prompt)))
+    rows = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
     text = prompt  # (B, T) everything so far, no more of it than may be read again
     cache, unread = (
         _new_cache(model, text, request),

@@ -1,0 +1,48 @@
+"""Models for decoding that need no training: one that plays a given tune, one with lively random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+
+
+class Tune:
+    """A stand-in for a model: whatever it reads, the next token is the next of its tune.
+
+    Rows play one tune each, the last one for all that have none. Its cache is filled in length only.
+    """
+
+    def __init__(self, *tunes, vocab_size=257, context=64):
+        self.config = GPTConfig(vocab_size=vocab_size, context=context, layers=1, heads=1, width=1)
+        self.head_weight = torch.zeros(1)
+        self.tunes = tunes
+        self.played = 0
+
+    def eval(self):
+        return self
+
+    def hidden(self, tokens, cache):
+        cache.require(tokens.shape[1])
+        cache.layers[0].length += tokens.shape[1]
+        return torch.zeros(len(tokens), tokens.shape[1], 1)
+
+    def unembed(self, hidden):
+        logits = torch.full((len(hidden), self.config.vocab_size), -1000.0)
+        for row in range(len(hidden)):
+            tune = self.tunes[min(row, len(self.tunes) - 1)]
+            logits[row, tune[min(self.played, len(tune) - 1)]] = 1000.0
+        self.played += 1
+        return logits
+
+
+def lively(seed=0, **shape):
+    """A small model whose scores differ enough for sampling to have something to choose from."""
+    values = {"vocab_size": 257, "context": 24, "layers": 2, "heads": 2, "width": 16, **shape}
+    model = GPT(GPTConfig(**values), seed).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(10)
+    return model

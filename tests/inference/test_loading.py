@@ -1,0 +1,121 @@
+"""handloom.load: what names a model, and what is said when nothing whole is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import handloom
+from handloom.checkpoints import native
+from handloom.errors import CheckpointError, HandloomError
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    """A copy of the run that a test may spoil."""
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def newest(run):
+    return native.step_folder(run, native.steps(run)[-1])
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_run_and_its_newest_checkpoint_are_the_same_model(trained_run):
+    lm = handloom.load(trained_run)
+    same = handloom.load(str(newest(trained_run)))
+    assert lm.origin == same.origin == newest(trained_run)
+    text = lm.generate("The", max_new_tokens=8)
+    assert text
+    assert same.generate("The", max_new_tokens=8) == text
+    assert lm.config.context == 16
+    assert lm.tokenizer.decode(lm.tokenizer.encode("fox")) == "fox"
+    assert not lm.model.training
+
+
+def test_an_older_checkpoint_can_be_named(trained_run):
+    steps = native.steps(trained_run)
+    assert len(steps) == 2
+    older = handloom.load(native.step_folder(trained_run, steps[0]))
+    assert not older.model.head_weight.equal(handloom.load(trained_run).model.head_weight)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_torn_newest_checkpoint_is_told_and_passed_over(run, harm):
+    torn = newest(run)
+    weights = torn / "model.safetensors"
+    if harm == "flip":
+        flip(weights)
+    elif harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    else:
+        weights.unlink()
+    notes = []
+    lm = handloom.load(run, notes.append)
+    assert lm.origin == native.step_folder(run, native.steps(run)[0])
+    assert len(notes) == 1
+    assert torn.name in notes[0]
+    assert lm.origin.name in notes[0]
+    with pytest.warns(UserWarning, match=torn.name):
+        handloom.load(run)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        handloom.load(torn)
+
+
+def test_a_run_without_a_whole_checkpoint_says_why(run):
+    for step in native.steps(run):
+        flip(native.step_folder(run, step) / "model.safetensors")
+    with pytest.raises(CheckpointError, match="has no whole checkpoint"):
+        handloom.load(run)
+
+
+def test_a_tokenizer_of_another_model_is_refused(run):
+    folder = newest(run)
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    training["tokenizer"] = "0" * 64
+    (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    from handloom.checkpoints import files
+
+    manifest = files.read_json(folder / files.MANIFEST)
+    manifest["training.json"] = files.describe(folder / "training.json")
+    files.write_json(folder / files.MANIFEST, manifest)
+    with pytest.raises(CheckpointError, match="is not the one that its model was trained with"):
+        handloom.load(folder)
+
+
+def test_what_is_no_model_is_told_from_what_is_missing(tmp_path, trained_run):
+    with pytest.raises(CheckpointError, match="There is no model at"):
+        handloom.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="neither a run folder"):
+        handloom.load(tmp_path)
+    with pytest.raises(CheckpointError, match="neither a run folder"):
+        handloom.load(trained_run / "config.toml")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        handloom.load("n" * 5000)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="of another program"):
+        handloom.load(foreign)
+    (foreign / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(HandloomError, match="cannot be read"):
+        handloom.load(foreign)
+
+
+def test_importing_the_package_is_light():
+    script = (
+        "import sys, handloom; handloom.HandloomError; "
+        "print(sorted({'torch', 'numpy', 'tiktoken', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
+    assert result.stdout == "[]\n", result.stderr
