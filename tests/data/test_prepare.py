@@ -252,9 +252,14 @@ def test_a_worker_that_cannot_load_says_why(write, gpt2, monkeypatch):
 
 
 def test_a_script_without_a_main_guard_may_use_workers(write, tmp_path):
-    """Were its module run again in each worker, this would print twice or never end."""
+    """Were its module run again in each worker, this would print twice or never end.
+
+    Nor does a file in the current folder that is called like one of Python's modules get in the way.
+    """
+    write(**{"json.py": "raise SystemExit('not the json you wanted')"})
     write(**STORIES)
-    script = tmp_path / "script.py"
+    script = tmp_path / "scripts" / "script.py"
+    script.parent.mkdir()
     script.write_text(
         "from handloom.data import prepare\nfrom handloom.tokenizer.base import load_tokenizer\n"
         "data = prepare(['1.txt', '2.txt'], load_tokenizer('gpt2'), workers=2)\nprint('once', data.report.workers)\n",

@@ -32,6 +32,10 @@ from handloom.tokenizer.base import Tokenizer
 
 # Below this many bytes a worker's start costs more than it saves.
 WORTH_A_WORKER = 8 << 20
+# Not `-m`, which would let a json.py in the current folder stand in for Python's.
+_PROGRAM = (
+    f"import sys; del sys.path[0]; from {worker.__name__} import main; main(sys.argv[1], int(sys.argv[2]))"
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class _Worker:
         paths = os.pathsep.join(filter(None, (package_home, os.environ.get("PYTHONPATH"))))
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", worker.__name__, folder, str(token_bytes)],
+            [sys.executable, "-c", _PROGRAM, folder, str(token_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,5 +249,6 @@ def _move(partial: Path, folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left behind long ago."""
     for abandoned in folder.glob("*.partial-*"):
-        if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
-            shutil.rmtree(abandoned, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just given it its final name
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(abandoned, ignore_errors=True)

@@ -73,7 +73,3 @@ def main(folder: str, token_bytes: int) -> None:
         counts, tokens = encode_texts(tokenizer, json.loads(frame), token_bytes)
         write_frame(answers, counts.tobytes())
         write_frame(answers, tokens)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
