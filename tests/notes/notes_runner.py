@@ -6,7 +6,7 @@ The convention is written down in notes/README.md:
     ```sh           handloom commands, run one after another; without an output they only have to succeed
     ```sh long      commands that take long: only looked at (flags parse, make targets exist)
     ```text         right behind python or sh: exactly what it prints
-    ```             a drawing; not looked at, but for its width
+    ```             a drawing; its decimal numbers must stand in an output of the note
 
     <!-- check: expression == 42 -->    evaluated in the namespace; 42 must stand in the same paragraph
     <!-- given: 4096, 11.5 -->          numbers that an exercise makes up; they must stand there too
@@ -107,6 +107,8 @@ def promised(check: str) -> list[Any]:
     tree = ast.parse(check, mode="eval").body
     if not isinstance(tree, ast.Compare) or not isinstance(tree.ops[-1], ast.Eq):
         return []
+    if not any(isinstance(node, ast.Constant) for node in ast.walk(tree.comparators[-1])):
+        return []  # two values held against each other, neither of which the reader is told
     try:
         right = ast.literal_eval(ast.unparse(tree.comparators[-1]))
     except ValueError:
@@ -142,6 +144,12 @@ def faults(parsed: list[Block]) -> list[str]:
                 if float(word.replace(",", "")) not in backed
             ]
             continue
+        if block.kind == "drawing":
+            found += [
+                f"{here}: no output has the number {word}, which is drawn"
+                for word in notable(block)
+                if "." in word and float(word) not in printed
+            ]
         if block.kind not in ("python", "sh", "sh long", "text", "drawing"):
             found.append(f"{here}: a fence of an unknown kind, {block.kind!r}")
         if block.kind == "text" and not (before and before.runs):
