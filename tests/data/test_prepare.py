@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from handloom.data import open_corpus, pool, prepare, prepared, training_documents
@@ -181,8 +182,9 @@ def test_a_disk_that_is_full_only_when_the_file_is_closed(write, gpt2, monkeypat
     assert cache_content() == []
 
 
-def test_ctrl_c_leaves_nothing(write, gpt2):
+def test_ctrl_c_leaves_nothing_neither_files_nor_workers(write, gpt2):
     write(**STORIES)
+    before = psutil.Process().children()
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -190,6 +192,7 @@ def test_ctrl_c_leaves_nothing(write, gpt2):
     with pytest.raises(KeyboardInterrupt):
         prepare(["."], gpt2, on_progress=stop, workers=2)
     assert cache_content() == []
+    assert psutil.Process().children() == before
 
 
 def test_what_a_killed_process_left_long_ago_is_swept(write, gpt2):

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from handloom.data import PreparedData, Report, Windows
+    from handloom.data import PreparedData, Windows
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import TrainConfig
 
@@ -20,7 +18,6 @@ app = App(name="data", help="Prepare text, and look at the very batches of a run
 _Data = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 _Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-_WIDTH = 80
 
 
 @Parameter(name="*")
@@ -78,6 +75,7 @@ def prepare(
     as_json
         Print one JSON object, for other programs.
     """
+    from handloom.cli.data_page import print_report
     from handloom.tokenizer.base import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
@@ -85,7 +83,7 @@ def prepare(
     if as_json:
         _print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
     else:
-        _print_report(prepared.report, prepared.folder)
+        print_report(prepared.report, prepared.folder)
 
 
 @app.command
@@ -117,6 +115,7 @@ def show(
     as_json
         Print one JSON object, for other programs.
     """
+    from handloom.cli.data_page import print_batch
     from handloom.data import Windows
     from handloom.tokenizer.base import load_tokenizer
 
@@ -136,7 +135,7 @@ def show(
     if as_json:
         _print_json({"step": step, "windows": batch})
     else:
-        _print_batch(batch, windows, loaded, step, ids)
+        print_batch(batch, windows, loaded, step, ids)
 
 
 def _given(flags: Reading | Order) -> dict[str, Any]:
@@ -196,12 +195,15 @@ def _check_same_text(run: Path, key: str) -> None:
     """A finished run's summary knows the key of its data; another text would show another batch."""
     import json
 
-    from handloom.errors import DataError
+    from handloom.errors import CheckpointError, DataError
 
     summary = run / "summary.json"
     if not summary.is_file():
         return
-    then = json.loads(summary.read_text(encoding="utf-8")).get("data", key)
+    try:
+        then = json.loads(summary.read_bytes()).get("data", key)
+    except (ValueError, AttributeError):
+        raise CheckpointError(f"{summary} is torn: it is not a JSON object.", "Delete it.") from None
     if then != key:
         raise DataError(
             f"The text of run {run} is not what it was: its key is {key[:12]} instead of {then[:12]}.",
@@ -231,86 +233,6 @@ def _described(
             }
         )
     return batch
-
-
-def _print_batch(
-    batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool
-) -> None:
-    from rich.console import Console, Group
-    from rich.panel import Panel
-    from rich.text import Text
-
-    console = Console(width=_WIDTH, highlight=False)
-    console.print(
-        f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context} tokens "
-        f"(stride {windows.stride}, seed {windows.seed})."
-    )
-    for window in batch:
-        place = f"window {window['number']:,} of epoch {window['epoch']}, token {window['first_token']:,}"
-        if ids:
-            body = Text(" ".join(map(str, [*window["inputs"], window["targets"][-1]])))
-        else:
-            body = _readable([*window["inputs"], window["targets"][-1]], tokenizer)
-        source = Text(" ... ".join(window["documents"]), style="dim", overflow="ellipsis", no_wrap=True)
-        console.print(Panel(Group(source, "", body), title=place, title_align="left", width=_WIDTH))
-    console.print("The last token of each window is only a target; every other is an input too.", style="dim")
-
-
-def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
-    """Text for the eye: the end of a document marked, what would steer the terminal shown as an escape."""
-    from rich.text import Text
-
-    from handloom.tokenizer.base import END_OF_TEXT
-
-    text = Text(overflow="fold")
-    run: list[int] = []
-    for token in [*ids, None]:
-        if token is not None and token != tokenizer.end_of_text:
-            run.append(token)
-            continue
-        plain = tokenizer.decode(run)
-        text.append("".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain))
-        text.append(END_OF_TEXT if token is not None else "", style="bold reverse")
-        run = []
-    return text
-
-
-def _escape(character: str) -> str:
-    return "    " if character == "\t" else character.encode("unicode_escape").decode("ascii")
-
-
-def _print_report(report: Report, folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=_WIDTH, highlight=False)
-    table = Table(title_justify="left")
-    for column in ("", "documents", "bytes", "tokens", "bytes/token"):
-        table.add_column(column, justify="right" if column else "left")
-    for side in ("train", "validation"):
-        documents, size, tokens = (
-            getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens")
-        )
-        table.add_row(
-            side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-"
-        )
-    console.print(table)
-    how = {
-        "documents": "by document, chosen by the hash of its text",
-        "tail": "the last part of each document",
-        "none": "nothing held out",
-    }[report.split]
-    console.print(f"Split: {report.split} ({how}).")
-    console.print(
-        f"Found {report.documents:,} documents; left out {report.duplicates:,} exact duplicates and "
-        f"{report.empty:,} empty ones."
-    )
-    if report.reused:
-        console.print("Prepared before; nothing had to be tokenized.")
-    else:
-        speed = (report.train_bytes + report.validation_bytes) / 1e6 / report.seconds
-        console.print(f"Took {report.seconds:.1f} s with {report.workers} processes, {speed:.1f} MB/s.")
-    console.print(f"Kept in {folder}", soft_wrap=True)
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,12 @@ class Encoded:
 
 def encode(
     pieces: Iterable[Piece], tokenizer: Tokenizer, *, token_bytes: int, workers: int
-) -> Iterator[Encoded]:
+) -> Generator[Encoded, None, None]:
     """Tokenize `pieces`; with one worker in this process, else in as many others.
 
     Returns:
-        the tokens, each side in the order of its pieces, however the workers raced.
+        the tokens, each side in the order of its pieces, however the workers raced. Closing the
+        generator ends the workers.
     Raises:
         DataError: a worker process died or could not be started.
     """

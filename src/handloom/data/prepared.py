@@ -13,9 +13,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from handloom.data import plan as plans
 from handloom.data.corpus import Corpus, open_corpus
@@ -190,22 +191,13 @@ def _write_shards(
 ) -> None:
     total, done = plan.bytes_of(TRAIN, VALIDATION), 0
     token_bytes = token_dtype(tokenizer.vocab_size).itemsize
-    shard = partial.joinpath
+    made_for: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
+    batches = encode(plans.pieces(corpus, plan), tokenizer, token_bytes=token_bytes, workers=workers)
     with ExitStack() as stack:
         stack.enter_context(writing_to(partial.parent))
-        writers = [
-            stack.enter_context(
-                ShardWriter(
-                    shard(f"{side}.tokens"),
-                    vocab_size=tokenizer.vocab_size,
-                    fingerprint=tokenizer.fingerprint,
-                )
-            )
-            for side in SIDES
-        ]
-        for encoded in encode(
-            plans.pieces(corpus, plan), tokenizer, token_bytes=token_bytes, workers=workers
-        ):
+        writers = [stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SIDES]
+        stack.enter_context(closing(batches))  # or workers would outlive an error
+        for encoded in batches:
             writer = writers[encoded.pieces[0].side]
             end = writer.n_tokens
             writer.add(encoded.tokens, encoded.n_bytes)
@@ -218,13 +210,13 @@ def _write_shards(
 
 
 def _check_space(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
-    """Refuse early what surely fails: a token rarely stands for less than two bytes of text."""
+    """Refuse early what would fail halfway. A token stands for two bytes of text in code, for more in prose."""
     total = plan.bytes_of(TRAIN, VALIDATION)
     needed = total // 2 * token_dtype(tokenizer.vocab_size).itemsize
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{total / 1e6:,.0f} MB of text take up to {needed / 1e6:,.0f} MB as tokens, but {folder} has "
+            f"{total / 1e6:,.0f} MB of text may take {needed / 1e6:,.0f} MB as tokens, but {folder} has "
             f"{free / 1e6:,.0f} MB free.",
             "Free some space, or name another folder in HANDLOOM_CACHE.",
         )

@@ -1,0 +1,87 @@
+"""What `handloom data` prints for people: a batch as text, a report as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from handloom.data import Report, Windows
+from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
+
+_WIDTH = 80
+
+
+def print_batch(
+    batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool
+) -> None:
+    """Print windows, as `handloom data show --json` describes them, in boxes of text or of `ids`."""
+    console = Console(width=_WIDTH, highlight=False)
+    console.print(
+        f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context} tokens "
+        f"(stride {windows.stride}, seed {windows.seed})."
+    )
+    for window in batch:
+        place = f"window {window['number']:,} of epoch {window['epoch']}, token {window['first_token']:,}"
+        if ids:
+            body = Text(" ".join(map(str, [*window["inputs"], window["targets"][-1]])))
+        else:
+            body = _readable([*window["inputs"], window["targets"][-1]], tokenizer)
+        source = Text(" ... ".join(window["documents"]), style="dim", overflow="ellipsis", no_wrap=True)
+        console.print(Panel(Group(source, "", body), title=place, title_align="left", width=_WIDTH))
+    console.print("The last token of each window is only a target; every other is an input too.", style="dim")
+
+
+def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
+    """Text for the eye: the end of a document marked, what would steer the terminal shown as an escape."""
+    text = Text(overflow="fold")
+    run: list[int] = []
+    for token in [*ids, None]:
+        if token is not None and token != tokenizer.end_of_text:
+            run.append(token)
+            continue
+        plain = tokenizer.decode(run)
+        text.append("".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain))
+        text.append(END_OF_TEXT if token is not None else "", style="bold reverse")
+        run = []
+    return text
+
+
+def _escape(character: str) -> str:
+    return "    " if character == "\t" else character.encode("unicode_escape").decode("ascii")
+
+
+def print_report(report: Report, folder: Path) -> None:
+    """Print what preparing came to."""
+    console = Console(width=_WIDTH, highlight=False)
+    table = Table(title_justify="left")
+    for column in ("", "documents", "bytes", "tokens", "bytes/token"):
+        table.add_column(column, justify="right" if column else "left")
+    for side in ("train", "validation"):
+        documents, size, tokens = (
+            getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens")
+        )
+        table.add_row(
+            side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-"
+        )
+    console.print(table)
+    how = {
+        "documents": "by document, chosen by the hash of its text",
+        "tail": "the last part of each document",
+        "none": "nothing held out",
+    }[report.split]
+    console.print(f"Split: {report.split} ({how}).")
+    console.print(
+        f"Found {report.documents:,} documents; left out {report.duplicates:,} exact duplicates and "
+        f"{report.empty:,} empty ones."
+    )
+    if report.reused:
+        console.print("Prepared before; nothing had to be tokenized.")
+    else:
+        speed = (report.train_bytes + report.validation_bytes) / 1e6 / report.seconds
+        console.print(f"Took {report.seconds:.1f} s with {report.workers} processes, {speed:.1f} MB/s.")
+    console.print(f"Kept in {folder}", soft_wrap=True)
