@@ -43,7 +43,9 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         yield aside
-        write_json(aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)})
+        write_json(
+            aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)}
+        )
         for path in (*_files(aside), aside / MANIFEST):
             _sync(path)
         for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
@@ -156,7 +158,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD) from None
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
     if not isinstance(value, dict):

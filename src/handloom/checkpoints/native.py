@@ -93,7 +93,9 @@ def save(
     weights = dict(model.state_dict())
     size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
     with files.whole_folder(folder, size + (4 << 20)) as aside:
-        files.write_json(aside / "config.json", {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()})
+        files.write_json(
+            aside / "config.json", {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()}
+        )
         write_tensors(aside / "model.safetensors", weights)
         (aside / "tokenizer").mkdir()
         tokenizer.save(aside / "tokenizer")
@@ -109,19 +111,24 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: when it is missing, torn, damaged, or written by something else.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder.")
+        raise CheckpointError(
+            f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder."
+        )
     files.verify_folder(folder)
     described = files.read_json(folder / "config.json")
     if described.get("format") != FORMAT:
         raise CheckpointError(
-            f"{folder}/config.json is not of a Handloom checkpoint.", "Name a run folder or a checkpoint inside it."
+            f"{folder}/config.json is not of a Handloom checkpoint.",
+            "Name a run folder or a checkpoint inside it.",
         )
     if described.get("version") != VERSION:
         raise CheckpointError(
             f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
             "Use the version of Handloom that wrote it.",
         )
-    return Checkpoint(folder, GPTConfig.from_dict(described["model"]), files.read_json(folder / "training.json"))
+    return Checkpoint(
+        folder, GPTConfig.from_dict(described["model"]), files.read_json(folder / "training.json")
+    )
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -155,7 +162,8 @@ def latest(run: Path) -> tuple[Checkpoint, list[HandloomError]]:
             "Copy the run again from where it came, or train it anew.",
         )
     raise CheckpointError(
-        f"The run {run} has no checkpoint yet.", "Let it train until its first one, or lower --checkpoint-every."
+        f"The run {run} has no checkpoint yet.",
+        "Let it train until its first one, or lower --checkpoint-every.",
     )
 
 
@@ -176,7 +184,9 @@ def assign_weights(model: GPT, weights: dict[str, Tensor], origin: Path) -> None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in expected.keys() ^ weights.keys():
         side = "is missing" if name in expected else "is of no use here"
-        raise CheckpointError(f"In {origin} the tensor {name} {side}.", "The weights do not belong to this config.json.")
+        raise CheckpointError(
+            f"In {origin} the tensor {name} {side}.", "The weights do not belong to this config.json."
+        )
     for name, shape in expected.items():
         if tuple(weights[name].shape) != shape:
             raise CheckpointError(
@@ -203,7 +213,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.", "Use an earlier checkpoint of the run.") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {error}.", "Use an earlier checkpoint of the run."
+        ) from None
 
 
 def _as_os_error(error: Exception) -> OSError:

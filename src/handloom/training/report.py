@@ -109,9 +109,8 @@ class Terminal:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """What the model wrote, on one line."""
-        line = Text("  ", no_wrap=True, overflow="ellipsis")
-        line.append(prompt, style="bold")
-        line.append(" ".join(text.split("\n")), style="italic")
+        line = Text.assemble("  ", (prompt, "bold"), (" ".join(text.split()), "italic"))
+        line.truncate(self.console.width, overflow="ellipsis")
         self.console.print(line)
 
 
