@@ -73,7 +73,9 @@ def test_a_note_is_whole_and_short(path):
 
 
 def test_the_index_names_all_notes_in_order():
-    named = re.findall(r"^\| \[(\d+)\. [^\]]*\]\((\w+\.md)\)", read(ROOT / "notes" / "README.md"), re.MULTILINE)
+    named = re.findall(
+        r"^\| \[(\d+)\. [^\]]*\]\((\w+\.md)\)", read(ROOT / "notes" / "README.md"), re.MULTILINE
+    )
     assert [name for _, name in named] == [path.name for path in LESSONS]
     assert [int(number) for number, _ in named] == list(range(1, 15))
 
@@ -127,7 +129,10 @@ def fence(kind, text):
     [
         fence("python", "print(1)") + fence("text", "1"),
         fence("python", "a = 500") + "It is 500. <!-- check: a == 500 -->",
-        fence("python", "print(3.25)") + fence("text", "3.25") + "So it is 3.25.\n\n" + fence("", "-- 3.25 --"),
+        fence("python", "print(3.25)")
+        + fence("text", "3.25")
+        + "So it is 3.25.\n\n"
+        + fence("", "-- 3.25 --"),
         "Say 4,096 tokens. <!-- given: 4096 -->",
         "In 2019, two of them.",
         fence("sh long", "handloom train --steps 3\nmake demo"),
