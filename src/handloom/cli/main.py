@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, debug = _without_debug(words)
+    words = [_Hyphen(word) if word == "-" else word for word in words]
     _speak_utf8()
     try:
         app(words, exit_on_error=False, print_error=False)
@@ -76,6 +77,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         fail(_refused(error))
     sys.exit(0)
+
+
+class _Hyphen(str):
+    """The word - that stands for standard input. To cyclopts it is a flag, unless it does not begin with a hyphen."""
+
+    __slots__ = ()
+
+    def startswith(self, *_: Any) -> bool:
+        return False
 
 
 def fail(message: str) -> NoReturn:

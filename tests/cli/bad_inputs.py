@@ -1,0 +1,269 @@
+"""Bad inputs, and a small world in which each of them happens: what docs/errors.md is made from."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+FOX = "The quick brown fox jumps over the lazy dog. "
+TINY = (
+    "--vocab-size 280 --context 16 --layers 1 --heads 2 --width 16 --batch-size 4 --sample-every 0 --threads 1 "
+    "--precision fp32 "
+)
+NEWEST = Path("runs/demo/checkpoints/step-00000004")
+
+
+class CannotMountError(Exception):
+    """This user may not make file systems of a chosen size."""
+
+
+def build_world(folder: Path) -> None:
+    """Files good and bad in `folder`, and the run runs/demo of four steps."""
+    from handloom.training import run
+    from handloom.training.config import TrainConfig
+
+    texts = {
+        "fox.txt": (FOX * 60).encode(),
+        "empty.txt": b"",
+        "picture.txt": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        "latin1.txt": "Un café, s'il vous plaît. ".encode("latin-1") * 60,
+        "short.txt": b"Too short.",
+        "broken.jsonl": b'{"text": "fine"}\nnot JSON\n',
+        "posts.jsonl": b'{"body": "fine"}\n',
+        "pictures/a.png": b"\x89PNG",
+        "wrong-key.toml": b"learnin_rate = 0.1\n",
+        "wrong-kind.toml": b'steps = "many"\n',
+        "broken.toml": b"steps = = 3\n",
+        "long.txt": (FOX * 10).encode(),
+        "gpt2-hf/config.json": b'{"model_type": "gpt2"}',
+        "notes/readme.txt": b"no model here",
+    }
+    for name, content in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    config = TrainConfig(
+        data=("fox.txt",),
+        vocab_size=280,
+        context=16,
+        layers=1,
+        heads=2,
+        width=16,
+        batch_size=4,
+        steps=4,
+        checkpoint_every=2,
+        evaluate_every=4,
+        sample_every=0,
+        threads=1,
+        precision="fp32",
+    )
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        run.begin(Path("runs/demo"), config)
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str, *more: str):
+    """A file system of that size at `folder`, while the block lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", ",".join((f"size={size}", *more)), "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotMountError from error
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+# What is done to the world before the command is run. Each gets a stack for what must be undone.
+
+
+def nothing(stack: ExitStack) -> None:
+    pass
+
+
+def flip_weights(stack: ExitStack) -> None:
+    path = NEWEST / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_weights(stack: ExitStack) -> None:
+    (NEWEST / "model.safetensors").unlink()
+
+
+def flip_all(stack: ExitStack) -> None:
+    for path in Path("runs/demo/checkpoints").glob("*/training.json"):
+        path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
+
+
+def remove_checkpoints(stack: ExitStack) -> None:
+    for path in Path("runs/demo/checkpoints").iterdir():
+        shutil.rmtree(path)
+
+
+def change_text(stack: ExitStack) -> None:
+    Path("fox.txt").write_text(FOX * 61, encoding="utf-8")
+
+
+def _shard() -> Path:
+    return next(Path(os.environ["HANDLOOM_CACHE"]).glob("data/*/train.tokens"))
+
+
+def foreign_shard(stack: ExitStack) -> None:
+    _shard().write_bytes(b"token soup" * 100)
+
+
+def cut_shard(stack: ExitStack) -> None:
+    _shard().write_bytes(_shard().read_bytes()[:-1])
+
+
+def flip_shard(stack: ExitStack) -> None:
+    content = bytearray(_shard().read_bytes())
+    content[-1] ^= 1
+    _shard().write_bytes(content)
+
+
+def full_disk(stack: ExitStack) -> None:
+    stack.enter_context(small_disk(Path("disk"), "2m"))
+
+
+def full_cache(stack: ExitStack) -> None:
+    cache = Path("disk")
+    stack.enter_context(small_disk(cache, "4k"))
+    os.environ["HANDLOOM_CACHE"] = "disk"
+
+
+def read_only_disk(stack: ExitStack) -> None:
+    stack.enter_context(small_disk(Path("disk"), "2m", "ro"))
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """One row of the document."""
+
+    what: str
+    command: str
+    """As typed into a shell; may begin with a pipe into the command."""
+    before: Callable[[ExitStack], None] = nothing
+
+
+CASES = [
+    # Text
+    BadInput("An empty file", "handloom train --data empty.txt --run runs/new"),
+    BadInput("A binary file", "handloom train --data picture.txt --run runs/new"),
+    BadInput("A file that is not UTF-8", "handloom train --data latin1.txt --run runs/new"),
+    BadInput(
+        "A text shorter than a window", "handloom train --data short.txt --tokenizer gpt2 --run runs/new"
+    ),
+    BadInput("A missing file", "handloom train --data foxx.txt --run runs/new"),
+    BadInput("A folder without text", "handloom train --data pictures --run runs/new"),
+    BadInput("A pattern that nothing matches", 'handloom train --data "*.rst" --run runs/new'),
+    BadInput("A line that is not JSON", "handloom train --data broken.jsonl --run runs/new"),
+    BadInput("A JSON line without the field", "handloom train --data posts.jsonl --run runs/new"),
+    BadInput("An empty standard input", "printf '' | handloom data prepare --data -"),
+    BadInput("A foreign shard", "handloom train --resume runs/demo", foreign_shard),
+    BadInput("A torn shard", "handloom train --resume runs/demo", cut_shard),
+    BadInput("A shard with a flipped bit", "handloom train --resume runs/demo", flip_shard),
+    # Flags and settings
+    BadInput("An unknown flag", "handloom train --learnin-rate 0.1"),
+    BadInput("An unknown command", "handloom generat Hello"),
+    BadInput("A value of the wrong kind", "handloom train --steps many"),
+    BadInput("A flag without its value", "handloom generate Hello --stop"),
+    BadInput("A word too many", "handloom generate Hello world"),
+    BadInput("A text that begins with a hyphen", 'handloom generate "-5 degrees"'),
+    BadInput("A wrong config key", "handloom train --config wrong-key.toml"),
+    BadInput("A config value of the wrong kind", "handloom train --config wrong-kind.toml"),
+    BadInput("A config file that is no TOML", "handloom train --config broken.toml"),
+    BadInput("A missing config file", "handloom train --config nothing.toml"),
+    BadInput("A setting out of its range", "handloom train --learning-rate 0"),
+    BadInput("Settings that contradict each other", "handloom train --steps 10 --minutes 1"),
+    BadInput(
+        "Heads that cannot share the width",
+        "handloom train --width 16 --heads 3 --data fox.txt --run runs/new",
+    ),
+    BadInput("An unknown preset", "handloom train --preset micr --data fox.txt --run runs/new"),
+    # Runs and checkpoints
+    BadInput("A missing run", "handloom generate Hello --model runs/nothing"),
+    BadInput("A missing run to go on with", "handloom train --resume runs/nothing"),
+    BadInput("A run that is there already", "handloom train --data fox.txt --run runs/demo"),
+    BadInput("A run folder that is a file", "handloom train --data fox.txt --run fox.txt"),
+    BadInput("A folder that is no model", "handloom generate Hello --model notes"),
+    BadInput("A model of another program", "handloom generate Hello --model gpt2-hf"),
+    BadInput("A run without a checkpoint", "handloom generate Hello --model runs/demo", remove_checkpoints),
+    BadInput("A torn checkpoint", f"handloom generate Hello --model {NEWEST.as_posix()}", remove_weights),
+    BadInput(
+        "A checkpoint with a flipped bit",
+        f"handloom generate Hello --model {NEWEST.as_posix()}",
+        flip_weights,
+    ),
+    BadInput("A run of torn checkpoints only", "handloom generate Hello --model runs/demo", flip_all),
+    BadInput("A changed text under a run", "handloom train --resume runs/demo", change_text),
+    BadInput("A setting that cannot change", "handloom train --resume runs/demo --width 32"),
+    BadInput("A new run and an old one", "handloom train --resume runs/demo --run runs/new"),
+    BadInput("A missing tokenizer", "handloom tokenize Hello --tokenizer nothing"),
+    BadInput(
+        "A training that diverges", f"handloom train --data fox.txt --run runs/new {TINY}--learning-rate 1e38"
+    ),
+    # The disk
+    BadInput(
+        "No space for a checkpoint", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), full_disk
+    ),
+    BadInput("No space for prepared data", "handloom data prepare --data fox.txt", full_cache),
+    BadInput(
+        "A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk
+    ),
+    # Writing
+    BadInput("An empty prompt", 'handloom generate ""'),
+    BadInput("No prompt at all", "handloom generate"),
+    BadInput("Two prompts", "handloom generate Hello --new-document"),
+    BadInput("A missing prompt file", "handloom generate --prompt-file nothing.txt"),
+    BadInput("A prompt that is not UTF-8", r"printf 'caf\351' | handloom generate -"),
+    BadInput("A lone surrogate in the prompt", r"handloom generate $'caf\351'"),
+    BadInput("A prompt over the context", "handloom generate --prompt-file long.txt"),
+    BadInput("A prompt and new text over the context", "handloom generate Hello --max-new-tokens 100"),
+    BadInput("A negative temperature", "handloom generate Hello --temperature -0.5"),
+    BadInput("A share above 1", "handloom generate Hello --top-p 1.5"),
+    BadInput("A choice that does not exist", "handloom generate Hello --overflow slid"),
+    BadInput("No text asked for", "handloom generate Hello -n 0"),
+    BadInput("An empty stop string", 'handloom generate Hello --stop ""'),
+    BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
+    BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
+]
+
+
+def words_of(command: str) -> tuple[list[str], bytes | None]:
+    """The words that a shell would hand over, and what it would pipe in."""
+    import shlex
+
+    piped = None
+    if " | " in command:
+        source, command = command.split(" | ", 1)
+        piped = _bytes(shlex.split(source)[1])
+    quoted = re.sub(
+        r"\$'([^']*)'", lambda found: _bytes(found.group(1)).decode("utf-8", "surrogateescape"), command
+    )
+    return shlex.split(quoted)[1:], piped
+
+
+def _bytes(escaped: str) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found.group(1), 8)]), escaped.encode())
+
+
+def normalized(message: str) -> str:
+    """What may be different on another machine, replaced by a name."""
+    message = message.removesuffix("\n")
+    message = re.sub(r"\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b", "KEY", message)
+    return re.sub(r"\b[\d.,]*\d MB\b", "N MB", message)

@@ -1,0 +1,100 @@
+"""Flags: either spelling, lists, and a dataclass turned into them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from handloom.cli import flags
+from handloom.cli.main import app
+from handloom.training.config import TrainConfig
+
+
+def parsed(*words):
+    """What the command would be called with."""
+    _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    return bound.arguments
+
+
+SAMPLES = {"str": "x", "int": "3", "float": "0.5", "bool": None, "tuple": "x"}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(TrainConfig), ids=lambda field: field.name)
+@pytest.mark.parametrize("joint", ["-", "_"])
+def test_every_setting_is_a_flag_in_either_spelling(field, joint):
+    kind = str(field.type).split(" ")[0].split("[")[0]
+    value = SAMPLES[kind]
+    given = flags.given(
+        parsed("train", f"--{field.name.replace('_', joint)}", *([value] if value else []))["flags"]
+    )
+    wanted = {"str": "x", "int": 3, "float": 0.5, "bool": True, "tuple": ["x"]}[kind]
+    assert given == {field.name: wanted}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("generate x --top_p 0.5 --top-k 3", {"top_p": 0.5, "top_k": 3}),
+        ("generate x --max_new_tokens 7 --prompt_file f", {"max_new_tokens": 7}),
+        ("generate --new_document -n 3", {"new_document": True, "n": 3}),
+        ("generate x --n=3 --max_new_tokens=4", {"n": 3, "max_new_tokens": 4}),
+        ("generate --stop A --stop B x", {"stop": ["A", "B"], "prompt": "x"}),
+        ("generate x --overflow slide", {"overflow": "slide"}),
+        ("generate --temperature 0 -- -x", {"temperature": 0.0, "prompt": "-x"}),
+        ("train --stop_after 3", {"stop_after": 3}),
+        ("tokenize x --explain", {"explain": True}),
+    ],
+)
+def test_flags_arrive(words, found):
+    assert found.items() <= parsed(*words.split()).items()
+
+
+def test_lists_take_several_words_or_come_several_times():
+    for words in ("--data a b", "--data a --data b"):
+        assert flags.given(parsed("train", *words.split(), "--steps", "2")["flags"]) == {
+            "data": ["a", "b"],
+            "steps": 2,
+        }
+
+
+def test_subcommands_take_either_spelling_too():
+    assert parsed("data", "show", "--batch_size", "3")["order"].batch_size == 3
+
+
+def test_a_hyphen_alone_is_standard_input_wherever_text_is_wanted(inside):
+    for words in (
+        ["data", "prepare", "--data", "-"],
+        ["data", "prepare", "--json", "--data", "-"],
+        ["tokenize", "-"],
+    ):
+        result = inside(*words, stdin=b"The quick brown fox. " * 50)
+        assert result.returncode == 0, result.err
+    assert inside("generate", "--stream", "-", stdin=b"x").err.startswith("Error: There is no model")
+
+
+def test_nothing_given_is_nothing_set():
+    assert "flags" not in parsed("train") or flags.given(parsed("train")["flags"]) == {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Paint:
+    colour: str = dataclasses.field(default="red", metadata={"help": "Of the door."})
+    coats: int | None = dataclasses.field(
+        default=None, metadata={"help": "How many; None: as the wood needs."}
+    )
+    rooms: tuple[str, ...] = dataclasses.field(default=("hall", "guest room"), metadata={"help": "Where."})
+    glossy: bool = dataclasses.field(default=False, metadata={"help": "Shine."})
+
+
+def test_help_says_what_holds_where_no_flag_is_given():
+    made = flags.flags_of(Paint)
+    told = {field.name: field.type.__metadata__[0].help for field in dataclasses.fields(made)}
+    assert told == {
+        "colour": "Of the door. [default: red]",
+        "coats": "How many. [default: as the wood needs]",
+        "rooms": 'Where. [default: hall "guest room"]',
+        "glossy": "Shine.",
+    }
+    assert flags.given(made()) == {}
+    assert flags.given(made(coats=0)) == {"coats": 0}

@@ -1,0 +1,155 @@
+"""handloom generate: prompts from everywhere, text as it comes, and a quiet end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import handloom as package
+
+
+@pytest.fixture(scope="module")
+def lm(trained_run):
+    return package.load(trained_run)
+
+
+@pytest.fixture
+def generate(inside, trained_run):
+    def run(*words, stdin=b""):
+        result = inside("generate", *words, "--model", trained_run, "--threads", "1", stdin=stdin)
+        assert result.returncode == 0, result.err
+        assert result.err == ""
+        return result.out
+
+    return run
+
+
+SHORT = ("--max_new_tokens", "8")
+
+
+def test_text_with_and_without_streaming_is_that_of_python(generate, lm):
+    wanted = "The" + lm.generate("The", max_new_tokens=8, top_p=0.9, seed=3) + "\n"
+    settings = ("The", *SHORT, "--top_p", "0.9", "--seed", "3")
+    assert generate(*settings) == wanted
+    assert generate(*settings, "--stream") == wanted
+
+
+def test_prompts_from_standard_input_and_from_a_file(generate, lm, tmp_path):
+    text = "The 狐"
+    wanted = text + lm.generate(text, max_new_tokens=8) + "\n"
+    assert generate("-", *SHORT, stdin=f"{text}\r\n".encode()) == wanted
+    (tmp_path / "prompt.txt").write_bytes(f"\ufeff{text}\n".encode())
+    assert generate("--prompt-file", "prompt.txt", *SHORT) == wanted
+    assert generate("--new-document", *SHORT) == lm.generate(None, max_new_tokens=8) + "\n"
+
+
+def test_json_is_one_object_a_line_and_knows_why_each_text_ended(generate, lm):
+    lines = generate("The", "-n", "3", "--json", *SHORT, "--stop", "o", "--stop", "u").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["row"] for record in records] == [0, 1, 2]
+    for record in records:
+        assert record["prompt"] == "The"
+        assert record["finish"] in ("stop", "length", "end_of_text")
+        assert "o" not in record["text"]
+        assert "u" not in record["text"]
+        assert len(record["ids"]) == 8 or record["finish"] != "length"
+    assert records[0]["text"] == lm.generate("The", max_new_tokens=8, stop=["o", "u"])
+
+
+def test_several_texts_are_told_apart(generate, lm):
+    out = generate("The", "-n", "2", *SHORT)
+    first, second = out.split("--- 2\n")
+    assert first == "--- 1\nThe" + lm.generate("The", max_new_tokens=8) + "\n"
+    assert second.startswith("The")
+
+
+def test_output_is_utf8_whatever_the_system_prefers(handloom, trained_run):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = handloom("generate", "-", "--model", trained_run, *SHORT, stdin="狐👋".encode(), **plain)
+    assert (result.returncode, result.err) == (0, "")
+    assert result.out.startswith("狐👋")
+
+
+def test_a_torn_newest_checkpoint_is_told_beside_the_text(inside, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    older, newest = sorted((run / "checkpoints").iterdir())
+    (newest / "model.safetensors").unlink()
+    result = inside("generate", "The", "--model", run, *SHORT)
+    assert result.returncode == 0
+    assert result.out == "The" + package.load(older).generate("The", max_new_tokens=8) + "\n"
+    assert result.err == (
+        f"Note: {newest} is torn: its file model.safetensors is missing. {older.name} is used instead.\n"
+    )
+
+
+def long(trained_run):
+    return (
+        "generate",
+        "The",
+        "--model",
+        trained_run,
+        "--max_new_tokens",
+        "1000000",
+        "--overflow",
+        "slide",
+        "--stream",
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
+def test_ctrl_c_ends_quietly_and_keeps_what_was_written(start, trained_run):
+    process = start(*long(trained_run))
+    assert process.stdout.read(20).startswith(b"The")
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert complaint.decode() == "\nStopped.\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close differently there")
+def test_a_reader_that_leaves_is_no_error(start, trained_run):
+    process = start(*long(trained_run))
+    process.stdout.read(20)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close differently there")
+def test_a_reader_that_was_never_there_is_no_error(start):
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        start("--version").args, stdout=write, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    os.close(write)
+    assert process.communicate(timeout=60)[1] == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_an_output_that_is_full_is_one_clear_paragraph(start):
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            start("--version").args, stdout=full, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        complaint = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 2
+    assert complaint.startswith("Error: The system refused: No space left on device.")
+    assert complaint.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_comes_from(handloom):
+    wrong = ("train", "--steps", "0")
+    result = handloom(*wrong, "--debug")
+    assert result.err.startswith("Traceback")
+    assert "The setting steps is 0" in result.err
+    assert "Traceback" not in handloom(*wrong).err
+
+
+def test_debug_behind_two_hyphens_is_text(inside):
+    assert inside("tokenize", "--", "--debug").out.splitlines()[1] == "--|debug"
