@@ -75,6 +75,13 @@ def test_top_p_one_keeps_everything_however_long_the_tail():
     assert keep_top_p(scores, 1.0) is scores
 
 
+@pytest.mark.parametrize(
+    ("p", "wanted"), [(0.499, [0]), (0.501, [0, 2]), (0.799, [0, 2]), (0.801, [0, 1, 2])]
+)
+def test_top_p_counts_to_the_very_token(p, wanted):
+    assert kept(keep_top_p(torch.tensor([0.5, 0.2, 0.3]).log(), p)) == wanted
+
+
 def test_a_first_token_that_alone_holds_p_stays_alone():
     assert kept(keep_top_p(torch.tensor([0.0, 9.0, 1.0]), 0.5)) == [1]
     assert kept(keep_top_p(torch.tensor([0.0, 9.0, 1.0]), 1e-12)) == [1]
