@@ -1,7 +1,8 @@
 """Causal multi-head self-attention: tokens look back at tokens, never ahead.
 
 Two ways to the same numbers: the explicit path spells out the softmax; the fused path asks
-PyTorch's kernel, which never stores the (T, S) matrix. Tests hold them together.
+PyTorch's kernel, which never stores the (T, S) matrix. Tests hold them together. Left to itself,
+the model takes whichever is quicker.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
-        self.fused = True
+        self.fused: bool | None = None  # None: whichever is quicker
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         self.out_dropout = nn.Dropout(config.dropout)
@@ -48,10 +49,20 @@ class Attention(nn.Module):
         v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.append(k, v)  # each (B, H, S, D)
-        attend = fused_attention if self.fused else explicit_attention
+        fused = fused_is_quicker(q, k) if self.fused is None else self.fused
+        attend = fused_attention if fused else explicit_attention
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
         return self.out_dropout(self.out(y))  # (B, T, C)
+
+
+def fused_is_quicker(q: Tensor, k: Tensor) -> bool:
+    """Whether to prefer the fused kernel: always, but for training on short windows in bfloat16.
+
+    There its backward pass takes two to three times as long as the explicit path's
+    (`benchmarks/attention.py`); from about 512 positions on the (T, S) matrix costs more.
+    """
+    return not (q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= 256)
 
 
 def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
@@ -79,7 +90,7 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) ->
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
     scores = scores.masked_fill(~causal_mask(T, S, q.device), float("-inf"))  # (B, H, T, S)
     weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
-    return weights @ v  # (B, H, T, D)
+    return weights.to(v.dtype) @ v  # (B, H, T, D)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:

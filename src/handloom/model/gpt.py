@@ -97,8 +97,8 @@ class GPT(nn.Module):
         """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
         return self.unembed(self.hidden(tokens, cache))
 
-    def use_fused_attention(self, fused: bool) -> None:
-        """Choose between PyTorch's attention kernel and the spelled-out softmax."""
+    def use_fused_attention(self, fused: bool | None) -> None:
+        """Choose between PyTorch's attention kernel and the spelled-out softmax; None: whichever is quicker."""
         for module in self.modules():
             if isinstance(module, Attention):
                 module.fused = fused

@@ -41,7 +41,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_p = F.log_softmax(F.linear(h, weight).float(), dim=-1)  # (n, V)
             total -= (log_p.gather(1, y)[:, 0] * counts).sum()
             slope = log_p.exp_().scatter_add_(1, y, log_p.new_full(y.shape, -1.0))  # (n, V)
-            slope = slope.mul_(counts[:, None]).to(dtype)
+            slope = slope.to(dtype) if counts.all() else slope.mul_(counts[:, None]).to(dtype)
             hidden_gradient[rows] = slope @ weight  # (n, C)
             weight_gradient += slope.T @ h  # (V, C)
         ctx.save_for_backward(hidden_gradient, weight_gradient)

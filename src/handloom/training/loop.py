@@ -224,7 +224,7 @@ class Trainer:
             {
                 "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
                 "settings": dataclasses.asdict(self.config),
-                "data": self.data.folder.name,
+                "data": self.data.key,
                 "versions": runtime.versions(),
             },
             self.optimizer.state_tensors(),

@@ -114,9 +114,9 @@ def resume(
     config = _decide(config)
     tokenizer = checkpoint.load_tokenizer()
     data = prepare_data(config, _open_corpus(config), tokenizer, reporter)
-    if data.folder.name != checkpoint.training["data"]:
+    if data.key != checkpoint.training["data"]:
         raise CheckpointError(
-            f"The text of run {run} is not what it was: its data has the key {data.folder.name[:12]} now and had "
+            f"The text of run {run} is not what it was: its data has the key {data.key[:12]} now and had "
             f"{checkpoint.training['data'][:12]} then.",
             "Put the text back as it was, or begin a new run.",
         )
@@ -207,7 +207,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
-        "data": trainer.data.folder.name,
+        "data": trainer.data.key,
         "versions": runtime.versions(),
     }
 
