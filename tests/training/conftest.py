@@ -13,12 +13,13 @@ from handloom.training.config import TrainConfig
 def corpus_folder(tmp_path_factory):
     """Forty documents of words that follow each other by rule, so that there is something to learn."""
     folder = tmp_path_factory.mktemp("corpus")
-    words = ["the", "loom", "weaves", "a", "thread", "of", "blue", "and", "red", "over", "under", "until", "the", "cloth", "is", "done"]
+    text = "the loom weaves a thread of blue and red over under until the cloth is done"
+    words = text.split()  # one list for all documents
     for i in range(40):
         rng = random.Random(i)
         start, count = rng.randrange(len(words)), rng.randrange(60, 120)
-        text = " ".join(words[(start + j * (1 + i % 3)) % len(words)] for j in range(count))
-        (folder / f"{i:02}.txt").write_text(text + f"\nnumber {i}\n", encoding="utf-8")
+        line = " ".join(words[(start + j * (1 + i % 3)) % len(words)] for j in range(count))
+        (folder / f"{i:02}.txt").write_text(line + f"\nnumber {i}\n", encoding="utf-8")
     return folder
 
 

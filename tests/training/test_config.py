@@ -41,8 +41,11 @@ def test_every_setting_says_what_it_means():
     ("content", "words"),
     [
         ("stepz = 3", r"'stepz'.*Did you mean 'steps'"),
-        ("steps = 'three'", "steps is 'three'.*type int"),
+        ("steps = 'three'", "steps is 'three'.*a whole number"),
         ("steps = true", "steps is True"),
+        ("data = 3", "data is 3.*a list of texts"),
+        ("data = ['a', 3]", "a list of texts"),
+        ("tensorboard = 1", "true or false"),
         ("batch_size = 0", "batch_size is 0.*at least 1"),
         ("schedule = 'square'", "schedule is 'square'.*linear, cosine, constant"),
         ("steps = 1\nminutes = 1", "Both steps and minutes"),

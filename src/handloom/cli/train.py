@@ -49,7 +49,8 @@ def train(
             "--resume goes on with a run as it is; --run, --config and --overwrite are for new runs.",
             f"Use --resume {resume} alone, or with the flags that a run may change.",
         )
-    merged = merge(config, settings) if resume is None else None  # wrong settings are refused before torch is imported
+    # Wrong settings are refused before torch is imported.
+    merged = merge(config, settings) if resume is None else None
 
     from handloom.training import run as runs
     from handloom.training.report import Terminal
@@ -70,13 +71,13 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     from handloom.training.report import clock
 
     console = terminal.console
-    took = clock(summary["train_seconds"])
+    took = clock(summary["total_seconds"])
     if not summary["finished"]:
         console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
         console.print(f"\n    handloom train --resume {run}\n", style="bold", soft_wrap=True)
         return
     if summary["predicted_seconds"]:
-        took += f", {clock(summary['predicted_seconds'])} were given"
+        took += f" ({clock(summary['predicted_seconds'])} were predicted)"
     console.print(
         f"\n{summary['steps']:,} steps in {took}: "
         f"[bold cyan]{summary['val_bits_per_byte']:.3f} bits per byte[/] on held-out text, "

@@ -76,20 +76,21 @@ class TrainConfig:
     threads: int | None = _setting(None, "Threads for the matrix products; None: the cores granted.")
     seed: int = _setting(0, "Of the weights, the order of the data, and dropout.")
 
-    evaluate_every: int | None = _setting(None, "Steps between validations; None: an eighth of the run.")
+    evaluate_every: int | None = _setting(None, "Steps between validations; None: a fifth of the run.")
     sample_every: int | None = _setting(
         None, "Steps between samples; 0 for none; None: with each validation."
     )
     sample_prompts: tuple[str, ...] = _setting(("The ", "Return "), "What the samples begin with.")
     sample_tokens: int = _setting(40, "Length of a sample, in tokens.")
-    checkpoint_every: int | None = _setting(None, "Steps between checkpoints; None: a quarter of the run.")
+    checkpoint_every: int | None = _setting(None, "Steps between checkpoints; None: a fifth of the run.")
     keep_checkpoints: int = _setting(2, "How many of the last checkpoints to keep, beside the best.")
     tensorboard: bool = _setting(False, "Also write TensorBoard event files (extra `tensorboard`).")
 
     def __post_init__(self) -> None:
         for name in ("data", "sample_prompts"):
             value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+            if isinstance(value, str | list):
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         _check_types(self)
         _check_values(self)
 
@@ -155,26 +156,28 @@ def read_toml(file: Path) -> dict[str, Any]:
         ) from None
 
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "tuple": ((tuple,), "a list of texts"),
+}
+
+
 def _check_types(config: TrainConfig) -> None:
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        kind = str(field.type)
-        if value is None and "None" in kind:
+        value, annotation = getattr(config, field.name), str(field.type)
+        if value is None and "None" in annotation:
             continue
-        wanted: tuple[type, ...] = (str,)
-        if kind.startswith("int"):
-            wanted = (int,)
-        elif kind.startswith("float"):
-            wanted = (int, float)
-        elif kind.startswith("bool"):
-            wanted = (bool,)
-        elif kind.startswith("tuple"):
-            wanted = (tuple,)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        types, words = next(kind for name, kind in _KINDS.items() if annotation.startswith(name))
+        fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+        if isinstance(value, tuple):
+            fits = fits and all(isinstance(item, str) for item in value)
+        if not fits:
             raise ConfigError(
-                f"The setting {field.name} is {value!r}; it must be of type "
-                f"{kind.replace('tuple[str, ...]', 'list of text')}.",
-                f"{field.name}: {field.metadata['help']}",
+                f"The setting {field.name} is {value!r}; it must be {words}.",
+                f"It means: {field.metadata['help'].split(' None: ')[0]}",
             )
 
 

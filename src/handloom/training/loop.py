@@ -48,10 +48,13 @@ class Progress:
     """Steps of the whole run; None while they are still being measured."""
     tokens: int = 0
     seconds: float = 0.0
+    """Time of the whole run up to now, validations, samples and saving included."""
+    step_seconds: float = 0.0
+    """Time in optimizer steps alone."""
     best_step: int | None = None
     best_loss: float = math.inf
     predicted_seconds: float | None = None
-    """How long the run was to take when its steps were chosen from the minutes."""
+    """How long the whole run would take, as predicted when its steps were chosen from the minutes."""
 
 
 class Trainer:
@@ -112,15 +115,13 @@ class Trainer:
             self.sample()
             self.save()
         while not wish.stop and not self._choose_total() and progress.step != stop_after:
-            began = time.perf_counter()
             if not self.step(wish):
                 break
-            self.pace.stepped(time.perf_counter() - began)
             if self._due(self.config.evaluate_every, EVENTS):
                 self.validate()
             if self._due(self._sample_every(), EVENTS):
                 self.sample()
-            if self._due(self.config.checkpoint_every, 4):
+            if self._due(self.config.checkpoint_every, EVENTS):
                 self.save()
         if not native.step_folder(self.run, progress.step).exists():
             self.save()
@@ -137,7 +138,7 @@ class Trainer:
         Returns:
             whether the step was completed.
         """
-        config, progress = self.config, self.progress
+        began, config, progress = time.perf_counter(), self.config, self.progress
         inputs, targets = (
             torch.from_numpy(array) for array in self.windows.batch(progress.step)
         )  # (B, T) each
@@ -159,23 +160,18 @@ class Trainer:
         self.optimizer.step(factor)
         progress.step += 1
         progress.tokens += count
+        self.pace.stepped(time.perf_counter() - began)
+        progress.step_seconds += time.perf_counter() - began
         progress.seconds = self.pace.seconds
         self._record_step(loss, norm, factor, count)
         return True
 
     def validate(self) -> Validation:
-        """The loss on all held-out text."""
+        """The loss on all held-out text, in float32: what anybody who loads the model will find."""
         began = time.perf_counter()
-        part = self.data.validation
+        part, context = self.data.validation, self.model.config.context
         known = len(self.tokenizer.token_bytes(int(part.tokens[0])))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            found = validate(
-                self.model,
-                part.tokens,
-                part.n_bytes - known,
-                self.model.config.context,
-                self.config.batch_size,
-            )
+        found = validate(self.model, part.tokens, part.n_bytes - known, context, self.config.batch_size)
         progress = self.progress
         self.log.add(
             "validation",
@@ -239,7 +235,7 @@ class Trainer:
                 progress.total = config.steps or 1000
             elif self.pace.ready(config.minutes):
                 progress.total = self.pace.steps_within(config.minutes, progress.step)
-                progress.predicted_seconds = config.minutes * 60
+                progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
                 self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
         return progress.total is not None and progress.step >= progress.total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-EVENTS = 8
+EVENTS = 5
 """Validations and samples in a run whose settings do not say how often."""
 
 
@@ -56,3 +56,7 @@ class Pace:
         """
         left = minutes * 60 - self.seconds - EVENTS * sum(self._pauses.values())
         return step + max(1, int(left / self.step_seconds()))
+
+    def predict(self, steps: int) -> float:
+        """Seconds that the whole run will have taken after `steps` more."""
+        return self.seconds + EVENTS * sum(self._pauses.values()) + steps * self.step_seconds()

@@ -148,7 +148,9 @@ def prepare_data(
     data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
     report = data.report
     if report.duplicates:
-        reporter.note(f"{report.duplicates:,} documents are exact copies of others and were left out.")
+        reporter.note(
+            f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other documents left out."
+        )
     if report.split == "tail":
         reporter.note(f"Few documents: the last {config.validation_fraction:.0%} of each is held out.")
     if data.validation.n_tokens < 2:
@@ -201,9 +203,12 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "val_loss": last.get("loss"),
         "val_bits_per_byte": last.get("bits_per_byte"),
         "best_step": progress.best_step,
-        "train_seconds": round(progress.seconds, 3),
-        "predicted_seconds": progress.predicted_seconds,
-        "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
+        "train_seconds": round(progress.step_seconds, 3),
+        "total_seconds": round(progress.seconds, 3),
+        "predicted_seconds": progress.predicted_seconds and round(progress.predicted_seconds, 3),
+        "tokens_per_second": round(progress.tokens / progress.step_seconds, 1)
+        if progress.step_seconds
+        else None,
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
@@ -242,6 +247,11 @@ def _decide(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 document`, `2 documents`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _open_corpus(config: TrainConfig) -> Corpus:
     return open_corpus(config.data, text_field=config.text_field, encoding_errors=config.encoding_errors)
 
@@ -249,12 +259,13 @@ def _open_corpus(config: TrainConfig) -> Corpus:
 def _describe(model: GPT, config: TrainConfig, data: PreparedData, reporter: Reporter) -> None:
     shape, parameters = model.config, sum(p.numel() for p in model.parameters())
     reporter.note(
-        f"Text: {data.train.n_documents:,} documents, {data.train.n_bytes / 1e6:.2f} MB, "
-        f"{data.train.n_tokens:,} tokens; held out: {data.validation.n_documents:,} documents, {data.validation.n_bytes / 1e6:.2f} MB."
+        f"Text: {counted(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
+        f"{data.train.n_tokens:,} tokens; held out: {counted(data.validation.n_documents, 'document')}, "
+        f"{data.validation.n_bytes / 1e6:.2f} MB."
     )
     reporter.note(
-        f"Model: {parameters / 1e6:.1f} M parameters, {shape.layers} layers, {shape.heads} heads, {shape.width} wide, "
-        f"context {shape.context}; {config.precision} on {config.threads} threads."
+        f"Model: {parameters:,} parameters, {counted(shape.layers, 'layer')}, {counted(shape.heads, 'head')}, "
+        f"{shape.width} wide, context {shape.context}; {config.precision} on {counted(config.threads or 1, 'thread')}."
     )
 
 
