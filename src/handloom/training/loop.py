@@ -21,6 +21,7 @@ from handloom.data.windows import Windows
 from handloom.errors import HandloomError
 from handloom.evaluation.loss import Validation, validate
 from handloom.inference.engine import Request
+from handloom.inference.sampling import Sampling
 from handloom.inference.text import LanguageModel
 from handloom.model.gpt import GPT
 from handloom.model.loss import IGNORE, next_token_loss
@@ -202,7 +203,7 @@ class Trainer:
         lm = LanguageModel(self.model, self.tokenizer)
         length = min(self.config.sample_tokens, self.model.config.context - 1)
         for prompt in self.config.sample_prompts:
-            request = Request(length, seed=self.config.seed, overflow="slide")
+            request = Request(length, Sampling(top_p=0.9), self.config.seed, overflow="slide")
             text = lm.complete(prompt or None, request).completions[0].text
             self.log.add("sample", self.progress.step, prompt=prompt, text=text)
             self.reporter.sample(self.progress.step, prompt, text)

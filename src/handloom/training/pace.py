@@ -46,8 +46,8 @@ class Pace:
         return statistics.median(measured[-last:])
 
     def ready(self, minutes: float) -> bool:
-        """Whether enough steps were measured: twelve, or three that took a tenth of the time."""
-        return len(self._steps) >= 12 or (len(self._steps) >= 3 and sum(self._steps) > minutes * 6)
+        """Whether enough steps were measured: a twentieth of the time, and three at least."""
+        return len(self._steps) >= 3 and sum(self._steps) >= 0.05 * 60 * minutes
 
     def steps_within(self, minutes: float, step: int) -> int:
         """The number of steps, those done included, after which `minutes` will be over.

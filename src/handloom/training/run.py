@@ -203,8 +203,8 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "val_loss": last.get("loss"),
         "val_bits_per_byte": last.get("bits_per_byte"),
         "best_step": progress.best_step,
-        "train_seconds": round(progress.step_seconds, 3),
-        "total_seconds": round(progress.seconds, 3),
+        "train_seconds": round(progress.seconds, 3),
+        "step_seconds": round(progress.step_seconds, 3),
         "predicted_seconds": progress.predicted_seconds and round(progress.predicted_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.step_seconds, 1)
         if progress.step_seconds
