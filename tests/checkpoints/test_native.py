@@ -78,7 +78,7 @@ def test_harm_to_any_file_is_seen_and_named(saved, name, harm):
 def test_a_folder_without_a_manifest_is_torn(saved):
     folder, _, _ = saved
     (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="manifest.json"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
         native.open_checkpoint(folder)
 
 

@@ -142,10 +142,10 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
 def test_minutes_choose_the_steps_and_a_resumed_run_keeps_them(tmp_path, tiny):
     folder = tmp_path / "run"
     config = tiny(steps=None, minutes=0.05, evaluate_every=None, checkpoint_every=None)
-    summary = run.begin(folder, config, stop_after=20)
+    summary = run.begin(folder, config, stop_after=150)
     assert summary["total_steps"] > 20
-    assert summary["predicted_seconds"] == pytest.approx(3.0)
-    resumed = run.resume(folder, stop_after=22)
+    assert summary["predicted_seconds"] == pytest.approx(3.0, rel=0.1)
+    resumed = run.resume(folder, stop_after=152)
     assert resumed["total_steps"] == summary["total_steps"]
 
 

@@ -177,7 +177,7 @@ def _check_types(config: TrainConfig) -> None:
         if not fits:
             raise ConfigError(
                 f"The setting {field.name} is {value!r}; it must be {words}.",
-                f"It means: {field.metadata['help'].split(' None: ')[0]}",
+                f"It means: {field.metadata['help'].split('; None: ')[0].removesuffix('.')}.",
             )
 
 
