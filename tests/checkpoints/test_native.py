@@ -82,6 +82,14 @@ def test_a_folder_without_a_manifest_is_torn(saved):
         native.open_checkpoint(folder)
 
 
+def test_a_manifest_that_says_nothing_of_a_file_is_damaged(saved):
+    folder, _, _ = saved
+    path = folder / "manifest.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"sha256"', '"sha255"', 1), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="says nothing of"):
+        native.open_checkpoint(folder)
+
+
 def rewrite_manifest(folder):
     (folder / "manifest.json").unlink()
     found = [p for p in folder.rglob("*") if p.is_file()]

@@ -135,6 +135,9 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
                 f"{file} has a setting {key!r}, which does not exist.",
                 f"Did you mean {near[0]!r}?" if near else "`handloom train --help` lists all settings.",
             )
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if one in flags and other not in flags:
+            values.pop(other, None)  # a flag overrules the file's choice between the two
     return TrainConfig(**{**values, **flags})
 
 
