@@ -15,6 +15,8 @@ from handloom.training import loop, run
 from handloom.training.interrupt import Wish
 from handloom.training.log import RunLog, read_metrics
 from handloom.training.loop import DivergenceError, memorizing
+from handloom.training.pace import Pace
+from handloom.training.report import Silent
 
 
 def final_state(folder):
@@ -139,14 +141,25 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
     torch.testing.assert_close(found["gradient"], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_minutes_choose_the_steps_and_a_resumed_run_keeps_them(tmp_path, tiny):
+def test_minutes_choose_the_steps_mend_them_once_and_a_resumed_run_keeps_them(tmp_path, tiny, monkeypatch):
     folder = tmp_path / "run"
-    config = tiny(steps=None, minutes=0.05, evaluate_every=None, checkpoint_every=None)
-    summary = run.begin(folder, config, stop_after=150)
-    assert summary["total_steps"] > 20
-    assert summary["predicted_seconds"] == pytest.approx(3.0, rel=0.1)
-    resumed = run.resume(folder, stop_after=152)
-    assert resumed["total_steps"] == summary["total_steps"]
+    config = tiny(steps=None, minutes=10.0, evaluate_every=None, checkpoint_every=None)
+    plans = [30, 24]
+    monkeypatch.setattr(
+        Pace, "ready", lambda self, minutes: len(self._steps) >= 5 * minutes
+    )  # 2.5 and 16.5 steps
+    monkeypatch.setattr(Pace, "steps_within", lambda self, minutes, step: plans.pop(0))
+    told: list[int] = []
+
+    class Listener(Silent):
+        def planned(self, steps, step_seconds, minutes):
+            told.append(steps)
+
+    assert run.begin(folder, config, Listener(), stop_after=20)["total_steps"] == 24
+    summary = run.resume(folder, Listener())
+    assert told == [30, 24]
+    assert (summary["steps"], summary["finished"]) == (24, True)
+    assert summary["predicted_seconds"] > 0
 
 
 def test_nan_stops_at_once_and_names_step_and_parameter(tmp_path, tiny, monkeypatch):

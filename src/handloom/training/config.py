@@ -62,7 +62,7 @@ class TrainConfig:
 
     optimizer: str = _setting("muon", "muon (matrices by Muon, the rest by AdamW) or adamw.")
     learning_rate: float = _setting(8e-3, "Its peak, after the warm-up.")
-    warm_up_steps: int = _setting(50, "Steps over which the learning rate rises; at most a fifth of the run.")
+    warm_up_steps: int = _setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
     schedule: str = _setting("linear", "How the learning rate falls: linear, cosine or constant.")
     final_learning_rate: float = _setting(0.0, "Share of the peak that is left at the end.")
     weight_decay: float = _setting(0.1, "Pull of matrices and embeddings towards zero.")

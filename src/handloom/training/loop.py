@@ -37,6 +37,10 @@ from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
 
 
+PLANS = (0.05, 0.33)
+"""Shares of the minutes after which the number of steps is chosen, and then mended once."""
+
+
 class DivergenceError(HandloomError):
     """The loss or a gradient is no number any more."""
 
@@ -55,8 +59,10 @@ class Progress:
     """Time in optimizer steps alone."""
     best_step: int | None = None
     best_loss: float = math.inf
+    plans: int = 0
+    """How often the steps were chosen from the minutes, up to now."""
     predicted_seconds: float | None = None
-    """How long the whole run would take, as predicted when its steps were chosen from the minutes."""
+    """How long the whole run would take, as predicted when its steps were chosen last."""
 
 
 class Trainer:
@@ -239,13 +245,13 @@ class Trainer:
     def _choose_total(self) -> bool:
         """Decide how many steps there are, once that is possible; returns whether they are all done."""
         progress, config = self.progress, self.config
-        if progress.total is None:
-            if config.minutes is None:
-                progress.total = config.steps or 1000
-            elif self.pace.ready(config.minutes):
-                progress.total = self.pace.steps_within(config.minutes, progress.step)
-                progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
-                self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
+        if config.minutes is None:
+            progress.total = config.steps or 1000
+        elif progress.plans < len(PLANS) and self.pace.ready(config.minutes * PLANS[progress.plans]):
+            progress.total = self.pace.steps_within(config.minutes, progress.step)
+            progress.plans += 1
+            progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
+            self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
         return progress.total is not None and progress.step >= progress.total
 
     def _due(self, every: int | None) -> bool:

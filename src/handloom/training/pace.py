@@ -20,7 +20,7 @@ class Pace:
         self._before = before
         self._began = time.perf_counter()
         self._steps: list[float] = []
-        self._pauses: dict[str, tuple[float, int | None]] = {}
+        self._pauses: dict[str, tuple[float, int | None, int]] = {}
 
     @property
     def seconds(self) -> float:
@@ -44,7 +44,10 @@ class Pace:
             seconds: how long it took.
             every: steps from one to the next; None: `EVENTS` times in the run.
         """
-        self._pauses[what] = seconds, every
+        times = (
+            self._pauses[what][2] + 1 if what in self._pauses else 0
+        )  # that before the first step is extra
+        self._pauses[what] = seconds, every, times
 
     def step_seconds(self, last: int = 20) -> float:
         """Median time of the last steps; the very first ones, which warm caches up, are left out."""
@@ -52,8 +55,8 @@ class Pace:
         return statistics.median(measured[-last:])
 
     def ready(self, minutes: float) -> bool:
-        """Whether enough steps were measured: a twentieth of the time, and three at least."""
-        return len(self._steps) >= 3 and sum(self._steps) >= 0.05 * 60 * minutes
+        """Whether the run has gone on for so long, and at least three steps were measured."""
+        return len(self._steps) >= 3 and self.seconds >= 60 * minutes
 
     def steps_within(self, minutes: float, step: int) -> int:
         """The number of steps, those done included, after which `minutes` will be over."""
@@ -65,9 +68,12 @@ class Pace:
         return self.seconds + self._fixed() + steps * self._each()
 
     def _fixed(self) -> float:
-        """Seconds for the pauses that come `EVENTS` times, however long the run; each as long as its last."""
-        return EVENTS * sum(seconds for seconds, every in self._pauses.values() if every is None)
+        """Seconds for what is left of the pauses that come `EVENTS` times; each as long as its last."""
+        pauses = self._pauses.values()
+        return sum(max(0, EVENTS - times) * seconds for seconds, every, times in pauses if every is None)
 
     def _each(self) -> float:
         """Seconds for a step and its share of the pauses that come every so many steps."""
-        return self.step_seconds() + sum(seconds / every for seconds, every in self._pauses.values() if every)
+        return self.step_seconds() + sum(
+            seconds / every for seconds, every, _ in self._pauses.values() if every
+        )
