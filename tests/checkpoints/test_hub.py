@@ -483,7 +483,7 @@ def test_plain_names_and_full_names():
     ):
         with pytest.raises(ConfigError, match="Plain names are gpt2"):
             repository_of(wrong)
-    with pytest.raises(ConfigError, match="Did you mean gpt2"):
+    with pytest.raises(ConfigError, match="Did you mean 'gpt2'"):
         repository_of("gtp2")
 
 

@@ -6,7 +6,6 @@ Flags, `--help`, TOML files and the documentation are made from this dataclass. 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import sys
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import tomli_w
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, did_you_mean
 from handloom.model.config import GPTConfig, preset
 from handloom.training import schedule
 
@@ -131,10 +130,9 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
     known = [field.name for field in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(
                 f"{file} has a setting {key!r}, which does not exist.",
-                f"Did you mean {near[0]!r}?" if near else "`handloom train --help` lists all settings.",
+                did_you_mean(key, known) or "`handloom train --help` lists all settings.",
             )
     for one, other in (("steps", "minutes"), ("minutes", "steps")):
         if one in flags and other not in flags:
