@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
+    "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
 
