@@ -21,6 +21,8 @@ COMMANDS = (
     "data",
     "data prepare",
     "data show",
+    "pull",
+    "models",
     "model",
     "model show",
     "model list",

@@ -18,6 +18,7 @@ from handloom.checkpoints import gpt2
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.tokenizer.learn import learn_merges
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
 
@@ -101,12 +102,15 @@ def test_loading_takes_little_more_memory_than_the_file(tmp_path, form):
     config = GPTConfig(vocab_size=20_000, context=64, layers=4, heads=8, width=1024)
     write(tmp_path, GPT(config), form=form)
     script = (
-        "import sys, torch; from pathlib import Path; from handloom import runtime; from handloom.checkpoints import gpt2\n"
+        "import sys, torch; from pathlib import Path\n"
+        "from handloom import runtime; from handloom.checkpoints import gpt2\n"
         "torch.ones(8, 8) @ torch.ones(8, 8); torch.ones(9).sum()\n"
         "before = runtime.peak_memory_bytes(); model = gpt2.open_folder(Path(sys.argv[1])).load_model()\n"
         "model(torch.zeros(1, 1, dtype=torch.int64)); print(runtime.peak_memory_bytes() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
+    )
     (weights,) = tmp_path.glob("*model.*[ns]")
     assert int(done.stdout) <= 1.15 * weights.stat().st_size
 
@@ -135,12 +139,18 @@ def spoiled(model):
         "renamed": (renamed, ["h.1.ln_1.weight", "missing", "h.1.ln1.weight", "(8,)"]),
         "surplus": ({**good, "score.weight": torch.zeros(2, 8)}, ["score.weight", "(2, 8)", "of no use"]),
         "a third layer": ({**good, "h.2.ln_1.weight": torch.zeros(8)}, ["h.2.ln_1.weight", "of no use"]),
-        "turned": ({**good, "transformer.h.0.attn.c_attn.weight": shape}, ["c_attn.weight", "(24, 8)", "(8, 24)"]),
+        "turned": (
+            {**good, "transformer.h.0.attn.c_attn.weight": shape},
+            ["c_attn.weight", "(24, 8)", "(8, 24)"],
+        ),
         "twice": ({**good, "wte.weight": nan.clone()}, ["wte.weight", "twice"]),
         "nan": ({**good, "transformer.wte.weight": nan}, ["wte.weight", "not finite"]),
         "infinite": (infinite, ["h.1.ln_1.weight", "not finite"]),
         "whole numbers": ({**good, norm: torch.ones(8, dtype=torch.int64)}, ["ln_1.weight", "int64"]),
-        "another head": ({**good, "lm_head.weight": torch.zeros(280, 8)}, ["lm_head.weight", "tie_word_embeddings"]),
+        "another head": (
+            {**good, "lm_head.weight": torch.zeros(280, 8)},
+            ["lm_head.weight", "tie_word_embeddings"],
+        ),
     }
 
 
@@ -162,7 +172,9 @@ def test_large_finite_numbers_are_no_damage(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused(tmp_path, form, share):
     write(tmp_path, random_model(), form=form)
-    weights = max(tmp_path.glob("*model*[ns]"), key=lambda path: path.stat().st_size * (path.suffix != ".json"))
+    weights = max(
+        tmp_path.glob("*model*[ns]"), key=lambda path: path.stat().st_size * (path.suffix != ".json")
+    )
     content = weights.read_bytes()
     weights.write_bytes(content[: int(len(content) * share)])
     refuses(tmp_path, weights.name)
@@ -231,7 +243,7 @@ def test_a_folder_without_weights_says_so(tmp_path):
 def test_a_safetensors_file_of_another_format_is_refused(tmp_path):
     folder = write(tmp_path, random_model())
     save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
-    refuses(folder, "wte.weight" if False else "missing", "; there is a of shape (2,)")
+    refuses(folder, "missing", "; there is a of shape (2,)")
     (folder / "model.safetensors").write_bytes(b"\xff" * 100)
     refuses(folder, "model.safetensors")
 
@@ -247,11 +259,12 @@ def test_a_folder_without_tokenizer_gets_gpt2s_only_at_gpt2s_size(tmp_path):
     assert gpt2.open_folder(tmp_path).load_tokenizer().vocab_size == 50257
 
 
-def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path, byte_tokenizer):
+def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
     folder = write(tmp_path, random_model())
-    byte_tokenizer.save(folder)
+    own = learn_merges(["the cat sat on the mat"], 270)
+    own.save(folder)
     found = gpt2.open_folder(folder).load_tokenizer()
-    assert found.fingerprint == byte_tokenizer.fingerprint
-    edit_json(folder / "config.json", vocab_size=byte_tokenizer.vocab_size - 1)
+    assert found.fingerprint == own.fingerprint
+    edit_json(folder / "config.json", vocab_size=own.vocab_size - 1)
     with pytest.raises(CheckpointError, match="do not belong together"):
         gpt2.open_folder(folder).load_tokenizer()

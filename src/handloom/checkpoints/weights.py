@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,11 +59,13 @@ def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dic
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files.", _AGAIN)
     tensors: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
+    several = sorted(set(places.values()))
+    for file in several:
         if Path(file).name != file or file in (".", ".."):
             raise CheckpointError(f"{index} names the file {file!r}, which is not in its own folder.", _AGAIN)
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index} names the file {file}, which is missing.", _AGAIN)
+    for file in several:
         for name, tensor in read(index.parent / file).items():
             if places.get(name) != file:
                 where = f"puts it into {places[name]}" if name in places else "does not name it"
@@ -84,7 +87,9 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         mapped = zipfile.is_zipfile(
             path
         )  # files of before PyTorch 1.6 are no zip archives, and have to be read
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old ways of pickling, which nobody here can change
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _unpickled(path, str(error)) from None
     except _MALFORMED as error:

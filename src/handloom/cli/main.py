@@ -19,6 +19,8 @@ COMMANDS = {
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
+    "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
+    "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
