@@ -23,6 +23,7 @@ COMMANDS = (
     "data show",
     "pull",
     "models",
+    "export",
     "model",
     "model show",
     "model list",
