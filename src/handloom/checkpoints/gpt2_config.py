@@ -47,6 +47,15 @@ ALIASES = {
 }
 """Other spellings that GPT2Config takes for the same thing."""
 
+REFUSED = {
+    "add_cross_attention": "Handloom has no cross attention",
+    "is_encoder_decoder": "Handloom has no encoder",
+    "pruned_heads": "in Handloom all layers have all their heads",
+    "quantization_config": "Handloom reads weights in float32, float16 and bfloat16",
+    "auto_map": "such a model brings code of its own, and Handloom runs none",
+}
+"""Keys that must say nothing, and why. Any other key that is not known must say nothing either."""
+
 _DROPOUTS = {"embd_pdrop": 0.1, "attn_pdrop": 0.1, "resid_pdrop": 0.1}  # GPT2Config's defaults
 _ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
 
@@ -98,7 +107,7 @@ def read_config(values: dict[str, Any], path: Path) -> GPTConfig:
     for key, value in values.items():
         known = key in FIELDS or key in NO_EFFECT
         if not known and key not in _SEEN and not _says_nothing(value):
-            raise _refused(path, key, value, "Handloom does not know what it changes")
+            raise _refused(path, key, value, REFUSED.get(key, "Handloom does not know what that changes"))
     chosen = {ours: values[theirs] for theirs, ours in FIELDS.items() if theirs in values}
     chosen |= {FIELDS[theirs]: default for theirs, default in _DROPOUTS.items() if theirs not in values}
     activation = values.get("activation_function", "gelu_new")
@@ -176,5 +185,7 @@ def _says_nothing(value: Any) -> bool:
 def _refused(path: Path, key: str, value: Any, why: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {key} is {value!r}; {why}.",
-        f"Such a model would compute something else here. If {key} is a mere remark, remove it from the file.",
+        "Such a model would compute something else here, so it is not read."
+        if key in REFUSED
+        else f"It may compute something else here. If {key} is a mere remark, remove it from the file.",
     )
