@@ -114,6 +114,8 @@ def verify_folder(folder: Path) -> None:
     manifest = read_json(folder / MANIFEST)
     for name, entry in manifest.items():
         path = folder / name
+        if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
+            raise CheckpointError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
         if not path.is_file():
             raise CheckpointError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
         if path.stat().st_size != entry["bytes"]:
@@ -197,7 +199,7 @@ def _files(folder: Path) -> list[Path]:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder to sync it
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what it may write
     try:
         os.fsync(descriptor)
     finally:

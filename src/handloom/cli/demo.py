@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PROMPTS = ("The ", "Return the ", "Python is ")
+PROMPTS = ("The", "Return the", "Python is")
 
 
 def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:

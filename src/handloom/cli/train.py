@@ -71,7 +71,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     from handloom.training.report import clock
 
     console = terminal.console
-    took = clock(summary["total_seconds"])
+    took = clock(summary["train_seconds"])
     if not summary["finished"]:
         console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
         console.print(f"\n    handloom train --resume {run}\n", style="bold", soft_wrap=True)
@@ -84,7 +84,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
     )
     console.print("Plot, samples and settings are in the run's folder. Write with it:")
-    console.print(f'\n    handloom generate "The " --model {run} --stream\n', style="bold", soft_wrap=True)
+    console.print(f'\n    handloom generate "The" --model {run} --stream\n', style="bold", soft_wrap=True)
 
 
 def _new_run() -> Path:

@@ -166,7 +166,7 @@ PRESETS: dict[str, GPTConfig] = {
     "gpt2-xl": GPTConfig(layers=48, heads=25, width=1600),
     "gpt2-16l": GPTConfig(layers=16),
     # Sizes that learn something on a laptop's processor within minutes or hours.
-    "nano": GPTConfig(vocab_size=4096, context=256, layers=4, heads=4, width=128),
+    "nano": GPTConfig(vocab_size=4096, context=128, layers=4, heads=2, width=128),
     "micro": GPTConfig(vocab_size=4096, context=256, layers=4, heads=4, width=256),
     "mini": GPTConfig(vocab_size=8192, context=256, layers=6, heads=6, width=384),
     "small": GPTConfig(vocab_size=16384, context=512, layers=8, heads=8, width=512),

@@ -45,7 +45,7 @@ class TrainConfig:
     )
     vocab_size: int = _setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
-    preset: str = _setting("micro", "Model size to start from; see `handloom model list`.")
+    preset: str = _setting("nano", "Model size to start from; see `handloom model list`.")
     layers: int | None = _setting(None, "Transformer blocks; None: as the preset.")
     heads: int | None = _setting(None, "Attention heads; None: as the preset.")
     width: int | None = _setting(None, "Channels of the residual stream; None: as the preset.")
@@ -61,8 +61,8 @@ class TrainConfig:
     stride: int | None = _setting(None, "Tokens between the starts of two windows; None: the context.")
 
     optimizer: str = _setting("muon", "muon (matrices by Muon, the rest by AdamW) or adamw.")
-    learning_rate: float = _setting(5e-3, "Its peak, after the warm-up.")
-    warm_up_steps: int = _setting(50, "Steps over which the learning rate rises; at most a fifth of the run.")
+    learning_rate: float = _setting(8e-3, "Its peak, after the warm-up.")
+    warm_up_steps: int = _setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
     schedule: str = _setting("linear", "How the learning rate falls: linear, cosine or constant.")
     final_learning_rate: float = _setting(0.0, "Share of the peak that is left at the end.")
     weight_decay: float = _setting(0.1, "Pull of matrices and embeddings towards zero.")
@@ -80,7 +80,7 @@ class TrainConfig:
     sample_every: int | None = _setting(
         None, "Steps between samples; 0 for none; None: with each validation."
     )
-    sample_prompts: tuple[str, ...] = _setting(("The ", "Return "), "What the samples begin with.")
+    sample_prompts: tuple[str, ...] = _setting(("The", "Return"), "What the samples begin with.")
     sample_tokens: int = _setting(40, "Length of a sample, in tokens.")
     checkpoint_every: int | None = _setting(None, "Steps between checkpoints; None: a fifth of the run.")
     keep_checkpoints: int = _setting(2, "How many of the last checkpoints to keep, beside the best.")
@@ -135,6 +135,9 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
                 f"{file} has a setting {key!r}, which does not exist.",
                 f"Did you mean {near[0]!r}?" if near else "`handloom train --help` lists all settings.",
             )
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if one in flags and other not in flags:
+            values.pop(other, None)  # a flag overrules the file's choice between the two
     return TrainConfig(**{**values, **flags})
 
 
@@ -177,7 +180,7 @@ def _check_types(config: TrainConfig) -> None:
         if not fits:
             raise ConfigError(
                 f"The setting {field.name} is {value!r}; it must be {words}.",
-                f"It means: {field.metadata['help'].split(' None: ')[0]}",
+                f"It means: {field.metadata['help'].split('; None: ')[0].removesuffix('.')}.",
             )
 
 

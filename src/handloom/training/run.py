@@ -26,7 +26,7 @@ from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
 
 CHANGEABLE = (
-    "steps", "minutes", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
+    "steps", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
     "checkpoint_every", "keep_checkpoints", "tensorboard",
 )  # fmt: skip
 """Settings that may be given anew to a run that goes on; the others would make it another run."""
@@ -67,7 +67,7 @@ def begin(
         HandloomError: for settings, data or a disk that do not allow it.
     """
     reporter = reporter or Silent()
-    _make_room(run, overwrite)
+    _check_room(run, overwrite)
     config = _decide(config)
     corpus = _open_corpus(config)
     tokenizer = make_tokenizer(config, corpus, reporter)
@@ -75,6 +75,7 @@ def begin(
     data = prepare_data(config, corpus, tokenizer, reporter)
     model = GPT(shape, config.seed)
     _describe(model, config, data, reporter)
+    _make_room(run)  # only now: settings and text that are refused cost no earlier run
     files.write_whole(run / "config.toml", config.to_toml())
     tokenizer.save(run / "tokenizer")
     return _train(run, config, tokenizer, data, model, {}, Progress(), reporter, stop_after)
@@ -108,7 +109,7 @@ def resume(
     files.remove_unfinished(run / native.CHECKPOINTS)
     progress = _read_progress(checkpoint)
     config = _changed(TrainConfig(**checkpoint.training["settings"]), changes, progress)
-    if "steps" in changes or "minutes" in changes:
+    if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
     config = _decide(config)
@@ -153,9 +154,9 @@ def prepare_data(
         )
     if report.split == "tail":
         reporter.note(f"Few documents: the last {config.validation_fraction:.0%} of each is held out.")
-    if data.validation.n_tokens < 2:
+    if data.validation.n_tokens < 3:
         raise ConfigError(
-            f"There are {data.validation.n_tokens} tokens of text to validate with; 2 are needed.",
+            f"There are {data.validation.n_tokens} tokens of text to validate with, which is too few.",
             "Give more text, or a larger --validation-fraction.",
         )
     return data
@@ -203,8 +204,8 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "val_loss": last.get("loss"),
         "val_bits_per_byte": last.get("bits_per_byte"),
         "best_step": progress.best_step,
-        "train_seconds": round(progress.step_seconds, 3),
-        "total_seconds": round(progress.seconds, 3),
+        "train_seconds": round(progress.seconds, 3),
+        "step_seconds": round(progress.step_seconds, 3),
         "predicted_seconds": progress.predicted_seconds and round(progress.predicted_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.step_seconds, 1)
         if progress.step_seconds
@@ -223,20 +224,23 @@ def _as_json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _make_room(run: Path, overwrite: bool) -> None:
+def _check_room(run: Path, overwrite: bool) -> None:
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file, not a folder.", "Name another folder with --run.")
-    if any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
-        if not overwrite:
-            raise ConfigError(
-                f"{run} already holds a run.",
-                f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
-            )
-        for name in _OURS:
-            path = run / name
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if not overwrite and any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
+        raise ConfigError(
+            f"{run} already holds a run.",
+            f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
+        )
+
+
+def _make_room(run: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for name in _OURS:
+            path = run / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except OSError as error:
         raise files.refusal(error, run) from error
 
@@ -278,8 +282,6 @@ def _changed(config: TrainConfig, changes: dict[str, Any], progress: Progress) -
             )
     if "steps" in changes:
         changes = {**changes, "minutes": None}
-    elif "minutes" in changes:
-        changes = {**changes, "steps": None}
     config = dataclasses.replace(config, **changes)
     if config.steps is not None and config.steps < progress.step:
         raise ConfigError(

@@ -18,6 +18,13 @@ def test_the_file_overrules_defaults_and_flags_overrule_the_file(tmp_path):
     assert (config.steps, config.batch_size, config.data, config.seed) == (7, 4, ("x.txt",), 0)
 
 
+def test_a_flag_overrules_the_files_choice_between_steps_and_minutes(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text("minutes = 7\n", encoding="utf-8")
+    assert merge(file, {"steps": 3}).minutes is None
+    assert merge(file, {}).minutes == 7
+
+
 def test_written_settings_read_back_equal(tmp_path):
     config = TrainConfig(
         data=("a b", 'c"d'), steps=3, dropout=0.25, tensorboard=True, sample_prompts=("ä\n",)
