@@ -28,9 +28,9 @@ def hub(monkeypatch):
     """A hub on loopback, which the endpoint of this process and its children is; with gpt2 and acme/tiny."""
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
-    from loopback_hub import LoopbackHub, tiny_gpt2
 
     from handloom.checkpoints import hub as client
+    from loopback_hub import LoopbackHub, tiny_gpt2
 
     server = LoopbackHub()
     server.repositories = {"openai-community/gpt2": tiny_gpt2(), "acme/tiny": tiny_gpt2()}

@@ -79,7 +79,9 @@ class LoopbackHub:
     def commit(self, name):
         """The repository's state as 40 hex digits."""
         parts = [
-            part for name, content in sorted(self.repositories[name].items()) for part in (name.encode(), content)
+            part
+            for name, content in sorted(self.repositories[name].items())
+            for part in (name.encode(), content)
         ]
         return hashlib.sha1(b"\0".join(parts)).hexdigest()
 
@@ -99,11 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_HEAD(self):
-        self.do_GET()
-
     def do_GET(self):
-        self.seen = Seen(self.command, urlsplit(self.path).path, {k.lower(): v for k, v in self.headers.items()})
+        self.seen = Seen(
+            self.command, urlsplit(self.path).path, {k.lower(): v for k, v in self.headers.items()}
+        )
         self.hub.log.append(self.seen)
         if self.hub.faults.garbage is not None:
             self.reply(200, self.hub.faults.garbage, {"Content-Type": "text/html"})
@@ -115,8 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": len(body), **dict(headers)}.items():
             self.send_header(name, str(value))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def refuse(self, status, code=None, message=None):
         told = {"X-Error-Code": code, "X-Error-Message": message}
@@ -160,8 +160,10 @@ class _Hub(_Handler):
             name, revision = "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main"
         else:
             name, revision = "/".join(parts[:2]), parts[3]
+        if not authorized and "Authorization" in self.headers:
+            return self.refuse(401, message="Invalid credentials in Authorization header")
         if not authorized or name not in self.hub.repositories:
-            return self.refuse(401, message="Invalid username or password.")
+            return self.refuse(401, message="Invalid username or password.")  # to those who are not logged in
         commit, files = self.hub.commit(name), self.hub.repositories[name]
         if revision not in ("main", commit):
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -174,7 +176,9 @@ class _Hub(_Handler):
             return self.refuse(404, "EntryNotFound")
         digest = hashlib.sha256(files[file]).hexdigest()
         if not file.endswith(LARGE):
-            return self.send_file(file, files[file], {"X-Repo-Commit": commit, "ETag": f'"{git_id(files[file])}"'})
+            return self.send_file(
+                file, files[file], {"X-Repo-Commit": commit, "ETag": f'"{git_id(files[file])}"'}
+            )
         return self.reply(
             302,
             headers={

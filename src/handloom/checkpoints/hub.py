@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,15 +215,20 @@ class Hub:
                 f"{repository} has no revision {revision!r}.",
                 f"Leave --revision out, or name a branch, tag or commit that {page}/commits shows.",
             )
-        if isinstance(error, errors.RepositoryNotFoundError):
+        if error.response.headers.get("X-Error-Message", "").startswith("Invalid credentials"):
+            return CheckpointError(
+                f"{self.endpoint} does not accept {token} (HTTP {status}).",
+                "Renew it, or do without: public models need no token.",
+            )
+        if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
             return CheckpointError(
                 f"{self.endpoint} has no model {repository}, or does not show it to you (HTTP {status}).",
-                f"Check the name; if the model is private, check {token}.",
+                f"Check the name. If the model is private, check {token}.",
             )
-        if status in (401, 403):
+        if status == 403:
             return CheckpointError(
                 f"{self.endpoint} does not let you have {repository} (HTTP {status}).",
-                f"Check {token}. Public models need none.",
+                f"Check what {token} permits.",
             )
         if status in _PASSING:
             return CheckpointError(
@@ -256,6 +261,10 @@ def alone(lock: Path) -> Iterator[None]:
         raise CheckpointError(
             "This model is being pulled by another process already.", "Wait for it, or stop it."
         ) from None
+    finally:
+        if held:
+            with suppress(OSError):
+                lock.unlink()
 
 
 def _token() -> str | None:

@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -75,15 +75,12 @@ def pull(
             "It is left alone. Move it away to pull the model anew.",
         )
     aside = folder.parent / f"{files.UNFINISHED}{folder.name}"
-    lock = aside.with_name(f"{aside.name}.lock")
     with _our_remedies(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(lock):
+        with alone(aside.with_name(f"{aside.name}.lock")):
             repository = hub.repository(repository_name, revision or None)
             aside.mkdir(exist_ok=True)
             fetched = _Gathering(hub, repository, aside, folder, on_progress).gather(name)
-        with suppress(OSError):
-            lock.unlink()
     return Pull(pulled_model(folder), fetched)
 
 
