@@ -24,6 +24,7 @@ COMMANDS = (
     "pull",
     "models",
     "export",
+    "verify",
     "model",
     "model show",
     "model list",
