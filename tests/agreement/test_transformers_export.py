@@ -71,6 +71,9 @@ def test_token_ids_are_the_same(tmp_path, kind, files):
     assert len(theirs) == tokenizer.vocab_size
     assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.end_of_text
     assert theirs.model_max_length == 16
+    assert load_tokenizer(tmp_path / "m").fingerprint == tokenizer.fingerprint
+    theirs.save_pretrained(tmp_path / "again")  # newer versions write tokenizer.json alone
+    assert load_tokenizer(tmp_path / "again").fingerprint == tokenizer.fingerprint
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -21,7 +21,7 @@ from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
-from handloom.tokenizer.files import MERGES, VOCABULARY
+from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
 
 CONFIG = "config.json"
 PREFIX = "transformer."
@@ -101,17 +101,15 @@ class Published:
             CheckpointError: no tokenizer, or one with more ids than the model has.
             DataError: a tokenizer that is torn or of another kind.
         """
-        if (self.folder / VOCABULARY).is_file() or (self.folder / MERGES).is_file():
+        if any((self.folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
             tokenizer = load_tokenizer(self.folder)
-        elif (
-            not (self.folder / "tokenizer.json").is_file()
-            and self.config.vocab_size == GPTConfig().vocab_size
-        ):
+        elif self.config.vocab_size == GPTConfig().vocab_size:
             tokenizer = load_tokenizer("gpt2")
         else:
             raise CheckpointError(
-                f"{self.folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} are missing.",
-                "Put both files beside the weights, from where the model came.",
+                f"{self.folder} has no tokenizer that Handloom reads: "
+                f"{VOCABULARY} and {MERGES} (or {SINGLE}) are missing.",
+                "Put them beside the weights, from where the model came.",
             )
         if tokenizer.vocab_size > self.config.vocab_size:
             raise CheckpointError(

@@ -110,6 +110,7 @@ def reference(folder: Path) -> nn.Module:
     """transformers' own model of a Hugging Face folder, in float32, with spelled-out attention."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
     )
