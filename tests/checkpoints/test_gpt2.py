@@ -253,7 +253,9 @@ def test_a_safetensors_file_of_another_format_is_refused(tmp_path):
 
 def test_a_folder_without_tokenizer_gets_gpt2s_only_at_gpt2s_size(tmp_path):
     small = gpt2.open_folder(write(tmp_path, random_model()))
-    with pytest.raises(CheckpointError, match=re.escape("vocab.json and merges.txt (or tokenizer.json) are missing")):
+    with pytest.raises(
+        CheckpointError, match=re.escape("vocab.json and merges.txt (or tokenizer.json) are missing")
+    ):
         small.load_tokenizer()
     edit_json(tmp_path / "config.json", vocab_size=50257)
     assert gpt2.open_folder(tmp_path).load_tokenizer().vocab_size == 50257
