@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where prepared data and learned tokenizers are kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
+    """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
     named = os.environ.get("HANDLOOM_CACHE")
     return Path(named) if named else _users_folder("XDG_CACHE_HOME", ".cache")
 

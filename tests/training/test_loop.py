@@ -37,7 +37,8 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     summary = run.begin(folder, tiny(steps=60, evaluate_every=20, sample_every=30, sample_tokens=5))
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.toml", "metrics.jsonl", "loss.svg", "samples.md", "summary.json", "checkpoints", "tokenizer"
+        "config.toml", "data.json", "metrics.jsonl", "loss.svg", "samples.md", "summary.json",
+        "checkpoints", "tokenizer",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     assert summary["finished"]
@@ -49,11 +50,24 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     assert "## Step 30" in (folder / "samples.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("stop", [1, 5, 8])
-def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer):
-    """Forty short documents make an epoch of about 30 steps of 4; 40 steps cross it."""
-    settings = {"steps": 40, "optimizer": optimizer, "evaluate_every": 10, "checkpoint_every": 16}
+@pytest.mark.parametrize(
+    ("stop", "optimizer", "machine"),
+    [
+        (1, "adamw", {}),
+        (8, "adamw", {"precision": "bf16"}),
+        (5, "muon", {}),
+        (8, "muon", {"precision": "bf16", "threads": 2}),
+    ],
+)
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer, machine):
+    settings = {
+        "steps": 40,
+        "batch_size": 8,
+        "optimizer": optimizer,
+        "evaluate_every": 10,
+        "checkpoint_every": 16,
+    }
+    settings |= machine
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     run.begin(straight, tiny(**settings))
     assert not run.begin(halted, tiny(**settings), stop_after=stop)["finished"]
@@ -61,6 +75,8 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimize
     assert run.resume(halted)["finished"]
     assert final_state(halted) == final_state(straight)
     assert losses(halted) == losses(straight)
+    tokens = json.loads((straight / "data.json").read_text(encoding="utf-8"))["train_tokens"]
+    assert tokens / 16 + 1 < 40 * 8  # windows: the runs have crossed an epoch
 
 
 def test_two_n_steps_equal_n_and_then_as_many_more(tmp_path, tiny):
@@ -87,7 +103,7 @@ def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, mo
 
     wishes: list[Wish] = []
     init = Wish.__init__
-    monkeypatch.setattr(Wish, "__init__", lambda self: (init(self), wishes.append(self))[0])
+    monkeypatch.setattr(Wish, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0])
     monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
     summary = run.begin(halted, tiny(**settings))
     monkeypatch.undo()
@@ -286,3 +302,49 @@ def test_records_survive_strange_line_ends_and_a_torn_last_line(tmp_path):
         file.write('{"kind": "train", "step": 3, "text": "ä'.encode()[:-1])
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2]
     assert [r["step"] for r in RunLog(tmp_path, keep_until=1).records] == [1]
+
+
+def test_memorizing_is_said_aloud(tmp_path, tiny, monkeypatch):
+    warnings: list[str] = []
+
+    class Listener(Silent):
+        def warning(self, text):
+            warnings.append(text)
+
+    monkeypatch.setattr(loop, "memorizing", lambda training, *_: training is not None)
+    run.begin(tmp_path / "run", tiny(steps=4), Listener())
+    assert "the model is memorizing" in warnings[-1]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, tiny):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run.begin(tmp_path / "run", tiny(steps=4, tensorboard=True))
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    shown = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    assert shown == [(step, pytest.approx(loss)) for step, loss in losses(tmp_path / "run")]
+
+
+def test_a_run_from_a_pipe_goes_on_from_its_prepared_tokens(tmp_path, tiny, corpus_folder, monkeypatch):
+    import io
+
+    text = b"".join(path.read_bytes() for path in sorted(corpus_folder.iterdir()))
+
+    class Pipe:
+        def __init__(self, content):
+            self.buffer = io.BytesIO(content)
+
+        def isatty(self):
+            return False
+
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    for folder, stop in ((straight, None), (halted, 3)):
+        monkeypatch.setattr("sys.stdin", Pipe(text))
+        run.begin(folder, tiny(data=("-",)), stop_after=stop)
+    monkeypatch.setattr("sys.stdin", Pipe(b""))
+    run.resume(halted)
+    assert final_state(halted) == final_state(straight)

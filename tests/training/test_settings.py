@@ -34,7 +34,9 @@ def test_written_settings_read_back_equal(tmp_path):
     assert merge(file, {}) == config
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.name
+)
 def test_every_shipped_file_parses(path):
     merge(path, {}).model_config(50257)
 
@@ -57,6 +59,9 @@ def test_every_setting_says_what_it_means():
         ("schedule = 'square'", "schedule is 'square'.*linear, cosine, constant"),
         ("steps = 1\nminutes = 1", "Both steps and minutes"),
         ("batch_size = 6\nmicro_batch_size = 4", "batch_size of 6"),
+        ("minutes = inf", "minutes is inf.*a number with an end"),
+        ("heads = 3", "heads 3"),
+        ("context = 8\nstride = 9", "stride is 9.*from 1 to the context, 8"),
         ("learning_rate = nan", "learning_rate is nan"),
         ("steps = ", "is not TOML"),
     ],
@@ -71,3 +76,8 @@ def test_what_has_no_meaning_is_refused(tmp_path, content, words):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
         merge(tmp_path / "nowhere.toml", {})
+
+
+def test_half_a_character_is_refused():
+    with pytest.raises(ConfigError, match="half of a character"):
+        merge(None, {"sample_prompts": ["a", "\ud800"]})

@@ -60,12 +60,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except HandloomError as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         fail(str(error))
     except CycloptsError as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         from handloom.cli.complaints import complaint
 
         fail(complaint(error, words))
@@ -77,9 +75,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _leave_output()  # the reader of our output (`| head`) has what it wanted
     except OSError as error:
         _leave_output()
-        if debug:
-            raise
+        _show_traceback(debug)
         fail(_refused(error))
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        _show_traceback(debug)
+        fail(
+            "This needs more memory than the machine has. Choose a smaller --micro-batch-size, --batch-size, "
+            "--context or model; for writing, a smaller --n."
+        )
     sys.exit(0)
 
 
@@ -90,6 +95,13 @@ class _Hyphen(str):
 
     def startswith(self, *_: Any) -> bool:
         return False
+
+
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def fail(message: str) -> NoReturn:

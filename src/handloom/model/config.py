@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, did_you_mean
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
 """What may bend the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU."""
@@ -146,10 +145,9 @@ class GPTConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
                 raise ConfigError(
                     f"The model configuration holds the key {key!r}, which this version does not know.",
-                    f"Did you mean {near[0]!r}?" if near else f"It knows: {', '.join(known)}.",
+                    did_you_mean(key, known) or f"It knows: {', '.join(known)}.",
                 )
         return cls(**values)
 
@@ -180,9 +178,8 @@ def preset(name: str) -> GPTConfig:
         ConfigError: for a name that is none of `PRESETS`.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, PRESETS)
         raise ConfigError(
-            f"There is no model preset {name!r}.", f"{hint}The presets are: {', '.join(PRESETS)}."
+            f"There is no model preset {name!r}.", f"{hint} The presets are: {', '.join(PRESETS)}.".strip()
         )
     return PRESETS[name]

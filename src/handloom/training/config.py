@@ -6,7 +6,7 @@ Flags, `--help`, TOML files and the documentation are made from this dataclass. 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import tomli_w
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, did_you_mean
 from handloom.model.config import GPTConfig, preset
 from handloom.training import schedule
 
@@ -130,15 +130,21 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
     known = [field.name for field in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(
                 f"{file} has a setting {key!r}, which does not exist.",
-                f"Did you mean {near[0]!r}?" if near else "`handloom train --help` lists all settings.",
+                did_you_mean(key, known) or "`handloom train --help` lists all settings.",
             )
     for one, other in (("steps", "minutes"), ("minutes", "steps")):
         if one in flags and other not in flags:
             values.pop(other, None)  # a flag overrules the file's choice between the two
-    return TrainConfig(**{**values, **flags})
+    config = TrainConfig(**{**values, **flags})
+    shape = config.model_config(config.vocab_size)  # refuses a shape without meaning before any text is read
+    if config.stride is not None and not 1 <= config.stride <= shape.context:
+        raise ConfigError(
+            f"The setting stride is {config.stride}; it must be from 1 to the context, {shape.context}.",
+            "Leave it out: the windows then lie side by side.",
+        )
+    return config
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -177,11 +183,23 @@ def _check_types(config: TrainConfig) -> None:
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if isinstance(value, tuple):
             fits = fits and all(isinstance(item, str) for item in value)
+        texts = value if isinstance(value, tuple) else (value,)
+        if fits and any(isinstance(text, str) and not _is_text(text) for text in texts):
+            raise ConfigError(
+                f"The setting {field.name} is {value!r}, which is no text: it holds half of a character.",
+                "Write it in UTF-8.",
+            )
+        if fits and isinstance(value, float) and not math.isfinite(value):
+            fits, words = False, "a number with an end"
         if not fits:
             raise ConfigError(
                 f"The setting {field.name} is {value!r}; it must be {words}.",
                 f"It means: {field.metadata['help'].split('; None: ')[0].removesuffix('.')}.",
             )
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_values(config: TrainConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +18,7 @@ import torch
 
 from handloom import runtime
 from handloom.checkpoints import native
-from handloom.data.prepared import PreparedData
+from handloom.data.prepared import TokenData
 from handloom.data.windows import Windows
 from handloom.errors import HandloomError
 from handloom.evaluation.loss import Validation, validate
@@ -36,9 +37,11 @@ from handloom.training.report import Reporter
 from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
 
-
-PLANS = (0.05, 0.33)
-"""Shares of the minutes after which the number of steps is chosen, and then mended once."""
+PLANS: tuple[Callable[[float], float], ...] = (
+    lambda minutes: min(0.05 * minutes, 0.5),
+    lambda minutes: minutes / 3,
+)
+"""When the number of steps is chosen, and when it is mended once; from minutes, in minutes."""
 
 
 class DivergenceError(HandloomError):
@@ -84,7 +87,7 @@ class Trainer:
         run: Path,
         config: TrainConfig,
         tokenizer: Tokenizer,
-        data: PreparedData,
+        data: TokenData,
         model: GPT,
         optimizer: Optimizer,
         progress: Progress,
@@ -122,14 +125,18 @@ class Trainer:
             self.validate()
             self.sample()
             self.save()
-        while not wish.stop and not self._choose_total() and progress.step != stop_after:
+        self._choose_total()
+        while not (
+            wish.stop or progress.step == progress.total or (stop_after and progress.step >= stop_after)
+        ):
             if not self.step(wish):
                 break
+            chosen = self._choose_total()
             if self._due(self.config.evaluate_every):
                 self.validate()
             if self._due(self._sample_every()):
                 self.sample()
-            if self._due(self.config.checkpoint_every) or progress.best_step == progress.step:
+            if chosen or self._due(self.config.checkpoint_every) or progress.best_step == progress.step:
                 self.save()
         if not native.step_folder(self.run, progress.step).exists():
             self.save()
@@ -208,9 +215,10 @@ class Trainer:
             return
         began = time.perf_counter()
         lm = LanguageModel(self.model, self.tokenizer)
-        length = min(self.config.sample_tokens, self.model.config.context - 1)
         for prompt in self.config.sample_prompts:
-            request = Request(length, Sampling(top_p=0.9), self.config.seed, overflow="slide")
+            request = Request(
+                self.config.sample_tokens, Sampling(top_p=0.9), self.config.seed, overflow="slide"
+            )
             text = lm.complete(prompt or None, request).completions[0].text
             self.log.add("sample", self.progress.step, prompt=prompt, text=text)
             self.reporter.sample(self.progress.step, prompt, text)
@@ -243,16 +251,17 @@ class Trainer:
         self.pace.paused("save", time.perf_counter() - began, self.config.checkpoint_every)
 
     def _choose_total(self) -> bool:
-        """Decide how many steps there are, once that is possible; returns whether they are all done."""
+        """Decide how many steps there are, once that is possible; returns whether it was decided by the clock."""
         progress, config = self.progress, self.config
         if config.minutes is None:
             progress.total = config.steps or 1000
-        elif progress.plans < len(PLANS) and self.pace.ready(config.minutes * PLANS[progress.plans]):
+        elif progress.plans < len(PLANS) and self.pace.ready(PLANS[progress.plans](config.minutes)):
             progress.total = self.pace.steps_within(config.minutes, progress.step)
             progress.plans += 1
             progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
             self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
-        return progress.total is not None and progress.step >= progress.total
+            return True
+        return False
 
     def _due(self, every: int | None) -> bool:
         """Whether something that happens `every` steps (None: `EVENTS` times in the run) happens now."""

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from handloom.errors import CheckpointError
 
-NAMES = ("adamw", "muon")
-
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal: every direction of a matrix learns equally fast.
