@@ -125,11 +125,11 @@ def test_a_revision_can_be_named(hub):
 
 
 def test_a_lost_connection_is_taken_up_at_the_byte_where_it_ended(hub):
-    hub.faults.cut[WEIGHTS] = [100_000, 1, 150_000]
+    hub.faults.cut[WEIGHTS] = [100_000, 1, 150_000, *[1000] * (PATIENCE + 1)]
     pull("gpt2")
     assert whole()
     ranges = [seen.headers.get("range") for seen in hub.asked(WEIGHTS)]
-    assert ranges == [None, "bytes=100000-", "bytes=100001-", "bytes=250001-"]
+    assert ranges[:5] == [None, "bytes=100000-", "bytes=100001-", "bytes=250001-", "bytes=251001-"]
     assert hub.sent(WEIGHTS) == len(tiny_gpt2()[WEIGHTS])
 
 
@@ -483,7 +483,7 @@ def test_plain_names_and_full_names():
     ):
         with pytest.raises(ConfigError, match="Plain names are gpt2"):
             repository_of(wrong)
-    with pytest.raises(ConfigError, match="Did you mean gpt2"):
+    with pytest.raises(ConfigError, match="Did you mean 'gpt2'"):
         repository_of("gtp2")
 
 

@@ -60,7 +60,7 @@ def test_a_model_copied_by_hand_is_listed(inside, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("gtp2",), "Did you mean gpt2?"),
+        (("gtp2",), "Did you mean 'gpt2'?"),
         (("acme/nothing",), "has no model acme/nothing"),
         (("gpt2", "--revision", "v9"), "has no revision 'v9'"),
         (("gpt2", "--endpoint", "mirror"), "is not a web address"),

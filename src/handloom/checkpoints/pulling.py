@@ -114,7 +114,6 @@ class _Gathering:
             shutil.rmtree(self.aside, ignore_errors=True)
             return self.fetched
         self._bring_all(missing)
-        self._clear({file.name for file in wanted})
         files.write_json(self.aside / ORIGIN, self._origin(name, wanted))
         files.move_into_place(self.aside, self.folder)
         return self.fetched
@@ -183,7 +182,7 @@ class _Gathering:
         return self.aside / f"{file.name}.{file.digest[:16]}.part"
 
     def _clear(self, keep: Iterable[str]) -> None:
-        """Remove what belongs to another revision."""
+        """Remove what belongs to another revision, before the free space is looked at."""
         for path in self.aside.iterdir():
             if path.name not in keep:
                 path.unlink()

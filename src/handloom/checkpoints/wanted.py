@@ -5,7 +5,6 @@ Knows neither how files come here (that is `hub`) nor where they lie (that is `p
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,7 +15,7 @@ from typing import Any
 from handloom.checkpoints import files
 from handloom.checkpoints.hub import RemoteFile, Repository
 from handloom.checkpoints.pulled import CONFIG
-from handloom.errors import CheckpointError, ConfigError
+from handloom.errors import CheckpointError, ConfigError, did_you_mean
 
 PLAIN_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -48,9 +47,8 @@ def repository_of(name: str) -> str:
     part = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
     if re.fullmatch(f"{part}/{part}", name, re.ASCII) and not re.search(r"--|\.\.", name) and len(name) <= 96:
         return name
-    near = difflib.get_close_matches(name, PLAIN_NAMES, 1)
     raise ConfigError(
-        f"There is no model called {name!r} to pull.{f' Did you mean {near[0]}?' if near else ''}",
+        f"There is no model called {name!r} to pull. {did_you_mean(name, PLAIN_NAMES)}".rstrip(),
         f"Plain names are {', '.join(PLAIN_NAMES)}; any other model is called owner/name, as on the hub's pages.",
     )
 
