@@ -23,6 +23,8 @@ COMMANDS = (
     "data show",
     "pull",
     "models",
+    "export",
+    "verify",
     "model",
     "model show",
     "model list",

@@ -41,7 +41,9 @@ def build_world(folder: Path) -> None:
         "wrong-kind.toml": b'steps = "many"\n',
         "broken.toml": b"steps = = 3\n",
         "long.txt": (FOX * 10).encode(),
-        "gpt2-hf/config.json": b'{"model_type": "gpt2"}',
+        "bert-hf/config.json": b'{"model_type": "bert"}',
+        "gpt2-hf/config.json": b'{"model_type": "gpt2", "add_cross_attention": true}',
+        "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "notes/readme.txt": b"no model here",
     }
     for name, content in texts.items():
@@ -201,7 +203,11 @@ CASES = [
     BadInput("A run that is there already", "handloom train --data fox.txt --run runs/demo"),
     BadInput("A run folder that is a file", "handloom train --data fox.txt --run fox.txt"),
     BadInput("A folder that is no model", "handloom generate Hello --model notes"),
-    BadInput("A model of another program", "handloom generate Hello --model gpt2-hf"),
+    BadInput("A model of another kind", "handloom generate Hello --model bert-hf"),
+    BadInput("A GPT-2 that computes something else", "handloom generate Hello --model gpt2-hf"),
+    BadInput("A GPT-2 without weights", "handloom generate Hello --model gpt2-empty"),
+    BadInput("A model that was not pulled", "handloom generate Hello --model gpt2-medium"),
+    BadInput("A folder to export to that is there", "handloom export runs/demo notes --to hf"),
     BadInput("A run without a checkpoint", "handloom generate Hello --model runs/demo", remove_checkpoints),
     BadInput("A torn checkpoint", f"handloom generate Hello --model {NEWEST.as_posix()}", remove_weights),
     BadInput(

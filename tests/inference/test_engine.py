@@ -164,3 +164,13 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
 def test_requests_without_meaning_are_refused_by_name(setting, part):
     with pytest.raises(RequestError, match=part):
         Request(**setting)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_ids_beyond_the_vocabulary_are_never_chosen(temperature):
+    """A model may have more ids than its tokenizer, so that its size is a round number."""
+    model = lively(vocab_size=64, context=16)
+    prompt = torch.zeros(8, 1, dtype=torch.int64)
+    request = Request(max_new_tokens=15, sampling=Sampling(temperature=temperature))
+    assert max(int(chosen.max()) for chosen in continuations(model, prompt, request)) >= 5
+    assert max(int(chosen.max()) for chosen in continuations(model, prompt, request, vocabulary=5)) < 5

@@ -104,8 +104,8 @@ def test_what_is_no_model_is_told_from_what_is_missing(tmp_path, trained_run):
         handloom.load("n" * 5000)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    (foreign / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="of another program"):
+    (foreign / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="a model of type 'bert'"):
         handloom.load(foreign)
     (foreign / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(HandloomError, match="cannot be read"):

@@ -201,11 +201,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     except safetensors.SafetensorError as error:
-        raise _as_os_error(error) from error
+        raise as_os_error(error) from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, remedy: str = "Use an earlier checkpoint of the run.") -> dict[str, Tensor]:
     """Read a safetensors file, memory-mapped.
+
+    Args:
+        path: the file.
+        remedy: what to do when it cannot be read.
 
     Raises:
         CheckpointError: when it is missing or not such a file.
@@ -213,12 +217,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}.", "Use an earlier checkpoint of the run."
-        ) from None
+        raise CheckpointError(f"{path} cannot be read: {error}.", remedy) from None
 
 
-def _as_os_error(error: Exception) -> OSError:
+def as_os_error(error: Exception) -> OSError:
     """safetensors wraps the disk's refusal in its own error; find the number again."""
     import errno
     import re

@@ -21,6 +21,8 @@ COMMANDS = {
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
     "models": ("handloom.cli.models:models", "List the models that were fetched."),
+    "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
+    "verify": ("handloom.cli.verify:verify", "Check that a model is computed as it should be."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
 

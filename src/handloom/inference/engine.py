@@ -52,13 +52,17 @@ class Request:
 
 
 @torch.inference_mode()
-def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tensor]:
+def continuations(
+    model: GPT, prompt: Tensor, request: Request, vocabulary: int | None = None
+) -> Iterator[Tensor]:
     """Yield the next token of every row, again and again.
 
     Args:
         model: in evaluation mode.
         prompt: (B, T) int64, T at least 1.
         request: see `Request`.
+        vocabulary: how many ids stand for something. A model may have more, so that its size is a round
+            number; those are never chosen. All of them if not given.
 
     Yields:
         (B) int64, `max_new_tokens` times.
@@ -86,6 +90,8 @@ def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tens
                 "The model's scores are not finite numbers, so no token can be chosen.",
                 "Its weights are damaged; use an earlier checkpoint.",
             )
+        if vocabulary is not None and vocabulary < logits.shape[-1]:
+            logits[:, vocabulary:] = float("-inf")
         p = probabilities(logits, request.sampling)  # (B, V)
         # In float32 a number just below 1 would round to 1, past the last token.
         uniform = torch.tensor([row.random() for row in rows], dtype=torch.float64)  # (B)

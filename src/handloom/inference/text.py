@@ -116,7 +116,7 @@ class LanguageModel:
         """`stream`, with the settings gathered in a `Request`."""
         ids = torch.tensor([self.prompt_ids(prompt)])  # (1, T)
         row = Row(self.tokenizer, _stop_strings(stop))
-        for chosen in continuations(self.model, ids, request):
+        for chosen in continuations(self.model, ids, request, self.tokenizer.vocab_size):
             if piece := row.push(int(chosen[0])):
                 yield piece
             if row.finish:
@@ -138,8 +138,8 @@ class LanguageModel:
         began = time.perf_counter()
         ids = self.prompt_ids(prompt)
         rows = [Row(self.tokenizer, _stop_strings(stop)) for _ in range(n)]
-        first = 0.0
-        for chosen in continuations(self.model, torch.tensor([ids] * n), request):
+        first, prompts = 0.0, torch.tensor([ids] * n)  # (n, T)
+        for chosen in continuations(self.model, prompts, request, self.tokenizer.vocab_size):
             first = first or time.perf_counter() - began
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 row.push(token)

@@ -21,16 +21,21 @@ class Attention(nn.Module):
     """Multi-head attention with one projection for queries, keys and values.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2; masked as in GPT.
+
+    Args:
+        config: the shape of the model.
+        layer: which block this stands in, counted from 0.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, layer: int = 0) -> None:
         super().__init__()
         self.heads = config.heads
-        self.dropout = config.dropout
+        self.scale = config.attention_scale(layer)
+        self.dropout = config.dropouts.attention
         self.fused: bool | None = None  # None: whichever is quicker
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
-        self.out_dropout = nn.Dropout(config.dropout)
+        self.out_dropout = nn.Dropout(config.dropouts.residual)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Mix each position with those before it.
@@ -51,7 +56,7 @@ class Attention(nn.Module):
             k, v = cache.append(k, v)  # each (B, H, S, D)
         fused = fused_is_quicker(q, k) if self.fused is None else self.fused
         attend = fused_attention if fused else explicit_attention
-        y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        y = attend(q, k, v, self.dropout if self.training else 0.0, self.scale)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
         return self.out_dropout(self.out(y))  # (B, T, C)
 
@@ -74,7 +79,26 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
+    """How much each of T queries looks at each of S positions: softmax(scale * q k^T), masked.
+
+    Args:
+        q: (B, H, T, D), the last T of S positions.
+        k: (B, H, S, D).
+        scale: what the scores are multiplied by; 1 / sqrt(D) if not given.
+
+    Returns:
+        (B, H, T, S), each row of sum 1.
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = q @ k.transpose(-2, -1) * scale  # (B, H, T, S)
+    return scores.masked_fill(~causal_mask(T, S, q.device), float("-inf")).softmax(dim=-1)  # (B, H, T, S)
+
+
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, written out.
 
     Args:
@@ -82,18 +106,18 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) ->
         k: (B, H, S, D).
         v: (B, H, S, D).
         dropout: probability of dropping an attention weight.
+        scale: what the scores are multiplied by; 1 / sqrt(D) if not given.
 
     Returns:
         (B, H, T, D).
     """
-    T, S = q.shape[-2], k.shape[-2]
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
-    scores = scores.masked_fill(~causal_mask(T, S, q.device), float("-inf"))  # (B, H, T, S)
-    weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
+    weights = F.dropout(attention_weights(q, k, scale), dropout)  # (B, H, T, S)
     return weights.to(v.dtype) @ v  # (B, H, T, D)
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
     """The same as `explicit_attention`, by PyTorch's fused kernel.
 
     The kernel's own causal mask starts at the top left, so it is right only when T = S. One query
@@ -101,6 +125,6 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
     """
     T, S = q.shape[-2], k.shape[-2]
     if T == S:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1, scale=scale)
     mask = None if T == 1 else causal_mask(T, S, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)

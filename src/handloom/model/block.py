@@ -11,12 +11,17 @@ from handloom.model.kv_cache import LayerCache
 
 
 class Block(nn.Module):
-    """Two residual steps, each normalized before it acts (pre-LayerNorm, as in GPT-2)."""
+    """Two residual steps, each normalized before it acts (pre-LayerNorm, as in GPT-2).
 
-    def __init__(self, config: GPTConfig) -> None:
+    Args:
+        config: the shape of the model.
+        layer: which block of the model this is, counted from 0.
+    """
+
+    def __init__(self, config: GPTConfig, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.feedforward_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.feedforward = FeedForward(config)
 

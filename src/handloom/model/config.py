@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from handloom.errors import ConfigError, did_you_mean
+
+ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
+"""What may bend the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU."""
+
+
+class Dropouts(NamedTuple):
+    """The probabilities of dropping an activation, by place."""
+
+    embedding: float
+    """Of token plus position, before the first block."""
+    attention: float
+    """Of how much one token looks at another."""
+    residual: float
+    """Of what attention and the feed-forward network add to the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +44,20 @@ class GPTConfig:
     """C: channels of the residual stream."""
     inner_width: int | None = None
     """Channels inside the feed-forward network; 4 * width if not given."""
+    activation: str = "gelu_tanh"
+    """What bends the feed-forward network; one of `ACTIVATIONS`."""
+    scale_attention_weights: bool = True
+    """Whether attention scores are divided by the square root of the head width."""
+    scale_attention_by_inverse_layer: bool = False
+    """Whether attention scores of block n, counted from 1, are divided by n as well."""
     dropout: float = 0.0
     """Probability of dropping an activation while training."""
+    embedding_dropout: float | None = None
+    """The same for the embeddings alone; `dropout` if not given."""
+    attention_dropout: float | None = None
+    """The same for the attention weights alone; `dropout` if not given."""
+    residual_dropout: float | None = None
+    """The same for what is added to the residual stream alone; `dropout` if not given."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance in every LayerNorm."""
     tied_head: bool = True
@@ -53,14 +80,29 @@ class GPTConfig:
                 f"The model's width {self.width} cannot be shared equally by heads {self.heads}.",
                 f"Choose a number of heads that divides the width, for example {best}.",
             )
-        if not 0.0 <= self.dropout < 1.0:
+        if self.activation not in ACTIVATIONS:
             raise ConfigError(
-                f"The model's dropout is {self.dropout}; it must be at least 0 and below 1.",
-                "Use 0 for no dropout, or for example 0.1.",
+                f"The model's activation is {self.activation!r}, which does not exist.",
+                f"Choose one of: {', '.join(ACTIVATIONS)}.",
             )
-        if not self.layer_norm_epsilon > 0:
+        for name in ("tied_head", "scale_attention_weights", "scale_attention_by_inverse_layer"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(
+                    f"The model's {name} is {getattr(self, name)!r}; it must be true or false.",
+                    f"Set {name} to true or false.",
+                )
+        for name in ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout"):
+            value = getattr(self, name)
+            if value is None and name != "dropout":
+                continue
+            if not _is_number(value) or not 0.0 <= value < 1.0:
+                raise ConfigError(
+                    f"The model's {name} is {value!r}; it must be at least 0 and below 1.",
+                    "Use 0 for no dropout, or for example 0.1.",
+                )
+        if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < math.inf:
             raise ConfigError(
-                f"The model's layer_norm_epsilon is {self.layer_norm_epsilon}; it must be above 0.",
+                f"The model's layer_norm_epsilon is {self.layer_norm_epsilon!r}; it must be above 0.",
                 "GPT-2 uses 1e-5.",
             )
 
@@ -73,6 +115,21 @@ class GPTConfig:
     def feedforward_width(self) -> int:
         """Channels inside the feed-forward network."""
         return self.inner_width if self.inner_width is not None else 4 * self.width
+
+    @property
+    def dropouts(self) -> Dropouts:
+        """How much is dropped where: each place's own probability, or else `dropout`."""
+        own = (self.embedding_dropout, self.attention_dropout, self.residual_dropout)
+        return Dropouts(*(self.dropout if value is None else value for value in own))
+
+    def attention_scale(self, layer: int) -> float:
+        """What the attention scores of a block are multiplied by: 1 / sqrt(D), if nothing else is asked for.
+
+        Args:
+            layer: which block, counted from 0.
+        """
+        scale = 1 / math.sqrt(self.head_width) if self.scale_attention_weights else 1.0
+        return scale / (layer + 1) if self.scale_attention_by_inverse_layer else scale
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
@@ -93,6 +150,10 @@ class GPTConfig:
                     did_you_mean(key, known) or f"It knows: {', '.join(known)}.",
                 )
         return cls(**values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 PRESETS: dict[str, GPTConfig] = {

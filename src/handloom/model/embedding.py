@@ -18,7 +18,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.context, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropouts.embedding)
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Embed `tokens`, the first of which stands at position `start`.

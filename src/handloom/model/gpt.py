@@ -34,7 +34,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.initialize(seed)

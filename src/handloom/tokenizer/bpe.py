@@ -82,7 +82,11 @@ class BPETokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> BPETokenizer:
-        """`from_files` with the names that `save` gives."""
+        """`from_files` with the names that `save` gives; without those files, `tokenizer.json`."""
+        if not (folder / files.VOCABULARY).exists() and (folder / files.SINGLE).is_file():
+            pairs = files.read_single(folder / files.SINGLE)
+            files.check_reachable(pairs, folder / files.SINGLE)
+            return cls(pairs)
         return cls.from_files(folder / files.VOCABULARY, folder / files.MERGES)
 
     def __reduce__(self) -> tuple[type[BPETokenizer], tuple[list[tuple[int, int]]]]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from handloom.errors import DataError
 from handloom.tokenizer.base import END_OF_TEXT
 
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
+SINGLE = "tokenizer.json"
+"""What newer Hugging Face folders have instead of the two."""
 
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = bytes(_VISIBLE + [byte for byte in range(256) if byte not in _VISIBLE])
@@ -72,22 +75,67 @@ def read_merges(vocabulary: Path, merges: Path) -> list[tuple[int, int]]:
         DataError: a file is missing or torn, or the two do not describe one byte-level BPE with the ids
             0..255 for the bytes, then one per merge, then the end of text.
     """
-    ids = {letter: token for token, letter in enumerate(_LETTER_OF_ID)}
-    pairs = []
+    spelled = []
     for number, line in enumerate(_read(merges).split("\n"), start=1):
         if not line or (number == 1 and line.startswith("#version")):
             continue
         left, _, right = line.partition(" ")
+        spelled.append((f"{merges}, line {number}", left, right))
+    pairs, ids = _pairs(spelled)
+    _compare(vocabulary, _read_json(vocabulary), merges, ids)
+    return pairs
+
+
+def read_single(path: Path) -> list[tuple[int, int]]:
+    """The same from the `tokenizer.json` of Hugging Face's tokenizers, which holds both.
+
+    Raises:
+        DataError: it is missing or torn, or describes anything but GPT-2's way with another vocabulary.
+    """
+    content = _read_json(path)
+    model: Any = content.get("model")
+    before: Any = content.get("pre_tokenizer")
+    plain = isinstance(model, dict) and isinstance(before, dict)
+    if plain:
+        plain = model.get("type") == "BPE" and before.get("type") == "ByteLevel"
+        plain = plain and not before.get("add_prefix_space") and before.get("use_regex", True) is True
+        plain = plain and not any(model.get(key) for key in _NOT_GPT2) and content.get("normalizer") is None
+    if not plain or not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise DataError(f"{path} describes no byte-level BPE that cuts text as GPT-2's does.", _REMEDY)
+    spelled = []
+    for number, merge in enumerate(model["merges"], start=1):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+            raise DataError(
+                f"{path}: merge number {number} is {merge!r}, which is no pair of tokens.", _REMEDY
+            )
+        spelled.append((f"{path}, merge number {number}", parts[0], parts[1]))
+    pairs, ids = _pairs(spelled)
+    _compare(path, model["vocab"], path, ids)
+    return pairs
+
+
+_NOT_GPT2 = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+
+
+def _pairs(spelled: Iterable[tuple[str, str, str]]) -> tuple[list[tuple[int, int]], dict[str, int]]:
+    """Merges as pairs of ids, and the id of every token that they make.
+
+    Args:
+        spelled: for each merge where it stands, for messages, and its two tokens.
+    """
+    ids = {letter: token for token, letter in enumerate(_LETTER_OF_ID)}
+    pairs = []
+    for where, left, right in spelled:
         if left not in ids or right not in ids:
             unknown = right if left in ids else left
-            raise DataError(f"{merges}, line {number}: {unknown!r} is no byte and no earlier merge.", _REMEDY)
+            raise DataError(f"{where}: {unknown!r} is no byte and no earlier merge.", _REMEDY)
         if left + right in ids:
-            raise DataError(f"{merges}, line {number}: the token {left + right!r} exists already.", _REMEDY)
+            raise DataError(f"{where}: the token {left + right!r} exists already.", _REMEDY)
         pairs.append((ids[left], ids[right]))
         ids[left + right] = len(ids)
     ids[END_OF_TEXT] = len(ids)
-    _compare(vocabulary, _read_vocabulary(vocabulary), merges, ids)
-    return pairs
+    return pairs, ids
 
 
 def check_reachable(merges: Sequence[tuple[int, int]], path: Path) -> None:
@@ -131,7 +179,7 @@ def _read(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8 text: byte {error.start} is wrong.", _REMEDY) from error
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(_read(path))
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,239 @@
+"""GPT-2 as Hugging Face folders have it, read into our model: one table of names drives import and export.
+
+GPT-2's own code kept the weights of its linear layers as (in, out), where PyTorch has (out, in); so they
+are turned. Reading copies nothing: the model's weights are views of the mapped file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from handloom.checkpoints import files
+from handloom.checkpoints.gpt2_config import read_config
+from handloom.checkpoints.weights import read_weights
+from handloom.errors import CheckpointError
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
+
+CONFIG = "config.json"
+PREFIX = "transformer."
+"""What GPT2LMHeadModel puts before every name but that of the head; GPT2Model leaves it out."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """One tensor under both its names."""
+
+    ours: str
+    theirs: str
+    turned: bool = False
+    """Whether theirs is the transpose of ours."""
+
+
+_OUTSIDE = (
+    Name("embedding.token_embedding.weight", "wte.weight"),
+    Name("embedding.position_embedding.weight", "wpe.weight"),
+    Name("final_norm.weight", "ln_f.weight"),
+    Name("final_norm.bias", "ln_f.bias"),
+)
+_IN_BLOCK = (
+    Name("attention_norm.weight", "ln_1.weight"),
+    Name("attention_norm.bias", "ln_1.bias"),
+    Name("attention.qkv.weight", "attn.c_attn.weight", turned=True),
+    Name("attention.qkv.bias", "attn.c_attn.bias"),
+    Name("attention.out.weight", "attn.c_proj.weight", turned=True),
+    Name("attention.out.bias", "attn.c_proj.bias"),
+    Name("feedforward_norm.weight", "ln_2.weight"),
+    Name("feedforward_norm.bias", "ln_2.bias"),
+    Name("feedforward.up.weight", "mlp.c_fc.weight", turned=True),
+    Name("feedforward.up.bias", "mlp.c_fc.bias"),
+    Name("feedforward.down.weight", "mlp.c_proj.weight", turned=True),
+    Name("feedforward.down.bias", "mlp.c_proj.bias"),
+)
+_HEAD = Name("head.weight", "lm_head.weight")
+_MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+"""Older files store the causal mask, and the number that stood for minus infinity. Neither is learned."""
+
+_REMEDY = "The weights do not belong to this config.json. Copy or fetch the folder again from where it came."
+
+
+def names(config: GPTConfig) -> Iterator[Name]:
+    """Every tensor of a model, once."""
+    yield from _OUTSIDE
+    for i in range(config.layers):
+        for name in _IN_BLOCK:
+            yield Name(f"blocks.{i}.{name.ours}", f"h.{i}.{name.theirs}", name.turned)
+    if not config.tied_head:
+        yield _HEAD
+
+
+@dataclass(frozen=True)
+class Published:
+    """A GPT-2 in a Hugging Face folder, of which so far only `config.json` was read."""
+
+    folder: Path
+    config: GPTConfig
+
+    def load_model(self) -> GPT:
+        """The model, ready to use, in float32.
+
+        Raises:
+            CheckpointError: for weights that are missing, torn, not finite, or not this model's.
+        """
+        with torch.device("meta"):
+            model = GPT(self.config)
+        weights = to_ours(read_weights(self.folder), model, self.folder)
+        model.load_state_dict(weights, assign=True)
+        return model.eval()
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The folder's own tokenizer, or GPT-2's for a model of its size that comes without one.
+
+        Raises:
+            CheckpointError: no tokenizer, or one with more ids than the model has.
+            DataError: a tokenizer that is torn or of another kind.
+        """
+        if any((self.folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
+            tokenizer = load_tokenizer(self.folder)
+        elif self.config.vocab_size == GPTConfig().vocab_size:
+            tokenizer = load_tokenizer("gpt2")
+        else:
+            raise CheckpointError(
+                f"{self.folder} has no tokenizer that Handloom reads: "
+                f"{VOCABULARY} and {MERGES} (or {SINGLE}) are missing.",
+                "Put them beside the weights, from where the model came.",
+            )
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise CheckpointError(
+                f"The tokenizer in {self.folder} has {tokenizer.vocab_size} ids, "
+                f"and its model {self.config.vocab_size}.",
+                "They do not belong together; fetch the folder again from where it came.",
+            )
+        return tokenizer
+
+
+def open_folder(folder: Path) -> Published:
+    """Read the `config.json` of a Hugging Face folder.
+
+    Raises:
+        CheckpointError: when it is missing, or of a model that we would not compute exactly.
+    """
+    path = folder / CONFIG
+    return Published(folder, read_config(files.read_json(path), path))
+
+
+@torch.no_grad()
+def to_ours(tensors: dict[str, Tensor], model: GPT, origin: Path) -> dict[str, Tensor]:
+    """GPT-2's tensors under our names, as views of themselves where they are float32.
+
+    Args:
+        tensors: under GPT-2's names, with or without `transformer.`; emptied, so that what was
+            converted can be forgotten.
+        model: ours; its shapes are what is expected.
+        origin: where they came from, for messages.
+
+    Raises:
+        CheckpointError: unless every tensor is used exactly once, has the shape and kind expected, and is finite.
+    """
+    plain = _without_prefix(tensors, origin)
+    tensors.clear()
+    if model.config.tied_head:
+        _drop_tied_head(plain, origin)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {name.theirs: name for name in names(model.config)}
+    _match(
+        {
+            theirs: shapes[name.ours][::-1] if name.turned else shapes[name.ours]
+            for theirs, name in wanted.items()
+        },
+        {name: tuple(tensor.shape) for name, tensor in plain.items()},
+        origin,
+    )
+    ours = {}
+    for theirs, name in wanted.items():
+        tensor = _as_float32(theirs, plain.pop(theirs), origin)
+        ours[name.ours] = tensor.T if name.turned else tensor
+    return ours
+
+
+def to_theirs(model: GPT) -> dict[str, Tensor]:
+    """Our tensors under GPT-2's names, with `transformer.`; the inverse of `to_ours`. A tied head is stored once."""
+    ours = model.state_dict()
+    return {
+        name.theirs if name is _HEAD else PREFIX + name.theirs: ours[name.ours].T
+        if name.turned
+        else ours[name.ours]
+        for name in names(model.config)
+    }
+
+
+def _without_prefix(tensors: dict[str, Tensor], origin: Path) -> dict[str, Tensor]:
+    """The same without `transformer.` and without stored masks."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix(PREFIX)
+        if _MASKS.fullmatch(short):
+            continue
+        if short in plain:
+            raise CheckpointError(
+                f"{origin} holds the tensor {short} twice, with and without {PREFIX!r} before its name.",
+                _REMEDY,
+            )
+        plain[short] = tensor
+    return plain
+
+
+def _drop_tied_head(plain: dict[str, Tensor], origin: Path) -> None:
+    """A tied head may be stored as well, if it says the same."""
+    head = plain.pop(_HEAD.theirs, None)
+    embedding = plain.get("wte.weight")
+    if head is None or embedding is None:
+        return
+    if head.dtype != embedding.dtype or not head.equal(embedding):
+        raise CheckpointError(
+            f"{origin} holds a {_HEAD.theirs} that is not its wte.weight, but by its {CONFIG} they are one.",
+            f'If the model has a head of its own, write "tie_word_embeddings": false into {CONFIG}.',
+        )
+
+
+def _match(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], origin: Path) -> None:
+    """Raise unless names and shapes are the same."""
+    missing, unused = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    surplus = f"{unused[0]} of shape {found[unused[0]]}, which is of no use here" if unused else ""
+    if missing:
+        raise CheckpointError(
+            f"In {origin} the tensor {missing[0]} of shape {wanted[missing[0]]} is missing"
+            + (f"; there is {surplus}." if surplus else "."),
+            _REMEDY,
+        )
+    if surplus:
+        raise CheckpointError(f"{origin} holds the tensor {surplus}.", _REMEDY)
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise CheckpointError(
+                f"In {origin} the tensor {name} has shape {found[name]} instead of {shape}.", _REMEDY
+            )
+
+
+def _as_float32(name: str, tensor: Tensor, origin: Path) -> Tensor:
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise CheckpointError(
+            f"In {origin} the tensor {name} is of type {str(tensor.dtype).removeprefix('torch.')}.",
+            "Handloom reads float32, float16 and bfloat16.",
+        )
+    # One number tells in nearly all cases, and needs no copy of the tensor as isfinite() does.
+    total = tensor.sum(dtype=torch.float32)
+    if not total.isfinite() and not all(part.isfinite().all() for part in tensor.split(1024)):
+        raise CheckpointError(
+            f"In {origin} the tensor {name} holds numbers that are not finite.",
+            "The weights are damaged. Copy or fetch the folder again from where it came.",
+        )
+    return tensor.float()
