@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from stand_ins import Tune
 
 from handloom.errors import HandloomError, RequestError
-from handloom.inference.engine import Request
-from handloom.inference.sampling import Sampling
+from handloom.inference.settings import Request, Sampling
 from handloom.inference.text import LanguageModel
 from handloom.tokenizer.learn import learn_merges
 

@@ -47,11 +47,13 @@ class Attention(nn.Module):
         q = q.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         k = k.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+        mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # each (B, H, S, D)
+            mask = cache.mask(T)
         fused = fused_is_quicker(q, k) if self.fused is None else self.fused
         attend = fused_attention if fused else explicit_attention
-        y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        y = attend(q, k, v, self.dropout if self.training else 0.0, mask=mask)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
         return self.out_dropout(self.out(y))  # (B, T, C)
 
@@ -74,7 +76,9 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, written out.
 
     Args:
@@ -82,25 +86,30 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) ->
         k: (B, H, S, D).
         v: (B, H, S, D).
         dropout: probability of dropping an attention weight.
+        mask: (B, 1, T, S) bool, where looking is allowed; the causal one if not given.
 
     Returns:
         (B, H, T, D).
     """
     T, S = q.shape[-2], k.shape[-2]
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
-    scores = scores.masked_fill(~causal_mask(T, S, q.device), float("-inf"))  # (B, H, T, S)
+    seen = causal_mask(T, S, q.device) if mask is None else mask
+    scores = scores.masked_fill(~seen, float("-inf"))  # (B, H, T, S)
     weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
     return weights.to(v.dtype) @ v  # (B, H, T, D)
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
     """The same as `explicit_attention`, by PyTorch's fused kernel.
 
     The kernel's own causal mask starts at the top left, so it is right only when T = S. One query
     sees everything and needs no mask. Anything between gets the mask spelled out.
     """
     T, S = q.shape[-2], k.shape[-2]
-    if T == S:
+    if mask is None and T == S:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    mask = None if T == 1 else causal_mask(T, S, q.device)
+    if mask is None and T > 1:
+        mask = causal_mask(T, S, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
