@@ -41,13 +41,18 @@ class Timing:
     began: float = dataclasses.field(default_factory=time.perf_counter)
     prompt_tokens: int = 0
     new_tokens: int = 0
+    later_tokens: int = 0
+    """Of the new ones, those that came after the first step."""
     first_token_seconds: float = 0.0
     seconds: float = 0.0
 
     def wrote(self, tokens: int) -> None:
         """Note that so many tokens were written just now."""
         self.seconds = time.perf_counter() - self.began
-        self.first_token_seconds = self.first_token_seconds or self.seconds
+        if not self.new_tokens:
+            self.first_token_seconds = self.seconds
+        else:
+            self.later_tokens += tokens
         self.new_tokens += tokens
 
 
@@ -129,8 +134,13 @@ class LanguageModel:
                 "Beam search chooses a text when it is whole, so it cannot be streamed.",
                 "Leave out --stream, or --beams.",
             )
-        ids, row = self.prompt_ids(prompt), Row(self.tokenizer, stop_strings(stop))
-        for _, piece in self._write([ids], [row], self._in_tokens(request), [0], timing or Timing()):
+        ids, row, timing = (
+            self.prompt_ids(prompt),
+            Row(self.tokenizer, stop_strings(stop)),
+            timing or Timing(),
+        )
+        timing.prompt_tokens += len(ids)
+        for _, piece in self._write([ids], [row], self._in_tokens(request), [0], timing):
             if piece:
                 yield piece
             if halted():
@@ -149,7 +159,13 @@ class LanguageModel:
         return self.complete_batch([prompt], request, n, stop)[0]
 
     def complete_batch(
-        self, prompts: Sequence[str | None], request: Request, n: int = 1, stop: str | Sequence[str] = ()
+        self,
+        prompts: Sequence[str | None],
+        request: Request,
+        n: int = 1,
+        stop: str | Sequence[str] = (),
+        *,
+        timing: Timing | None = None,
     ) -> list[Completions]:
         """Continue several prompts, each `n` times, all together.
 
@@ -161,8 +177,11 @@ class LanguageModel:
         require_number("n", n, whole=True)
         if n < 1:
             raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")
-        timing, stops = Timing(), stop_strings(stop)
+        if not prompts:
+            return []
+        timing, stops = timing or Timing(), stop_strings(stop)
         ids = [self.prompt_ids(prompt) for prompt in prompts]
+        timing.prompt_tokens += sum(map(len, ids))
         request = self._in_tokens(request)
         rows = [Row(self.tokenizer, stops) for _ in range(n * len(prompts))]
         each = [one for one in ids for _ in range(n)]
@@ -229,7 +248,6 @@ class LanguageModel:
         timing: Timing,
     ) -> Iterator[tuple[dict[int, Choice], str]]:
         """Write all rows to their ends; yields the new tokens of each step, and what became certain."""
-        timing.prompt_tokens += sum(map(len, prompts))
         writing = Writing(self.model, prompts, request, numbers)
         for _ in range(request.max_new_tokens):
             news = writing.step()
@@ -244,7 +262,6 @@ class LanguageModel:
     ) -> Iterator[tuple[dict[int, Choice], str]]:
         """The same by beam search, where all of a text comes at once."""
         for at, prompt in enumerate(prompts):
-            timing.prompt_tokens += len(prompt)
             for row, found in enumerate(
                 beam_search(self.model, prompt, request, n, rows[0].would_end), at * n
             ):
