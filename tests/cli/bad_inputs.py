@@ -258,6 +258,7 @@ CASES = [
     BadInput("An empty line among the prompts", "handloom generate --prompts prompts.txt"),
     BadInput("A prompt and a file of prompts", "handloom generate Hello --prompts prompts.txt"),
     BadInput("Batches of nothing", "handloom generate Hello --batch-size 0"),
+    BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
 ]
