@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from stand_ins import lively
 
 from handloom.errors import RequestError
 from handloom.inference.batch import Batch
+from handloom.inference.beam import beam_search
 from handloom.inference.engine import Writing, choices, prompt_choices
 from handloom.inference.settings import Request, Sampling
 from handloom.model.config import GPTConfig
@@ -154,3 +157,18 @@ def test_tokens_that_there_are_not_are_refused():
     for how in (Sampling(logit_bias={257: 1.0}), Sampling(bad_words=((1, -1),))):
         with pytest.raises(RequestError, match="There is no token"):
             Writing(tame(), [[1]], Request(3, how))
+
+
+def test_ids_that_stand_for_nothing_are_never_chosen_and_have_no_probability():
+    model = lively()
+    request = Request(20, Sampling(5.0), overflow="slide", logprobs=257, vocabulary=7)
+    writing = Writing(model, [[1, 2], [3]], request)
+    for _ in range(20):
+        for choice in writing.step().values():
+            assert choice.token < 7
+            assert len(choice.top) == 7
+            assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
+    (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, lambda ids: False)
+    assert all(choice.token < 7 for choice in found.choices)
+    _, second = prompt_choices(model, [1, 2], 1, 7)
+    assert second.top[0][0] < 7

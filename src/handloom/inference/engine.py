@@ -6,14 +6,14 @@ Knows no text.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from handloom.errors import RequestError
-from handloom.inference.batch import Batch, first_read
+from handloom.inference.batch import Batch, first_read, without_padding
 from handloom.inference.sampling import draw, probabilities
 from handloom.inference.settings import Request
 from handloom.inference.so_far import adjusted
@@ -55,7 +55,7 @@ class Writing:
         self.running = list(range(len(prompts)))
         """The rows that are still written."""
         self._request = request
-        self._batch = Batch(model, prompts, request.max_new_tokens)
+        self._batch = Batch(model, prompts, request.max_new_tokens, request.vocabulary)
         keys = [np.array([request.seed, number], dtype=np.uint64) for number in numbers or self.running]
         self._chance = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
@@ -85,13 +85,16 @@ class Writing:
             self._batch.keep(kept)
 
 
-def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tensor]:
+def continuations(
+    model: GPT, prompt: Tensor, request: Request, vocabulary: int | None = None
+) -> Iterator[Tensor]:
     """Yield the next token of every row, again and again: `Writing`, for rows that stay to the end.
 
     Args:
         model: in evaluation mode.
         prompt: (B, T) int64, T at least 1.
         request: see `Request`.
+        vocabulary: how many ids stand for something; as the request says if not given.
 
     Yields:
         (B) int64, `max_new_tokens` times.
@@ -99,6 +102,8 @@ def continuations(model: GPT, prompt: Tensor, request: Request) -> Iterator[Tens
     Raises:
         RequestError: when the text does not fit the context and the policy is `error`.
     """
+    if vocabulary is not None:
+        request = replace(request, vocabulary=vocabulary)
     writing = Writing(model, prompt.tolist(), request)
     for _ in range(request.max_new_tokens):
         yield torch.tensor([choice.token for choice in writing.step().values()])
@@ -117,14 +122,17 @@ def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choi
     logprobs = logits.float().log_softmax(dim=-1)  # (N, V)
     values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
     alternatives = [
-        tuple(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)
+        tuple((token, value) for token, value in zip(*pair, strict=True) if value > float("-inf"))
+        for pair in zip(ids.tolist(), values.tolist(), strict=True)
     ]
     own = logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0].tolist()
     return [Choice(*each) for each in zip(tokens, own, alternatives, strict=True)]
 
 
 @torch.inference_mode()
-def prompt_choices(model: GPT, prompt: Sequence[int], top: int) -> tuple[Choice, ...]:
+def prompt_choices(
+    model: GPT, prompt: Sequence[int], top: int, vocabulary: int | None = None
+) -> tuple[Choice, ...]:
     """Each token of a prompt with its log probability, and the `top` tokens that were likeliest in its place.
 
     What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
@@ -135,7 +143,7 @@ def prompt_choices(model: GPT, prompt: Sequence[int], top: int) -> tuple[Choice,
     rest = prompt[begin + 1 :]
     for at in range(0, len(rest), _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
-        found += choices(model.unembed(hidden[part]), rest[part], top)
+        found += choices(without_padding(model.unembed(hidden[part]), vocabulary), rest[part], top)
     return tuple(found)
 
 

@@ -49,10 +49,8 @@ class Timing:
     def wrote(self, tokens: int) -> None:
         """Note that so many tokens were written just now."""
         self.seconds = time.perf_counter() - self.began
-        if not self.new_tokens:
-            self.first_token_seconds = self.seconds
-        else:
-            self.later_tokens += tokens
+        self.later_tokens += tokens if self.new_tokens else 0
+        self.first_token_seconds = self.first_token_seconds or self.seconds
         self.new_tokens += tokens
 
 
@@ -207,7 +205,9 @@ class LanguageModel:
                 len(one),
                 timing.first_token_seconds,
                 timing.seconds,
-                prompt_choices(self.model, one, request.logprobs or 0) if request.echo else None,
+                prompt_choices(self.model, one, request.logprobs or 0, self.tokenizer.vocab_size)
+                if request.echo
+                else None,
             )
             for at, one in enumerate(ids)
         ]
@@ -280,7 +280,8 @@ class LanguageModel:
             else:
                 words.append(word)
         sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
-        return dataclasses.replace(request, sampling=sampling, end_of_text=self.tokenizer.end_of_text)
+        end, vocabulary = self.tokenizer.end_of_text, self.tokenizer.vocab_size
+        return dataclasses.replace(request, sampling=sampling, end_of_text=end, vocabulary=vocabulary)
 
     def _one_token(self, token: int | str) -> int:
         if isinstance(token, int):
