@@ -7,7 +7,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 NEEDS := pyproject.toml constraints.txt scripts/install.py
-CHECKED := src tests scripts
+CHECKED := src tests scripts benchmarks
 # Each test process computes with one thread: two processes with two threads each would fight over two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -22,6 +22,8 @@ COMMANDS = (
     "data",
     "data prepare",
     "data show",
+    "pull",
+    "models",
     "model",
     "model show",
     "model list",

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from handloom import errors
+
 if TYPE_CHECKING:
     from handloom.errors import HandloomError
     from handloom.inference.text import LanguageModel
     from handloom.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["HandloomError", "LanguageModel", "load"]
+__all__ = ["HandloomError", "LanguageModel", "errors", "load"]
 
 _HOMES = {
     "HandloomError": "handloom.errors",

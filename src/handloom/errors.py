@@ -7,6 +7,15 @@ The command line prints the text as one paragraph and exits with 2; a library ca
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names what is nearest to a misspelt word, or nothing if nothing is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
 
 class HandloomError(Exception):
     """Base of every error that Handloom raises on purpose.

@@ -12,12 +12,25 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where prepared data and learned tokenizers are kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
+    """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
     named = os.environ.get("HANDLOOM_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "handloom"
+    return Path(named) if named else _users_folder("XDG_CACHE_HOME", ".cache")
+
+
+def models_folder() -> Path:
+    """Where pulled models are kept: `$HANDLOOM_MODELS`, else `models` in the user's data folder.
+
+    Not the cache: whoever clears that means to lose what can be made again, and a machine without a
+    network cannot fetch a model again.
+    """
+    named = os.environ.get("HANDLOOM_MODELS")
+    return Path(named) if named else _users_folder("XDG_DATA_HOME", ".local/share") / "models"
+
+
+def _users_folder(variable: str, otherwise: str) -> Path:
+    """Our folder in the one that the environment names, else in the usual one below the home folder."""
+    base = os.environ.get(variable)
+    return (Path(base) if base else Path.home() / otherwise) / "handloom"
 
 
 def granted_cores() -> int:

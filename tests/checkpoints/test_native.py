@@ -78,7 +78,15 @@ def test_harm_to_any_file_is_seen_and_named(saved, name, harm):
 def test_a_folder_without_a_manifest_is_torn(saved):
     folder, _, _ = saved
     (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="manifest.json"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        native.open_checkpoint(folder)
+
+
+def test_a_manifest_that_says_nothing_of_a_file_is_damaged(saved):
+    folder, _, _ = saved
+    path = folder / "manifest.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"sha256"', '"sha255"', 1), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="says nothing of"):
         native.open_checkpoint(folder)
 
 

@@ -80,16 +80,16 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
     data = prepare(config.data, gpt2, validation_fraction=0.3)
     windows = Windows(data.train.tokens, context=16, batch_size=4, seed=3)
 
+    (run / "data.json").write_text(json.dumps({"key": data.key}), encoding="utf-8")
     _, out, _ = handloom("show", "--run", run, "--step", 5, "--json")
     assert [window["inputs"] for window in json.loads(out)["windows"]] == windows.batch(5)[0].tolist()
 
-    (run / "summary.json").write_text(json.dumps({"data": data.key}), encoding="utf-8")
     assert handloom("show", "--run", run)[0] == 0
     write(**{"1.txt": "Another story."})
     code, _, err = handloom("show", "--run", run)
     assert code == 2
     assert "is not what it was" in " ".join(err.split())
-    (run / "summary.json").write_bytes(b"{")
+    (run / "data.json").write_bytes(b"{")
     code, _, err = handloom("show", "--run", run)
     assert code == 2
     assert "is torn" in " ".join(err.split())

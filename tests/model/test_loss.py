@@ -37,7 +37,7 @@ def test_value_and_gradients_are_those_of_cross_entropy(seed, chunk):
     assert count == (targets != IGNORE).sum()
     torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-5)
     for a, b in zip(ours_gradients, theirs_gradients, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)  # the softmax is float32
 
 
 def test_without_gradients_the_value_is_the_same():

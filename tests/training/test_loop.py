@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from handloom.checkpoints import native
-from handloom.errors import CheckpointError, ConfigError
+from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.model.gpt import GPT
 from handloom.training import loop, run
 from handloom.training.interrupt import Wish
-from handloom.training.log import read_metrics
+from handloom.training.log import RunLog, read_metrics
 from handloom.training.loop import DivergenceError, memorizing
+from handloom.training.pace import Pace
+from handloom.training.report import Silent
 
 
 def final_state(folder):
@@ -35,7 +37,8 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     summary = run.begin(folder, tiny(steps=60, evaluate_every=20, sample_every=30, sample_tokens=5))
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.toml", "metrics.jsonl", "loss.svg", "samples.md", "summary.json", "checkpoints", "tokenizer"
+        "config.toml", "data.json", "metrics.jsonl", "loss.svg", "samples.md", "summary.json",
+        "checkpoints", "tokenizer",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     assert summary["finished"]
@@ -47,11 +50,24 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     assert "## Step 30" in (folder / "samples.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("stop", [1, 5, 8])
-def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer):
-    """Forty short documents make an epoch of about 30 steps of 4; 40 steps cross it."""
-    settings = {"steps": 40, "optimizer": optimizer, "evaluate_every": 10, "checkpoint_every": 16}
+@pytest.mark.parametrize(
+    ("stop", "optimizer", "machine"),
+    [
+        (1, "adamw", {}),
+        (8, "adamw", {"precision": "bf16"}),
+        (5, "muon", {}),
+        (8, "muon", {"precision": "bf16", "threads": 2}),
+    ],
+)
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer, machine):
+    settings = {
+        "steps": 40,
+        "batch_size": 8,
+        "optimizer": optimizer,
+        "evaluate_every": 10,
+        "checkpoint_every": 16,
+    }
+    settings |= machine
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     run.begin(straight, tiny(**settings))
     assert not run.begin(halted, tiny(**settings), stop_after=stop)["finished"]
@@ -59,6 +75,8 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimize
     assert run.resume(halted)["finished"]
     assert final_state(halted) == final_state(straight)
     assert losses(halted) == losses(straight)
+    tokens = json.loads((straight / "data.json").read_text(encoding="utf-8"))["train_tokens"]
+    assert tokens / 16 + 1 < 40 * 8  # windows: the runs have crossed an epoch
 
 
 def test_two_n_steps_equal_n_and_then_as_many_more(tmp_path, tiny):
@@ -85,7 +103,7 @@ def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, mo
 
     wishes: list[Wish] = []
     init = Wish.__init__
-    monkeypatch.setattr(Wish, "__init__", lambda self: (init(self), wishes.append(self))[0])
+    monkeypatch.setattr(Wish, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0])
     monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
     summary = run.begin(halted, tiny(**settings))
     monkeypatch.undo()
@@ -139,14 +157,25 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
     torch.testing.assert_close(found["gradient"], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_minutes_choose_the_steps_and_a_resumed_run_keeps_them(tmp_path, tiny):
+def test_minutes_choose_the_steps_mend_them_once_and_a_resumed_run_keeps_them(tmp_path, tiny, monkeypatch):
     folder = tmp_path / "run"
-    config = tiny(steps=None, minutes=0.05, evaluate_every=None, checkpoint_every=None)
-    summary = run.begin(folder, config, stop_after=20)
-    assert summary["total_steps"] > 20
-    assert summary["predicted_seconds"] == pytest.approx(3.0)
-    resumed = run.resume(folder, stop_after=22)
-    assert resumed["total_steps"] == summary["total_steps"]
+    config = tiny(steps=None, minutes=10.0, evaluate_every=None, checkpoint_every=None)
+    plans = [30, 24]
+    monkeypatch.setattr(
+        Pace, "ready", lambda self, minutes: len(self._steps) >= 5 * minutes
+    )  # 2.5 and 16.5 steps
+    monkeypatch.setattr(Pace, "steps_within", lambda self, minutes, step: plans.pop(0))
+    told: list[int] = []
+
+    class Listener(Silent):
+        def planned(self, steps, step_seconds, minutes):
+            told.append(steps)
+
+    assert run.begin(folder, config, Listener(), stop_after=20)["total_steps"] == 24
+    summary = run.resume(folder, Listener())
+    assert told == [30, 24]
+    assert (summary["steps"], summary["finished"]) == (24, True)
+    assert summary["predicted_seconds"] > 0
 
 
 def test_nan_stops_at_once_and_names_step_and_parameter(tmp_path, tiny, monkeypatch):
@@ -227,3 +256,95 @@ def test_memorization_is_told():
     assert not memorizing(training=1.0, validation=1.9, best=1.9)  # still at its best
     assert not memorizing(training=1.95, validation=2.0, best=1.9)  # not parted
     assert not memorizing(training=None, validation=2.0, best=1.0)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny, monkeypatch):
+    """A step whose update overflows leaves finite gradients behind; the save after it must refuse."""
+    folder = tmp_path / "run"
+    step = loop.Trainer.step
+
+    def overflow(self, wish):
+        done = step(self, wish)
+        if self.progress.step == 4:
+            with torch.no_grad():
+                self.model.final_norm.weight[0] = math.inf
+        return done
+
+    monkeypatch.setattr(loop.Trainer, "step", overflow)
+    with pytest.raises(DivergenceError, match=r"At step 4 .*final_norm\.weight.*step-00000000"):
+        run.begin(folder, tiny(evaluate_every=100))
+    assert native.steps(folder) == [0]
+
+
+def test_a_new_run_that_cannot_begin_costs_no_earlier_one(tmp_path, tiny):
+    folder = tmp_path / "run"
+    run.begin(folder, tiny(steps=2))
+    with pytest.raises(HandloomError):
+        run.begin(folder, tiny(data=(str(tmp_path / "nowhere.txt"),)), overwrite=True)
+    assert native.steps(folder)[-1] == 2
+
+
+def test_one_save_a_step_even_when_it_is_the_best(tmp_path, tiny, monkeypatch):
+    saved = []
+    save = native.save
+    monkeypatch.setattr(
+        native, "save", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest))
+    )
+    run.begin(tmp_path / "run", tiny(steps=8, evaluate_every=2, checkpoint_every=4))
+    assert len(saved) == len(set(saved))
+
+
+def test_records_survive_strange_line_ends_and_a_torn_last_line(tmp_path):
+    log = RunLog(tmp_path)
+    log.add("sample", 1, prompt="a", text="b\u2028c\x85d\x0be\r")
+    log.add("train", 2, loss=1.0)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write('{"kind": "train", "step": 3, "text": "ä'.encode()[:-1])
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2]
+    assert [r["step"] for r in RunLog(tmp_path, keep_until=1).records] == [1]
+
+
+def test_memorizing_is_said_aloud(tmp_path, tiny, monkeypatch):
+    warnings: list[str] = []
+
+    class Listener(Silent):
+        def warning(self, text):
+            warnings.append(text)
+
+    monkeypatch.setattr(loop, "memorizing", lambda training, *_: training is not None)
+    run.begin(tmp_path / "run", tiny(steps=4), Listener())
+    assert "the model is memorizing" in warnings[-1]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, tiny):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run.begin(tmp_path / "run", tiny(steps=4, tensorboard=True))
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    shown = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    assert shown == [(step, pytest.approx(loss)) for step, loss in losses(tmp_path / "run")]
+
+
+def test_a_run_from_a_pipe_goes_on_from_its_prepared_tokens(tmp_path, tiny, corpus_folder, monkeypatch):
+    import io
+
+    text = b"".join(path.read_bytes() for path in sorted(corpus_folder.iterdir()))
+
+    class Pipe:
+        def __init__(self, content):
+            self.buffer = io.BytesIO(content)
+
+        def isatty(self):
+            return False
+
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    for folder, stop in ((straight, None), (halted, 3)):
+        monkeypatch.setattr("sys.stdin", Pipe(text))
+        run.begin(folder, tiny(data=("-",)), stop_after=stop)
+    monkeypatch.setattr("sys.stdin", Pipe(b""))
+    run.resume(halted)
+    assert final_state(halted) == final_state(straight)

@@ -46,22 +46,35 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         write_json(
             aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)}
         )
-        for path in (*_files(aside), aside / MANIFEST):
-            _sync(path)
-        for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
-            _sync(folder)
-        if target.exists():
-            outdated = target.parent / f"{UNFINISHED}old-{target.name}-{os.getpid()}"
-            os.rename(target, outdated)
-            os.rename(aside, target)
-            shutil.rmtree(outdated, ignore_errors=True)
-        else:
-            os.rename(aside, target)
-        _sync(target.parent)
+        move_into_place(aside, target)
     except OSError as error:
         raise refusal(error, target) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def move_into_place(aside: Path, target: Path) -> None:
+    """Sync a filled folder to the disk and let it become `target` in one step; an older one there goes.
+
+    Raises:
+        OSError: when the disk refuses; `target` is then as it was.
+    """
+    for path in _files(aside):
+        _sync(path)
+    for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
+        _sync(folder)
+    if target.exists():
+        outdated = target.parent / f"{UNFINISHED}old-{target.name}-{os.getpid()}"
+        os.rename(target, outdated)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            os.rename(outdated, target)
+            raise
+        shutil.rmtree(outdated, ignore_errors=True)
+    else:
+        os.rename(aside, target)
+    _sync(target.parent)
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -101,6 +114,8 @@ def verify_folder(folder: Path) -> None:
     manifest = read_json(folder / MANIFEST)
     for name, entry in manifest.items():
         path = folder / name
+        if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
+            raise CheckpointError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
         if not path.is_file():
             raise CheckpointError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
         if path.stat().st_size != entry["bytes"]:
@@ -184,7 +199,7 @@ def _files(folder: Path) -> list[Path]:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder to sync it
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what it may write
     try:
         os.fsync(descriptor)
     finally:

@@ -163,7 +163,7 @@ def latest(run: Path) -> tuple[Checkpoint, list[HandloomError]]:
         )
     raise CheckpointError(
         f"The run {run} has no checkpoint yet.",
-        "Let it train until its first one, or lower --checkpoint-every.",
+        "Train it anew with --overwrite, or name another folder.",
     )
 
 

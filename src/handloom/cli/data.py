@@ -192,18 +192,20 @@ def _config_of(run: Path) -> TrainConfig:
 
 
 def _check_same_text(run: Path, key: str) -> None:
-    """A finished run's summary knows the key of its data; another text would show another batch."""
+    """A run's data.json knows the key of its data; another text would show another batch."""
     import json
 
     from handloom.errors import CheckpointError, DataError
 
-    summary = run / "summary.json"
-    if not summary.is_file():
-        return
+    described = run / "data.json"
+    if not described.is_file():
+        raise CheckpointError(f"{run} is not a run folder: it has no data.json.", "Check the path.")
     try:
-        then = json.loads(summary.read_bytes()).get("data", key)
-    except (ValueError, AttributeError):
-        raise CheckpointError(f"{summary} is torn: it is not a JSON object.", "Delete it.") from None
+        then = str(json.loads(described.read_bytes())["key"])
+    except (ValueError, TypeError, KeyError):
+        raise CheckpointError(
+            f"{described} is torn: it names no key.", "Resume the run, which mends it."
+        ) from None
     if then != key:
         raise DataError(
             f"The text of run {run} is not what it was: its key is {key[:12]} instead of {then[:12]}.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-PROMPTS = ("The ", "Return the ", "Python is ")
+PROMPTS = ("The", "Return the", "Python is")
 
 
 def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
@@ -29,6 +30,7 @@ def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) 
     from handloom.training.report import Terminal
 
     config = TrainConfig(minutes=minutes, seed=seed)
+    _keep_other_runs(run)
     with Terminal() as terminal:
         terminal.note("Learning from the documentation of the Python that runs this. Nothing is downloaded.")
         summary = runs.begin(run, config, terminal, overwrite=True)
@@ -43,3 +45,19 @@ def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) 
         terminal.console.print(Text.assemble((prompt, "bold"), text))
         terminal.console.print()
     conclude(run, summary, terminal)
+
+
+def _keep_other_runs(run: Path) -> None:
+    """Raise ConfigError when the folder holds more than a demo: other settings, or a demo that was trained on."""
+    from handloom.errors import ConfigError
+    from handloom.training.config import TrainConfig, merge
+
+    settings = run / "config.toml"
+    if not settings.is_file():
+        return
+    found = dataclasses.replace(merge(settings, {}), minutes=None, seed=0, threads=None, precision="auto")
+    if found != TrainConfig():
+        raise ConfigError(
+            f"{run} holds a run that is not an untouched demo, so it is kept.",
+            "Name another folder: --run runs/demo2.",
+        )

@@ -20,6 +20,8 @@ COMMANDS = {
     "chat": ("handloom.cli.chat:chat", "Write a text together with a model, in turn."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
+    "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
+    "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
 
@@ -57,12 +59,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except HandloomError as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         fail(str(error))
     except CycloptsError as error:
-        if debug:
-            raise
+        _show_traceback(debug)
         from handloom.cli.complaints import complaint
 
         fail(complaint(error, words))
@@ -74,9 +74,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _leave_output()  # the reader of our output (`| head`) has what it wanted
     except OSError as error:
         _leave_output()
-        if debug:
-            raise
+        _show_traceback(debug)
         fail(_refused(error))
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        _show_traceback(debug)
+        fail(
+            "This needs more memory than the machine has. Choose a smaller --micro-batch-size, --batch-size, "
+            "--context or model; for writing, a smaller --n."
+        )
     sys.exit(0)
 
 
@@ -87,6 +94,13 @@ class _Hyphen(str):
 
     def startswith(self, *_: Any) -> bool:
         return False
+
+
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def fail(message: str) -> NoReturn:

@@ -21,6 +21,7 @@ def show(name: str) -> None:
     """
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from handloom.model.anatomy import anatomy
@@ -34,7 +35,7 @@ def show(name: str) -> None:
         config = find_checkpoint(name, lambda note: print(f"Note: {note}", file=sys.stderr)).config
     parts = anatomy(config)
     table = Table(
-        title=f"{name}: {config.layers} layers, context {config.context}",
+        title=f"{escape(name)}: {config.layers} layers, context {config.context}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,10 +72,10 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     from handloom.training.report import clock
 
     console = terminal.console
-    took = clock(summary["total_seconds"])
+    took, folder = clock(summary["train_seconds"]), shlex.quote(str(run))
     if not summary["finished"]:
         console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
-        console.print(f"\n    handloom train --resume {run}\n", style="bold", soft_wrap=True)
+        console.print(f"\n    handloom train --resume {folder}\n", style="bold", soft_wrap=True, markup=False)
         return
     if summary["predicted_seconds"]:
         took += f" ({clock(summary['predicted_seconds'])} were predicted)"
@@ -84,7 +85,12 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
     )
     console.print("Plot, samples and settings are in the run's folder. Write with it:")
-    console.print(f'\n    handloom generate "The " --model {run} --stream\n', style="bold", soft_wrap=True)
+    console.print(
+        f'\n    handloom generate "The" --model {folder} --stream\n',
+        style="bold",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _new_run() -> Path:

@@ -51,18 +51,24 @@ class Report:
 
 
 @dataclass(frozen=True)
-class PreparedData:
-    """Tokens of both sides, memory-mapped, and how they came about."""
+class TokenData:
+    """Tokens of both sides, memory-mapped."""
 
     train: Shard
     validation: Shard
-    report: Report
     folder: Path
 
     @property
     def key(self) -> str:
         """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
         return self.folder.name
+
+
+@dataclass(frozen=True)
+class PreparedData(TokenData):
+    """Tokens of both sides, and how they came about."""
+
+    report: Report
 
 
 def prepare(
@@ -102,10 +108,7 @@ def prepare(
     reused = folder.is_dir()
     if not reused:
         _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
-    train, validation = (
-        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify)
-        for side in SIDES
-    )
+    train, validation = _open_sides(folder, tokenizer, verify)
     report = Report(
         documents=len(plan.fates),
         empty=plan.count(plans.EMPTY),
@@ -121,7 +124,17 @@ def prepare(
         workers=0 if reused else workers,
         seconds=time.monotonic() - began,
     )
-    return PreparedData(train, validation, report, folder)
+    return PreparedData(train, validation, folder, report)
+
+
+def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
+    """What was prepared under that `key`, without a look at its text; None if the cache has it no more.
+
+    Raises:
+        DataError: a torn shard, or one of another tokenizer.
+    """
+    folder = cache_folder() / "data" / key
+    return TokenData(*_open_sides(folder, tokenizer, None), folder) if folder.is_dir() else None
 
 
 def training_documents(
@@ -141,6 +154,14 @@ def training_documents(
     corpus = _opened(sources, text_field, encoding_errors)
     plan = survey(corpus, validation_fraction=validation_fraction, split=split)
     return (piece.text for piece in plans.pieces(corpus, plan) if piece.side == TRAIN)
+
+
+def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tuple[Shard, Shard]:
+    train, validation = (
+        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify)
+        for side in SIDES
+    )
+    return train, validation
 
 
 def _opened(sources: Sources, text_field: str, encoding_errors: str) -> Corpus:

@@ -7,12 +7,11 @@ model and no tokenizer.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from handloom.errors import RequestError
+from handloom.errors import RequestError, did_you_mean
 
 INFINITE = float("inf")
 
@@ -207,10 +206,9 @@ class Request:
         known = [*setting_names(Request), *choosing]
         for name in settings:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
                 raise RequestError(
                     f"There is no setting {name!r}.",
-                    f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}.",
+                    did_you_mean(name, known) or f"There are: {', '.join(known)}.",
                 )
         how = {name: value for name, value in settings.items() if name in choosing}
         rest = {name: value for name, value in settings.items() if name not in choosing}

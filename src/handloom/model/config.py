@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ class GPTConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
                 raise ConfigError(
                     f"The model configuration holds the key {key!r}, which this version does not know.",
-                    f"Did you mean {near[0]!r}?" if near else f"It knows: {', '.join(known)}.",
+                    did_you_mean(key, known) or f"It knows: {', '.join(known)}.",
                 )
         return cls(**values)
 
@@ -105,7 +103,7 @@ PRESETS: dict[str, GPTConfig] = {
     "gpt2-xl": GPTConfig(layers=48, heads=25, width=1600),
     "gpt2-16l": GPTConfig(layers=16),
     # Sizes that learn something on a laptop's processor within minutes or hours.
-    "nano": GPTConfig(vocab_size=4096, context=256, layers=4, heads=4, width=128),
+    "nano": GPTConfig(vocab_size=4096, context=128, layers=4, heads=2, width=128),
     "micro": GPTConfig(vocab_size=4096, context=256, layers=4, heads=4, width=256),
     "mini": GPTConfig(vocab_size=8192, context=256, layers=6, heads=6, width=384),
     "small": GPTConfig(vocab_size=16384, context=512, layers=8, heads=8, width=512),
@@ -119,9 +117,8 @@ def preset(name: str) -> GPTConfig:
         ConfigError: for a name that is none of `PRESETS`.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, PRESETS)
         raise ConfigError(
-            f"There is no model preset {name!r}.", f"{hint}The presets are: {', '.join(PRESETS)}."
+            f"There is no model preset {name!r}.", f"{hint} The presets are: {', '.join(PRESETS)}.".strip()
         )
     return PRESETS[name]

@@ -108,6 +108,15 @@ class GPT(nn.Module):
                 f"The model takes tokens of shape (B, T) with T at least 1, and got {tuple(tokens.shape)}.",
                 "For a single sequence use tokens[None, :].",
             )
+        if tokens.is_meta:
+            return
+        low, high = tokens.aminmax()
+        if tokens.is_floating_point() or low < 0 or high >= self.config.vocab_size:
+            raise ModelError(
+                f"The tokens reach from {low} to {high} ({tokens.dtype}); the model knows the whole numbers from 0 to "
+                f"{self.config.vocab_size - 1}.",
+                "Encode the text with the model's own tokenizer.",
+            )
         if start + tokens.shape[1] > self.config.context:
             raise ModelError(
                 f"{start + tokens.shape[1]} tokens do not fit the model's context of {self.config.context}.",

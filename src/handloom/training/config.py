@@ -6,7 +6,7 @@ Flags, `--help`, TOML files and the documentation are made from this dataclass. 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import tomli_w
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, did_you_mean
 from handloom.model.config import GPTConfig, preset
 from handloom.training import schedule
 
@@ -45,7 +45,7 @@ class TrainConfig:
     )
     vocab_size: int = _setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
-    preset: str = _setting("micro", "Model size to start from; see `handloom model list`.")
+    preset: str = _setting("nano", "Model size to start from; see `handloom model list`.")
     layers: int | None = _setting(None, "Transformer blocks; None: as the preset.")
     heads: int | None = _setting(None, "Attention heads; None: as the preset.")
     width: int | None = _setting(None, "Channels of the residual stream; None: as the preset.")
@@ -61,8 +61,8 @@ class TrainConfig:
     stride: int | None = _setting(None, "Tokens between the starts of two windows; None: the context.")
 
     optimizer: str = _setting("muon", "muon (matrices by Muon, the rest by AdamW) or adamw.")
-    learning_rate: float = _setting(5e-3, "Its peak, after the warm-up.")
-    warm_up_steps: int = _setting(50, "Steps over which the learning rate rises; at most a fifth of the run.")
+    learning_rate: float = _setting(8e-3, "Its peak, after the warm-up.")
+    warm_up_steps: int = _setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
     schedule: str = _setting("linear", "How the learning rate falls: linear, cosine or constant.")
     final_learning_rate: float = _setting(0.0, "Share of the peak that is left at the end.")
     weight_decay: float = _setting(0.1, "Pull of matrices and embeddings towards zero.")
@@ -80,7 +80,7 @@ class TrainConfig:
     sample_every: int | None = _setting(
         None, "Steps between samples; 0 for none; None: with each validation."
     )
-    sample_prompts: tuple[str, ...] = _setting(("The ", "Return "), "What the samples begin with.")
+    sample_prompts: tuple[str, ...] = _setting(("The", "Return"), "What the samples begin with.")
     sample_tokens: int = _setting(40, "Length of a sample, in tokens.")
     checkpoint_every: int | None = _setting(None, "Steps between checkpoints; None: a fifth of the run.")
     keep_checkpoints: int = _setting(2, "How many of the last checkpoints to keep, beside the best.")
@@ -130,12 +130,21 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
     known = [field.name for field in dataclasses.fields(TrainConfig)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(
                 f"{file} has a setting {key!r}, which does not exist.",
-                f"Did you mean {near[0]!r}?" if near else "`handloom train --help` lists all settings.",
+                did_you_mean(key, known) or "`handloom train --help` lists all settings.",
             )
-    return TrainConfig(**{**values, **flags})
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if one in flags and other not in flags:
+            values.pop(other, None)  # a flag overrules the file's choice between the two
+    config = TrainConfig(**{**values, **flags})
+    shape = config.model_config(config.vocab_size)  # refuses a shape without meaning before any text is read
+    if config.stride is not None and not 1 <= config.stride <= shape.context:
+        raise ConfigError(
+            f"The setting stride is {config.stride}; it must be from 1 to the context, {shape.context}.",
+            "Leave it out: the windows then lie side by side.",
+        )
+    return config
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -174,11 +183,23 @@ def _check_types(config: TrainConfig) -> None:
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if isinstance(value, tuple):
             fits = fits and all(isinstance(item, str) for item in value)
+        texts = value if isinstance(value, tuple) else (value,)
+        if fits and any(isinstance(text, str) and not _is_text(text) for text in texts):
+            raise ConfigError(
+                f"The setting {field.name} is {value!r}, which is no text: it holds half of a character.",
+                "Write it in UTF-8.",
+            )
+        if fits and isinstance(value, float) and not math.isfinite(value):
+            fits, words = False, "a number with an end"
         if not fits:
             raise ConfigError(
                 f"The setting {field.name} is {value!r}; it must be {words}.",
-                f"It means: {field.metadata['help'].split(' None: ')[0]}",
+                f"It means: {field.metadata['help'].split('; None: ')[0].removesuffix('.')}.",
             )
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_values(config: TrainConfig) -> None:

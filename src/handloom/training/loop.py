@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from handloom import runtime
 from handloom.checkpoints import native
-from handloom.data.prepared import PreparedData
+from handloom.data.prepared import TokenData
 from handloom.data.windows import Windows
 from handloom.errors import HandloomError
 from handloom.evaluation.loss import Validation, validate
-from handloom.inference.settings import Request
+from handloom.inference.settings import Request, Sampling
 from handloom.inference.text import LanguageModel
 from handloom.model.gpt import GPT
 from handloom.model.loss import IGNORE, next_token_loss
@@ -33,6 +35,12 @@ from handloom.training.pace import EVENTS, Pace
 from handloom.training.report import Reporter
 from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
+
+PLANS: tuple[Callable[[float], float], ...] = (
+    lambda minutes: min(0.05 * minutes, 0.5),
+    lambda minutes: minutes / 3,
+)
+"""When the number of steps is chosen, and when it is mended once; from minutes, in minutes."""
 
 
 class DivergenceError(HandloomError):
@@ -53,8 +61,10 @@ class Progress:
     """Time in optimizer steps alone."""
     best_step: int | None = None
     best_loss: float = math.inf
+    plans: int = 0
+    """How often the steps were chosen from the minutes, up to now."""
     predicted_seconds: float | None = None
-    """How long the whole run would take, as predicted when its steps were chosen from the minutes."""
+    """How long the whole run would take, as predicted when its steps were chosen last."""
 
 
 class Trainer:
@@ -76,7 +86,7 @@ class Trainer:
         run: Path,
         config: TrainConfig,
         tokenizer: Tokenizer,
-        data: PreparedData,
+        data: TokenData,
         model: GPT,
         optimizer: Optimizer,
         progress: Progress,
@@ -114,14 +124,18 @@ class Trainer:
             self.validate()
             self.sample()
             self.save()
-        while not wish.stop and not self._choose_total() and progress.step != stop_after:
+        self._choose_total()
+        while not (
+            wish.stop or progress.step == progress.total or (stop_after and progress.step >= stop_after)
+        ):
             if not self.step(wish):
                 break
-            if self._due(self.config.evaluate_every, EVENTS):
+            chosen = self._choose_total()
+            if self._due(self.config.evaluate_every):
                 self.validate()
-            if self._due(self._sample_every(), EVENTS):
+            if self._due(self._sample_every()):
                 self.sample()
-            if self._due(self.config.checkpoint_every, EVENTS):
+            if chosen or self._due(self.config.checkpoint_every) or progress.best_step == progress.step:
                 self.save()
         if not native.step_folder(self.run, progress.step).exists():
             self.save()
@@ -172,6 +186,8 @@ class Trainer:
         part, context = self.data.validation, self.model.config.context
         known = len(self.tokenizer.token_bytes(int(part.tokens[0])))
         found = validate(self.model, part.tokens, part.n_bytes - known, context, self.config.batch_size)
+        if not math.isfinite(found.nats_per_token):
+            self._diverged("the validation loss is not finite")
         progress = self.progress
         self.log.add(
             "validation",
@@ -182,8 +198,6 @@ class Trainer:
         )
         if found.nats_per_token < progress.best_loss:
             progress.best_step, progress.best_loss = progress.step, found.nats_per_token
-            if progress.step and not native.step_folder(self.run, progress.step).exists():
-                self.save()
         self.reporter.validation(progress.step, found, self._recent_loss())
         if memorizing(self._recent_loss(), found.nats_per_token, progress.best_loss):
             self.reporter.warning(
@@ -191,7 +205,7 @@ class Trainer:
                 f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
                 "More text, dropout, or fewer steps would help."
             )
-        self.pace.paused("validation", time.perf_counter() - began)
+        self.pace.paused("validation", time.perf_counter() - began, self.config.evaluate_every)
         return found
 
     def sample(self) -> None:
@@ -200,18 +214,25 @@ class Trainer:
             return
         began = time.perf_counter()
         lm = LanguageModel(self.model, self.tokenizer)
-        length = min(self.config.sample_tokens, self.model.config.context - 1)
         for prompt in self.config.sample_prompts:
-            request = Request(length, seed=self.config.seed, overflow="slide")
+            request = Request(
+                self.config.sample_tokens, Sampling(top_p=0.9), self.config.seed, overflow="slide"
+            )
             text = lm.complete(prompt or None, request).completions[0].text
             self.log.add("sample", self.progress.step, prompt=prompt, text=text)
             self.reporter.sample(self.progress.step, prompt, text)
         self.log.write_samples()
-        self.pace.paused("sample", time.perf_counter() - began)
+        self.pace.paused("sample", time.perf_counter() - began, self._sample_every())
 
     def save(self) -> None:
-        """Write a checkpoint, then remove those that need not be kept."""
-        progress = self.progress
+        """Write a checkpoint, then remove those that need not be kept.
+
+        Raises:
+            DivergenceError: when a weight is not finite; nothing is written then.
+        """
+        began, progress = time.perf_counter(), self.progress
+        if not all(bool(p.isfinite().all()) for p in self.optimizer.named.values()):
+            self._diverged("a weight is not finite")
         progress.seconds = self.pace.seconds
         native.save(
             native.step_folder(self.run, progress.step),
@@ -226,24 +247,26 @@ class Trainer:
             self.optimizer.state_tensors(),
         )
         native.prune(self.run, self.config.keep_checkpoints, progress.best_step)
+        self.pace.paused("save", time.perf_counter() - began, self.config.checkpoint_every)
 
     def _choose_total(self) -> bool:
-        """Decide how many steps there are, once that is possible; returns whether they are all done."""
+        """Decide how many steps there are, once that is possible; returns whether it was decided by the clock."""
         progress, config = self.progress, self.config
-        if progress.total is None:
-            if config.minutes is None:
-                progress.total = config.steps or 1000
-            elif self.pace.ready(config.minutes):
-                progress.total = self.pace.steps_within(config.minutes, progress.step)
-                progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
-                self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
-        return progress.total is not None and progress.step >= progress.total
+        if config.minutes is None:
+            progress.total = config.steps or 1000
+        elif progress.plans < len(PLANS) and self.pace.ready(PLANS[progress.plans](config.minutes)):
+            progress.total = self.pace.steps_within(config.minutes, progress.step)
+            progress.plans += 1
+            progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
+            self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
+            return True
+        return False
 
-    def _due(self, every: int | None, times: int) -> bool:
-        """Whether something that happens `every` steps (None: `times` times in the run) happens now."""
+    def _due(self, every: int | None) -> bool:
+        """Whether something that happens `every` steps (None: `EVENTS` times in the run) happens now."""
         step, total = self.progress.step, self.progress.total
         if every is None:
-            every = math.ceil(total / times) if total is not None else 0
+            every = math.ceil(total / EVENTS) if total is not None else 0
         return every > 0 and (step % every == 0 or step == total)
 
     def _sample_every(self) -> int | None:
@@ -262,14 +285,16 @@ class Trainer:
         gradients = [p.grad for p in self.optimizer.named.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not (math.isfinite(loss) and bool(norm.isfinite())):
-            self._diverged(loss)
+            self._diverged(f"the loss is {loss:.4g} and the length of the gradient {float(norm):.4g}")
         if self.config.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(
                 self.optimizer.named.values(), self.config.gradient_clip, norm
             )
         return float(norm)
 
-    def _diverged(self, loss: float) -> None:
+    def _diverged(self, what: str) -> NoReturn:
+        """Name the first tensor that is not finite; the checkpoints are as they were."""
+
         def bad(tensor: torch.Tensor | None) -> bool:
             return tensor is not None and not bool(tensor.isfinite().all())
 
@@ -277,9 +302,10 @@ class Trainer:
         where = next((f"the parameter {n}" for n, p in named if bad(p)), None)
         where = where or next((f"the gradient of {n}" for n, p in named if bad(p.grad)), "the loss alone")
         self.log.close()
+        saved = native.steps(self.run)
+        last = f"The last good checkpoint is {native.step_folder(self.run, saved[-1])}." if saved else ""
         raise DivergenceError(
-            f"At step {self.progress.step} the loss is {loss:.4g}; the first thing that is not finite is "
-            f"{where}. The last good checkpoint is {native.latest(self.run)[0].folder}.",
+            f"At step {self.progress.step} {what}; the first thing that is not finite is {where}. {last}".strip(),
             "Train again with a lower --learning-rate, a longer --warm-up-steps or a lower --gradient-clip.",
         )
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from handloom.errors import CheckpointError
 
-NAMES = ("adamw", "muon")
-
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal: every direction of a matrix learns equally fast.
@@ -78,12 +76,14 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     coefficients chosen for a steep start rather than exact convergence (values end in 0.7 to 1.2).
 
     Args:
-        matrices: (N, m, n).
+        matrices: (N, m, n), or one matrix (m, n).
         iterations: five are enough for values above 1e-3 of the largest.
 
     Returns:
-        (N, m, n).
+        as given.
     """
+    if matrices.ndim == 2:
+        return orthogonalize(matrices[None], iterations)[0]
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the short side first: (N, m, n)

@@ -109,7 +109,8 @@ class Terminal:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """What the model wrote, on one line."""
-        line = Text.assemble("  ", (prompt, "bold"), (" ".join(text.split()), "italic"))
+        begun, whole = " ".join(prompt.split()), " ".join((prompt + text).split())
+        line = Text.assemble("  ", (whole[: len(begun)], "bold"), (whole[len(begun) :], "italic"))
         line.truncate(self.console.width, overflow="ellipsis")
         self.console.print(line)
 

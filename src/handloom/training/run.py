@@ -12,7 +12,8 @@ import torch
 from handloom import runtime
 from handloom.checkpoints import files, native
 from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.prepared import PreparedData, prepare, training_documents
+from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
+from handloom.data.windows import Windows
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
@@ -26,7 +27,7 @@ from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
 
 CHANGEABLE = (
-    "steps", "minutes", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
+    "steps", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
     "checkpoint_every", "keep_checkpoints", "tensorboard",
 )  # fmt: skip
 """Settings that may be given anew to a run that goes on; the others would make it another run."""
@@ -35,6 +36,7 @@ _OURS = (
     native.CHECKPOINTS,
     METRICS,
     "config.toml",
+    "data.json",
     "loss.svg",
     "samples.md",
     "summary.json",
@@ -67,15 +69,18 @@ def begin(
         HandloomError: for settings, data or a disk that do not allow it.
     """
     reporter = reporter or Silent()
-    _make_room(run, overwrite)
+    _check_room(run, overwrite)
     config = _decide(config)
     corpus = _open_corpus(config)
     tokenizer = make_tokenizer(config, corpus, reporter)
     shape = config.model_config(tokenizer.vocab_size)
     data = prepare_data(config, corpus, tokenizer, reporter)
+    _check_enough(config, shape.context, data)
     model = GPT(shape, config.seed)
     _describe(model, config, data, reporter)
+    _make_room(run)  # only now: settings and text that are refused cost no earlier run
     files.write_whole(run / "config.toml", config.to_toml())
+    files.write_whole(run / "data.json", _as_json({"key": data.key, **dataclasses.asdict(data.report)}))
     tokenizer.save(run / "tokenizer")
     return _train(run, config, tokenizer, data, model, {}, Progress(), reporter, stop_after)
 
@@ -105,15 +110,18 @@ def resume(
     checkpoint, passed_over = native.latest(run)
     for error in passed_over:
         reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")
-    files.remove_unfinished(run / native.CHECKPOINTS)
+    for folder in (run, run / native.CHECKPOINTS):
+        files.remove_unfinished(folder)
     progress = _read_progress(checkpoint)
     config = _changed(TrainConfig(**checkpoint.training["settings"]), changes, progress)
-    if "steps" in changes or "minutes" in changes:
+    if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
     config = _decide(config)
     tokenizer = checkpoint.load_tokenizer()
-    data = prepare_data(config, _open_corpus(config), tokenizer, reporter)
+    # What came through a pipe cannot be read again, but its tokens may still be in the cache.
+    data: TokenData | None = reopen(checkpoint.training["data"], tokenizer) if "-" in config.data else None
+    data = data or prepare_data(config, _open_corpus(config), tokenizer, reporter)
     if data.key != checkpoint.training["data"]:
         raise CheckpointError(
             f"The text of run {run} is not what it was: its data has the key {data.key[:12]} now and had "
@@ -125,7 +133,9 @@ def resume(
             shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
     reporter.note(f"Going on with {run} from step {progress.step:,}.")
     files.write_whole(run / "config.toml", config.to_toml())
-    model = checkpoint.load_model().train()
+    model = checkpoint.load_model()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # its own memory, no longer the checkpoint's file
     return _train(
         run, config, tokenizer, data, model, checkpoint.load_optimizer(), progress, reporter, stop_after
     )
@@ -136,6 +146,7 @@ def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> T
     if config.tokenizer != "learn":
         return load_tokenizer(config.tokenizer)
     texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
+    reporter.note(f"Learning a vocabulary of up to {config.vocab_size:,} tokens.")
     learned = learn_merges(texts, config.vocab_size)
     reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
     return TiktokenTokenizer(learned)
@@ -152,12 +163,7 @@ def prepare_data(
             f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other documents left out."
         )
     if report.split == "tail":
-        reporter.note(f"Few documents: the last {config.validation_fraction:.0%} of each is held out.")
-    if data.validation.n_tokens < 2:
-        raise ConfigError(
-            f"There are {data.validation.n_tokens} tokens of text to validate with; 2 are needed.",
-            "Give more text, or a larger --validation-fraction.",
-        )
+        reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
     return data
 
 
@@ -165,7 +171,7 @@ def _train(
     run: Path,
     config: TrainConfig,
     tokenizer: Tokenizer,
-    data: PreparedData,
+    data: TokenData,
     model: GPT,
     optimizer_state: dict[str, torch.Tensor],
     progress: Progress,
@@ -183,7 +189,7 @@ def _train(
     )
     optimizer.load_state_tensors(optimizer_state)
     trainer = Trainer(run, config, tokenizer, data, model, optimizer, progress, reporter)
-    with stop_on_signals() as wish:
+    with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
         finished = trainer.train(wish, stop_after)
     summary = summarize(trainer, finished)
     files.write_whole(run / "summary.json", _as_json(summary))
@@ -203,8 +209,8 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "val_loss": last.get("loss"),
         "val_bits_per_byte": last.get("bits_per_byte"),
         "best_step": progress.best_step,
-        "train_seconds": round(progress.step_seconds, 3),
-        "total_seconds": round(progress.seconds, 3),
+        "train_seconds": round(progress.seconds, 3),
+        "step_seconds": round(progress.step_seconds, 3),
         "predicted_seconds": progress.predicted_seconds and round(progress.predicted_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.step_seconds, 1)
         if progress.step_seconds
@@ -223,20 +229,39 @@ def _as_json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _make_room(run: Path, overwrite: bool) -> None:
+def _check_enough(config: TrainConfig, context: int, data: TokenData) -> None:
+    """Raise unless there is a window of text to learn from, and some to validate with."""
+    Windows(
+        data.train.tokens,
+        context=context,
+        stride=config.stride,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    if data.validation.n_tokens < 3:
+        raise ConfigError(
+            f"There are {data.validation.n_tokens} tokens of text to validate with, which is too few.",
+            "Give more text, or a larger --validation-fraction.",
+        )
+
+
+def _check_room(run: Path, overwrite: bool) -> None:
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file, not a folder.", "Name another folder with --run.")
-    if any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
-        if not overwrite:
-            raise ConfigError(
-                f"{run} already holds a run.",
-                f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
-            )
-        for name in _OURS:
-            path = run / name
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if not overwrite and any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
+        raise ConfigError(
+            f"{run} already holds a run.",
+            f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
+        )
+
+
+def _make_room(run: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for name in _OURS:
+            path = run / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except OSError as error:
         raise files.refusal(error, run) from error
 
@@ -278,8 +303,6 @@ def _changed(config: TrainConfig, changes: dict[str, Any], progress: Progress) -
             )
     if "steps" in changes:
         changes = {**changes, "minutes": None}
-    elif "minutes" in changes:
-        changes = {**changes, "steps": None}
     config = dataclasses.replace(config, **changes)
     if config.steps is not None and config.steps < progress.step:
         raise ConfigError(

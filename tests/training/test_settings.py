@@ -18,6 +18,13 @@ def test_the_file_overrules_defaults_and_flags_overrule_the_file(tmp_path):
     assert (config.steps, config.batch_size, config.data, config.seed) == (7, 4, ("x.txt",), 0)
 
 
+def test_a_flag_overrules_the_files_choice_between_steps_and_minutes(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text("minutes = 7\n", encoding="utf-8")
+    assert merge(file, {"steps": 3}).minutes is None
+    assert merge(file, {}).minutes == 7
+
+
 def test_written_settings_read_back_equal(tmp_path):
     config = TrainConfig(
         data=("a b", 'c"d'), steps=3, dropout=0.25, tensorboard=True, sample_prompts=("ä\n",)
@@ -27,7 +34,9 @@ def test_written_settings_read_back_equal(tmp_path):
     assert merge(file, {}) == config
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.name
+)
 def test_every_shipped_file_parses(path):
     merge(path, {}).model_config(50257)
 
@@ -50,6 +59,9 @@ def test_every_setting_says_what_it_means():
         ("schedule = 'square'", "schedule is 'square'.*linear, cosine, constant"),
         ("steps = 1\nminutes = 1", "Both steps and minutes"),
         ("batch_size = 6\nmicro_batch_size = 4", "batch_size of 6"),
+        ("minutes = inf", "minutes is inf.*a number with an end"),
+        ("heads = 3", "heads 3"),
+        ("context = 8\nstride = 9", "stride is 9.*from 1 to the context, 8"),
         ("learning_rate = nan", "learning_rate is nan"),
         ("steps = ", "is not TOML"),
     ],
@@ -64,3 +76,8 @@ def test_what_has_no_meaning_is_refused(tmp_path, content, words):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
         merge(tmp_path / "nowhere.toml", {})
+
+
+def test_half_a_character_is_refused():
+    with pytest.raises(ConfigError, match="half of a character"):
+        merge(None, {"sample_prompts": ["a", "\ud800"]})

@@ -1,0 +1,66 @@
+"""handloom models"""
+
+from __future__ import annotations
+
+from handloom.checkpoints.pulled import PulledModel
+
+
+def models(*, json: bool = False) -> None:
+    """List the models that were pulled, or copied into the models folder.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object a line.
+    """
+    import json as encoder
+
+    from handloom.checkpoints.pulled import pulled_models
+
+    found = pulled_models()
+    if json:
+        for model in found:
+            print(encoder.dumps(model.to_dict(), ensure_ascii=False))
+        return
+    _print(found)
+
+
+def _print(found: list[PulledModel]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from handloom.checkpoints.pulled import folder_bytes, unfinished_pulls
+    from handloom.runtime import models_folder
+
+    console = Console(highlight=False, markup=False)
+    if found:
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("model", "MB", "origin", "revision", "pulled"):
+            table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+        for model in found:
+            table.add_row(
+                model.name, f"{model.bytes / 1e6:,.1f}", _origin(model), (model.revision or "")[:12],
+                (model.pulled or "")[:10],
+            )  # fmt: skip
+        console.print(table)
+        console.print(f"Kept in {models_folder()}", soft_wrap=True)
+    else:
+        console.print(
+            f"There is no model in {models_folder()}. Fetch one with: handloom pull gpt2. Or copy a folder "
+            "there that holds config.json, vocab.json, merges.txt and the weights.",
+            soft_wrap=True,
+        )
+    for name, folder in unfinished_pulls():
+        console.print(
+            f"Begun, {folder_bytes(folder) / 1e6:,.1f} MB fetched so far: {name}. To go on: handloom pull {name}",
+            soft_wrap=True,
+        )
+
+
+def _origin(model: PulledModel) -> str:
+    """From where a model came; the hub's address only where it is not the usual one."""
+    if model.repository is None:
+        return "copied by hand"
+    usual = model.endpoint == "https://huggingface.co"
+    return model.repository if usual else f"{model.repository} at {model.endpoint}"

@@ -1,0 +1,55 @@
+"""handloom pull"""
+
+from __future__ import annotations
+
+import sys
+
+
+def pull(name: str, *, revision: str | None = None, endpoint: str | None = None) -> None:
+    """Fetch a GPT-2 model into the models folder.
+
+    An interrupted pull goes on where it ended. A model that is here is brought up to date. After that,
+    nothing needs the network any more.
+
+    Parameters
+    ----------
+    name
+        gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name.
+    revision
+        Branch, tag or commit; the newest of the main branch if not given.
+    endpoint
+        Address of another hub or a mirror. HF_ENDPOINT sets it for good; HF_TOKEN is respected.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    from handloom.checkpoints.pulling import Progress
+    from handloom.checkpoints.pulling import pull as fetch
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("Asking", total=None)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, description=progress.file, completed=progress.done, total=progress.total)
+
+        try:
+            ended = fetch(name, revision=revision, endpoint=endpoint, on_progress=show)
+        except KeyboardInterrupt:
+            bar.stop()
+            print("What was fetched is kept; the same command goes on.", file=sys.stderr)
+            raise
+    model = ended.model
+    how = f"{ended.fetched / 1e6:,.1f} MB fetched" if ended.fetched else "nothing had to be fetched"
+    print(f"{model.name} is in {model.folder}: {model.bytes / 1e6:,.1f} MB, {how}.")
+    print(f"It is {model.repository} at revision {model.revision}.")
