@@ -17,6 +17,7 @@ COMMANDS = (
     "demo",
     "train",
     "generate",
+    "chat",
     "tokenize",
     "data",
     "data prepare",

@@ -44,6 +44,7 @@ def build_world(folder: Path) -> None:
         "bert-hf/config.json": b'{"model_type": "bert"}',
         "gpt2-hf/config.json": b'{"model_type": "gpt2", "add_cross_attention": true}',
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
+        "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
     }
     for name, content in texts.items():
@@ -245,6 +246,25 @@ CASES = [
     BadInput("A choice that does not exist", "handloom generate Hello --overflow slid"),
     BadInput("No text asked for", "handloom generate Hello -n 0"),
     BadInput("An empty stop string", 'handloom generate Hello --stop ""'),
+    BadInput("A penalty out of its range", "handloom generate Hello --repetition-penalty 0"),
+    BadInput("An n-gram of nothing", "handloom generate Hello --no-repeat-ngram 0"),
+    BadInput("A bias that is no pair", "handloom generate Hello --logit-bias 7"),
+    BadInput("A bias out of its range", "handloom generate Hello --logit-bias 7=1000"),
+    BadInput(
+        "A bias of a text of several tokens",
+        'handloom generate Hello --max-new-tokens 3 --logit-bias "zzz=1"',
+    ),
+    BadInput("A token that does not exist", "handloom generate Hello --max-new-tokens 3 --logit-bias 9999=1"),
+    BadInput("An empty bad word", 'handloom generate Hello --bad-words ""'),
+    BadInput("A least length over the most", "handloom generate Hello --max-new-tokens 3 --min-new-tokens 4"),
+    BadInput("Beams and a draw", "handloom generate Hello --beams 2 --top-k 5"),
+    BadInput("More texts than beams", "handloom generate Hello --beams 2 -n 3 --max-new-tokens 3"),
+    BadInput("Streaming a beam search", "handloom generate Hello --beams 2 --stream"),
+    BadInput("Log probabilities without JSON", "handloom generate Hello --logprobs 3"),
+    BadInput("An empty line among the prompts", "handloom generate --prompts prompts.txt"),
+    BadInput("A prompt and a file of prompts", "handloom generate Hello --prompts prompts.txt"),
+    BadInput("Batches of nothing", "handloom generate Hello --batch-size 0"),
+    BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
 ]

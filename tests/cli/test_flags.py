@@ -8,6 +8,7 @@ import pytest
 
 from handloom.cli import flags
 from handloom.cli.main import app
+from handloom.inference.settings import Request, Sampling, setting_names
 from handloom.training.config import TrainConfig
 
 
@@ -15,6 +16,15 @@ def parsed(*words):
     """What the command would be called with."""
     _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
     return bound.arguments
+
+
+def flattened(arguments):
+    """The same, with the flags that come from dataclasses beside the others."""
+    groups = {name: value for name, value in arguments.items() if dataclasses.is_dataclass(value)}
+    found = {name: value for name, value in arguments.items() if name not in groups}
+    for group in groups.values():
+        found.update(flags.given(group))
+    return found
 
 
 SAMPLES = {"str": "x", "int": "3", "float": "0.5", "bool": None, "tuple": "x"}
@@ -41,13 +51,16 @@ def test_every_setting_is_a_flag_in_either_spelling(field, joint):
         ("generate x --n=3 --max_new_tokens=4", {"n": 3, "max_new_tokens": 4}),
         ("generate --stop A --stop B x", {"stop": ["A", "B"], "prompt": "x"}),
         ("generate x --overflow slide", {"overflow": "slide"}),
+        ("generate --bad-words A --bad_words B x", {"bad_words": ["A", "B"], "prompt": "x"}),
+        ("generate --logit-bias 7=-1.5 x --force-end", {"logit_bias": ["7=-1.5"], "force_end": True}),
+        ("generate x --no-repeat-ngram 3 --beams 2", {"no_repeat_ngram": 3, "beams": 2}),
         ("generate --temperature 0 -- -x", {"temperature": 0.0, "prompt": "-x"}),
         ("train --stop_after 3", {"stop_after": 3}),
         ("tokenize x --explain", {"explain": True}),
     ],
 )
 def test_flags_arrive(words, found):
-    assert found.items() <= parsed(*words.split()).items()
+    assert found.items() <= flattened(parsed(*words.split())).items()
 
 
 def test_lists_take_several_words_or_come_several_times():
@@ -71,6 +84,17 @@ def test_a_hyphen_alone_is_standard_input_wherever_text_is_wanted(inside):
         result = inside(*words, stdin=b"The quick brown fox. " * 50)
         assert result.returncode == 0, result.err
     assert inside("generate", "--stream", "-", stdin=b"x").err.startswith("Error: There is no model")
+
+
+@pytest.mark.parametrize("kind", [Request, Sampling])
+def test_every_setting_of_writing_is_a_flag_in_either_spelling(kind):
+    for name in setting_names(kind):
+        field = next(field for field in dataclasses.fields(kind) if field.name == name)
+        annotation = str(field.type).split(" ")[0].split("[")[0]
+        value = {"int": "3", "float": "0.5", "bool": None, "tuple": "x", "Literal": "slide"}[annotation]
+        for joint in "-_":
+            words = [f"--{name.replace('_', joint)}", *([value] if value else [])]
+            assert set(flattened(parsed("generate", *words))) == {name}
 
 
 def test_nothing_given_is_nothing_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,60 @@ def test_json_is_one_object_a_line_and_knows_why_each_text_ended(generate, lm):
         assert "u" not in record["text"]
         assert len(record["ids"]) == 8 or record["finish"] != "length"
     assert records[0]["text"] == lm.generate("The", max_new_tokens=8, stop=["o", "u"])
+
+
+def test_a_file_of_prompts_gives_what_each_gives_alone(generate, tmp_path):
+    lines = ["The", "The quick brown", "fox", "T", "jumps over"]
+    (tmp_path / "prompts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for batch_size in (1, 2, 16):
+        out = generate("--prompts", "prompts.txt", "-n", "2", *SHORT, "--batch-size", batch_size)
+        records = [json.loads(line) for line in out.splitlines()]
+        assert [record["prompt"] for record in records] == [line for line in lines for _ in range(2)]
+        for number, line in enumerate(lines):
+            alone = generate(line, "-n", "2", "--json", *SHORT).splitlines()
+            assert records[2 * number : 2 * number + 2] == [json.loads(one) for one in alone]
+
+
+def test_log_probabilities_and_echo_in_json(generate, lm):
+    out = generate("The quick", "--json", "--logprobs", "3", "--echo", *SHORT, "--temperature", "0")
+    record = json.loads(out)
+    assert [token["id"] for token in record["logprobs"]] == record["ids"]
+    for token in record["logprobs"]:
+        assert token["top"][0]["id"] == token["id"]  # greedy takes the likeliest
+        assert token["top"][0]["logprob"] == token["logprob"] < 0
+        assert len(token["top"]) == 3
+        assert bytes(token["bytes"]) == lm.tokenizer.token_bytes(token["id"])
+    echoed = record["prompt_logprobs"]
+    assert "".join(token["text"] for token in echoed) == "The quick"
+    assert [token["logprob"] is None for token in echoed] == [True] + [False] * (len(echoed) - 1)
+    plain = json.loads(generate("The quick", "--json", *SHORT, "--temperature", "0"))
+    assert plain == {name: value for name, value in record.items() if "logprobs" not in name}
+
+
+def test_stats_are_told_on_standard_error(inside, trained_run):
+    for more in ((), ("--stream",), ("--beams", "2")):
+        result = inside("generate", "The", "--model", trained_run, *SHORT, "--stats", *more)
+        assert result.returncode == 0, result.err
+        assert re.fullmatch(
+            r"Stats: \d+ prompt tokens, first token after \d+\.\d{3} s, [1-8] new tokens in \d+\.\d{3} s"
+            r"(, [\d.,]+ tokens/s after the first)?\.\n",
+            result.err,
+        )
+
+
+def test_settings_of_writing_reach_it(generate, lm):
+    greedy = ("The", *SHORT, "--temperature", "0")
+    text = generate(*greedy)
+    first = lm.tokenizer.encode(lm.generate("The", max_new_tokens=1, temperature=0))
+    assert generate(*greedy, "--logit-bias", f"{first[0]}=-100") != text
+    assert (
+        generate(*greedy, "--beams", "3", "--stop", "o")
+        == "The" + lm.generate("The", max_new_tokens=8, beams=3, stop="o") + "\n"
+    )
+    words = ("--force-end", "--min-new-tokens", "8", "--json", "--no-repeat-ngram", "1")
+    record = json.loads(generate(*greedy, *words))
+    assert (record["finish"], len(record["ids"])) == ("end_of_text", 8)
+    assert len(set(record["ids"])) == 8
 
 
 def test_several_texts_are_told_apart(generate, lm):

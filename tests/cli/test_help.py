@@ -58,8 +58,9 @@ def test_help_is_light_and_80_columns_wide(words, monkeypatch):
     assert last == "IMPORTED 0 []"
     assert f"Usage: {' '.join(('handloom', *words))}" in result.stdout
     assert max(map(len, lines)) <= 80
+    told = result.stdout.replace("--no-repeat-ngram", "")
     for odd in ("--no-", "--empty", "[default: False]", "[default: None]", "[default: ]", "None:", "Flags("):
-        assert odd not in result.stdout
+        assert odd not in told
 
 
 @pytest.mark.parametrize("words", [("train",)], ids=" ".join)

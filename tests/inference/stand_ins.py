@@ -11,7 +11,8 @@ from handloom.model.gpt import GPT
 class Tune:
     """A stand-in for a model: whatever it reads, the next token is the next of its tune.
 
-    Rows play one tune each, the last one for all that have none. Its cache is filled in length only.
+    Rows play one tune each, the last one for all that have none. Its cache holds nothing but the number of the
+    tune, so that a row may leave and the others go on with theirs.
     """
 
     def __init__(self, *tunes, vocab_size=257, context=64):
@@ -25,14 +26,17 @@ class Tune:
 
     def hidden(self, tokens, cache):
         cache.require(tokens.shape[1])
-        cache.layers[0].length += tokens.shape[1]
-        return torch.zeros(len(tokens), tokens.shape[1], 1)
+        layer = cache.layers[0]
+        if not self.played and not cache.length:
+            layer.keys[:, 0, 0, 0] = torch.arange(len(tokens))
+        layer.lengths = [length + tokens.shape[1] for length in layer.lengths]
+        return layer.keys[:, :, 0].expand(-1, tokens.shape[1], -1)
 
     def unembed(self, hidden):
         logits = torch.full((len(hidden), self.config.vocab_size), -1000.0)
-        for row in range(len(hidden)):
-            tune = self.tunes[min(row, len(self.tunes) - 1)]
-            logits[row, tune[min(self.played, len(tune) - 1)]] = 1000.0
+        for place, number in enumerate(hidden[:, 0].int().tolist()):
+            tune = self.tunes[min(number, len(self.tunes) - 1)]
+            logits[place, tune[min(self.played, len(tune) - 1)]] = 1000.0
         self.played += 1
         return logits
 

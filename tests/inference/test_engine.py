@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from stand_ins import Tune, lively
 
 from handloom.errors import ModelError, RequestError
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling, draw, probabilities
+from handloom.inference.engine import continuations
+from handloom.inference.sampling import draw, probabilities
+from handloom.inference.settings import Request, Sampling
 
 GREEDY = Sampling(temperature=0)
 LIVELY = Sampling(temperature=0.9, top_k=50, top_p=0.95)
@@ -159,6 +160,12 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
         ({"seed": 2**64}, "below 2\\^64"),
         ({"seed": "x"}, "must be a whole number"),
         ({"overflow": "wrap"}, "no overflow policy 'wrap'"),
+        ({"min_new_tokens": 101}, "min_new_tokens is 101; it must be from 0 to max_new_tokens, which is 100"),
+        ({"beams": 0}, "beams is 0"),
+        ({"beams": 2, "sampling": LIVELY}, "top_k has no meaning with beams 2"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"logprobs": -1}, "logprobs is -1"),
+        ({"force_end": 1}, "force_end is 1"),
     ],
 )
 def test_requests_without_meaning_are_refused_by_name(setting, part):

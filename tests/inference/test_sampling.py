@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import RequestError
-from handloom.inference.sampling import Sampling, draw, keep_top_k, keep_top_p, probabilities
+from handloom.inference.sampling import draw, keep_top_k, keep_top_p, probabilities
+from handloom.inference.settings import Sampling
 
 # Multiples of a quarter: ties are frequent, and differences exact.
 SCORES = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=30)
@@ -129,8 +130,31 @@ def test_draws_are_as_frequent_as_they_are_probable():
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"top_p": float("nan")}, "top_p is nan"),
+        ({"min_p": 0}, "min_p is 0"),
+        ({"typical": 2}, "typical is 2"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be from 0.01 to 100"),
+        ({"frequency_penalty": float("inf")}, "frequency_penalty is inf"),
+        ({"presence_penalty": -101}, "presence_penalty is -101"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram is 0"),
+        ({"logit_bias": {1: float("nan")}}, "logit bias of 1 is nan"),
+        ({"logit_bias": ["7"]}, "names no token"),
+        ({"logit_bias": ["7=x"]}, "'7=x' is no logit bias"),
+        ({"logit_bias": [(True, 1.0)]}, "names no token"),
+        ({"logit_bias": 3}, "must be pairs"),
+        ({"logit_bias": "7=1"}, "must be pairs"),
+        ({"bad_words": [""]}, "A bad word is empty"),
+        ({"bad_words": [()]}, "A bad word is empty"),
+        ({"bad_words": [[1, "a"]]}, "neither text nor a list of token ids"),
+        ({"bad_words": 3}, "must be a list"),
     ],
 )
 def test_settings_without_meaning_are_refused_by_name(setting, part):
     with pytest.raises(RequestError, match=part.replace("(", r"\(")):
         Sampling(**setting)
+
+
+def test_biases_come_as_a_mapping_as_pairs_and_as_text():
+    assert Sampling(logit_bias={7: 1.0, "a=b": -2}).logit_bias == ((7, 1.0), ("a=b", -2))
+    assert Sampling(logit_bias=["7=1", "a=b=-2"]).logit_bias == ((7, 1.0), ("a=b", -2.0))
+    assert Sampling(bad_words="one").bad_words == ("one",)
+    assert Sampling(bad_words=["one", [1, 2]]).bad_words == ("one", (1, 2))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from stand_ins import Tune
 
 from handloom.errors import HandloomError, RequestError
-from handloom.inference.engine import Request
-from handloom.inference.sampling import Sampling
+from handloom.inference.settings import Request, Sampling
 from handloom.inference.text import LanguageModel
 from handloom.tokenizer.learn import learn_merges
 
@@ -133,6 +132,72 @@ def test_the_first_of_three_is_the_only_one_of_one(lm):
     assert three[0] == lm.complete("ab", request, n=1).completions[0]
     assert len({one.text for one in three}) == 3
     assert lm.generate("ab", max_new_tokens=12, temperature=0.9, top_p=0.9, seed=4) == three[0].text
+
+
+def test_prompts_side_by_side_are_the_prompts_alone(lm):
+    request = Request(20, Sampling(0.9), seed=5, overflow="slide", logprobs=2, echo=True)
+    prompts = ["a", "abc def", None, "x" * 40, "y" * 11]
+    together = lm.complete_batch(prompts, request, n=2, stop=["e", "qq"])
+    for prompt, found in zip(prompts, together, strict=True):
+        alone = lm.complete(prompt, request, n=2, stop=["e", "qq"])
+        assert [(one.text, one.ids, one.finish) for one in found.completions] == [
+            (one.text, one.ids, one.finish) for one in alone.completions
+        ]
+        assert found.prompt_logprobs == alone.prompt_logprobs
+        assert found.prompt_tokens == alone.prompt_tokens == len(lm.prompt_ids(prompt))
+        for one, other in zip(found.completions, alone.completions, strict=True):
+            assert [choice.token for choice in one.logprobs] == list(one.ids)
+            assert [choice.logprob for choice in one.logprobs] == pytest.approx(
+                [choice.logprob for choice in other.logprobs], abs=1e-3
+            )
+    assert lm.complete_batch([], request) == []
+
+
+def test_bad_words_and_biases_may_be_text_or_ids(play, byte_tokenizer):
+    def text(**settings):
+        return play("ab cd").generate("x", max_new_tokens=5, temperature=0, **settings)
+
+    assert text() == "ab cd"
+    for words in (["cd"], ["d"], [byte_tokenizer.encode("b ")]):
+        assert text(bad_words=words) != "ab cd"
+    assert text(bad_words=["ac", "b"])[:2] != "ab"  # in front of it, too: neither "b" nor " b"
+    assert text(logit_bias={"b": -100}) == text(logit_bias=["b=-100"]) == "ab cd"  # sure of itself
+    with pytest.raises(RequestError, match="which is 2 tokens: "):
+        text(logit_bias={"ab": 1.0})
+
+
+def test_the_end_can_be_held_off_and_forced(lm, byte_tokenizer):
+    end = byte_tokenizer.end_of_text
+    wild = {"temperature": 5.0, "max_new_tokens": 20, "logit_bias": {end: 100.0}}
+    (done,) = lm.complete("x", Request.of(**wild, min_new_tokens=15)).completions
+    assert (done.finish, len(done.ids)) == ("end_of_text", 16)
+    (done,) = lm.complete("x", Request.of(max_new_tokens=4, force_end=True)).completions
+    assert done.finish == "end_of_text"
+    assert len(done.ids) <= 4
+
+
+def test_beams_end_at_stop_strings_and_give_several_texts(lm):
+    request = Request.of(max_new_tokens=10, beams=4, logprobs=1)
+    done = lm.complete("ab", request, n=3).completions
+    assert len({one.text for one in done}) == 3
+    letter = done[0].text[1]
+    stopped = lm.complete("ab", request, n=4, stop=letter).completions
+    assert all(letter not in one.text for one in stopped)
+    for one in done:
+        assert [choice.token for choice in one.logprobs] == list(one.ids)
+    with pytest.raises(RequestError, match="cannot be streamed"):
+        next(lm.stream("ab", beams=2))
+
+
+def test_halting_keeps_what_was_held_back(play):
+    asked = iter([False, False, True])
+    pieces = play("ab#cd").stream_request("x", Request(5, GREEDY), "#!", halted=lambda: next(asked))
+    assert "".join(pieces) == "ab#"
+
+
+def test_settings_that_do_not_exist_name_the_nearest(lm):
+    with pytest.raises(RequestError, match=r"There is no setting 'temprature'\. Did you mean 'temperature'"):
+        lm.generate("x", temprature=1)
 
 
 def test_settings_reach_the_sampler(lm):

@@ -23,8 +23,7 @@ def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) 
     from rich.text import Text
 
     from handloom.cli.train import conclude
-    from handloom.inference.engine import Request
-    from handloom.inference.sampling import Sampling
+    from handloom.inference.settings import Request, Sampling
     from handloom.loading import load
     from handloom.training import run as runs
     from handloom.training.config import TrainConfig

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 
-def flags_of(settings: type) -> type:
+def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:
     """A dataclass like `settings` whose every field is optional and None when its flag is not given.
 
     The help of each flag is the field's, with its default behind it. Where the default is None, what
-    the help says after "None: " is shown in its place.
+    the help says after "None: " is shown in its place. A field without help is no flag.
+
+    Args:
+        settings: a dataclass with a help text in the metadata of its fields.
+        several: whether one flag of a list takes several words; otherwise it takes one, and may be repeated.
+        without: fields to leave out.
     """
     fields: list[tuple[str, Any, Any]] = []
     types = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
+        if "help" not in field.metadata or field.name in without:
+            continue
         kind = types[field.name]
         if typing.get_origin(kind) is tuple:
             kind = list[str]
-        extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] else {}
+        extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] and several else {}
         parameter = Parameter(help=_help(field), show_default=False, negative="", **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)

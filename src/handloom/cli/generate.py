@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from handloom.cli.flags import flags_of, given
 from handloom.errors import RequestError
+from handloom.inference.settings import Request, Sampling
 
 if TYPE_CHECKING:
-    from handloom.inference.engine import Request
-    from handloom.inference.text import LanguageModel
+    from collections.abc import Sequence
+
+    from handloom.inference.engine import Choice
+    from handloom.inference.text import Completions, LanguageModel, Timing
+
+RequestFlags: Any = flags_of(Request)
+SamplingFlags: Any = flags_of(Sampling, several=False)
 
 
 def generate(
@@ -20,18 +27,17 @@ def generate(
     *,
     model: Path = Path("runs/demo"),
     prompt_file: Path | None = None,
+    prompts: Path | None = None,
     new_document: bool = False,
-    max_new_tokens: int = 100,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
     stop: list[str] | None = None,
-    seed: int = 0,
     n: Annotated[int, Parameter(name=["--n", "-n"])] = 1,
-    overflow: Literal["error", "slide"] = "error",
     stream: bool = False,
     json: bool = False,
+    stats: bool = False,
+    batch_size: int = 16,
     threads: int | None = None,
+    request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
+    sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
 ) -> None:
     """Continue a text with a model.
 
@@ -43,53 +49,89 @@ def generate(
         Run folder, or a checkpoint folder inside one.
     prompt_file
         Read the prompt from this file instead (without its last line end).
+    prompts
+        Continue each line of this file, many side by side; prints JSON.
     new_document
         Begin a new document instead of continuing a prompt.
-    max_new_tokens
-        The most tokens to add.
-    temperature
-        0 takes the likeliest token always; higher is livelier.
-    top_k
-        Choose among the k likeliest tokens only.
-    top_p
-        Choose among the likeliest tokens that hold this probability together.
     stop
         End the text where this string appears; may be given several times.
-    seed
-        The same seed gives the same text.
     n
         How many texts to write.
-    overflow
-        Text beyond the model's context: refuse it, or slide: go on from the context's last half.
     stream
         Show the text while it is being written.
     json
         Print one JSON object a line, with the reason of the end and the token ids.
+    stats
+        Also print on standard error how soon the first token came, and tokens a second.
+    batch_size
+        Lines of --prompts that are continued side by side.
     threads
         Threads for the matrix products [default: the cores granted].
     """
-    text = _read_prompt(prompt, prompt_file, new_document)
+    how = Request().changed(**given(request), **given(sampling))
+    json = json or prompts is not None
+    texts = _read_prompts(prompt, prompt_file, prompts, new_document)
+    _require_sense(how, n, stream, json)
+    for name, value in (("batch-size", batch_size), ("threads", threads)):
+        if value is not None and value < 1:
+            raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
+
+    from handloom import runtime
+    from handloom.inference.text import Timing
+    from handloom.loading import load
+
+    runtime.use_threads(threads)
+    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    for text in texts[batch_size:]:
+        lm.check(text, how)  # the first ones are checked before they are written, as these should be
+    timing = Timing()
+    for at in range(0, len(texts), batch_size):
+        some = texts[at : at + batch_size]
+        if stream:
+            _stream(lm, some[0], how, stop or [], timing)
+            continue
+        done = lm.complete_batch(some, how, n, stop or [], timing=timing)
+        for text, completions in zip(some, done, strict=True):
+            _print_all(lm, text, completions, how, json)
+    if stats:
+        print(f"Stats: {_told(timing)}", file=sys.stderr)
+
+
+def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
     if stream and (n > 1 or json):
         raise RequestError(
             "--stream shows one text as it comes; --n and --json need whole ones.", "Leave one out."
         )
+    if (how.echo or how.logprobs is not None) and not json:
+        raise RequestError("--logprobs and --echo have a place in JSON only.", "Add --json.")
 
-    from handloom import runtime
-    from handloom.inference.engine import Request
-    from handloom.inference.sampling import Sampling
-    from handloom.loading import load
 
-    request = Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, overflow)
-    if threads is not None and threads < 1:
+def _told(timing: Timing) -> str:
+    """The timing in words."""
+    after = timing.seconds - timing.first_token_seconds
+    rate = f", {timing.later_tokens / after:,.1f} tokens/s after the first" if after else ""
+    return (
+        f"{timing.prompt_tokens:,} prompt tokens, first token after {timing.first_token_seconds:.3f} s, "
+        f"{timing.new_tokens:,} new tokens in {timing.seconds:.3f} s{rate}."
+    )
+
+
+def _read_prompts(
+    prompt: str | None, file: Path | None, many: Path | None, new_document: bool
+) -> list[str | None]:
+    if many is None:
+        return [_read_prompt(prompt, file, new_document)]
+    if prompt is not None or file is not None or new_document:
         raise RequestError(
-            f"--threads is {threads}; it must be at least 1.", "Leave it out for all granted cores."
+            "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
-    runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    if stream:
-        _stream(lm, text, request, stop or [])
-    else:
-        _print_all(lm, text, request, n, stop or [], json)
+    lines = _read_file(many).split("\n")
+    if "" in lines:
+        raise RequestError(
+            f"Line {lines.index('') + 1} of {many} is empty, so there is nothing to continue.",
+            "Write one prompt a line.",
+        )
+    return list(lines)
 
 
 def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> str | None:
@@ -100,12 +142,7 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     if new_document:
         return None
     if file is not None:
-        try:
-            return _decoded(file.read_bytes(), f"The prompt file {file}")
-        except OSError as error:
-            raise RequestError(
-                f"The prompt file {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
-            ) from None
+        return _read_file(file)
     if prompt == "-":
         if sys.stdin.isatty():
             print("Reading the prompt until Ctrl-D.", file=sys.stderr)
@@ -116,6 +153,15 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
             'Give a text: handloom generate "Learning is". Or --new-document, or - to read it from standard input.',
         )
     return prompt
+
+
+def _read_file(file: Path) -> str:
+    try:
+        return _decoded(file.read_bytes(), f"The prompt file {file}")
+    except OSError as error:
+        raise RequestError(
+            f"The prompt file {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
+        ) from None
 
 
 def _decoded(raw: bytes, where: str) -> str:
@@ -130,8 +176,8 @@ def _decoded(raw: bytes, where: str) -> str:
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[str]) -> None:
-    pieces = lm.stream_request(prompt, request, stop)
+def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[str], timing: Timing) -> None:
+    pieces = lm.stream_request(prompt, request, stop, timing=timing)
     first = next(pieces, "")  # errors in the request come before any output
     print(prompt or "", end="", flush=True)
     print(first, end="", flush=True)
@@ -141,14 +187,13 @@ def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[
 
 
 def _print_all(
-    lm: LanguageModel, prompt: str | None, request: Request, n: int, stop: list[str], as_json: bool
+    lm: LanguageModel, prompt: str | None, done: Completions, request: Request, as_json: bool
 ) -> None:
     import json
 
-    done = lm.complete(prompt, request, n, stop)
     for i, completion in enumerate(done.completions):
         if as_json:
-            record = {
+            record: dict[str, Any] = {
                 "prompt": prompt,
                 "text": completion.text,
                 "finish": completion.finish,
@@ -157,8 +202,26 @@ def _print_all(
                 "seed": request.seed,
                 "row": i,
             }
+            if completion.logprobs is not None:
+                record["logprobs"] = _records(lm, completion.logprobs)
+            if done.prompt_logprobs is not None:
+                record["prompt_logprobs"] = _records(lm, done.prompt_logprobs)
             print(json.dumps(record, ensure_ascii=False))
             continue
-        if n > 1:
+        if len(done.completions) > 1:
             print(f"--- {i + 1}")
         print((prompt or "") + completion.text)
+
+
+def _records(lm: LanguageModel, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """Tokens for JSON. Bytes too: a token may be half a character, which text cannot show."""
+
+    def shown(token: int, logprob: float | None) -> dict[str, Any]:
+        raw = lm.tokenizer.token_bytes(token)
+        text = raw.decode("utf-8", errors="replace")
+        return {"id": token, "text": text, "bytes": list(raw), "logprob": logprob}
+
+    return [
+        {**shown(choice.token, choice.logprob), "top": [shown(*each) for each in choice.top]}
+        for choice in choices
+    ]

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
     "train": ("handloom.cli.train:train", "Train a model, or go on with a run."),
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
+    "chat": ("handloom.cli.chat:chat", "Write a text together with a model, in turn."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),

@@ -1,68 +1,100 @@
-"""ids -> ids: read the prompt in one pass, then one token at a time.
+"""ids -> ids: the one loop that writes. Rows draw a token each, again and again, and leave when they are done.
 
-Knows no text. A batch of rows of equal length moves in step; a single text is a batch of one.
+Knows no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from handloom.errors import ModelError, RequestError
-from handloom.inference.sampling import Sampling, draw, probabilities, require_number
+from handloom.errors import RequestError
+from handloom.inference.batch import Batch, first_read, without_padding
+from handloom.inference.sampling import draw, probabilities
+from handloom.inference.settings import Request
+from handloom.inference.so_far import adjusted
 from handloom.model.gpt import GPT
-from handloom.model.kv_cache import KVCache
-
-OVERFLOW = ("error", "slide")
 
 
 @dataclass(frozen=True)
-class Request:
-    """How to continue: how far, how to choose, and what to do at the edge of the context."""
+class Choice:
+    """A token of a text, and how likely the model found it before any setting changed its scores."""
 
-    max_new_tokens: int = 100
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int = 0
-    """The same seed gives the same text; row r of a batch draws from (seed, r), whatever the others do."""
-    overflow: str = "error"
-    """`error` refuses text that would pass the context; `slide` goes on from its last half."""
-
-    def __post_init__(self) -> None:
-        require_number("max_new_tokens", self.max_new_tokens, whole=True)
-        require_number("seed", self.seed, whole=True)
-        if self.max_new_tokens < 1:
-            raise RequestError(
-                f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.",
-                "Ask for one token or more.",
-            )
-        if not 0 <= self.seed < 2**64:
-            raise RequestError(
-                f"The seed is {self.seed}; it must be at least 0 and below 2^64.",
-                "Use any whole number from 0 up.",
-            )
-        if self.overflow not in OVERFLOW:
-            raise RequestError(
-                f"There is no overflow policy {self.overflow!r}.",
-                f"The policies are {' and '.join(OVERFLOW)}.",
-            )
+    token: int
+    logprob: float | None = None
+    """Natural logarithm of its probability; None if not asked for, or if the model read nothing before it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens at this place with their log probabilities, likeliest first."""
 
 
-@torch.inference_mode()
+class Writing:
+    """Rows that are written together by drawing.
+
+    Args:
+        model: in evaluation mode.
+        prompts: one for each row, at least one token each.
+        request: see `Request`; its words are ids, and its end of text is filled in where it is needed.
+        numbers: row r draws from (seed, numbers[r]), whatever the others do; 0, 1, 2, ... if not given.
+
+    Raises:
+        RequestError: when a text does not fit the context and the policy is `error`.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        prompts: Sequence[Sequence[int]],
+        request: Request,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        require_possible(request, model, map(len, prompts))
+        self.running = list(range(len(prompts)))
+        """The rows that are still written."""
+        self._request = request
+        self._batch = Batch(model, prompts, request.max_new_tokens, request.vocabulary)
+        keys = [np.array([request.seed, number], dtype=np.uint64) for number in numbers or self.running]
+        self._chance = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
+
+    def step(self) -> dict[int, Choice]:
+        """Add a token to each running row, and say which.
+
+        Raises:
+            ModelError: when the model's scores are no numbers.
+            RequestError: when the settings leave no token to choose.
+        """
+        batch, request = self._batch, self._request
+        logits = batch.scores()  # (B, V)
+        p = probabilities(adjusted(logits, batch.texts, batch.prompts, request), request.sampling)  # (B, V)
+        # In float32 a number just below 1 would round to 1, past the last token.
+        uniform = torch.tensor(
+            [self._chance[row].random() for row in self.running], dtype=torch.float64
+        )  # (B)
+        tokens = draw(p, uniform).tolist()
+        batch.extend(tokens)
+        return dict(zip(self.running, choices(logits, tokens, request.logprobs), strict=True))
+
+    def leave(self, rows: Collection[int]) -> None:
+        """These rows are done; the others go on alone."""
+        kept = [place for place, row in enumerate(self.running) if row not in rows]
+        if len(kept) < len(self.running):
+            self.running = [self.running[place] for place in kept]
+            self._batch.keep(kept)
+
+
 def continuations(
     model: GPT, prompt: Tensor, request: Request, vocabulary: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the next token of every row, again and again.
+    """Yield the next token of every row, again and again: `Writing`, for rows that stay to the end.
 
     Args:
         model: in evaluation mode.
         prompt: (B, T) int64, T at least 1.
         request: see `Request`.
-        vocabulary: how many ids stand for something. A model may have more, so that its size is a round
-            number; those are never chosen. All of them if not given.
+        vocabulary: how many ids stand for something; as the request says if not given.
 
     Yields:
         (B) int64, `max_new_tokens` times.
@@ -70,35 +102,66 @@ def continuations(
     Raises:
         RequestError: when the text does not fit the context and the policy is `error`.
     """
-    context = model.config.context
-    require_room(prompt.shape[1], request, context)
-    keys = (np.array([request.seed, row], dtype=np.uint64) for row in range(len(prompt)))
-    rows = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-    text = prompt  # (B, T) everything so far, no more of it than may be read again
-    cache, unread = (
-        _new_cache(model, text, request),
-        _last_half(text, context) if text.shape[1] > context else text,
-    )
+    if vocabulary is not None:
+        request = replace(request, vocabulary=vocabulary)
+    writing = Writing(model, prompt.tolist(), request)
     for _ in range(request.max_new_tokens):
-        if cache.length + unread.shape[1] > context:
-            unread = _last_half(text, context)
-            cache.truncate(0)
-        hidden = model.hidden(unread, cache)[:, -1]  # (B, C): only the last position needs logits
-        logits = model.unembed(hidden)  # (B, V)
-        if not logits.isfinite().all():
-            raise ModelError(
-                "The model's scores are not finite numbers, so no token can be chosen.",
-                "Its weights are damaged; use an earlier checkpoint.",
+        yield torch.tensor([choice.token for choice in writing.step().values()])
+
+
+def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choice]:
+    """What was chosen, with log probabilities and the `top` likeliest tokens if `top` is not None.
+
+    Args:
+        logits: (N, V), as the model gave them.
+        tokens: N ids.
+        top: how many alternatives.
+    """
+    if top is None:
+        return [Choice(token) for token in tokens]
+    logprobs = logits.float().log_softmax(dim=-1)  # (N, V)
+    values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
+    alternatives = [
+        tuple((token, value) for token, value in zip(*pair, strict=True) if value > float("-inf"))
+        for pair in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+    own = logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0].tolist()
+    return [Choice(*each) for each in zip(tokens, own, alternatives, strict=True)]
+
+
+@torch.inference_mode()
+def prompt_choices(
+    model: GPT, prompt: Sequence[int], top: int, vocabulary: int | None = None
+) -> tuple[Choice, ...]:
+    """Each token of a prompt with its log probability, and the `top` tokens that were likeliest in its place.
+
+    What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
+    """
+    begin = first_read(len(prompt), model.config.context)
+    hidden = model.hidden(torch.tensor([prompt[begin:]]))[0, :-1]  # (T - 1, C)
+    found = [Choice(token) for token in prompt[: begin + 1]]
+    rest = prompt[begin + 1 :]
+    for at in range(0, len(rest), _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        found += choices(without_padding(model.unembed(hidden[part]), vocabulary), rest[part], top)
+    return tuple(found)
+
+
+_AT_ONCE = 64  # positions whose scores are held in memory together
+
+
+def require_possible(request: Request, model: GPT, prompt_tokens: Iterator[int]) -> None:
+    """Raise RequestError when a text would not fit the context, or a setting names a token there is not."""
+    for length in prompt_tokens:
+        require_room(length, request, model.config.context)
+    named = [token for token, _ in request.sampling.logit_bias]
+    named += [token for word in request.sampling.bad_words for token in word]
+    for token in named:
+        if isinstance(token, int) and not 0 <= token < model.config.vocab_size:
+            raise RequestError(
+                f"There is no token {token}; the model's ids are 0 to {model.config.vocab_size - 1}.",
+                "`handloom tokenize TEXT` shows the ids of a text.",
             )
-        if vocabulary is not None and vocabulary < logits.shape[-1]:
-            logits[:, vocabulary:] = float("-inf")
-        p = probabilities(logits, request.sampling)  # (B, V)
-        # In float32 a number just below 1 would round to 1, past the last token.
-        uniform = torch.tensor([row.random() for row in rows], dtype=torch.float64)  # (B)
-        chosen = draw(p, uniform)  # (B)
-        unread = chosen[:, None]  # (B, 1)
-        text = torch.cat([text, unread], dim=1)[:, -context:]  # (B, T)
-        yield chosen
 
 
 def require_room(prompt_tokens: int, request: Request, context: int) -> None:
@@ -117,13 +180,3 @@ def require_room(prompt_tokens: int, request: Request, context: int) -> None:
             f"{context}.",
             f"Ask for at most {context - prompt_tokens + 1} new tokens (--max-new-tokens), or pass --overflow slide.",
         )
-
-
-def _new_cache(model: GPT, prompt: Tensor, request: Request) -> KVCache:
-    capacity = min(model.config.context, prompt.shape[1] + request.max_new_tokens)
-    return KVCache(model.config, len(prompt), capacity, model.head_weight.dtype)
-
-
-def _last_half(text: Tensor, context: int) -> Tensor:
-    """The end of the text, short enough that a good stretch fits behind it."""
-    return text[:, -max(1, context // 2) :]

@@ -1,57 +1,14 @@
-"""From scores to a choice: pure functions, applied in the order they stand here."""
+"""From scores to a choice: pure functions on the scores alone, applied in the order they stand here.
+
+What looks at the text so far comes before them: `so_far.py`. `Sampling` says what each setting means.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handloom.errors import RequestError
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose the next token.
-
-    The order is fixed: temperature, then top-k, then top-p, then a draw.
-    """
-
-    temperature: float = 0.8
-    """Scores are divided by it; 0 always takes the likeliest token (greedy)."""
-    top_k: int | None = None
-    """Keep only the k likeliest tokens."""
-    top_p: float | None = None
-    """Keep the fewest likeliest tokens that together have at least this probability."""
-
-    def __post_init__(self) -> None:
-        require_number("temperature", self.temperature)
-        require_number("top_k", self.top_k, whole=True, optional=True)
-        require_number("top_p", self.top_p, optional=True)
-        if not 0 <= self.temperature < float("inf"):
-            raise RequestError(
-                f"The temperature is {self.temperature}; it must be a finite number of at least 0.",
-                "Use 0 for the likeliest text, around 0.8 for lively text.",
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise RequestError(
-                f"top_k is {self.top_k}; it must be at least 1.", "Leave it out to keep all tokens."
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise RequestError(
-                f"top_p is {self.top_p}; it must be above 0 and at most 1.",
-                "Leave it out to keep all tokens.",
-            )
-
-
-def require_number(name: str, value: object, *, whole: bool = False, optional: bool = False) -> None:
-    """Raise RequestError unless `value` is a number (or None, where that is allowed)."""
-    if value is None and optional:
-        return
-    kinds = (int,) if whole else (int, float)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        kind = "a whole number" if whole else "a number"
-        raise RequestError(f"{name} is {value!r}; it must be {kind}.", f"Give {name} as {kind}.")
+from handloom.inference.settings import Sampling
 
 
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -91,6 +48,34 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(dropped, float("-inf"))
 
 
+def keep_min_p(logits: Tensor, share: float) -> Tensor:
+    """Set all scores to -inf whose probability is less than `share` of the likeliest token's.
+
+    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs".
+    """
+    p = logits.softmax(dim=-1)  # (..., V)
+    return logits.masked_fill(p < share * p.amax(dim=-1, keepdim=True), float("-inf"))
+
+
+def keep_typical(logits: Tensor, mass: float) -> Tensor:
+    """Keep the tokens whose surprise is nearest to its mean, the fewest that hold probability `mass`.
+
+    Of tokens that are equally near at the limit all stay.
+
+    Source: Meister et al. 2023, "Locally Typical Sampling".
+    """
+    if mass >= 1:
+        return logits
+    surprise = -logits.log_softmax(dim=-1)  # (..., V)
+    p = (-surprise).exp()
+    mean = torch.where(p > 0, p * surprise, 0.0).sum(dim=-1, keepdim=True)  # (..., 1)
+    distance = (surprise - mean).abs()  # (..., V)
+    ordered, order = distance.sort(dim=-1, stable=True)
+    held = p.gather(-1, order).cumsum(dim=-1)
+    last = (held < mass).sum(dim=-1, keepdim=True).clamp(max=logits.shape[-1] - 1)  # (..., 1)
+    return logits.masked_fill(distance > ordered.gather(-1, last), float("-inf"))
+
+
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """The distribution to draw from: (..., V) -> (..., V). Greedy puts all weight on one token."""
     logits = logits.float()
@@ -102,6 +87,10 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = keep_top_p(logits, sampling.top_p)
+    if sampling.min_p is not None:
+        logits = keep_min_p(logits, sampling.min_p)
+    if sampling.typical is not None:
+        logits = keep_typical(logits, sampling.typical)
     return logits.softmax(dim=-1)
 
 

@@ -1,22 +1,23 @@
-"""Prompt -> text: a model, its tokenizer, and the rules for when a text ends."""
+"""Prompt -> text: a model, its tokenizer, and what is asked of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from handloom.errors import RequestError
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling, require_number
+from handloom.inference.beam import beam_search
+from handloom.inference.engine import Choice, Writing, prompt_choices, require_room
+from handloom.inference.row import Row, stop_strings
+from handloom.inference.settings import Request, require_number
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.stream import TextStream
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,28 @@ class Completion:
     """The new tokens, that of the end of text and those of a stop string included."""
     finish: str
     """Why it ended: `length`, `stop` (a stop string) or `end_of_text` (the model ended the document)."""
+    logprobs: tuple[Choice, ...] | None = None
+    """For each new token how likely it was, before any setting changed its scores; None if not asked for."""
+
+
+@dataclass
+class Timing:
+    """How long writing took, in seconds from the call on, and how much was written."""
+
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    later_tokens: int = 0
+    """Of the new ones, those that came after the first step."""
+    first_token_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def wrote(self, tokens: int) -> None:
+        """Note that so many tokens were written just now."""
+        self.seconds = time.perf_counter() - self.began
+        self.later_tokens += tokens if self.new_tokens else 0
+        self.first_token_seconds = self.first_token_seconds or self.seconds
+        self.new_tokens += tokens
 
 
 @dataclass(frozen=True)
@@ -38,12 +61,17 @@ class Completions:
     completions: tuple[Completion, ...]
     prompt_tokens: int
     first_token_seconds: float
-    """From the call to the first token."""
+    """From the call to the first token of any text of the batch."""
     seconds: float
+    """Of the whole batch."""
+    prompt_logprobs: tuple[Choice, ...] | None = None
+    """The prompt's tokens and how likely each was; None if `echo` was not asked for."""
 
 
 class LanguageModel:
     """A model that reads and writes text.
+
+    Settings are those of `Request` and `Sampling`, by name: `lm.generate("Once", temperature=0.7, top_p=0.9)`.
 
     Args:
         model: tokens (B, T) int64 -> logits (B, T, V).
@@ -61,66 +89,60 @@ class LanguageModel:
         """The shape of the model."""
         return self.model.config
 
-    def generate(
-        self,
-        prompt: str | None,
-        *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        seed: int = 0,
-        overflow: str = "error",
-    ) -> str:
+    def generate(self, prompt: str | None, *, stop: str | Sequence[str] = (), **settings: Any) -> str:
         """Continue `prompt` and return the new text.
 
         Args:
             prompt: text to continue; None begins a new document.
-            max_new_tokens: the most tokens to add.
-            temperature: 0 always takes the likeliest token.
-            top_k: keep only the k likeliest tokens.
-            top_p: keep the likeliest tokens that hold this probability together.
             stop: strings that end the text where they first appear.
-            seed: the same seed gives the same text.
-            overflow: `error` or `slide`, for text beyond the context.
+            settings: fields of `Request` and of `Sampling`.
 
         Raises:
             RequestError: for an empty prompt, a setting without meaning, or text beyond the context.
         """
-        request = Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, overflow)
-        return "".join(self.stream_request(prompt, request, stop))
+        return self.complete(prompt, Request.of(**settings), stop=stop).completions[0].text
 
-    def stream(
-        self,
-        prompt: str | None,
-        *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        seed: int = 0,
-        overflow: str = "error",
-    ) -> Iterator[str]:
+    def stream(self, prompt: str | None, *, stop: str | Sequence[str] = (), **settings: Any) -> Iterator[str]:
         """Like `generate`, piece by piece, as soon as each piece is certain.
 
         No piece holds half a character, and none holds the beginning of a stop string that then came.
         """
-        request = Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, overflow)
-        return self.stream_request(prompt, request, stop)
+        return self.stream_request(prompt, Request.of(**settings), stop)
 
     def stream_request(
-        self, prompt: str | None, request: Request, stop: str | Sequence[str] = ()
+        self,
+        prompt: str | None,
+        request: Request,
+        stop: str | Sequence[str] = (),
+        *,
+        timing: Timing | None = None,
+        halted: Callable[[], bool] = lambda: False,
     ) -> Iterator[str]:
-        """`stream`, with the settings gathered in a `Request`."""
-        ids = torch.tensor([self.prompt_ids(prompt)])  # (1, T)
-        row = Row(self.tokenizer, _stop_strings(stop))
-        for chosen in continuations(self.model, ids, request, self.tokenizer.vocab_size):
-            if piece := row.push(int(chosen[0])):
+        """`stream`, with the settings gathered in a `Request`.
+
+        Args:
+            prompt: as `generate`.
+            request: how to continue.
+            stop: as `generate`.
+            timing: kept up to date, if given.
+            halted: asked after each token; once it says yes, the text ends there.
+        """
+        if request.beams > 1:
+            raise RequestError(
+                "Beam search chooses a text when it is whole, so it cannot be streamed.",
+                "Leave out --stream, or --beams.",
+            )
+        ids, row, timing = (
+            self.prompt_ids(prompt),
+            Row(self.tokenizer, stop_strings(stop)),
+            timing or Timing(),
+        )
+        timing.prompt_tokens += len(ids)
+        for _, piece in self._write([ids], [row], self._in_tokens(request), [0], timing):
+            if piece:
                 yield piece
-            if row.finish:
-                return
+            if halted():
+                break
         if piece := row.close():
             yield piece
 
@@ -132,23 +154,63 @@ class LanguageModel:
         Raises:
             RequestError: as `generate`, or for `n` below 1.
         """
+        return self.complete_batch([prompt], request, n, stop)[0]
+
+    def complete_batch(
+        self,
+        prompts: Sequence[str | None],
+        request: Request,
+        n: int = 1,
+        stop: str | Sequence[str] = (),
+        *,
+        timing: Timing | None = None,
+    ) -> list[Completions]:
+        """Continue several prompts, each `n` times, all together.
+
+        What is written to a prompt does not depend on the others: text number r draws from (seed, r).
+
+        Raises:
+            RequestError: as `generate`, or for `n` below 1.
+        """
         require_number("n", n, whole=True)
         if n < 1:
             raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")
-        began = time.perf_counter()
-        ids = self.prompt_ids(prompt)
-        rows = [Row(self.tokenizer, _stop_strings(stop)) for _ in range(n)]
-        first, prompts = 0.0, torch.tensor([ids] * n)  # (n, T)
-        for chosen in continuations(self.model, prompts, request, self.tokenizer.vocab_size):
-            first = first or time.perf_counter() - began
-            for row, token in zip(rows, chosen.tolist(), strict=True):
-                row.push(token)
-            if all(row.finish for row in rows):
-                break
-        for row in rows:
-            row.close()
-        done = tuple(Completion(row.text, tuple(row.ids), row.finish) for row in rows)
-        return Completions(done, len(ids), first, time.perf_counter() - began)
+        if not prompts:
+            return []
+        timing, stops = timing or Timing(), stop_strings(stop)
+        ids = [self.prompt_ids(prompt) for prompt in prompts]
+        timing.prompt_tokens += sum(map(len, ids))
+        request = self._in_tokens(request)
+        rows = [Row(self.tokenizer, stops) for _ in range(n * len(prompts))]
+        each = [one for one in ids for _ in range(n)]
+        if request.beams > 1:
+            written = self._search(ids, rows, request, n, timing)
+        else:
+            written = self._write(each, rows, request, list(range(n)) * len(prompts), timing)
+        chosen: list[list[Choice]] = [[] for _ in rows]
+        for news, _ in written:
+            for row, choice in news.items():
+                chosen[row].append(choice)
+        for one in rows:
+            one.close()
+        done = [
+            Completion(
+                row.text, tuple(row.ids), row.finish, None if request.logprobs is None else tuple(choices)
+            )
+            for row, choices in zip(rows, chosen, strict=True)
+        ]
+        return [
+            Completions(
+                tuple(done[at * n : at * n + n]),
+                len(one),
+                timing.first_token_seconds,
+                timing.seconds,
+                prompt_choices(self.model, one, request.logprobs or 0, self.tokenizer.vocab_size)
+                if request.echo
+                else None,
+            )
+            for at, one in enumerate(ids)
+        ]
 
     def prompt_ids(self, prompt: str | None) -> list[int]:
         """The tokens to begin from; None stands for the start of a document.
@@ -173,60 +235,64 @@ class LanguageModel:
             )
         return self.tokenizer.encode(prompt)
 
+    def check(self, prompt: str | None, request: Request) -> None:
+        """Raise RequestError where continuing `prompt` would, for the prompt's sake."""
+        require_room(len(self.prompt_ids(prompt)), request, self.config.context)
+
+    def _write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[Row],
+        request: Request,
+        numbers: Sequence[int],
+        timing: Timing,
+    ) -> Iterator[tuple[dict[int, Choice], str]]:
+        """Write all rows to their ends; yields the new tokens of each step, and what became certain."""
+        writing = Writing(self.model, prompts, request, numbers)
+        for _ in range(request.max_new_tokens):
+            news = writing.step()
+            timing.wrote(len(news))
+            yield news, "".join([rows[row].push(choice.token) for row, choice in news.items()])
+            writing.leave({row for row in writing.running if rows[row].finish})
+            if not writing.running:
+                return
+
+    def _search(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[Row], request: Request, n: int, timing: Timing
+    ) -> Iterator[tuple[dict[int, Choice], str]]:
+        """The same by beam search, where all of a text comes at once."""
+        for at, prompt in enumerate(prompts):
+            for row, found in enumerate(
+                beam_search(self.model, prompt, request, n, rows[0].would_end), at * n
+            ):
+                timing.wrote(len(found.choices))
+                for choice in found.choices:
+                    yield {row: choice}, rows[row].push(choice.token)
+
+    def _in_tokens(self, request: Request) -> Request:
+        """The same request with its words in ids, and the end of text filled in."""
+        how = request.sampling
+        bias = tuple((self._one_token(token), amount) for token, amount in how.logit_bias)
+        words: list[tuple[int, ...]] = []
+        for word in how.bad_words:
+            if isinstance(word, str):
+                words += {tuple(self.prompt_ids(form)) for form in (word, f" {word}")}
+            else:
+                words.append(word)
+        sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
+        end, vocabulary = self.tokenizer.end_of_text, self.tokenizer.vocab_size
+        return dataclasses.replace(request, sampling=sampling, end_of_text=end, vocabulary=vocabulary)
+
+    def _one_token(self, token: int | str) -> int:
+        if isinstance(token, int):
+            return token
+        ids = self.prompt_ids(token)
+        if len(ids) != 1:
+            raise RequestError(
+                f"The logit bias names {token!r}, which is {len(ids)} tokens: {', '.join(map(str, ids))}.",
+                "Give the id or the text of one token.",
+            )
+        return ids[0]
+
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
-
-
-class Row:
-    """One text being written: what is certain of it, and whether it has ended."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
-        self.ids: list[int] = []
-        self.text = ""
-        self.finish = ""
-        self._end_of_text = tokenizer.end_of_text
-        self._stop = stop
-        self._stream = TextStream(tokenizer)
-        self._held = ""  # may be the beginning of a stop string
-
-    def push(self, token: int) -> str:
-        """Add a token; returns the text that is certain now. After the end it changes nothing."""
-        if self.finish:
-            return ""
-        self.ids.append(token)
-        if token == self._end_of_text:
-            return self._release(self._stream.finish(), "end_of_text")
-        return self._release(self._stream.push(token), "")
-
-    def close(self) -> str:
-        """End the text for its length; returns what was held back, but not a character cut in half."""
-        return "" if self.finish else self._release("", "length")
-
-    def _release(self, new: str, finish: str) -> str:
-        held = self._held + new
-        # The stop string that is complete first ends the text, however the text is cut into tokens.
-        found = [(at + len(s), at) for s in self._stop if (at := held.find(s)) >= 0]
-        if found:
-            certain, self._held, self.finish = held[: min(found)[1]], "", "stop"
-        else:
-            keep = 0 if finish else self._possible_stop(held)
-            certain, self._held, self.finish = held[: len(held) - keep], held[len(held) - keep :], finish
-        self.text += certain
-        return certain
-
-    def _possible_stop(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with."""
-        longest = max((len(s) for s in self._stop), default=0)
-        for length in range(min(longest - 1, len(text)), 0, -1):
-            if any(s.startswith(text[-length:]) for s in self._stop):
-                return length
-        return 0
-
-
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if any(not isinstance(s, str) for s in strings):
-        raise RequestError("A stop string is no text.", "Pass a str, or several.")
-    if any(not s for s in strings):
-        raise RequestError("A stop string is empty, which would end every text at once.", "Leave it out.")
-    return strings

@@ -52,11 +52,14 @@ class Attention(nn.Module):
         q = q.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         k = k.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
+        mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # each (B, H, S, D)
+            mask = cache.mask(T)
         fused = fused_is_quicker(q, k) if self.fused is None else self.fused
         attend = fused_attention if fused else explicit_attention
-        y = attend(q, k, v, self.dropout if self.training else 0.0, self.scale)  # (B, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        y = attend(q, k, v, dropout, self.scale, mask)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
         return self.out_dropout(self.out(y))  # (B, T, C)
 
@@ -79,13 +82,14 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
 
 
-def attention_weights(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, scale: float | None = None, mask: Tensor | None = None) -> Tensor:
     """How much each of T queries looks at each of S positions: softmax(scale * q k^T), masked.
 
     Args:
         q: (B, H, T, D), the last T of S positions.
         k: (B, H, S, D).
         scale: what the scores are multiplied by; 1 / sqrt(D) if not given.
+        mask: (B, 1, T, S) bool, where looking is allowed; the causal one if not given.
 
     Returns:
         (B, H, T, S), each row of sum 1.
@@ -93,11 +97,17 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | None = None) -> Tenso
     T, S = q.shape[-2], k.shape[-2]
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = q @ k.transpose(-2, -1) * scale  # (B, H, T, S)
-    return scores.masked_fill(~causal_mask(T, S, q.device), float("-inf")).softmax(dim=-1)  # (B, H, T, S)
+    seen = causal_mask(T, S, q.device) if mask is None else mask
+    return scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)  # (B, H, T, S)
 
 
 def explicit_attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, written out.
 
@@ -107,16 +117,22 @@ def explicit_attention(
         v: (B, H, S, D).
         dropout: probability of dropping an attention weight.
         scale: what the scores are multiplied by; 1 / sqrt(D) if not given.
+        mask: (B, 1, T, S) bool, where looking is allowed; the causal one if not given.
 
     Returns:
         (B, H, T, D).
     """
-    weights = F.dropout(attention_weights(q, k, scale), dropout)  # (B, H, T, S)
+    weights = F.dropout(attention_weights(q, k, scale, mask), dropout)  # (B, H, T, S)
     return weights.to(v.dtype) @ v  # (B, H, T, D)
 
 
 def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The same as `explicit_attention`, by PyTorch's fused kernel.
 
@@ -124,7 +140,8 @@ def fused_attention(
     sees everything and needs no mask. Anything between gets the mask spelled out.
     """
     T, S = q.shape[-2], k.shape[-2]
-    if T == S:
+    if mask is None and T == S:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1, scale=scale)
-    mask = None if T == 1 else causal_mask(T, S, q.device)
+    if mask is None and T > 1:
+        mask = causal_mask(T, S, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)

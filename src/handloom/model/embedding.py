@@ -20,17 +20,17 @@ class Embedding(nn.Module):
         self.position_embedding = nn.Embedding(config.context, config.width)
         self.dropout = nn.Dropout(config.dropouts.embedding)
 
-    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
         """Embed `tokens`, the first of which stands at position `start`.
 
         Args:
             tokens: (B, T) int64.
-            start: how many positions lie before them in the cache.
+            start: how many positions lie before them in the cache; (B, 1) where that differs between rows.
 
         Returns:
             (B, T, C).
         """
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)  # (T)
+        positions = start + torch.arange(tokens.shape[1], device=tokens.device)  # (T) or (B, T)
         meaning = self.token_embedding(tokens)  # (B, T, C)
-        place = self.position_embedding(positions)  # (T, C)
+        place = self.position_embedding(positions)  # (T, C) or (B, T, C)
         return self.dropout(meaning + place)  # (B, T, C)

@@ -80,11 +80,10 @@ class GPT(nn.Module):
         Raises:
             ModelError: when the tokens do not fit the context, or are not (B, T).
         """
-        start = 0 if cache is None else cache.length
-        self._check(tokens, start)
+        self._check(tokens, 0 if cache is None else cache.length)
         if cache is not None:
             cache.require(tokens.shape[1])
-        x = self.embedding(tokens, start)  # (B, T, C)
+        x = self.embedding(tokens, 0 if cache is None else cache.start)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layers[i])  # (B, T, C)
         return self.final_norm(x)  # (B, T, C)

@@ -5,6 +5,8 @@ The cache is handed to the model, never stored in it: one model serves many conv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,12 +15,26 @@ from handloom.model.config import GPTConfig
 
 
 class LayerCache:
-    """One block's share of the cache: two buffers and how much of them is filled."""
+    """One block's share of the cache: two buffers and how much of each row is filled.
+
+    Rows that are equally long are read and written as slices. Others are written each at its own end, and read
+    under a mask.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys = keys  # (B, H, capacity, D)
         self.values = values  # (B, H, capacity, D)
-        self.length = 0
+        self.lengths = [0] * len(keys)
+
+    @property
+    def length(self) -> int:
+        """Tokens in the longest row."""
+        return max(self.lengths)
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows are equally long."""
+        return min(self.lengths) == self.length
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values and return all stored so far, as views.
@@ -28,13 +44,36 @@ class LayerCache:
             v: (B, H, T, D).
 
         Returns:
-            keys and values, each (B, H, S, D) with S = stored + T.
+            keys and values, each (B, H, S, D) with S = T + the tokens of the longest row.
         """
-        start, end = self.length, self.length + k.shape[-2]
-        self.keys[:, :, start:end] = k
-        self.values[:, :, start:end] = v
-        self.length = end
+        B, T = k.shape[0], k.shape[-2]
+        start, end = self.length, self.length + T
+        if self.even:
+            self.keys[:, :, start:end] = k
+            self.values[:, :, start:end] = v
+        else:
+            rows = torch.arange(B, device=k.device)[:, None]  # (B, 1)
+            places = self.ends(k.device) + torch.arange(T, device=k.device)  # (B, T)
+            self.keys[rows, :, places] = k.transpose(1, 2)  # (B, T, H, D)
+            self.values[rows, :, places] = v.transpose(1, 2)  # (B, T, H, D)
+        self.lengths = [length + T for length in self.lengths]
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def ends(self, device: torch.device | None = None) -> Tensor:
+        """The place behind the last token of each row, (B, 1)."""
+        return torch.tensor(self.lengths, device=device)[:, None]
+
+    def mask(self, T: int) -> Tensor | None:
+        """What each of the last T tokens of each row may look at, or None where rows are equally long.
+
+        Returns:
+            (B, 1, T, S) bool, True where looking is allowed.
+        """
+        if self.even:
+            return None
+        device = self.keys.device
+        own = self.ends(device) - T + torch.arange(T, device=device)  # (B, T)
+        return (torch.arange(self.length, device=device) <= own[:, :, None])[:, None]  # (B, 1, T, S)
 
 
 class KVCache:
@@ -60,14 +99,26 @@ class KVCache:
         self.capacity = config.context if capacity is None else min(capacity, config.context)
         shape = (batch, config.heads, self.capacity, config.head_width)
         self.layers = [
-            LayerCache(torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype))
+            # Not `empty`: what a mask hides is still multiplied by 0, and must be a number.
+            LayerCache(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype))
             for _ in range(config.layers)
         ]
 
     @property
     def length(self) -> int:
-        """How many tokens have been read."""
+        """How many tokens have been read, in the longest row."""
         return self.layers[0].length
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens of each row have been read."""
+        return list(self.layers[0].lengths)
+
+    @property
+    def start(self) -> int | Tensor:
+        """Position of the next token: one number, or (B, 1) where rows are not equally long."""
+        layer = self.layers[0]
+        return layer.length if layer.even else layer.ends(layer.keys.device)
 
     def require(self, tokens: int) -> None:
         """Make sure that `tokens` more fit.
@@ -84,4 +135,24 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forget everything after the first `length` tokens."""
         for layer in self.layers:
-            layer.length = min(layer.length, length)
+            layer.lengths = [min(length, there) for there in layer.lengths]
+
+    def forget(self, row: int) -> None:
+        """Forget all of one row."""
+        for layer in self.layers:
+            layer.lengths[row] = 0
+
+    def put(self, rows: Sequence[int], other: KVCache) -> None:
+        """Replace all that `rows` hold by the rows of `other`."""
+        end = other.length
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.keys[rows, :, :end] = theirs.keys[:, :, :end]
+            mine.values[rows, :, :end] = theirs.values[:, :, :end]
+            for row, length in zip(rows, theirs.lengths, strict=True):
+                mine.lengths[row] = length
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order; a row may come several times, or not at all."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.lengths = [layer.lengths[row] for row in rows]

@@ -22,8 +22,7 @@ from handloom.data.prepared import TokenData
 from handloom.data.windows import Windows
 from handloom.errors import HandloomError
 from handloom.evaluation.loss import Validation, validate
-from handloom.inference.engine import Request
-from handloom.inference.sampling import Sampling
+from handloom.inference.settings import Request, Sampling
 from handloom.inference.text import LanguageModel
 from handloom.model.gpt import GPT
 from handloom.model.loss import IGNORE, next_token_loss

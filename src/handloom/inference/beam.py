@@ -1,0 +1,95 @@
+"""Beam search: the likeliest whole text, of several that are written side by side.
+
+It steps through the same `Batch` as drawing does; only the choice is another. Knows no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handloom.errors import RequestError
+from handloom.inference.batch import Batch
+from handloom.inference.engine import Choice, choices, require_possible
+from handloom.inference.settings import Request
+from handloom.inference.so_far import adjusted
+from handloom.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text that may become the answer."""
+
+    score: float
+    """Sum of its log probabilities; of a finished text divided by its length to the power of the length penalty."""
+    choices: tuple[Choice, ...] = ()
+
+
+def beam_search(
+    model: GPT, prompt: Sequence[int], request: Request, n: int, ended: Callable[[list[int]], bool]
+) -> list[Hypothesis]:
+    """The `n` best texts that `request.beams` beams find, best first.
+
+    Each step looks at twice as many candidates as there are beams, so that enough go on when some have ended. It
+    is over when no running text can become better than the finished ones, by its score so far.
+
+    Source: the conventions of `generate` in transformers, with its `early_stopping=False`; the length penalty as
+    in Wu et al. 2016, "Google's Neural Machine Translation System", section 7, in its simple form.
+
+    Args:
+        model: in evaluation mode.
+        prompt: at least one token.
+        request: beams, length_penalty, max_new_tokens, and what looks at the text so far.
+        n: at most `request.beams`.
+        ended: whether a text ends with these new tokens.
+
+    Raises:
+        RequestError: for more texts than beams, or text beyond the context.
+    """
+    if n > request.beams:
+        raise RequestError(f"{n} texts are asked of {request.beams} beams.", f"Use --beams {n} or more.")
+    require_possible(request, model, iter([len(prompt)]))
+    batch = Batch(model, [prompt], request.max_new_tokens, request.vocabulary)
+    running, finished = [Hypothesis(0.0)], list[Hypothesis]()
+    for length in range(1, request.max_new_tokens + 1):
+        going: list[tuple[int, Hypothesis]] = []
+        for rank, (row, grown) in enumerate(_candidates(batch, running, request)):
+            if length == request.max_new_tokens or ended([choice.token for choice in grown.choices]):
+                if rank < request.beams:  # a text may end only where it is among the best
+                    finished.append(Hypothesis(_weighed(grown.score, length, request), grown.choices))
+            elif len(going) < request.beams:
+                going.append((row, grown))
+        finished = sorted(finished, key=lambda one: -one.score)[: request.beams]
+        if not going:
+            break
+        if len(finished) == request.beams:
+            hope = max(_weighed(one.score, length, request) for _, one in going)
+            if hope <= finished[-1].score:
+                break
+        batch.keep([row for row, _ in going])
+        running = [one for _, one in going]
+        batch.extend([one.choices[-1].token for one in running])
+    return finished[:n]
+
+
+def _candidates(batch: Batch, running: list[Hypothesis], request: Request) -> list[tuple[int, Hypothesis]]:
+    """The likeliest ways to go on, best first, each with the row that it grows from."""
+    logits = batch.scores()  # (B, V)
+    logprobs = adjusted(logits.float().log_softmax(dim=-1), batch.texts, batch.prompts, request)  # (B, V)
+    totals = logprobs.double() + torch.tensor([[one.score] for one in running], dtype=torch.float64)  # (B, V)
+    best: Tensor
+    best, at = totals.flatten().topk(min(2 * request.beams, totals.numel()))
+    rows, tokens = at // logits.shape[-1], at % logits.shape[-1]
+    new = choices(logits[rows], tokens.tolist(), request.logprobs)
+    return [
+        (row, Hypothesis(score, (*running[row].choices, choice)))
+        for row, score, choice in zip(rows.tolist(), best.tolist(), new, strict=True)
+        if score > float("-inf")
+    ]
+
+
+def _weighed(score: float, length: int, request: Request) -> float:
+    return score / float(length**request.length_penalty)

@@ -1,0 +1,82 @@
+"""One text while it is being written: tokens in, certain text out, and the rules for its end.
+
+Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from handloom.errors import RequestError
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.stream import TextStream
+
+
+class Row:
+    """One text being written: what is certain of it, and whether it has ended."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish = ""
+        self._end_of_text = tokenizer.end_of_text
+        self._stop = stop
+        self._tokenizer = tokenizer
+        self._stream = TextStream(tokenizer)
+        self._held = ""  # may be the beginning of a stop string
+
+    def push(self, token: int) -> str:
+        """Add a token; returns the text that is certain now. After the end it changes nothing."""
+        if self.finish:
+            return ""
+        self.ids.append(token)
+        if token == self._end_of_text:
+            return self._release(self._stream.finish(), "end_of_text")
+        return self._release(self._stream.push(token), "")
+
+    def close(self) -> str:
+        """End the text for its length; returns what was held back, but not a character cut in half."""
+        return "" if self.finish else self._release("", "length")
+
+    def would_end(self, ids: Sequence[int]) -> bool:
+        """Whether a text of these new tokens has come to its end."""
+        if ids[-1] == self._end_of_text:
+            return True
+        trial = Row(self._tokenizer, self._stop)
+        for token in ids if self._stop else ():
+            trial.push(token)
+        return bool(trial.finish)
+
+    def _release(self, new: str, finish: str) -> str:
+        held = self._held + new
+        # The stop string that is complete first ends the text, however the text is cut into tokens.
+        found = [(at + len(s), at) for s in self._stop if (at := held.find(s)) >= 0]
+        if found:
+            certain, self._held, self.finish = held[: min(found)[1]], "", "stop"
+        else:
+            keep = 0 if finish else self._possible_stop(held)
+            certain, self._held, self.finish = held[: len(held) - keep], held[len(held) - keep :], finish
+        self.text += certain
+        return certain
+
+    def _possible_stop(self, text: str) -> int:
+        """Length of the longest end of `text` that a stop string begins with."""
+        longest = max((len(s) for s in self._stop), default=0)
+        for length in range(min(longest - 1, len(text)), 0, -1):
+            if any(s.startswith(text[-length:]) for s in self._stop):
+                return length
+        return 0
+
+
+def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """One stop string or several, checked.
+
+    Raises:
+        RequestError: for what is no text, or empty.
+    """
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if any(not isinstance(s, str) for s in strings):
+        raise RequestError("A stop string is no text.", "Pass a str, or several.")
+    if any(not s for s in strings):
+        raise RequestError("A stop string is empty, which would end every text at once.", "Leave it out.")
+    return strings

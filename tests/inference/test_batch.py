@@ -1,0 +1,174 @@
+"""Prompts of different lengths side by side are the same prompts alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import lively
+
+from handloom.errors import RequestError
+from handloom.inference.batch import Batch
+from handloom.inference.beam import beam_search
+from handloom.inference.engine import Writing, choices, prompt_choices
+from handloom.inference.settings import Request, Sampling
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.model.kv_cache import KVCache
+
+LIVELY = Sampling(temperature=0.9, top_k=50, top_p=0.95)
+PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_size=1, max_size=5)
+
+
+def tame(context=12, **shape):
+    """Random weights at which no rounding grows: for comparisons by number."""
+    values = {"vocab_size": 257, "context": context, "layers": 3, "heads": 2, "width": 16, **shape}
+    return GPT(GPTConfig(**values), seed=3).eval()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@settings(max_examples=30, deadline=None)
+@given(prompts=PROMPTS, steps=st.integers(1, 30), keep=st.randoms(use_true_random=False))
+def test_scores_are_those_of_each_row_alone_whoever_leaves(fused, prompts, steps, keep):
+    model = tame()
+    model.use_fused_attention(fused)
+    together = Batch(model, prompts, steps)
+    alone = {row: Batch(model, [prompt], steps) for row, prompt in enumerate(prompts)}
+    running = list(alone)
+    for step in range(steps):
+        found = together.scores()
+        for scores, row in zip(found, running, strict=True):
+            torch.testing.assert_close(scores, alone[row].scores()[0], atol=1e-5, rtol=0)
+        tokens = [(31 * step + 7 * row) % 257 for row in running]
+        together.extend(tokens)
+        for row, token in zip(running, tokens, strict=True):
+            alone[row].extend([token])
+        if len(running) > 1 and keep.random() < 0.2:
+            places = sorted(keep.sample(range(len(running)), len(running) - 1))
+            together.keep(places)
+            running = [running[place] for place in places]
+
+
+def test_a_prompt_of_a_length_of_its_own_is_read_as_alone_to_the_bit():
+    model, hidden = tame(), []
+    unembed = model.unembed
+    model.unembed = lambda x: hidden.append(x) or unembed(x)
+    prompts = [[1, 2, 3, 4], [9, 8, 7, 6], [5, 5, 5]]
+    Batch(model, prompts, 3).scores()
+    Batch(model, prompts[2:], 3).scores()
+    assert hidden[0][2].equal(hidden[1][0])
+
+
+def test_a_cache_of_uneven_rows_answers_as_each_row_does():
+    model = tame()
+    cache = KVCache(model.config, batch=2)
+    rows = [[1, 2, 3, 4, 5], [6, 7]]
+    wanted = []
+    for row, tokens in enumerate(rows):
+        part = KVCache(model.config, batch=1)
+        model(torch.tensor([tokens]), part)
+        cache.put([row], part)
+        wanted.append(model(torch.tensor([[*tokens, 8, 9, 10]]))[0, -3:])
+    assert cache.lengths == [5, 2]
+    assert cache.start.tolist() == [[5], [2]]
+    found = model(torch.tensor([[8, 9, 10]] * 2), cache)
+    torch.testing.assert_close(found, torch.stack(wanted), atol=1e-5, rtol=0)
+    assert cache.lengths == [8, 5]
+    cache.keep([1, 0, 1])
+    assert cache.lengths == [5, 8, 5]
+    cache.truncate(6)
+    assert cache.lengths == [5, 6, 5]
+    cache.forget(1)
+    assert (cache.lengths, cache.length) == ([5, 0, 5], 5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(prompts=PROMPTS, new=st.integers(1, 25), seed=st.integers(0, 2**32))
+def test_texts_do_not_depend_on_what_is_written_beside_them(prompts, new, seed):
+    model = lively(context=12, layers=1)
+    request = Request(new, LIVELY, seed, "slide")
+
+    def write(prompts, numbers):
+        writing = Writing(model, prompts, request, numbers)
+        steps = [writing.step() for _ in range(new)]
+        return [[step[row].token for step in steps] for row in range(len(prompts))]
+
+    numbers = [7 * row % 3 for row in range(len(prompts))]
+    together = write(prompts, numbers)
+    for row, prompt in enumerate(prompts):
+        assert together[row] == write([prompt], [numbers[row]])[0]
+
+
+def test_rows_that_left_are_not_computed():
+    model, seen = lively(), []
+    unembed = model.unembed
+    model.unembed = lambda hidden: seen.append(len(hidden)) or unembed(hidden)
+    writing = Writing(model, [[1], [2, 3], [4]], Request(5))
+    assert set(writing.step()) == {0, 1, 2}
+    writing.leave({1})
+    assert set(writing.step()) == {0, 2}
+    writing.leave([])
+    assert writing.running == [0, 2]
+    writing.leave({0})
+    assert set(writing.step()) == {2}
+    assert seen == [3, 2, 1]
+
+
+def test_log_probabilities_are_the_models_own():
+    logits = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log() + 3
+    (one,) = choices(logits, [2], 2)
+    assert one.token == 2
+    assert one.logprob == pytest.approx(torch.tensor(0.15).log().item(), abs=1e-6)
+    assert [token for token, _ in one.top] == [0, 1]
+    assert one.top[1][1] == pytest.approx(torch.tensor(0.25).log().item(), abs=1e-6)
+    assert choices(logits, [2], None)[0].logprob is None
+    assert choices(logits, [2], 0)[0].top == ()
+    assert len(choices(logits, [2], 100)[0].top) == 4
+
+
+@pytest.mark.parametrize("length", [1, 2, 12, 13, 40])
+def test_a_prompt_has_its_own_log_probabilities(length):
+    model = tame(context=12)
+    prompt = [(5 * i) % 257 for i in range(length)]
+    found = prompt_choices(model, prompt, 1)
+    assert [choice.token for choice in found] == prompt
+    begin = 0 if length <= 12 else length - 6
+    assert all(choice.logprob is None for choice in found[: begin + 1])
+    logprobs = model(torch.tensor([prompt[begin:]])).log_softmax(-1)[0]
+    for at in range(begin + 1, length):
+        wanted = logprobs[at - 1 - begin]
+        assert found[at].logprob == pytest.approx(wanted[prompt[at]].item(), abs=1e-5)
+        assert found[at].top[0][0] == wanted.argmax().item()
+
+
+def test_long_prompts_are_scored_in_parts_that_fit_together():
+    model = tame(context=200)
+    prompt = [(5 * i) % 257 for i in range(170)]
+    logprobs = model(torch.tensor([prompt])).log_softmax(-1)[0]
+    found = [choice.logprob for choice in prompt_choices(model, prompt, 0)]
+    wanted = [logprobs[at, token].item() for at, token in enumerate(prompt[1:])]
+    assert found[1:] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_tokens_that_there_are_not_are_refused():
+    for how in (Sampling(logit_bias={257: 1.0}), Sampling(bad_words=((1, -1),))):
+        with pytest.raises(RequestError, match="There is no token"):
+            Writing(tame(), [[1]], Request(3, how))
+
+
+def test_ids_that_stand_for_nothing_are_never_chosen_and_have_no_probability():
+    model = lively()
+    request = Request(20, Sampling(5.0), overflow="slide", logprobs=257, vocabulary=7)
+    writing = Writing(model, [[1, 2], [3]], request)
+    for _ in range(20):
+        for choice in writing.step().values():
+            assert choice.token < 7
+            assert len(choice.top) == 7
+            assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
+    (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, lambda ids: False)
+    assert all(choice.token < 7 for choice in found.choices)
+    _, second = prompt_choices(model, [1, 2], 1, 7)
+    assert second.top[0][0] < 7
