@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -187,3 +189,10 @@ def test_the_newest_whole_checkpoint_is_found(saved):
     assert len(passed_over) == 1
     native.prune(run, keep=1, best=3)
     assert native.steps(run) == [3, 7]
+
+
+def test_loading_a_model_imports_no_compiler(saved):
+    """Announcing a model without weights once made PyTorch import its compiler, which took a second."""
+    folder, _, _ = saved
+    script = "import sys, handloom; handloom.load(sys.argv[1]); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)

@@ -16,8 +16,8 @@ class Embedding(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.position_embedding = nn.Embedding(config.context, config.width)
+        self.token_embedding = _empty(config.vocab_size, config.width)
+        self.position_embedding = _empty(config.context, config.width)
         self.dropout = nn.Dropout(config.dropouts.embedding)
 
     def forward(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
@@ -34,3 +34,11 @@ class Embedding(nn.Module):
         meaning = self.token_embedding(tokens)  # (B, T, C)
         place = self.position_embedding(positions)  # (T, C) or (B, T, C)
         return self.dropout(meaning + place)  # (B, T, C)
+
+
+def _empty(rows: int, width: int) -> nn.Embedding:
+    """An embedding that nothing was drawn for: `GPT.initialize` does that, or a checkpoint brings its weights.
+
+    PyTorch's own drawing costs a second where weights are only announced (device `meta`): it imports a compiler.
+    """
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
