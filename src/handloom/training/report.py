@@ -65,6 +65,7 @@ class Terminal:
             disable=not self.console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._validation: float | None = None
 
     def __enter__(self) -> Terminal:
         self._bar.start()
@@ -88,6 +89,8 @@ class Terminal:
     def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
         """Redraw the live line."""
         parts = [f"loss {loss:.3f}"]
+        if self._validation is not None:
+            parts.append(f"val {self._validation:.3f}")
         if speed is not None:
             parts.append(f"{speed:,.0f} tokens/s")
         if total is not None and speed is not None:
@@ -99,7 +102,8 @@ class Terminal:
         self._bar.update(self._task, completed=step, total=total, where=where, what=what)
 
     def validation(self, step: int, found: Validation, training_loss: float | None) -> None:
-        """A line that stays."""
+        """A line that stays; its loss is repeated in the live line until the next."""
+        self._validation = found.nats_per_token
         line = Text(f"step {step:>6,}  ", style="bold")
         if training_loss is not None:
             line.append(f"training {training_loss:.3f}  ", style="not bold")
