@@ -14,7 +14,7 @@ def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) 
     Parameters
     ----------
     run
-        Folder of the run; an earlier demo there is replaced.
+        Folder of the run; an earlier demo there is replaced, unless it was trained further.
     minutes
         How long to train.
     seed

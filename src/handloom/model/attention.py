@@ -67,7 +67,7 @@ class Attention(nn.Module):
 def fused_is_quicker(q: Tensor, k: Tensor) -> bool:
     """Whether to prefer the fused kernel: always, but for training on short windows in bfloat16.
 
-    There its backward pass takes two to three times as long as the explicit path's
+    There it takes about twice as long, forward and backward, as the explicit path
     (`benchmarks/attention.py`); from about 512 positions on the (T, S) matrix costs more.
     """
     return not (q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= 256)
