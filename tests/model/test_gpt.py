@@ -104,3 +104,32 @@ def test_dropout_stands_where_gpt2_has_it():
     modules = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     assert modules == [0.3] * (1 + 2 * CONFIG.layers)
     assert [block.attention.dropout for block in model.blocks] == [0.3] * CONFIG.layers
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_texts_in_one_row_are_read_as_if_each_stood_alone(fused):
+    model = GPT(CONFIG, seed=0).eval()
+    model.use_fused_attention(fused)
+    generator = torch.Generator().manual_seed(0)
+    lengths = ((5, 9, 3), (17,), (1, 1, 20))
+    texts = [[torch.randint(97, (1, n), generator=generator) for n in row] for row in lengths]
+    rows, segments = torch.zeros(3, 24, dtype=torch.long), torch.full((3, 24), -1)
+    for at, row in enumerate(texts):
+        rows[at, : sum(lengths[at])] = torch.cat(row, dim=1)[0]
+        segments[at, : sum(lengths[at])] = torch.repeat_interleave(
+            torch.arange(len(row)), torch.tensor(lengths[at])
+        )
+    together = model.hidden(rows, segments=segments)  # (3, 24, C)
+    for at, row in enumerate(texts):
+        place = 0
+        for text in row:
+            alone = model.hidden(text)[0]  # (n, C)
+            assert torch.allclose(together[at, place : place + len(alone)], alone, atol=1e-5)
+            place += len(alone)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_a_model_may_be_read_in_two_parts(layer):
+    model = GPT(CONFIG, seed=0)
+    tokens = torch.randint(97, (2, 9))
+    assert torch.equal(model.above(model.below(tokens, layer), layer), model.hidden(tokens))

@@ -54,6 +54,17 @@ def test_a_batch_with_nothing_to_predict_costs_nothing():
     assert (loss.item(), count) == (0.0, 0)
 
 
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_a_frozen_side_gets_no_gradient_and_the_other_the_same(frozen):
+    hidden, weight, targets = case(2)
+    both = torch.autograd.grad(next_token_loss(hidden, weight, targets)[0], (hidden, weight))
+    learning = weight if frozen == "hidden" else hidden
+    (hidden if frozen == "hidden" else weight).requires_grad_(False)
+    next_token_loss(hidden, weight, targets)[0].backward()
+    assert torch.equal(learning.grad, both[1 if frozen == "hidden" else 0])
+    assert (hidden if frozen == "hidden" else weight).grad is None
+
+
 @pytest.mark.parametrize("mixed", [True, False])
 def test_bfloat16_products_stay_close(mixed):
     hidden, weight, targets = (t.float() if t.is_floating_point() else t for t in case(1, C=32))

@@ -37,12 +37,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
         self.out_dropout = nn.Dropout(config.dropouts.residual)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:
         """Mix each position with those before it.
 
         Args:
             x: (B, T, C).
             cache: keys and values of earlier positions; those of `x` are added to it.
+            mask: (B, 1, T, T) bool, where looking is allowed; the causal one if not given. A cache brings its own.
 
         Returns:
             (B, T, C).
@@ -52,7 +53,6 @@ class Attention(nn.Module):
         q = q.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         k = k.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
         v = v.view(B, T, self.heads, C // self.heads).transpose(1, 2)  # (B, H, T, D)
-        mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # each (B, H, S, D)
             mask = cache.mask(T)
@@ -80,6 +80,29 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> Tensor:
         (T, S) bool, True where looking is allowed.
     """
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+
+
+def segment_mask(segments: Tensor) -> Tensor:
+    """The causal mask for rows of several texts: nobody looks into another text.
+
+    Args:
+        segments: (B, T) int64, the same number for the tokens of one text.
+
+    Returns:
+        (B, 1, T, T) bool, True where looking is allowed.
+    """
+    T = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]  # (B, T, T)
+    return (same & causal_mask(T, T, segments.device))[:, None]  # (B, 1, T, T)
+
+
+def segment_starts(segments: Tensor) -> Tensor:
+    """What to add to a token's place in its row to make it the place in its own text: (B, T), at most 0."""
+    B, T = segments.shape
+    places = torch.arange(T, device=segments.device).expand(B, T)  # (B, T)
+    begins = torch.ones_like(segments, dtype=torch.bool)  # (B, T)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return -torch.where(begins, places, 0).cummax(dim=1).values  # (B, T)
 
 
 def attention_weights(q: Tensor, k: Tensor, scale: float | None = None, mask: Tensor | None = None) -> Tensor:

@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.feedforward = FeedForward(config)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        x = x + self.attention(self.attention_norm(x), cache)  # (B, T, C)
+    def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C); cache and mask as `Attention` takes them."""
+        x = x + self.attention(self.attention_norm(x), cache, mask)  # (B, T, C)
         return x + self.feedforward(self.feedforward_norm(x))  # (B, T, C)

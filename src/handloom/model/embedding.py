@@ -25,7 +25,8 @@ class Embedding(nn.Module):
 
         Args:
             tokens: (B, T) int64.
-            start: how many positions lie before them in the cache; (B, 1) where that differs between rows.
+            start: how many positions lie before them in the cache; (B, 1) where that differs between rows, and
+                (B, T) where rows hold several texts.
 
         Returns:
             (B, T, C).

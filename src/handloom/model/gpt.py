@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.errors import ModelError
-from handloom.model.attention import Attention
+from handloom.model.attention import Attention, segment_mask, segment_starts
 from handloom.model.block import Block
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
@@ -67,12 +67,14 @@ class GPT(nn.Module):
         """The matrix that turns hidden states into logits, (V, C): the token embedding if tied."""
         return self.embedding.token_embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segments: Tensor | None = None) -> Tensor:
         """The final hidden states.
 
         Args:
             tokens: (B, T) int64.
             cache: what was read before; these tokens are added to it.
+            segments: (B, T) int64, which of several texts in the row each token belongs to. Texts do not see
+                each other, and each begins at position 0. Not together with a cache.
 
         Returns:
             (B, T, C), after the final LayerNorm.
@@ -81,11 +83,27 @@ class GPT(nn.Module):
             ModelError: when the tokens do not fit the context, or are not (B, T).
         """
         self._check(tokens, 0 if cache is None else cache.length)
-        if cache is not None:
-            cache.require(tokens.shape[1])
-        x = self.embedding(tokens, 0 if cache is None else cache.start)  # (B, T, C)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache.layers[i])  # (B, T, C)
+        if cache is None:
+            return self.above(self.below(tokens, 0, segments), 0, segments)
+        cache.require(tokens.shape[1])
+        x = self.embedding(tokens, cache.start)  # (B, T, C)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, layer)  # (B, T, C)
+        return self.final_norm(x)  # (B, T, C)
+
+    def below(self, tokens: Tensor, layer: int, segments: Tensor | None = None) -> Tensor:
+        """What block `layer` is given to read: the embeddings and the blocks before it. (B, T) -> (B, T, C)."""
+        mask = None if segments is None else segment_mask(segments)
+        x = self.embedding(tokens, 0 if segments is None else segment_starts(segments))  # (B, T, C)
+        for block in self.blocks[:layer]:
+            x = block(x, mask=mask)  # (B, T, C)
+        return x
+
+    def above(self, x: Tensor, layer: int, segments: Tensor | None = None) -> Tensor:
+        """The final hidden states, from what block `layer` is given: (B, T, C) -> (B, T, C)."""
+        mask = None if segments is None else segment_mask(segments)
+        for block in self.blocks[layer:]:
+            x = block(x, mask=mask)  # (B, T, C)
         return self.final_norm(x)  # (B, T, C)
 
     def unembed(self, hidden: Tensor) -> Tensor:

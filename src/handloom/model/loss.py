@@ -24,14 +24,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of -log softmax(hidden @ weight^T)[target], with its gradients taken on the way forward.
 
     The gradient of a row's loss by its logits is softmax(logits) - onehot(target). Since the loss
-    is a sum, the incoming gradient is one number, which backward only has to multiply in.
+    is a sum, the incoming gradient is one number, which backward only has to multiply in. A frozen
+    side, as the head in most fine-tuning, costs nothing.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
-        hidden_gradient = torch.empty_like(hidden)  # (N, C)
-        weight_gradient = torch.zeros_like(weight)  # (V, C)
+        to_hidden, to_weight = ctx.needs_input_grad[:2]
+        hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
+        weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
         weight = weight.to(dtype)
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -42,15 +44,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total -= (log_p.gather(1, y)[:, 0] * counts).sum()
             slope = log_p.exp_().scatter_add_(1, y, log_p.new_full(y.shape, -1.0))  # (n, V)
             slope = slope.to(dtype) if counts.all() else slope.mul_(counts[:, None]).to(dtype)
-            hidden_gradient[rows] = slope @ weight  # (n, C)
-            weight_gradient += slope.T @ h  # (V, C)
+            if hidden_gradient is not None:
+                hidden_gradient[rows] = slope @ weight  # (n, C)
+            if weight_gradient is not None:
+                weight_gradient += slope.T @ h  # (V, C)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradient, weight_gradient * gradient, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        by_hidden, by_weight = (None if g is None else g * gradient for g in ctx.saved_tensors)
+        return by_hidden, by_weight, None, None
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, int]:
@@ -70,7 +74,7 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     rows, flat = hidden.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T)
     count = int((flat != IGNORE).sum())
     mixed = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if mixed else weight.dtype
+    dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
             return _LinearCrossEntropy.apply(rows, weight, flat, dtype), count
