@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sys
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ LARGE = (".safetensors", ".bin", ".h5")  # kept in large-file storage, so named 
 
 @dataclass
 class Seen:
-    """A request, and how many bytes of a file were sent for it."""
+    """A request, and how many bytes of a file it was given (those on the way when it left included)."""
 
     method: str
     path: str
@@ -65,7 +66,7 @@ class LoopbackHub:
         self.url, self.storage = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
 
     def _serve(self, handler):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": self}))
+        server = _Server(("127.0.0.1", 0), type("Handler", (handler,), {"hub": self}))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return server
@@ -91,6 +92,12 @@ class LoopbackHub:
 
     def sent(self, file):
         return sum(seen.sent for seen in self.asked(file))
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -143,9 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         stop = cut if cut is not None else faults.stall.get(name)
         if stop is not None:
             end = min(end, begin + stop)
+        self.seen.sent = end - begin  # first, so that no client can have what is not counted yet
         self.wfile.write(content[begin:end])
         self.wfile.flush()
-        self.seen.sent = end - begin
         if cut is None and stop is not None:
             self.hub.released.wait(20)
         if end < len(content):
