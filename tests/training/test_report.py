@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from handloom.evaluation.loss import Validation
+from handloom.training.objective import Finding
 from handloom.training.pace import Pace
 from handloom.training.report import Terminal, clock
 
@@ -17,7 +17,7 @@ def test_the_live_line_says_everything():
     pace = Pace()
     pace.stepped(0.5)
     with Terminal(console) as terminal:
-        terminal.validation(100, Validation(4.5, 1.8, 1000, 3000), 4.6)
+        terminal.validation(100, Finding(4.5, "nats/token", {"bits_per_byte": 1.8}), 4.6)
         terminal.step(100, 500, 4.321, 12345.0, pace)
     shown = screen.getvalue()
     for part in ("100/500", "loss 4.321", "val 4.500", "12,345 tokens/s", "3:20 left", " MB"):

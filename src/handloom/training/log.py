@@ -21,11 +21,14 @@ class RunLog:
     Args:
         run: its folder.
         keep_until: records of later steps are removed; a resumed run repeats them.
+        unit: of the loss.
         tensorboard: whether to write event files too.
     """
 
-    def __init__(self, run: Path, keep_until: int = -1, tensorboard: bool = False) -> None:
-        self._run = run
+    def __init__(
+        self, run: Path, keep_until: int = -1, unit: str = "nats/token", tensorboard: bool = False
+    ) -> None:
+        self._run, self._unit = run, unit.replace("/", " per ")
         self._file = run / METRICS
         self.records = [record for record in read_metrics(run) if record["step"] <= keep_until]
         write_whole(self._file, "".join(_line(record) for record in self.records))
@@ -72,14 +75,13 @@ class RunLog:
             [r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training"
         )
         axes.plot([r["step"] for r in validation], [r["loss"] for r in validation], "o-", label="validation")
-        axes.set(xlabel="step", ylabel="loss (nats per token)")
+        axes.set(xlabel="step", ylabel=f"loss ({self._unit})")
         axes.grid(alpha=0.3)
         axes.legend()
         if validation:
-            last = validation[-1]
-            axes.set_title(
-                f"validation {last['loss']:.3f} nats per token, {last['bits_per_byte']:.3f} bits per byte"
-            )
+            last = {k: v for k, v in validation[-1].items() if k not in ("kind", "step", "loss", "seconds")}
+            others = [f", {value:.3f} {name.replace('_', ' ')}" for name, value in last.items()]
+            axes.set_title(f"validation {validation[-1]['loss']:.3f} {self._unit}" + "".join(others))
         try:
             figure.savefig(self._run / "loss.svg", metadata={"Date": None})
         except OSError as error:

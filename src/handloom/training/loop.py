@@ -1,7 +1,7 @@
 """The only training loop: step, validate, sample, save; stop and go on at any point.
 
-It owns no settings (`config`), no arithmetic of the update (`optimizer`), no files' layout
-(`checkpoints.native`), no screen (`report`).
+It owns no settings (`config`), no data and no loss (`objective`), no arithmetic of the update
+(`optimizer`), no files' layout (`checkpoints`), no screen (`report`).
 """
 
 from __future__ import annotations
@@ -9,27 +9,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from handloom import runtime
 from handloom.checkpoints import native
-from handloom.data.prepared import TokenData
-from handloom.data.windows import Windows
 from handloom.errors import HandloomError
-from handloom.evaluation.loss import Validation, validate
 from handloom.inference.settings import Request, Sampling
 from handloom.inference.text import LanguageModel
 from handloom.model.gpt import GPT
-from handloom.model.loss import IGNORE, next_token_loss
+from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
-from handloom.training.config import TrainConfig
+from handloom.training.config import LoopSettings
 from handloom.training.interrupt import Wish
 from handloom.training.log import RunLog
+from handloom.training.objective import Batch, Finding, Objective
 from handloom.training.optimizer import Optimizer
 from handloom.training.pace import EVENTS, Pace
 from handloom.training.report import Reporter
@@ -67,42 +66,49 @@ class Progress:
     """How long the whole run would take, as predicted when its steps were chosen last."""
 
 
+Save = Callable[[Path, dict[str, Any], dict[str, Tensor]], None]
+"""Writes a checkpoint: its folder, what to come back to as JSON values, the optimizer's tensors."""
+
+
 class Trainer:
-    """A model, its data and its optimizer, on their way from step to step.
+    """A model, an objective and an optimizer, on their way from step to step.
 
     Args:
         run: the run's folder.
         config: with threads and precision already decided.
-        tokenizer: of the data.
-        data: prepared tokens.
-        model: float32; trained in place.
+        tokenizer: of the model, for samples.
+        objective: what is learned from what.
+        model: trained in place.
         optimizer: over the parameters to train.
         progress: where to go on from.
         reporter: told what happens.
+        save: writes a checkpoint.
+        reader: what the objective reads through, if it is not the model itself.
     """
 
     def __init__(
         self,
         run: Path,
-        config: TrainConfig,
+        config: LoopSettings,
         tokenizer: Tokenizer,
-        data: TokenData,
+        objective: Objective,
         model: GPT,
         optimizer: Optimizer,
         progress: Progress,
         reporter: Reporter,
+        save: Save,
+        reader: Reader | None = None,
     ) -> None:
-        self.run, self.config, self.tokenizer, self.data = run, config, tokenizer, data
+        self.run, self.config, self.tokenizer, self.objective = run, config, tokenizer, objective
         self.model, self.optimizer, self.progress, self.reporter = model, optimizer, progress, reporter
-        self.windows = Windows(
-            data.train.tokens,
-            context=model.config.context,
-            stride=config.stride,
-            batch_size=config.batch_size,
-            seed=config.seed,
-        )
+        self.reader: Reader = reader or model
+        self._save = save
+        self.finding: Finding | None = None
         self.log = RunLog(
-            run, keep_until=progress.step if progress.step else -1, tensorboard=config.tensorboard
+            run,
+            keep_until=progress.step if progress.step else -1,
+            unit=objective.unit,
+            tensorboard=config.tensorboard,
         )
         self.pace = Pace(progress.seconds)
 
@@ -145,7 +151,7 @@ class Trainer:
     def step(self, wish: Wish) -> bool:
         """One optimizer step over `batch_size` sequences.
 
-        The gradient is that of the mean over all tokens of the step, however many passes it is
+        The gradient is that of the mean over all that counts in the step, however many passes it is
         computed in. Interrupted between two passes it changes nothing: the step is done again when
         the run goes on, with the same numbers.
 
@@ -153,55 +159,45 @@ class Trainer:
             whether the step was completed.
         """
         began, config, progress = time.perf_counter(), self.config, self.progress
-        inputs, targets = (
-            torch.from_numpy(array) for array in self.windows.batch(progress.step)
-        )  # (B, T) each
-        count = int((targets != IGNORE).sum())
+        batch = self.objective.batch(progress.step)
+        count, tokens = self.objective.count(batch), self.objective.tokens(batch)
         loss = 0.0
-        self.model.train()
+        self.reader.train()
         self.optimizer.zero_grad()
-        parts = zip(inputs.chunk(config.accumulation), targets.chunk(config.accumulation), strict=True)
-        for micro_step, (x, y) in enumerate(parts):
+        for micro_step, part in enumerate(parts(batch, config.accumulation)):
             if wish.stop:
                 return False
             reseed(config.seed, progress.step, micro_step)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-                total, _ = next_token_loss(self.model.hidden(x), self.model.head_weight, y)
+                total = self.objective.loss(self.reader, part)
             (total / count).backward()
             loss += total.item() / count
         norm = self._clip_gradients(loss)
         factor = self._learning_rate_factor()
         self.optimizer.step(factor)
         progress.step += 1
-        progress.tokens += count
+        progress.tokens += tokens
         self.pace.stepped(time.perf_counter() - began)
         progress.step_seconds += time.perf_counter() - began
         progress.seconds = self.pace.seconds
-        self._record_step(loss, norm, factor, count)
+        self._record_step(loss, norm, factor, tokens)
         return True
 
-    def validate(self) -> Validation:
-        """The loss on all held-out text, in float32: what anybody who loads the model will find."""
+    def validate(self) -> Finding:
+        """The loss on all held-out data, in float32: what anybody who loads the model will find."""
         began = time.perf_counter()
-        part, context = self.data.validation, self.model.config.context
-        known = len(self.tokenizer.token_bytes(int(part.tokens[0])))
-        found = validate(self.model, part.tokens, part.n_bytes - known, context, self.config.batch_size)
-        if not math.isfinite(found.nats_per_token):
+        found = self.objective.examine(self.reader)
+        if not math.isfinite(found.loss):
             self._diverged("the validation loss is not finite")
         progress = self.progress
-        self.log.add(
-            "validation",
-            progress.step,
-            loss=found.nats_per_token,
-            bits_per_byte=found.bits_per_byte,
-            seconds=self.pace.seconds,
-        )
-        if found.nats_per_token < progress.best_loss:
-            progress.best_step, progress.best_loss = progress.step, found.nats_per_token
+        self.log.add("validation", progress.step, loss=found.loss, **found.figures, seconds=self.pace.seconds)
+        if found.loss < progress.best_loss:
+            progress.best_step, progress.best_loss = progress.step, found.loss
+        self.finding = found
         self.reporter.validation(progress.step, found, self._recent_loss())
-        if memorizing(self._recent_loss(), found.nats_per_token, progress.best_loss):
+        if memorizing(self._recent_loss(), found.loss, progress.best_loss):
             self.reporter.warning(
-                f"Training loss {self._recent_loss():.3f} and validation loss {found.nats_per_token:.3f} part: "
+                f"Training loss {self._recent_loss():.3f} and validation loss {found.loss:.3f} part: "
                 f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
                 "More text, dropout, or fewer steps would help."
             )
@@ -234,14 +230,12 @@ class Trainer:
         if not all(bool(p.isfinite().all()) for p in self.optimizer.named.values()):
             self._diverged("a weight is not finite")
         progress.seconds = self.pace.seconds
-        native.save(
+        self._save(
             native.step_folder(self.run, progress.step),
-            self.model,
-            self.tokenizer,
             {
                 "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
                 "settings": dataclasses.asdict(self.config),
-                "data": self.data.key,
+                "data": self.objective.key,
                 "versions": runtime.versions(),
             },
             self.optimizer.state_tensors(),
@@ -309,18 +303,18 @@ class Trainer:
             "Train again with a lower --learning-rate, a longer --warm-up-steps or a lower --gradient-clip.",
         )
 
-    def _record_step(self, loss: float, norm: float, factor: float, count: int) -> None:
+    def _record_step(self, loss: float, norm: float, factor: float, tokens: int) -> None:
         progress = self.progress
         self.log.add(
             "train",
             progress.step,
             loss=loss,
             gradient_norm=norm,
-            learning_rate=self.config.learning_rate * factor,
+            learning_rate=self.optimizer.learning_rate * factor,
             tokens=progress.tokens,
             seconds=progress.seconds,
         )
-        speed = count / self.pace.step_seconds() if self.pace.measured else None
+        speed = tokens / self.pace.step_seconds() if self.pace.measured else None
         self.reporter.step(progress.step, progress.total, loss, speed, self.pace)
 
     def _recent_loss(self) -> float | None:
@@ -328,6 +322,12 @@ class Trainer:
         losses = [record["loss"] for record in self.log.of_kind("train")]
         last = losses[-max(10, len(losses) // 20) :]
         return sum(last) / len(last) if last else None
+
+
+def parts(batch: Batch, number: int) -> Iterator[Batch]:
+    """A batch in so many parts of equal size."""
+    for tensors in zip(*(tensor.chunk(number) for tensor in batch.values()), strict=True):
+        yield dict(zip(batch, tensors, strict=True))
 
 
 def memorizing(training: float | None, validation: float, best: float) -> bool:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from handloom import runtime
-from handloom.evaluation.loss import Validation
+from handloom.training.objective import Finding
 from handloom.training.pace import Pace
 
 
@@ -29,7 +29,7 @@ class Reporter(Protocol):
     def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
         """A step was done; `speed` in tokens per second."""
 
-    def validation(self, step: int, found: Validation, training_loss: float | None) -> None:
+    def validation(self, step: int, found: Finding, training_loss: float | None) -> None:
         """A validation was done."""
 
     def sample(self, step: int, prompt: str, text: str) -> None:
@@ -43,7 +43,7 @@ class Silent:
     def warning(self, text: str) -> None: ...
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None: ...
     def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None: ...
-    def validation(self, step: int, found: Validation, training_loss: float | None) -> None: ...
+    def validation(self, step: int, found: Finding, training_loss: float | None) -> None: ...
     def sample(self, step: int, prompt: str, text: str) -> None: ...
 
 
@@ -101,14 +101,15 @@ class Terminal:
             self._task = self._bar.add_task("", total=total, where=where, what=what)
         self._bar.update(self._task, completed=step, total=total, where=where, what=what)
 
-    def validation(self, step: int, found: Validation, training_loss: float | None) -> None:
+    def validation(self, step: int, found: Finding, training_loss: float | None) -> None:
         """A line that stays; its loss is repeated in the live line until the next."""
-        self._validation = found.nats_per_token
+        self._validation = found.loss
         line = Text(f"step {step:>6,}  ", style="bold")
         if training_loss is not None:
             line.append(f"training {training_loss:.3f}  ", style="not bold")
-        line.append(f"validation {found.nats_per_token:.3f} nats/token  ", style="not bold")
-        line.append(f"{found.bits_per_byte:.3f} bits/byte", style="bold cyan")
+        line.append(f"validation {found.loss:.3f} {found.unit}", style="not bold")
+        for name, value in found.figures.items():
+            line.append(f"  {value:.3f} {shown(name)}", style="bold cyan")
         self.console.print(line)
 
     def sample(self, step: int, prompt: str, text: str) -> None:
@@ -117,6 +118,11 @@ class Terminal:
         line = Text.assemble("  ", (whole[: len(begun)], "bold"), (whole[len(begun) :], "italic"))
         line.truncate(self.console.width, overflow="ellipsis")
         self.console.print(line)
+
+
+def shown(figure: str) -> str:
+    """A figure's name for people: `bits_per_byte` -> `bits/byte`."""
+    return figure.replace("_per_", "/").replace("_", " ")
 
 
 def clock(seconds: float) -> str:

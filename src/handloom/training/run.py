@@ -5,26 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from handloom import runtime
 from handloom.checkpoints import files, native
-from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
-from handloom.data.windows import Windows
 from handloom.errors import CheckpointError, ConfigError
-from handloom.model.gpt import GPT
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
-from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
-from handloom.training.config import TrainConfig
+from handloom.training import scratch
+from handloom.training.config import LoopSettings, TrainConfig
 from handloom.training.interrupt import stop_on_signals
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
+from handloom.training.work import Work, counted
+
+C = TypeVar("C", bound=LoopSettings)
 
 CHANGEABLE = (
     "steps", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
@@ -47,13 +44,13 @@ _OURS = (
 
 def begin(
     run: Path,
-    config: TrainConfig,
+    config: LoopSettings,
     reporter: Reporter | None = None,
     *,
     overwrite: bool = False,
     stop_after: int | None = None,
 ) -> dict[str, Any]:
-    """Train a model from scratch.
+    """Train a model: from scratch with a `TrainConfig`.
 
     Args:
         run: the folder to make: settings, metrics, samples, plot, checkpoints, summary.
@@ -71,18 +68,13 @@ def begin(
     reporter = reporter or Silent()
     _check_room(run, overwrite)
     config = _decide(config)
-    corpus = _open_corpus(config)
-    tokenizer = make_tokenizer(config, corpus, reporter)
-    shape = config.model_config(tokenizer.vocab_size)
-    data = prepare_data(config, corpus, tokenizer, reporter)
-    _check_enough(config, shape.context, data)
-    model = GPT(shape, config.seed)
-    _describe(model, config, data, reporter)
+    work = _set_up(config, reporter)
+    _describe(work, config, reporter)
     _make_room(run)  # only now: settings and text that are refused cost no earlier run
     files.write_whole(run / "config.toml", config.to_toml())
-    files.write_whole(run / "data.json", _as_json({"key": data.key, **dataclasses.asdict(data.report)}))
-    tokenizer.save(run / "tokenizer")
-    return _train(run, config, tokenizer, data, model, {}, Progress(), reporter, stop_after)
+    files.write_whole(run / "data.json", _as_json({"key": work.objective.key, **work.report}))
+    work.tokenizer.save(run / "tokenizer")
+    return _train(run, config, work, {}, Progress(), reporter, stop_after)
 
 
 def resume(
@@ -118,13 +110,10 @@ def resume(
         progress.total = None
     _compare_versions(checkpoint, reporter)
     config = _decide(config)
-    tokenizer = checkpoint.load_tokenizer()
-    # What came through a pipe cannot be read again, but its tokens may still be in the cache.
-    data: TokenData | None = reopen(checkpoint.training["data"], tokenizer) if "-" in config.data else None
-    data = data or prepare_data(config, _open_corpus(config), tokenizer, reporter)
-    if data.key != checkpoint.training["data"]:
+    work = _set_up(config, reporter, checkpoint)
+    if work.objective.key != checkpoint.training["data"]:
         raise CheckpointError(
-            f"The text of run {run} is not what it was: its data has the key {data.key[:12]} now and had "
+            f"The text of run {run} is not what it was: its data has the key {work.objective.key[:12]} now and had "
             f"{checkpoint.training['data'][:12]} then.",
             "Put the text back as it was, or begin a new run.",
         )
@@ -133,46 +122,19 @@ def resume(
             shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
     reporter.note(f"Going on with {run} from step {progress.step:,}.")
     files.write_whole(run / "config.toml", config.to_toml())
-    model = checkpoint.load_model()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()  # its own memory, no longer the checkpoint's file
-    return _train(
-        run, config, tokenizer, data, model, checkpoint.load_optimizer(), progress, reporter, stop_after
-    )
+    return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
-def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
-    """The tokenizer that the settings name; `learn` learns one from the training documents alone."""
-    if config.tokenizer != "learn":
-        return load_tokenizer(config.tokenizer)
-    texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
-    reporter.note(f"Learning a vocabulary of up to {config.vocab_size:,} tokens.")
-    learned = learn_merges(texts, config.vocab_size)
-    reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
-    return TiktokenTokenizer(learned)
-
-
-def prepare_data(
-    config: TrainConfig, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter
-) -> PreparedData:
-    """The text that the settings name, as token shards."""
-    data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
-    report = data.report
-    if report.duplicates:
-        reporter.note(
-            f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other documents left out."
-        )
-    if report.split == "tail":
-        reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
-    return data
+def _set_up(config: LoopSettings, reporter: Reporter, checkpoint: native.Checkpoint | None = None) -> Work:
+    """What the settings ask for, made or, from a checkpoint, made again."""
+    assert isinstance(config, TrainConfig)
+    return scratch.set_up(config, reporter, checkpoint)
 
 
 def _train(
     run: Path,
-    config: TrainConfig,
-    tokenizer: Tokenizer,
-    data: TokenData,
-    model: GPT,
+    config: LoopSettings,
+    work: Work,
     optimizer_state: dict[str, torch.Tensor],
     progress: Progress,
     reporter: Reporter,
@@ -180,7 +142,7 @@ def _train(
 ) -> dict[str, Any]:
     native_bf16 = torch.bfloat16 if config.precision == "bf16" else torch.float32
     optimizer = Optimizer(
-        model,
+        work.model,
         config.optimizer,
         config.learning_rate,
         config.weight_decay,
@@ -188,10 +150,21 @@ def _train(
         native_bf16,
     )
     optimizer.load_state_tensors(optimizer_state)
-    trainer = Trainer(run, config, tokenizer, data, model, optimizer, progress, reporter)
+    trainer = Trainer(
+        run,
+        config,
+        work.tokenizer,
+        work.objective,
+        work.model,
+        optimizer,
+        progress,
+        reporter,
+        work.save,
+        work.reader,
+    )
     with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
         finished = trainer.train(wish, stop_after)
-    summary = summarize(trainer, finished)
+    summary = {**summarize(trainer, finished), **work.summary}
     files.write_whole(run / "summary.json", _as_json(summary))
     return summary
 
@@ -199,15 +172,17 @@ def _train(
 def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
     """What the run came to, as plain values."""
     progress, validations = trainer.progress, trainer.log.of_kind("validation")
-    last = validations[-1] if validations else {}
+    last = {f"val_{name}": value for name, value in validations[-1].items()} if validations else {}
+    for other in ("kind", "step", "seconds"):
+        last.pop(f"val_{other}", None)
     return {
         "finished": finished,
         "steps": progress.step,
         "total_steps": progress.total,
         "tokens": progress.tokens,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "val_loss": last.get("loss"),
-        "val_bits_per_byte": last.get("bits_per_byte"),
+        "val_loss": None,
+        **last,
         "best_step": progress.best_step,
         "train_seconds": round(progress.seconds, 3),
         "step_seconds": round(progress.step_seconds, 3),
@@ -218,7 +193,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
-        "data": trainer.data.key,
+        "data": trainer.objective.key,
         "versions": runtime.versions(),
     }
 
@@ -227,22 +202,6 @@ def _as_json(value: dict[str, Any]) -> str:
     import json
 
     return json.dumps(value, indent=2) + "\n"
-
-
-def _check_enough(config: TrainConfig, context: int, data: TokenData) -> None:
-    """Raise unless there is a window of text to learn from, and some to validate with."""
-    Windows(
-        data.train.tokens,
-        context=context,
-        stride=config.stride,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    if data.validation.n_tokens < 3:
-        raise ConfigError(
-            f"There are {data.validation.n_tokens} tokens of text to validate with, which is too few.",
-            "Give more text, or a larger --validation-fraction.",
-        )
 
 
 def _check_room(run: Path, overwrite: bool) -> None:
@@ -266,35 +225,22 @@ def _make_room(run: Path) -> None:
         raise files.refusal(error, run) from error
 
 
-def _decide(config: TrainConfig) -> TrainConfig:
+def _decide(config: C) -> C:
     """Settle what depends on the machine, so that it is written down and stays."""
     threads = runtime.use_threads(config.threads)
     return dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 document`, `2 documents`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _open_corpus(config: TrainConfig) -> Corpus:
-    return open_corpus(config.data, text_field=config.text_field, encoding_errors=config.encoding_errors)
-
-
-def _describe(model: GPT, config: TrainConfig, data: PreparedData, reporter: Reporter) -> None:
-    shape, parameters = model.config, sum(p.numel() for p in model.parameters())
-    reporter.note(
-        f"Text: {counted(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
-        f"{data.train.n_tokens:,} tokens; held out: {counted(data.validation.n_documents, 'document')}, "
-        f"{data.validation.n_bytes / 1e6:.2f} MB."
-    )
+def _describe(work: Work, config: LoopSettings, reporter: Reporter) -> None:
+    shape, parameters = work.model.config, sum(p.numel() for p in work.model.parameters())
+    reporter.note(work.described)
     reporter.note(
         f"Model: {parameters:,} parameters, {counted(shape.layers, 'layer')}, {counted(shape.heads, 'head')}, "
         f"{shape.width} wide, context {shape.context}; {config.precision} on {counted(config.threads or 1, 'thread')}."
     )
 
 
-def _changed(config: TrainConfig, changes: dict[str, Any], progress: Progress) -> TrainConfig:
+def _changed(config: C, changes: dict[str, Any], progress: Progress) -> C:
     for name in changes:
         if name not in CHANGEABLE:
             raise ConfigError(

@@ -1,0 +1,28 @@
+"""What reads tokens: a GPT, or something that stands for one. Training and evaluation ask for no more than this."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from handloom.model.kv_cache import KVCache
+
+
+class Reader(Protocol):
+    """Turns tokens into hidden states, and names the matrix that turns those into scores."""
+
+    training: bool
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, C)."""
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segments: Tensor | None = None) -> Tensor:
+        """(B, T) -> (B, T, C), after the final LayerNorm."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout on, or off."""
+
+    def eval(self) -> Any:
+        """Switch dropout off."""

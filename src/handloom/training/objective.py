@@ -1,0 +1,125 @@
+"""What a run is to achieve: where its batches come from, what its loss is, how it is examined.
+
+The loop (`loop`) knows none of this; it asks an objective. Here is what they have in common, and the
+first of them: predict the next token of running text. `tuning` has the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from handloom.data.prepared import TokenData
+from handloom.data.windows import Windows
+from handloom.errors import ConfigError
+from handloom.evaluation.loss import validate
+from handloom.model.loss import IGNORE, next_token_loss
+from handloom.model.reader import Reader
+from handloom.tokenizer.base import Tokenizer
+
+Batch = dict[str, Tensor]
+"""Tensors by name; the first axis of each is B, so that a batch can be cut into parts."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an examination on held-out data found."""
+
+    loss: float
+    """What the run is to bring down, in its objective's unit."""
+    unit: str
+    """Of the loss, for example `nats/token`."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What else is worth a line: `bits_per_byte`, `accuracy`."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What belongs in the summary of a run only: a confusion matrix."""
+
+
+class Objective(Protocol):
+    """What the loop asks. A batch is a pure function of its step, so that nothing has to be remembered."""
+
+    unit: str
+    """Of the loss."""
+    key: str
+    """Of the data: another text or another order of it has another key."""
+    steps_per_epoch: float
+    """Steps until every training example was seen once."""
+
+    def batch(self, step: int) -> Batch:
+        """What optimizer step `step`, counted from 0, learns from."""
+
+    def count(self, batch: Batch) -> int:
+        """What the loss of the whole batch is divided by: targets, pairs, examples."""
+
+    def tokens(self, batch: Batch) -> int:
+        """Tokens that the model reads for it."""
+
+    def loss(self, reader: Reader, part: Batch) -> Tensor:
+        """The summed loss of a part of a batch, a scalar."""
+
+    def examine(self, reader: Reader) -> Finding:
+        """The loss on all held-out data, in float32, with dropout off."""
+
+
+class NextToken:
+    """Predict each token of running text from those before it.
+
+    Args:
+        data: prepared tokens.
+        tokenizer: they were made with.
+        context: T, tokens in a window.
+        stride, batch_size, seed: as `Windows` takes them.
+
+    Raises:
+        HandloomError: unless there is a window of text to learn from, and some to validate with.
+    """
+
+    unit = "nats/token"
+
+    def __init__(
+        self,
+        data: TokenData,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        stride: int | None,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.windows = Windows(
+            data.train.tokens, context=context, stride=stride, batch_size=batch_size, seed=seed
+        )
+        if data.validation.n_tokens < 3:
+            raise ConfigError(
+                f"There are {data.validation.n_tokens} tokens of text to validate with, which is too few.",
+                "Give more text, or a larger --validation-fraction.",
+            )
+        self.key, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
+        self._validation, self._context, self._batch_size = data.validation, context, batch_size
+        # The first token of the held-out text is predicted from nothing, so its bytes do not count.
+        self._bytes = data.validation.n_bytes - len(tokenizer.token_bytes(int(data.validation.tokens[0])))
+
+    def batch(self, step: int) -> Batch:
+        """inputs and targets, (B, T) each."""
+        inputs, targets = self.windows.batch(step)
+        return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+
+    def count(self, batch: Batch) -> int:
+        """Targets."""
+        return int((batch["targets"] != IGNORE).sum())
+
+    def tokens(self, batch: Batch) -> int:
+        """All of them."""
+        return batch["inputs"].numel()
+
+    def loss(self, reader: Reader, part: Batch) -> Tensor:
+        """Surprise at the targets, in nats."""
+        return next_token_loss(reader.hidden(part["inputs"]), reader.head_weight, part["targets"])[0]
+
+    def examine(self, reader: Reader) -> Finding:
+        """Surprise at every held-out token but the first."""
+        found = validate(reader, self._validation.tokens, self._bytes, self._context, self._batch_size)
+        return Finding(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})

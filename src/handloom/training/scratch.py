@@ -1,0 +1,100 @@
+"""From the settings of a run from scratch to what it works with: a vocabulary, tokens, a fresh model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from handloom.checkpoints import native
+from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer.gpt2 import TiktokenTokenizer
+from handloom.tokenizer.learn import learn_merges
+from handloom.training.config import DataSettings, TrainConfig
+from handloom.training.objective import NextToken
+from handloom.training.report import Reporter
+from handloom.training.work import Work, counted, save_whole
+
+
+def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None) -> Work:
+    """What the settings ask for, with fresh weights or those of a checkpoint of the run.
+
+    Raises:
+        HandloomError: for settings or data that do not allow it.
+    """
+    tokenizer = checkpoint.load_tokenizer() if checkpoint else None
+    data = reopened(config, tokenizer, checkpoint)
+    if data is None:
+        corpus = open_text(config)
+        tokenizer = tokenizer or make_tokenizer(config, corpus, reporter)
+        data = prepare_text(config, corpus, tokenizer, reporter)
+    assert tokenizer is not None
+    shape = config.model_config(tokenizer.vocab_size)
+    objective = NextToken(
+        data,
+        tokenizer,
+        context=shape.context,
+        stride=config.stride,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    model = own_memory(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
+    return Work(tokenizer, model, objective, save_whole(model, tokenizer), *described(data))
+
+
+def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
+    """The tokenizer that the settings name; `learn` learns one from the training documents alone."""
+    if config.tokenizer != "learn":
+        return load_tokenizer(config.tokenizer)
+    texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
+    reporter.note(f"Learning a vocabulary of up to {config.vocab_size:,} tokens.")
+    learned = learn_merges(texts, config.vocab_size)
+    reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
+    return TiktokenTokenizer(learned)
+
+
+def open_text(config: DataSettings) -> Corpus:
+    """The documents that the settings name."""
+    return open_corpus(config.data, text_field=config.text_field, encoding_errors=config.encoding_errors)
+
+
+def reopened(
+    config: DataSettings, tokenizer: Tokenizer | None, checkpoint: native.Checkpoint | None
+) -> TokenData | None:
+    """What came through a pipe cannot be read again, but its tokens may still be in the cache."""
+    if checkpoint is None or tokenizer is None or "-" not in config.data:
+        return None
+    return reopen(checkpoint.training["data"], tokenizer)
+
+
+def prepare_text(
+    config: DataSettings, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter
+) -> PreparedData:
+    """The text that the settings name, as token shards."""
+    data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
+    report = data.report
+    if report.duplicates:
+        reporter.note(
+            f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other documents left out."
+        )
+    if report.split == "tail":
+        reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
+    return data
+
+
+def described(data: TokenData) -> tuple[str, dict[str, object]]:
+    """The data in one line for people, and in numbers."""
+    line = (
+        f"Text: {counted(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
+        f"{data.train.n_tokens:,} tokens; held out: {counted(data.validation.n_documents, 'document')}, "
+        f"{data.validation.n_bytes / 1e6:.2f} MB."
+    )
+    return line, dataclasses.asdict(data.report) if isinstance(data, PreparedData) else {}
+
+
+def own_memory(model: GPT) -> GPT:
+    """The same model in memory of its own, no longer in the checkpoint's file."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
