@@ -62,8 +62,11 @@ class GPTConfig:
     """Added to the variance in every LayerNorm."""
     tied_head: bool = True
     """Whether the output head is the token embedding itself."""
+    labels: tuple[str, ...] = ()
+    """What the model tells texts apart by, if it was tuned for that; it then has a head for it beside the other."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
         for name in ("vocab_size", "context", "layers", "heads", "width", "inner_width"):
             value = getattr(self, name)
             if value is None and name == "inner_width":

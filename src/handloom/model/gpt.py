@@ -6,6 +6,7 @@ last position needs logits), the chunked loss, and reading half-finished thought
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -37,6 +38,9 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.label_head = None
+        if config.labels:
+            self.label_head = nn.Linear(config.width, len(config.labels), bias=False)
         self.initialize(seed)
 
     @torch.no_grad()
@@ -110,6 +114,18 @@ class GPT(nn.Module):
         """(..., C) -> logits (..., V)."""
         return F.linear(hidden, self.head_weight)
 
+    def label_scores(self, hidden: Tensor) -> Tensor:
+        """(..., C), the hidden state of a text's last token -> the scores of its labels, (..., labels).
+
+        Raises:
+            ModelError: when the model has no labels.
+        """
+        if self.label_head is None:
+            raise ModelError(
+                "The model knows no labels.", "Tune one: handloom finetune --task classify --data FILE."
+            )
+        return self.label_head(hidden)  # (..., labels)
+
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
         return self.unembed(self.hidden(tokens, cache))
@@ -119,6 +135,27 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.fused = fused
+
+    def use_dropout(self, probability: float) -> None:
+        """Drop activations with that probability while training, at every place where GPT-2 does."""
+        self.config = dataclasses.replace(
+            self.config,
+            dropout=probability,
+            embedding_dropout=None,
+            attention_dropout=None,
+            residual_dropout=None,
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(module, Attention):
+                module.dropout = probability
+
+    def add_label_head(self, labels: tuple[str, ...], seed: int) -> None:
+        """Give the model a fresh head that tells texts apart by these labels, drawn as its matrices are."""
+        self.config = dataclasses.replace(self.config, labels=labels)
+        self.label_head = nn.Linear(self.config.width, len(labels), bias=False)
+        nn.init.normal_(self.label_head.weight, 0.0, 0.02, torch.Generator().manual_seed(seed))
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:

@@ -84,3 +84,63 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
             logits = F.linear(h.to(dtype), weight).float()  # (n, V)
             total += F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="sum")
     return total, count
+
+
+class _TokenLosses(torch.autograd.Function):
+    """The same loss row by row; its gradient is taken on the way back, where each row's share is known.
+
+    For that the logits are computed a second time. They are never kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.dtype = dtype
+        used = weight.to(dtype)
+        losses = [
+            F.cross_entropy(F.linear(h.to(dtype), used).float(), y, ignore_index=IGNORE, reduction="none")
+            for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+        ]
+        return torch.cat(losses)  # (N)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, weight, targets = ctx.saved_tensors
+        to_hidden, to_weight = ctx.needs_input_grad[:2]
+        hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
+        weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
+        used = weight.to(ctx.dtype)
+        for start in range(0, len(hidden), CHUNK):
+            rows = slice(start, start + CHUNK)
+            h, y = hidden[rows].to(ctx.dtype), targets[rows]  # (n, C), (n)
+            share = (gradient[rows] * (y != IGNORE))[:, None]  # (n, 1)
+            slope = F.softmax(F.linear(h, used).float(), dim=-1)  # (n, V)
+            slope.scatter_add_(1, y.clamp(min=0)[:, None], slope.new_full((len(y), 1), -1.0))
+            slope = slope.mul_(share).to(ctx.dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[rows] = slope @ used  # (n, C)
+            if weight_gradient is not None:
+                weight_gradient += slope.T @ h  # (V, C)
+        return hidden_gradient, weight_gradient, None, None
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Surprise at each token, in nats; `next_token_loss` is its sum.
+
+    For what needs more than the sum, such as the likelihoods of single texts. With gradients it computes
+    the logits twice, once forward and once backward.
+
+    Args:
+        hidden: (B, T, C), from `GPT.hidden`.
+        weight: (V, C), `GPT.head_weight`.
+        targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+
+    Returns:
+        (B, T) float32, 0 where there is nothing to predict.
+    """
+    rows, flat = hidden.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T)
+    mixed = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
+    with torch.autocast("cpu", enabled=False):
+        losses: Tensor = _TokenLosses.apply(rows, weight, flat, dtype)
+    return losses.view(targets.shape)  # (B, T)

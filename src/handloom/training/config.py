@@ -148,6 +148,121 @@ class TrainConfig(LoopSettings, ModelSettings, DataSettings):
     """The settings of a run from scratch. A value of None means: decided from the others, as its text says."""
 
 
+METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
+"""What may be trained of a model that is there, by name; beside them `last:N`, its last N blocks."""
+
+TASKS = ("text", "instruct", "prefer", "classify")
+
+LEARNING_RATES = {
+    "full": 1e-4,
+    "last": 2e-4,
+    "lora": 1e-3,
+    "head": 5e-4,
+    "norms": 2e-3,
+    "norms+head": 5e-4,
+    "bias": 2e-3,
+}
+"""Where a method begins to do well: the fewer numbers it may change, the further each has to go."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(LoopSettings, DataSettings):
+    """The settings of a run that goes on from a model that is there."""
+
+    data: tuple[str, ...] = setting(
+        (),
+        "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.",
+    )
+    validation_fraction: float = setting(0.1, "Share of the documents or examples held out for validation.")
+    model: str = setting("gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.")
+    task: str = setting(
+        "text", "text, instruct (conversations), prefer (DPO on pairs) or classify (texts with labels)."
+    )
+    method: str = setting(
+        "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
+    )
+    train: tuple[str, ...] = setting(
+        (), "Instead of a method: patterns of parameters' names, such as 'blocks.*.norm.*'."
+    )
+    untie_head: bool = setting(
+        False, "Give a tied head its own copy of the token embedding, so that training it leaves that alone."
+    )
+    rank: int = setting(8, "LoRA: width of the detour that each matrix gets.")
+    alpha: float = setting(16.0, "LoRA: the detour is multiplied by alpha / rank.")
+    lora_dropout: float = setting(0.0, "LoRA: probability of dropping an input of the detour while training.")
+    targets: tuple[str, ...] = setting(("blocks.*",), "LoRA: patterns of the matrices that get a detour.")
+    rank_stabilized: bool = setting(False, "LoRA: multiply by alpha / sqrt(rank) instead.")
+    dora: bool = setting(
+        False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA)."
+    )
+    context: int | None = setting(None, "Tokens in a training row; None: the model's.")
+    dropout: float = setting(
+        0.0, "Probability of dropping an activation, in blocks that are trained or above."
+    )
+    remember: bool = setting(
+        True, "Compute frozen lower blocks once and keep what they say in the run's folder."
+    )
+    overlong: str = setting("error", "Examples longer than a row: error, cut (their end) or skip.")
+    pack: bool = setting(True, "instruct: several short conversations in a row; they do not see each other.")
+    beta: float = setting(0.1, "prefer: how dearly DPO pays for going away from the model it began with.")
+
+    epochs: float = setting(
+        3.0, "How often to go through the data, where neither steps nor minutes are given."
+    )
+    steps: int | None = setting(None, "Optimizer steps; None: as many as --epochs or --minutes take.")
+    batch_size: int = setting(8, "Sequences in one optimizer step.")
+    optimizer: str = setting("adamw", "adamw or muon (matrices by Muon, the rest by AdamW).")
+    learning_rate: float | None = setting(None, "Its peak, after the warm-up; None: as suits the method.")  # type: ignore[assignment]
+    weight_decay: float = setting(0.01, "Pull of matrices and embeddings towards zero.")
+    beta2: float = setting(0.999, "AdamW's memory of its square.")
+
+    @property
+    def learning_rates(self) -> float:
+        """The learning rate as given, or as suits the method."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LEARNING_RATES["full" if self.train else self.method.partition(":")[0]]
+
+    def rules(self) -> Iterator[Rule]:
+        """What each value has to be."""
+        yield from super().rules()
+        method, _, blocks = self.method.partition(":")
+        known = self.method in METHODS or (method == "last" and blocks.isdecimal() and int(blocks) >= 1)
+        yield "method", known, f"one of {', '.join(METHODS)}, or last:N with N at least 1"
+        yield "task", self.task in TASKS, f"one of {', '.join(TASKS)}"
+        yield "rank", self.rank >= 1, "at least 1"
+        yield "alpha", self.alpha > 0, "above 0"
+        yield "epochs", self.epochs > 0, "above 0"
+        yield "beta", self.beta > 0, "above 0"
+        yield "context", self.context is None or self.context >= 1, "at least 1"
+        for name in ("dropout", "lora_dropout"):
+            yield name, 0 <= getattr(self, name) < 1, "at least 0 and below 1"
+        yield "overlong", self.overlong in ("error", "cut", "skip"), "error, cut or skip"
+        yield "targets", bool(self.targets), "at least one pattern"
+
+    def check_together(self) -> None:
+        """Raise ConfigError where values that are fine alone contradict each other."""
+        super().check_together()
+        if not self.data:
+            raise ConfigError("No data to tune on was named.", "Name it: --data FILE.")
+        if self.stride is not None and self.task != "text":
+            raise ConfigError(
+                f"The setting stride is {self.stride}, but the task {self.task} has examples, not windows of text.",
+                "Leave --stride out.",
+            )
+
+
+def merge_finetune(file: Path | None, flags: dict[str, Any]) -> FinetuneConfig:
+    """The settings of a tuning run: default, overruled by the file, overruled by flags.
+
+    Raises:
+        ConfigError: as `merge_settings`, or when both a method and patterns are given.
+    """
+    if "method" in flags and "train" in flags:
+        raise ConfigError("Both --method and --train say what to train.", "Give one of them.")
+    return merge_settings(FinetuneConfig, file, flags, "finetune")
+
+
 def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
     """The settings of a run from scratch: default, overruled by the file, overruled by flags.
 
