@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ class Rows:
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.limit = int(SHARE * shutil.disk_usage(folder).free) if limit is None else limit
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as this
+        weakref.finalize(self, self._file.close)
         self._places: dict[bytes, int] = {}
         self._end = 0
 
