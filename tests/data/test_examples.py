@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.examples import KINDS, Conversation, Labelled, Pair, digest, parse, part, read_examples
-from handloom.data.records import Message, Origin
+from handloom.data.records import Origin
 from handloom.errors import ConfigError, DataError
+from handloom.tokenizer.chat import Message
 
 HERE = Origin("chat.jsonl", 3)
 HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]

@@ -16,8 +16,9 @@ from typing import ClassVar, TypeVar
 from handloom.data import records
 from handloom.data.corpus import files_of
 from handloom.data.readers import check_encoding_errors, parse_json, read_lines
-from handloom.data.records import Message, Origin
+from handloom.data.records import Origin
 from handloom.errors import DataError
+from handloom.tokenizer.chat import Message
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 

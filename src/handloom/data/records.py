@@ -10,8 +10,8 @@ from typing import Any
 
 from handloom.data.readers import without_lone_surrogates
 from handloom.errors import DataError, did_you_mean
+from handloom.tokenizer.chat import ROLES, Message
 
-ROLES = ("system", "user", "assistant")
 _OTHER_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 _FORMS = {
     "conversation": '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]} or '
@@ -30,17 +30,6 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}"
-
-
-@dataclass(frozen=True)
-class Message:
-    """What one side said."""
-
-    role: str
-    """One of `ROLES`."""
-    content: str
-    learned: bool = True
-    """Whether an assistant's message is an answer to learn; `"weight": 0` says that it is not."""
 
 
 @dataclass(frozen=True)
