@@ -157,12 +157,12 @@ def parse(kind: type[E], line: bytes, origin: Origin, encoding_errors: str = "st
     return kind.of(records.Record.of(value, origin, encoding_errors))
 
 
-def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], list[E]]:
-    """Training and held-out examples, each in their order.
+def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
+    """For each example whether it is held out.
 
-    The side hangs on the example's own content alone (SHA-256), as that of documents does: copies are never on
-    both sides, and more data does not move what was there. The share held out is met on average. Where that
-    leaves one side empty, the example nearest to the other side crosses over.
+    That hangs on its own content alone (SHA-256), as the side of a document does: copies are never on both sides,
+    and more data does not move what was there. The share is met on average. Where that leaves one side empty, the
+    example nearest to the other side crosses over.
 
     Raises:
         DataError: when all examples are alike, so that one side would stay empty.
@@ -179,10 +179,15 @@ def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], li
             "Give at least two that differ; a few hundred are a beginning.",
         )
     mark = validation_fraction if low < validation_fraction else math.nextafter(low, 1)
-    mark = min(mark, high)  # so `low` is below it, and `high` is not
-    held_out = [place < mark for place in places]
-    training = [example for example, out in zip(examples, held_out, strict=True) if not out]
-    return training, [example for example, out in zip(examples, held_out, strict=True) if out]
+    return [place < min(mark, high) for place in places]  # true of `low`, and not of `high`
+
+
+def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], list[E]]:
+    """Training and held-out examples, each in their order; see `held_out`."""
+    sides: tuple[list[E], list[E]] = ([], [])
+    for example, out in zip(examples, held_out(examples, validation_fraction), strict=True):
+        sides[out].append(example)
+    return sides
 
 
 def digest(examples: Iterable[Example]) -> str:
