@@ -24,6 +24,7 @@ from handloom.training.objective import NextToken, Objective
 from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
+from handloom.training.tasks import open_task
 from handloom.training.work import Work, save_whole
 
 TOKENS_AT_ONCE = 4096
@@ -49,7 +50,7 @@ def set_up(
     """
     stored = find_checkpoint(config.model, reporter.note)
     tokenizer = stored.load_tokenizer()
-    with_lora = config.method == "lora" and not config.train
+    with_lora = _with_lora(config)
     model = checkpoint.load_model() if checkpoint and not with_lora else stored.load_model()
     base = native.Base(config.model, native.fingerprint(model)) if with_lora else None
     own_memory(model)
@@ -66,7 +67,7 @@ def set_up(
     if with_lora:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        if config.precision == "bf16":
+        if _keeps_bf16(config):
             frozen.keep_in_bf16(model)
         if checkpoint:
             attach(model, peft.open_adapter(checkpoint.folder))
@@ -118,8 +119,6 @@ def _objective(
 ) -> tuple[Objective, str, dict[str, Any]]:
     """What is learned from what, described for people and in numbers."""
     if config.task != "text":
-        from handloom.training.tasks import open_task
-
         return open_task(config, model, tokenizer, context, reporter, _reference(config))
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
@@ -136,8 +135,24 @@ def _objective(
 
 
 def _reference(config: FinetuneConfig) -> Callable[[], GPT]:
-    """How to get the model as it was before the first step."""
-    return lambda: find_checkpoint(config.model).load_model()
+    """How to get the model as it was before the first step, in the precision that it is trained in."""
+
+    def load() -> GPT:
+        model = find_checkpoint(config.model).load_model()
+        if _keeps_bf16(config):
+            frozen.keep_in_bf16(model)
+        return model
+
+    return load
+
+
+def _with_lora(config: FinetuneConfig) -> bool:
+    return config.method == "lora" and not config.train
+
+
+def _keeps_bf16(config: FinetuneConfig) -> bool:
+    """Whether the matrices that detours lie beside are kept in bfloat16."""
+    return _with_lora(config) and config.precision == "bf16"
 
 
 def _settle(config: FinetuneConfig, objective: Objective, context: int) -> FinetuneConfig:
