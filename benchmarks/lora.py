@@ -4,7 +4,9 @@
 
 The folder is made anew, with GPT-2's shape and vocabulary and random weights. Both sides read the same text, lay
 detours of the same rank beside attention's projection of queries, keys and values, and compute in bfloat16 where
-this processor does that natively. Each side is a process of its own; peak memory is the system's count for it, speed the median of its steps.
+this processor does that natively. Each side is a process of its own; peak memory is the system's count for it,
+speed the median of its steps.
+
 Needs transformers and peft (development extras).
 """
 
@@ -37,7 +39,8 @@ from handloom.training.log import read_metrics
 folder, data, out, method, rank, steps, precision = sys.argv[1:]
 config = FinetuneConfig(
     model=folder, data=(data,), method=method, rank=int(rank), alpha=2.0 * int(rank),
-    targets=("blocks.*.attention.qkv",), context=256, batch_size=4, micro_batch_size=4, steps=int(steps), precision=precision, sample_every=0,
+    targets=("blocks.*.attention.qkv",), context=256, batch_size=4,
+    micro_batch_size=4, steps=int(steps), precision=precision, sample_every=0,
     evaluate_every=10**6, checkpoint_every=10**6, validation_fraction=0.01)
 summary = run.begin(Path(out), config)
 at = [r["seconds"] for r in read_metrics(Path(out)) if r["kind"] == "train"]

@@ -158,7 +158,9 @@ def shown(figure: str) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes for people: `3.2 MB`, `1,530 MB`."""
+    """Bytes for people: `18 kB`, `3.2 MB`, `1,530 MB`."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e6:,.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
 
 
