@@ -35,6 +35,18 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 Or with Handloom: `handloom generate "The " --model path/to/this/folder`.""",
 )
 
+CLASSIFIER = Use(
+    header="library_name: transformers\npipeline_tag: text-classification\ntags: [gpt2, handloom]",
+    how="""```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+Or with Handloom: `handloom classify "Some text" --model path/to/this/folder`.""",
+)
+
 
 def export_folder(
     target: Path,
@@ -72,7 +84,14 @@ def export_folder(
         ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
         files.write_json(aside / "generation_config.json", ends)
         write_tokenizer(aside, tokenizer, model.config)
-        write_model_card(aside, target.name, model, tokenizer, training, FOR_TRANSFORMERS)
+        write_model_card(
+            aside,
+            target.name,
+            model,
+            tokenizer,
+            training,
+            CLASSIFIER if model.config.labels else FOR_TRANSFORMERS,
+        )
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: GPTConfig) -> None:
@@ -124,5 +143,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: GPTConfig) -> No
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "unk_token": END_OF_TEXT,
+        **({"pad_token": END_OF_TEXT} if config.labels else {}),
     }
     files.write_json(folder / "tokenizer_config.json", settings)

@@ -56,8 +56,7 @@ def write_model_card(
         "",
         use.how,
         "",
-        f"The id {tokenizer.end_of_text} begins and ends every document. The model continues text; "
-        "it follows no instructions.",
+        f"The id {tokenizer.end_of_text} begins and ends every document. {_what_it_does(model, training)}",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
@@ -66,11 +65,26 @@ def how_it_was_trained(training: dict[str, Any] | None) -> str:
     """One sentence."""
     if training is None:
         return "Not by Handloom, and the folder that it was read from does not say how."
-    progress = training["progress"]
-    best = progress.get("best_loss")
-    return f"From random weights, {progress['step']:,} steps over {progress['tokens']:,} tokens" + (
-        f", to a best validation loss of {best:.4f} nats per token." if best is not None else "."
+    progress, settings = training["progress"], training["settings"]
+    begun = "From random weights"
+    if "method" in settings:
+        how = " ".join(settings["train"]) if settings.get("train") else settings["method"]
+        begun = f"From the model {settings['model']}, tuned ({settings['task']}) by {how}"
+    best, unit = progress.get("best_loss"), _UNITS.get(settings.get("task", "text"), "token")
+    return f"{begun}, {progress['step']:,} steps over {progress['tokens']:,} tokens" + (
+        f", to a best validation loss of {best:.4f} nats per {unit}." if best is not None else "."
     )
+
+
+_UNITS = {"prefer": "pair", "classify": "text"}
+
+
+def _what_it_does(model: GPT, training: dict[str, Any] | None) -> str:
+    if model.config.labels:
+        return f"The model tells texts apart: {', '.join(model.config.labels)}."
+    if template := (training or {}).get("template"):
+        return f"The model answers, in the template {template}."
+    return "The model continues text; it follows no instructions."
 
 
 def _tables(training: dict[str, Any] | None) -> list[str]:

@@ -32,7 +32,7 @@ def export(
     overwrite
         Replace the folder if it is there.
     """
-    from handloom.checkpoints import native
+    from handloom.checkpoints import gpt2
     from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.gpt2_export import export_folder
     from handloom.errors import ConfigError
@@ -44,10 +44,11 @@ def export(
             "Leave --dtype out, or export --to gguf.",
         )
     stored = find_checkpoint(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    training = stored.training if isinstance(stored, native.Checkpoint) else None
+    training = None if isinstance(stored, gpt2.Published) else stored.training or None
     if to == "hf":
         export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite)
-        how = f"transformers loads it: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
+        kind = "SequenceClassification" if stored.config.labels else "CausalLM"
+        how = f"transformers loads it: AutoModelFor{kind}.from_pretrained({str(folder)!r})"
     else:
         file = export_gguf(
             folder,
