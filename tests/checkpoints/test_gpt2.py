@@ -14,7 +14,8 @@ import torch
 from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from safetensors.torch import save_file
 
-from handloom.checkpoints import gpt2, weights
+from handloom.checkpoints import files, gpt2, weights
+from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -282,3 +283,35 @@ def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
     edit_json(folder / "config.json", vocab_size=own.vocab_size - 1)
     with pytest.raises(CheckpointError, match="do not belong together"):
         gpt2.open_folder(folder).load_tokenizer()
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
+    own, other = (learn_merges([text], 270) for text in ("the cat sat on the mat", "a dog ran to a log"))
+    export_folder(tmp_path / "m", random_model(GPTConfig(270, 16, 1, 1, 8)), own)
+    kept = ("tokenizer.json",) if single else ("vocab.json", "merges.txt")
+    export_folder(tmp_path / "other", random_model(GPTConfig(270, 16, 1, 1, 8)), other)
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (tmp_path / "m" / name).unlink()
+    for name in kept:
+        (tmp_path / "m" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(CheckpointError, match="not the one that its model was exported with"):
+        gpt2.open_folder(tmp_path / "m").load_tokenizer()
+    own.save(tmp_path / "m")
+    assert gpt2.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json"])
+def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
+    folder = write(tmp_path, random_model())
+    own = learn_merges(["the cat sat on the mat"], 270)
+    own.save(folder)
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")  # not read, where the other two are there
+    described = {path.name: files.describe(path) for path in folder.iterdir()}
+    files.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
+    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    with pytest.raises(CheckpointError, match=f"{name} is not the tokenizer that was pulled with its model"):
+        gpt2.open_folder(folder).load_tokenizer()
+    files.write_json(folder / "origin.json", {"files": {name: 3}})  # says nothing of use
+    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

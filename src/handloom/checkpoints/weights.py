@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from handloom.checkpoints import files, native
@@ -58,6 +59,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         f"{folder} holds no weights: there is neither {SAFETENSORS} nor {PICKLED}, and no index of several files.",
         _AGAIN,
     )
+
+
+def read_remarks(folder: Path) -> dict[str, str]:
+    """What `model.safetensors` remarks beside its tensors; nothing where there is no such file, or a torn one."""
+    try:
+        with safe_open(folder / SAFETENSORS, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
