@@ -20,13 +20,10 @@ from handloom.errors import HandloomError
 from handloom.inference.batch import Batch
 from handloom.inference.text import LanguageModel
 from handloom.inspection import numerics
-from handloom.inspection.check import Check
+from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
 from handloom.model.kv_cache import KVCache
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-
-TOLERANCE = 1e-4
-"""The largest difference allowed, as a share of the largest number there is (or of 1)."""
 
 _TEXTS = (
     "It's naïve: 123 4567!\n\n\tx  ",
