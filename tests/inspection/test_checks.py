@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from random_models import random_model
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -274,6 +275,33 @@ def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch
     )
     done = checks(load(exported))
     assert done["ours = transformers"].passed is False
+    assert done["export and import"].passed is True
+
+
+def bare(model):
+    """Its tensors under GPT-2's names, without the head and the prefix that came later, and with the old masks."""
+    tensors = {
+        name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_theirs(model).items()
+    }
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 16, 16, dtype=torch.uint8).tril() for i in range(2)}
+    return tensors | masks | {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
+
+
+@pytest_transformers
+@pytest.mark.parametrize("form", ["bin", "bin-old", "half", "bare"])
+def test_a_folder_of_any_form_is_read_as_transformers_reads_it(lm, exported, form):
+    """The folder itself is compared, so transformers has to understand all that we do."""
+    tensors = {name: t.clone().contiguous() for name, t in gpt2.to_theirs(lm.model).items()}
+    weights = exported / "model.safetensors"
+    weights.unlink()
+    if form == "half":
+        save_file({name: t.half() for name, t in tensors.items()}, weights, metadata={"format": "pt"})
+    elif form == "bare":
+        torch.save(bare(lm.model), exported / "pytorch_model.bin")
+    else:
+        torch.save(tensors, exported / "pytorch_model.bin", _use_new_zipfile_serialization=form == "bin")
+    done = checks(load(exported))
+    assert done["ours = transformers"].passed is True, done["ours = transformers"].detail
     assert done["export and import"].passed is True
 
 
