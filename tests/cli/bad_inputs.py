@@ -101,6 +101,25 @@ def build_world(folder: Path) -> None:
         native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
     finally:
         os.chdir(before)
+    build_models(folder)
+
+
+def build_models(folder: Path) -> None:
+    """Hugging Face folders: `plain` has the shape of the run, `wider` not; `pulled` has the tokenizer of the latter."""
+    from handloom.checkpoints import files
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.model.config import GPTConfig
+    from handloom.model.gpt import GPT
+    from handloom.tokenizer.learn import learn_merges
+
+    plain, other = learn_merges([], 257), learn_merges(["another text " * 9], 260)
+    shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
+    export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
+    export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
+    export_folder(folder / "pulled", GPT(GPTConfig(width=16, **shape)), plain)
+    described = files.read_json(folder / "pulled" / files.MANIFEST)
+    files.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
+    shutil.copy(folder / "wider" / "vocab.json", folder / "pulled" / "vocab.json")
 
 
 @contextmanager
@@ -194,6 +213,11 @@ def full_cache(stack: ExitStack) -> None:
 
 def read_only_disk(stack: ExitStack) -> None:
     stack.enter_context(small_disk(Path("disk"), "2m", "ro"))
+
+
+def mix_tokenizers(stack: ExitStack) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(Path("wider", name), Path("plain", name))
 
 
 @dataclass(frozen=True)
@@ -290,6 +314,18 @@ CASES = [
     BadInput(
         "A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk
     ),
+    # Models held against each other
+    BadInput("A precision that does not exist", "handloom verify runs/demo --against fp16"),
+    BadInput("Two models of different shapes", "handloom verify runs/demo --against wider"),
+    BadInput("A tolerance below nothing", "handloom verify runs/demo --tolerance -1"),
+    BadInput("A text with nothing to compare", "handloom verify runs/demo --text Hello"),
+    BadInput("Two texts to compare on", "handloom verify --against bf16 --text Hello --text-file fox.txt"),
+    BadInput("A text over the context to compare on", "handloom verify --against bf16 --text-file long.txt"),
+    BadInput("A missing text file", "handloom verify --against bf16 --text-file nothing.txt"),
+    BadInput("A text file that is not UTF-8", "handloom verify --against bf16 --text-file latin1.txt"),
+    BadInput("Tokens that the other tokenizer lacks", "handloom verify runs/demo --against plain"),
+    BadInput("A tokenizer of another model", "handloom generate Hello --model plain", mix_tokenizers),
+    BadInput("A changed tokenizer of a pulled model", "handloom generate Hello --model pulled"),
     # Writing
     BadInput("An empty prompt", 'handloom generate ""'),
     BadInput("No prompt at all", "handloom generate"),
