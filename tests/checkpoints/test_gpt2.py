@@ -11,9 +11,9 @@ import sys
 
 import pytest
 import torch
-from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from safetensors.torch import save_file
 
+from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from handloom.checkpoints import files, gpt2, weights
 from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError
