@@ -26,6 +26,7 @@ COMMANDS = (
     "models",
     "export",
     "evaluate",
+    "lm-eval",
     "verify",
     "model",
     "model show",

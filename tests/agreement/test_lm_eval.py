@@ -174,13 +174,18 @@ ALL = [f"local_{name}" for name in (*TASKS, *OWN)]
 
 
 @pytest.fixture(scope="module")
-def theirs(folder, offline):
+def their_model(folder, offline):
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    lm = HFLM(model, tokenizer=AutoTokenizer.from_pretrained(folder / "model"), batch_size=4, device="cpu")
-    return evaluated(lm, folder, ALL)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    return HFLM(model, tokenizer=tokenizer, batch_size=4, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def theirs(folder, their_model):
+    return evaluated(their_model, folder, ALL)
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +194,15 @@ def lm(folder):
 
 
 @pytest.fixture(scope="module")
-def ours(lm, folder, offline):
+def our_model(lm, offline):
     from handloom.evaluation.harness import HandloomLM
 
-    return evaluated(HandloomLM(lm, batch_size=4), folder, ALL)
+    return HandloomLM(lm, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def ours(our_model, folder):
+    return evaluated(our_model, folder, ALL)
 
 
 def numbers(results, task):
@@ -271,3 +281,83 @@ def test_the_perplexities_of_documents_alone_are_those_of_the_harness(lm, folder
     )
     assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte,none"], rel=1e-5)
     assert 2 ** found["bits_per_byte"] == pytest.approx(expected["byte_perplexity,none"], rel=1e-4)
+
+
+def asked(kind, *arguments):
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
+
+
+def test_requests_at_the_edges_are_answered_alike(their_model, our_model):
+    long = " ".join(WORDS * 9)
+    pairs = [
+        ("", " the"), ("", "fox jumps"), ("the ", "fox"), ("the quick\n", "\nbrown"), ("lazy", " dog"),
+        (long, " dog"), ("the", f" {' '.join(WORDS[:9])}"), ("lazy", " cat"),
+    ]  # fmt: skip
+    expected = their_model.loglikelihood(asked("loglikelihood", *pairs), disable_tqdm=True)
+    found = our_model.loglikelihood(asked("loglikelihood", *pairs), disable_tqdm=True)
+    for one, other in zip(found, expected, strict=True):
+        assert one == (pytest.approx(other[0], rel=1e-4), other[1])
+    ((log_p, _),) = our_model.loglikelihood(asked("loglikelihood", ("na", "ïve")), disable_tqdm=True)
+    assert log_p < 0  # one token across the two: there the harness's own model gives up
+    texts = [("",), ("a",), (long,), (" the\n",)]
+    expected = their_model.loglikelihood_rolling(asked("loglikelihood_rolling", *texts), disable_tqdm=True)
+    found = our_model.loglikelihood_rolling(asked("loglikelihood_rolling", *texts), disable_tqdm=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert found[0] == 0
+
+
+def test_settings_of_writing_mean_the_same(their_model, our_model):
+    """Other lengths, stop strings and penalties, each in a group of its own, in one call."""
+    requests = asked(
+        "generate_until",
+        ("the quick brown", {"until": [" dog", "o"], "max_gen_toks": 20}),
+        ("a lazy", {"until": "zz", "max_new_tokens": 7, "do_sample": False}),
+        (" ".join(WORDS * 9), {"max_gen_toks": 30, "repetition_penalty": 1.4, "do_sample": False}),
+        ("bread and", {"until": [" dog", "o"], "max_gen_toks": 20}),
+        ("naïve bakers", {"max_gen_toks": 9, "temperature": 0.0}),
+    )
+    expected = their_model.generate_until(requests, disable_tqdm=True)
+    assert our_model.generate_until(requests, disable_tqdm=True) == expected
+    assert len(set(expected)) == 5
+
+
+def test_drawn_texts_do_not_depend_on_the_batch(lm, our_model):
+    from handloom.evaluation.harness import HandloomLM
+
+    how = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 40, "max_gen_toks": 8, "until": []}
+    requests = asked("generate_until", *((text, how) for text in WORDS[:7]))
+    together = our_model.generate_until(requests)
+    assert HandloomLM(lm, batch_size=1).generate_until(requests) == together
+    assert HandloomLM(lm, batch_size=4, seed=1).generate_until(requests) != together
+
+
+def test_what_cannot_be_done_is_refused_rather_than_done_otherwise(lm, our_model):
+    from handloom.errors import RequestError
+    from handloom.evaluation.harness import HandloomLM
+
+    with pytest.raises(RequestError, match="'num_beams'"):
+        our_model.generate_until(asked("generate_until", ("a", {"num_beams": 3})))
+    with pytest.raises(RequestError, match="no room for a prompt in a context of 64"):
+        our_model.generate_until(asked("generate_until", ("a", {"until": ["z"]})))
+    with pytest.raises(RequestError, match="no argument 'dtype'"):
+        HandloomLM(lm, dtype="float16")
+    with pytest.raises(RequestError, match="from 1 to 64"):
+        our_model.loglikelihood(asked("loglikelihood", ("a", " dog" * 70)), disable_tqdm=True)
+
+
+def test_answers_are_kept_in_the_cache_of_the_harness(lm, our_model, tmp_path):
+    from lm_eval.api.model import CachingLM
+
+    from handloom.evaluation.harness import HandloomLM
+
+    pytest.importorskip("sqlitedict")
+    model = HandloomLM(lm)
+    cached = CachingLM(model, str(tmp_path / "cache.db"))
+    requests = asked("loglikelihood", ("the", " fox"), ("the", " dog"))
+    expected = our_model.loglikelihood(requests, disable_tqdm=True)
+    assert cached.loglikelihood(requests) == expected
+    model._loglikelihood_tokens = None  # it must not be asked again
+    assert [tuple(one) for one in cached.loglikelihood(requests)] == expected
+    cached.dbdict.close()

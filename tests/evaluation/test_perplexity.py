@@ -295,6 +295,9 @@ def test_numbers_too_large_for_a_float_are_shown_and_are_null_in_json(lm, tmp_pa
     measured = measure(lm, open_corpus(tmp_path / "one.txt"), Convention())
     assert named(measured)[WORD] == math.inf
     assert shown(math.inf) == "inf"
+    assert [shown(x) for x in (math.nan, 3, 1234567, 3.14159, 314.159, 1234567.8, 2.5e12)] == [
+        "-", "3", "1,234,567", "3.1416", "314.16", "1,234,568", "2.5e+12",
+    ]  # fmt: skip
     assert as_json(measured)["readings"][0][WORD] is None
 
 

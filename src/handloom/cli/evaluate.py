@@ -22,7 +22,7 @@ Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "l
 def evaluate(
     model: Path = Path("runs/demo"),
     *,
-    data: Annotated[list[str], Parameter(consume_multiple=True)],
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     task: Task = "auto",
     limit: int | None = None,
     stride: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
@@ -77,6 +77,10 @@ def evaluate(
     from handloom.evaluation.texts import Convention
     from handloom.loading import load
 
+    if not data:
+        raise RequestError(
+            "There is nothing to measure on.", "Name it with --data: a file, a folder, or a built-in corpus."
+        )
     for name, value in (("limit", limit), ("batch-size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")

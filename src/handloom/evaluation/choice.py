@@ -197,7 +197,7 @@ def scores(sums: Tally) -> list[Score]:
 
     mean, error = sums.mean_nats()
     perplexity = math.exp(mean) if mean < 700 else math.inf
-    surprise = score("nats", "nats of surprise at the right answer", (mean, error))
+    surprise = score("nats", "nats at the right answer", (mean, error))
     if sums.is_cloze:
         return [
             score("accuracy", "accuracy: what it would write", sums.accuracy(sums.greedy), "lm-eval acc"),

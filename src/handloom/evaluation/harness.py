@@ -21,7 +21,7 @@ from lm_eval.api.model import TemplateLM  # type: ignore[import-untyped]
 from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-untyped]
 
 from handloom.errors import RequestError
-from handloom.evaluation.choice import window_of
+from handloom.evaluation.choice import encode_pair, window_of
 from handloom.evaluation.surprise import Window, read_windows, windows_of
 from handloom.inference.engine import Writing
 from handloom.inference.row import Row
@@ -94,6 +94,10 @@ class HandloomLM(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Ids of a text; there are no special tokens to add."""
         return self.lm.tokenizer.encode(string)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """As the harness does it, and where it would leave nothing for the continuation, the two apart."""
+        return encode_pair(self.lm.tokenizer, context, continuation)
 
     def _loglikelihood_tokens(
         self,
@@ -227,6 +231,9 @@ def command_line(words: Sequence[str], model: str, load: Callable[[str], Languag
         words: the harness's flags.
         model: what to load, as `model=` in --model_args.
         load: finds it.
+
+    Raises:
+        RequestError: what the harness cannot do, in its own words: a task there is not, a benchmark out of reach.
     """
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-untyped]
     from lm_eval.api.registry import model_registry  # type: ignore[import-untyped]
@@ -243,5 +250,10 @@ def command_line(words: Sequence[str], model: str, load: Callable[[str], Languag
     sys.argv = ["lm-eval", "run", "--model", "handloom", "--model_args", f"model={model}", *words]
     try:
         cli_evaluate()
+    except (ValueError, KeyError, ConnectionError, FileNotFoundError) as error:
+        raise RequestError(
+            f"The evaluation harness gives up: {' '.join(map(str, error.args)) or type(error).__name__}.",
+            "`lm-eval ls tasks` lists its tasks; those that are not on this machine come from Hugging Face's hub.",
+        ) from error
     finally:
         sys.argv = before

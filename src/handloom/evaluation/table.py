@@ -23,11 +23,13 @@ class Row:
 def rows(measured: Measured) -> list[Row]:
     """The table's lines, a number for each reading; a perplexity too large for a float is infinite."""
     of = measured.original
-    both = of.words + of.lines
     benchmark = measured.convention.detokenize != "none"
 
     def row(key: str, name: str, value: Any) -> Row:
         return Row(key, name, tuple(value(reading) for reading in measured.readings))
+
+    def bits(reading: Reading) -> float:
+        return reading.nats / math.log(2)
 
     found = [
         Row("", "made of"),
@@ -35,10 +37,10 @@ def rows(measured: Measured) -> list[Row]:
         row("nats", "nats of surprise", lambda r: r.nats),
         row("tokens", "tokens", lambda r: r.counts.tokens),
         row("words", "words", lambda r: of.words),
-        row("lines", "line ends", lambda r: of.lines) if benchmark else None,
+        benchmark and row("lines", "line ends", lambda r: of.lines),
         row("characters", "characters", lambda r: of.characters),
         row("bytes", "bytes", lambda r: of.bytes),
-        row("bytes_read", "bytes as they are read", lambda r: r.counts.bytes) if benchmark else None,
+        benchmark and row("bytes_read", "bytes as they are read", lambda r: r.counts.bytes),
         Row("", "perplexity"),
         row("token_perplexity", "per token: exp(nats / tokens)", lambda r: _exp(r.nats_per_token)),
         row(
@@ -47,35 +49,23 @@ def rows(measured: Measured) -> list[Row]:
             lambda r: r.standard_error * _exp(r.nats_per_token),
         ),
         row("word_perplexity", "per word: exp(nats / words)", lambda r: _exp(_over(r.nats, of.words))),
-        row(
+        benchmark
+        and row(
             "word_and_line_perplexity",
-            "exp(nats / (words + line ends))",
-            lambda r: _exp(_over(r.nats, both)),
-        )
-        if benchmark
-        else None,
-        Row("", "entropy"),
-        row("nats_per_token", "nats per token: nats / tokens", lambda r: r.nats_per_token),
+            "per word or line end: exp(nats / both)",
+            lambda r: _exp(_over(r.nats, of.words + of.lines)),
+        ),
+        Row("", "nats"),
+        row("nats_per_token", "per token: nats / tokens", lambda r: r.nats_per_token),
         row("nats_per_token_error", "  its standard error", lambda r: r.standard_error),
+        Row("", "bits = nats / ln 2"),
         row(
-            "bits_per_character",
-            "bits per character: nats/ln 2/characters",
-            lambda r: _over(r.nats / math.log(2), of.characters),
+            "bits_per_character", "per character: bits / characters", lambda r: _over(bits(r), of.characters)
         ),
-        row(
-            "bits_per_byte",
-            "bits per byte: nats / ln 2 / bytes",
-            lambda r: _over(r.nats / math.log(2), of.bytes),
-        ),
-        row(
-            "bits_per_byte_read",
-            "  per byte as it is read",
-            lambda r: _over(r.nats / math.log(2), r.counts.bytes),
-        )
-        if benchmark
-        else None,
+        row("bits_per_byte", "per byte: bits / bytes", lambda r: _over(bits(r), of.bytes)),
+        benchmark and row("bits_per_byte_read", "  as it is read", lambda r: _over(bits(r), r.counts.bytes)),
     ]
-    return [one for one in found if one is not None]
+    return [one for one in found if one]
 
 
 def heads(measured: Measured) -> list[str]:
@@ -88,9 +78,11 @@ def shown(value: float) -> str:
     """A number as it stands in the table."""
     if math.isnan(value):
         return "-"
-    if value == int(value) if math.isfinite(value) else False:
-        return f"{int(value):,}" if abs(value) < 1e12 else f"{value:.4g}"
-    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}" if abs(value) < 1e7 else f"{value:.4g}"
+    if abs(value) >= 1e9:
+        return f"{value:.4g}"
+    if value == int(value) or abs(value) >= 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
 def reasons(measured: Measured) -> list[str]:
