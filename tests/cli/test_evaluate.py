@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from handloom.cli.main import app
+from handloom.evaluation.records import TASKS
 from handloom.loading import load
 
 FOX = "The quick brown fox jumps over the lazy dog. "
@@ -134,3 +139,16 @@ def test_the_harness_is_reached_from_the_command_line(trained_run, tmp_path):
 
     measured = measure(lm, open_corpus(tmp_path / "q.jsonl"), Convention())
     assert f"{as_json(measured)['readings'][0]['bits_per_byte']:.4f}" in line
+
+
+def test_every_command_in_the_document_is_one():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`handloom (evaluate [^`]+)`", text) + re.findall(
+        r"^handloom (evaluate .*)$", text, re.M
+    )
+    assert len(commands) >= 8
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        assert app.parse_args(words, exit_on_error=False, print_error=False)[0].__name__ == "evaluate"
+    for task in TASKS:
+        assert f"| `{task}` |" in text

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
+    from handloom.data.corpus import Corpus
     from handloom.evaluation.choice import Tally
     from handloom.evaluation.perplexity import Measured
     from handloom.evaluation.texts import Convention
@@ -73,6 +74,7 @@ def evaluate(
         Print one JSON object instead of a table.
     """
     from handloom import runtime
+    from handloom.data.corpus import open_corpus
     from handloom.evaluation.records import detect
     from handloom.evaluation.texts import Convention
     from handloom.loading import load
@@ -92,15 +94,16 @@ def evaluate(
     }  # fmt: skip
     unused = {"--labels": labels, "--items": items} if chosen == "text" else of_text
     _refuse(chosen, [flag for flag, value in unused.items() if value], data)
+    corpus = open_corpus(data, text_field=text_field) if chosen == "text" else None
     runtime.use_threads(threads)
     lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    if chosen != "text":
+    if corpus is None:
         _choose(lm, model, Path(data[0]), chosen, labels, items, limit, batch_size, json)
         return
     convention = Convention(
         documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size
     )
-    _read(lm, model, data, convention, text_field, json)
+    _read(lm, model, corpus, convention, json)
 
 
 def _refuse(task: str, flags: list[str], data: list[str]) -> None:
@@ -115,20 +118,16 @@ def _refuse(task: str, flags: list[str], data: list[str]) -> None:
         raise RequestError(f"--task {task} reads one file, and {len(data)} were named.", "Name one.")
 
 
-def _read(
-    lm: LanguageModel, model: Path, data: list[str], convention: Convention, text_field: str, json: bool
-) -> None:
+def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: Convention, json: bool) -> None:
     """Perplexity."""
     from json import dumps
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from handloom.data.corpus import open_corpus
     from handloom.evaluation.perplexity import measure
     from handloom.evaluation.table import as_json
 
-    corpus = open_corpus(data, text_field=text_field)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading", total=None)
@@ -136,9 +135,9 @@ def _read(
             lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total)
         )
     if json:
-        print(dumps({"model": str(model), "data": data, **as_json(measured)}, ensure_ascii=False))
+        print(dumps({"model": str(model), "data": corpus.sources, **as_json(measured)}, ensure_ascii=False))
     else:
-        _show(measured, f"{model} on {' '.join(data)}")
+        _show(measured, f"{model} on {' '.join(corpus.sources)}")
 
 
 def _show(measured: Measured, title: str) -> None:

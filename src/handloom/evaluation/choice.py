@@ -224,7 +224,7 @@ def scores(sums: Tally) -> list[Score]:
 
 def notes(sums: Tally) -> list[str]:
     """What to know about the numbers."""
-    found = ["Standard errors are over items; accuracies within two of them of each other may be equal."]
+    found = ["Standard errors are over items: for an accuracy p of n items, the root of p (1 - p) / (n - 1)."]
     if sums.cut:
         found.append(f"{sums.cut:,} items did not fit the context; the beginning of each was left out.")
     return found

@@ -134,12 +134,13 @@ def _finite(value: float) -> float | None:
 
 
 def _by_words(measured: Measured) -> str:
-    first, words = measured.readings[0], measured.original.words
+    last, words = measured.readings[-1], measured.original.words
     if words < 1:
         return ""
-    share = first.counts.tokens / words
+    share = last.counts.tokens / words
+    form = " of ordinary text" if last.ordinary else ""
     return (
-        f"A word takes {share:.3f} tokens here, so the perplexity per word is the one per token to the power of "
+        f"A word takes {share:.3f} tokens{form} here, so the perplexity per word is the one per token to the power of "
         f"{share:.3f}."
     )
 
@@ -183,16 +184,13 @@ def _by_beginning(measured: Measured) -> str:
 
 def _by_chance(measured: Measured) -> str:
     units = measured.readings[0].units
+    if units < 2:
+        return "The text is too short for a standard error, which takes several documents or stretches of one context."
     if measured.over == "documents":
         return (
             f"Standard errors are over {units:,} documents: tokens of one are not independent of each other."
         )
-    stretches = f"{units:,} stretches of {measured.context:,} tokens"
-    if units < 2:
-        return (
-            "The text is too short for a standard error, which is taken over stretches of one context each."
-        )
     return (
-        f"Standard errors are over {stretches}, since tokens are not independent of their neighbours; stretches of one "
-        "text are not quite either."
+        f"Standard errors are over {units:,} stretches of {measured.context:,} tokens, since tokens are not "
+        "independent of their neighbours; stretches of one text are not quite either."
     )

@@ -65,7 +65,10 @@ class Text:
 
         A page of WikiText is a document where documents stand alone.
         """
-        for document in islice(self.corpus.documents(), self.convention.limit):
+        return islice(self._documents(), self.convention.limit)
+
+    def _documents(self) -> Iterator[Iterable[str]]:
+        for document in self.corpus.documents():
             if self.convention.detokenize == "none":
                 yield safe_pieces(document.pieces(), PIECE)
             elif self.convention.detokenize == "wikitext" and self.convention.documents == "alone":
