@@ -196,11 +196,12 @@ def small_pieces(monkeypatch):
 
 
 @pytest.mark.parametrize("documents", ["alone", "joined"])
-def test_twice_the_text_takes_no_more_memory(lm, tmp_path, small_pieces, documents):
+def test_four_times_the_text_takes_no_more_memory(lm, tmp_path, small_pieces, documents):
     convention = Convention(documents, detokenize="ptb", strides=(16,))
     peaks = []
-    for times in (2, 2, 4):  # the first warms up what Python keeps for itself
+    for times in (2, 2, 8):  # the first warms up what Python keeps for itself
         corpus = text_of(tmp_path, times)
+        gc.collect()
         tracemalloc.start()
         measure(lm, corpus, convention)
         peaks.append(tracemalloc.get_traced_memory()[1])

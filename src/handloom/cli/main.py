@@ -16,8 +16,10 @@ from handloom.errors import HandloomError
 COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
     "train": ("handloom.cli.train:train", "Train a model, or go on with a run."),
+    "finetune": ("handloom.cli.finetune:finetune", "Tune a model that is there, or go on with a run."),
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
-    "chat": ("handloom.cli.chat:chat", "Write a text together with a model, in turn."),
+    "chat": ("handloom.cli.chat:chat", "Talk with a model, or write a text together with it."),
+    "classify": ("handloom.cli.classify:classify", "Say which of its labels a model gives a text."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
