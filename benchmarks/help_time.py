@@ -27,6 +27,8 @@ COMMANDS = (
     "pull",
     "models",
     "export",
+    "evaluate",
+    "lm-eval",
     "verify",
     "model",
     "model show",

@@ -70,6 +70,10 @@ def build_world(folder: Path) -> None:
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
+        "piqa.jsonl": b'{"goal": "Open a jar", "sol1": "Turn it.", "sol2": "Eat it."}\n',
+        "labels.lst": b"yes\n",
+        "items.jsonl": b'{"context": "One,", "choices": ["two", "three"], "answer": 2}\n',
+        "long-choice.jsonl": b'{"context": "a", "choices": ["Zq", "' + b"Zq" * 20 + b'"], "answer": 0}\n',
         **{f"{name}.jsonl": "\n".join(lines).encode() for name, lines in EXAMPLES.items()},
     }
     for name, content in texts.items():
@@ -360,6 +364,22 @@ CASES = [
     BadInput("Batches of nothing", "handloom generate Hello --batch-size 0"),
     BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
+    # Measuring
+    BadInput("A missing text to measure on", "handloom evaluate --data foxx.txt"),
+    BadInput("No text to measure on", "handloom evaluate runs/demo"),
+    BadInput("A task that does not exist", "handloom evaluate --data items.jsonl --task choise"),
+    BadInput("A stride over the context", "handloom evaluate --data fox.txt --stride 17"),
+    BadInput("A context over the model's", "handloom evaluate --data fox.txt --context 17"),
+    BadInput("Documents of nothing", "handloom evaluate --data fox.txt --limit 0"),
+    BadInput("A flag of texts for questions", "handloom evaluate --data items.jsonl --stride 4"),
+    BadInput("A flag of questions for texts", "handloom evaluate --data fox.txt --items out.jsonl"),
+    BadInput("Several files of questions", "handloom evaluate --data items.jsonl fox.txt --task choice"),
+    BadInput("An answer that is no choice", "handloom evaluate --data items.jsonl"),
+    BadInput("Questions without answers", "handloom evaluate --data piqa.jsonl"),
+    BadInput("Answers that are no numbers", "handloom evaluate --data piqa.jsonl --labels labels.lst"),
+    BadInput("Questions of another task", "handloom evaluate --data piqa.jsonl --task arc"),
+    BadInput("A choice over the context", "handloom evaluate --data long-choice.jsonl"),
+    BadInput("A harness without its model", "handloom lm-eval runs/nothing --tasks piqa"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
     # Examples to tune on
     BadInput("Examples that are no JSON Lines", tune("instruct", "fox.txt")),
