@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.prompts import decoded, read_file, read_lines
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -125,13 +126,7 @@ def _read_prompts(
         raise RequestError(
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
-    lines = _read_file(many).split("\n")
-    if "" in lines:
-        raise RequestError(
-            f"Line {lines.index('') + 1} of {many} is empty, so there is nothing to continue.",
-            "Write one prompt a line.",
-        )
-    return list(lines)
+    return list(read_lines(many))
 
 
 def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> str | None:
@@ -142,38 +137,17 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     if new_document:
         return None
     if file is not None:
-        return _read_file(file)
+        return read_file(file)
     if prompt == "-":
         if sys.stdin.isatty():
             print("Reading the prompt until Ctrl-D.", file=sys.stderr)
-        return _decoded(sys.stdin.buffer.read(), "Standard input")
+        return decoded(sys.stdin.buffer.read(), "Standard input")
     if prompt is None:
         raise RequestError(
             "There is no prompt.",
             'Give a text: handloom generate "Learning is". Or --new-document, or - to read it from standard input.',
         )
     return prompt
-
-
-def _read_file(file: Path) -> str:
-    try:
-        return _decoded(file.read_bytes(), f"The prompt file {file}")
-    except OSError as error:
-        raise RequestError(
-            f"The prompt file {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
-        ) from None
-
-
-def _decoded(raw: bytes, where: str) -> str:
-    """The text of a prompt that came as bytes. The line end that editors and `echo` put last is not meant."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"{where} is not UTF-8 text: the byte at offset {error.start} is wrong.",
-            "Convert it first, for example with iconv.",
-        ) from None
-    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[str], timing: Timing) -> None:
