@@ -4,15 +4,61 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from handloom.checkpoints import files, gpt2, native, pulled
-from handloom.errors import CheckpointError
+from handloom.checkpoints import files, gpt2, native, peft, pulled
+from handloom.errors import CheckpointError, RequestError
+from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer
 
-Stored = native.Checkpoint | gpt2.Published
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model on disk that is another model with an adapter beside it."""
+
+    adapter: peft.Adapter
+    base: Stored
+    checkpoint: native.Checkpoint | None = None
+    """Where the adapter was trained here; None for one of PEFT's own."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the adapter."""
+        return self.adapter.folder
+
+    @property
+    def config(self) -> GPTConfig:
+        """The shape of the model."""
+        return self.checkpoint.config if self.checkpoint else self.base.config
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the adapter's checkpoint tells of its training."""
+        return self.checkpoint.training if self.checkpoint else {}
+
+    def load_model(self) -> GPT:
+        """The model with the adapter merged into its weights: a plain model, as quick as its base."""
+        model = self.base.load_model()
+        attach(model, self.adapter, self.checkpoint)
+        lora.bake(model)
+        return model.eval()
+
+    def load_tokenizer(self) -> Tokenizer:
+        """That of the adapter's checkpoint, which is its base's."""
+        return self.checkpoint.load_tokenizer() if self.checkpoint else self.base.load_tokenizer()
+
+
+Stored = native.Checkpoint | gpt2.Published | Adapted
 """A model on disk: it has a `folder` and a `config`, and can `load_model()` and `load_tokenizer()`."""
+
+Adapters = str | Path | Sequence[str | Path] | Mapping[str, float]
+"""Adapters to lay beside a model: one, several, or each with its share. "B:0.5" takes half of B."""
 
 
 def _warn(note: str) -> None:
@@ -23,12 +69,143 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
     """The model that `name` stands for.
 
     Args:
-        name: a run folder (its newest whole checkpoint), a checkpoint folder, a Hugging Face folder, or the
-            name of a model that was pulled. A folder that is there goes before a pulled model of that name.
+        name: a run folder (its newest whole checkpoint), a checkpoint folder, a Hugging Face folder, an adapter's
+            folder, or the name of a model that was pulled. A folder that is there goes before a pulled model of
+            that name.
         on_note: told when newer checkpoints of the run were passed over because they are torn.
 
     Raises:
         CheckpointError: when there is none.
+    """
+    folder = _folder(name)
+    if (folder / native.CHECKPOINTS).is_dir():
+        return _with_base(_newest(folder, on_note), on_note)
+    if (folder / gpt2.CONFIG).is_file():
+        if files.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
+            return _with_base(native.open_checkpoint(folder), on_note)
+        return gpt2.open_folder(folder)
+    if peft.is_adapter(folder):
+        adapter = peft.open_adapter(folder)
+        if adapter.base is None:
+            raise CheckpointError(
+                f"{folder} is an adapter that does not say which model it lies beside.",
+                f"Name that model, and the adapter beside it: --model MODEL --adapter {folder}.",
+            )
+        return Adapted(adapter, _base(adapter.base, folder, on_note))
+    raise CheckpointError(
+        f"{folder} is neither a run folder (it has no {native.CHECKPOINTS}/) nor a checkpoint or a Hugging Face "
+        f"folder (it has no {gpt2.CONFIG}).",
+        "Name a run folder such as runs/demo.",
+    )
+
+
+def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = ()) -> LanguageModel:
+    """A model from disk, ready to write: `handloom.load("runs/demo").generate("Learning is")`.
+
+    Nothing is fetched: what is not on this machine is an error that says how to get it.
+
+    Args:
+        name: a run folder, a checkpoint folder inside one, a Hugging Face folder, an adapter's folder, or a pulled
+            name such as "gpt2".
+        on_note: told when newer checkpoints of the run were passed over; a Python warning if not given.
+        adapter: adapters to lay beside it: runs that were tuned with LoRA, or folders in PEFT's format. They can be
+            switched with `finetuning.lora.use(lm.model, {"name": 1.0})` and merged with `lora.merge(lm.model)`.
+
+    Raises:
+        CheckpointError: when there is no model, or it is torn, damaged, or not one that we compute exactly.
+    """
+    stored = find_checkpoint(name, on_note)
+    model = stored.load_model()
+    for own, (folder, share) in named_adapters(adapter).items():
+        attach(model, *find_adapter(folder, on_note), own)
+        for detour in lora.detours(model, own).values():
+            detour.share = share
+    return LanguageModel(model, stored.load_tokenizer(), stored.folder)
+
+
+def find_adapter(
+    name: str | Path, on_note: Callable[[str], None] = _warn
+) -> tuple[peft.Adapter, native.Checkpoint | None]:
+    """The adapter that `name` stands for: a folder in PEFT's format, a run tuned with LoRA, or a checkpoint of it.
+
+    Raises:
+        CheckpointError: when there is none.
+    """
+    folder = _folder(name)
+    checkpoint = None
+    if (folder / native.CHECKPOINTS).is_dir():
+        checkpoint = _newest(folder, on_note)
+    elif (folder / gpt2.CONFIG).is_file() and files.read_json(folder / gpt2.CONFIG).get(
+        "format"
+    ) == native.FORMAT:
+        checkpoint = native.open_checkpoint(folder)
+    if checkpoint and checkpoint.base is None:
+        raise CheckpointError(
+            f"{folder} holds a whole model, not an adapter.",
+            f"Name it as the model itself: --model {folder}.",
+        )
+    return peft.open_adapter(checkpoint.folder if checkpoint else folder), checkpoint
+
+
+def attach(
+    model: GPT, adapter: peft.Adapter, checkpoint: native.Checkpoint | None = None, name: str = "adapter"
+) -> None:
+    """Lay an adapter beside a model.
+
+    Args:
+        model: edited in place.
+        adapter: on disk.
+        checkpoint: that it belongs to, if it was trained here: it knows which model it lies beside.
+        name: of the set of detours.
+
+    Raises:
+        CheckpointError: when it lies beside another model, or does not fit.
+    """
+    if checkpoint and checkpoint.base:
+        if not lora.adapters(model) and native.fingerprint(model) != checkpoint.base.fingerprint:
+            raise CheckpointError(
+                f"The adapter in {adapter.folder} was trained beside {checkpoint.base.name}, and this model has other "
+                "weights.",
+                f"Use the model that it was trained beside; the checkpoint names it: {checkpoint.base.name}.",
+            )
+        if checkpoint.config.labels and not model.config.labels:
+            model.add_label_head(checkpoint.config.labels, 0)
+    adapter.attach(model, name)
+
+
+def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
+    """Folder and share of each adapter, under a name of its own: that of its run or folder.
+
+    Raises:
+        RequestError: for the same name twice.
+    """
+    if isinstance(adapter, Mapping):
+        pairs: Iterator[tuple[str, float]] = iter(adapter.items())
+    else:
+        pairs = map(_share, [adapter] if isinstance(adapter, str | Path) else adapter)
+    found: dict[str, tuple[str, float]] = {}
+    for folder, share in pairs:
+        name = re.sub(r"[^\w-]", "_", Path(folder).name) or "adapter"
+        if name in found:
+            raise RequestError(
+                f"Two adapters are called {name!r}: {found[name][0]} and {folder}.", "Leave one of them out."
+            )
+        found[name] = (folder, share)
+    return found
+
+
+def _share(word: str | Path) -> tuple[str, float]:
+    folder, colon, share = str(word).rpartition(":")
+    if colon and re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", share):
+        return folder, float(share)
+    return str(word), 1.0
+
+
+def _folder(name: str | Path) -> Path:
+    """The folder that is meant.
+
+    Raises:
+        CheckpointError: when there is none, or it may not be looked into.
     """
     folder = Path(name)
     try:
@@ -41,36 +218,38 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
         raise CheckpointError(
             f"There is no model at {folder}, and none of that name was pulled.", _remedy(folder)
         )
-    if (folder / native.CHECKPOINTS).is_dir():
-        checkpoint, passed_over = native.latest(folder)
-        for torn in passed_over:
-            on_note(f"{torn.problem} {checkpoint.folder.name} is used instead.")
+    return folder
+
+
+def _newest(run: Path, on_note: Callable[[str], None]) -> native.Checkpoint:
+    checkpoint, passed_over = native.latest(run)
+    for torn in passed_over:
+        on_note(f"{torn.problem} {checkpoint.folder.name} is used instead.")
+    return checkpoint
+
+
+def _with_base(checkpoint: native.Checkpoint, on_note: Callable[[str], None]) -> Stored:
+    if checkpoint.base is None:
         return checkpoint
-    if (folder / gpt2.CONFIG).is_file():
-        if files.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
-            return native.open_checkpoint(folder)
-        return gpt2.open_folder(folder)
-    raise CheckpointError(
-        f"{folder} is neither a run folder (it has no {native.CHECKPOINTS}/) nor a checkpoint or a Hugging Face "
-        f"folder (it has no {gpt2.CONFIG}).",
-        "Name a run folder such as runs/demo.",
+    base = _base(checkpoint.base.name, checkpoint.folder, on_note)
+    return Adapted(peft.open_adapter(checkpoint.folder), base, checkpoint)
+
+
+def _base(name: str, adapter: Path, on_note: Callable[[str], None]) -> Stored:
+    """The model that an adapter lies beside, which was named from the folder that the tuning was started in."""
+    places = (
+        [Path(name)]
+        if Path(name).is_absolute()
+        else [Path(name), *(up / name for up in adapter.absolute().parents)]
     )
-
-
-def load(name: str | Path, on_note: Callable[[str], None] = _warn) -> LanguageModel:
-    """A model from disk, ready to write: `handloom.load("runs/demo").generate("Learning is")`.
-
-    Nothing is fetched: what is not on this machine is an error that says how to get it.
-
-    Args:
-        name: a run folder, a checkpoint folder inside one, a Hugging Face folder, or a pulled name such as "gpt2".
-        on_note: told when newer checkpoints of the run were passed over; a Python warning if not given.
-
-    Raises:
-        CheckpointError: when there is no model, or it is torn, damaged, or not one that we compute exactly.
-    """
-    stored = find_checkpoint(name, on_note)
-    return LanguageModel(stored.load_model(), stored.load_tokenizer(), stored.folder)
+    found = next((place for place in places if place.exists()), Path(name))
+    try:
+        return find_checkpoint(found, on_note)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The adapter in {adapter} lies beside the model {name}, which cannot be used. {error.problem}",
+            error.remedy,
+        ) from None
 
 
 def _pulled(name: Path) -> Path | None:

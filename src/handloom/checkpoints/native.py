@@ -8,13 +8,17 @@
         training.json            step, schedule, versions
         manifest.json            size and checksum of each of them
 
+A run that was tuned with LoRA keeps, in place of model.safetensors, the two files of an adapter in PEFT's format
+(`peft`); config.json then names the model that it lies beside, and how that is recognized.
+
 Never pickle: reading a checkpoint runs no code of its author's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +40,28 @@ CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
+class Base:
+    """The model that an adapter lies beside."""
+
+    name: str
+    """As it was named when the tuning began."""
+    fingerprint: str
+    """Of its weights, from `fingerprint`."""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on disk that has been found whole."""
 
     folder: Path
     config: GPTConfig
     training: dict[str, Any]
+    base: Base | None = None
+    """If what it keeps is an adapter: the model that it lies beside."""
 
     def load_model(self) -> GPT:
-        """The model, ready to use; its weights are read once and not copied."""
+        """The model, ready to use; its weights are read once and not copied. Not for an adapter."""
+        assert self.base is None
         with torch.device("meta"):
             model = GPT(self.config)
         weights = read_tensors(self.folder / "model.safetensors")
@@ -77,6 +94,7 @@ def save(
     tokenizer: Tokenizer,
     training: Mapping[str, Any],
     optimizer: Mapping[str, Tensor] | None = None,
+    adapter: tuple[Base, Callable[[Path], None]] | None = None,
 ) -> None:
     """Write a checkpoint to `folder`: wholly or not at all.
 
@@ -86,17 +104,22 @@ def save(
         tokenizer: saved beside the weights.
         training: JSON values to come back to: step, schedule, settings.
         optimizer: its state tensors by name; without them training cannot go on from here.
+        adapter: if only that is saved: what it lies beside, and what writes its files into a folder.
 
     Raises:
         CheckpointError: when the disk refuses.
     """
-    weights = dict(model.state_dict())
+    weights = dict(model.state_dict()) if adapter is None else {}
     size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
+    described: dict[str, Any] = {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()}
     with files.whole_folder(folder, size + (4 << 20)) as aside:
-        files.write_json(
-            aside / "config.json", {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()}
-        )
-        write_tensors(aside / "model.safetensors", weights)
+        if adapter is None:
+            write_tensors(aside / "model.safetensors", weights)
+        else:
+            base, write = adapter
+            described["adapter"] = {"base": base.name, "fingerprint": base.fingerprint}
+            write(aside)
+        files.write_json(aside / "config.json", described)
         (aside / "tokenizer").mkdir()
         tokenizer.save(aside / "tokenizer")
         if optimizer is not None:
@@ -126,9 +149,28 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
             "Use the version of Handloom that wrote it.",
         )
+    beside = described.get("adapter")
     return Checkpoint(
-        folder, GPTConfig.from_dict(described["model"]), files.read_json(folder / "training.json")
+        folder,
+        GPTConfig.from_dict(described["model"]),
+        files.read_json(folder / "training.json"),
+        Base(beside["base"], beside["fingerprint"]) if beside else None,
     )
+
+
+@torch.no_grad()
+def fingerprint(model: GPT) -> str:
+    """What tells a model from others of its shape: a digest over names, shapes and a sample of each tensor.
+
+    Up to 4,096 numbers of each, evenly spaced: quick for any size, and training changes nearly all of them.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        step = max(1, tensor.numel() // 4096)
+        places = torch.arange(0, tensor.numel(), step)
+        sample = tensor[torch.unravel_index(places, tensor.shape)]  # whichever way the tensor lies in memory
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + sample.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -16,6 +16,7 @@ from handloom.errors import HandloomError
 COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
     "train": ("handloom.cli.train:train", "Train a model, or go on with a run."),
+    "finetune": ("handloom.cli.finetune:finetune", "Tune a model that is there, or go on with a run."),
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
     "chat": ("handloom.cli.chat:chat", "Write a text together with a model, in turn."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),

@@ -13,6 +13,7 @@ from handloom.errors import ConfigError
 from handloom.training.config import TrainConfig, merge
 
 if TYPE_CHECKING:
+    from handloom.training.config import LoopSettings
     from handloom.training.report import Terminal
 
 TrainFlags: Any = flags_of(TrainConfig)
@@ -45,21 +46,41 @@ def train(
         Stop after this step as Ctrl-C would: saved, and ready to go on.
     """
     settings = given(flags)
+    merged = merge(config, settings) if resume is None else None  # refused before torch is imported
+    begin_or_resume(merged, settings, run, resume, config, overwrite, stop_after)
+
+
+def begin_or_resume(
+    merged: LoopSettings | None,
+    changes: dict[str, Any],
+    run: Path | None,
+    resume: Path | None,
+    config: Path | None,
+    overwrite: bool,
+    stop_after: int | None,
+) -> None:
+    """Train as the flags of `handloom train` or `handloom finetune` say, and tell what came of it.
+
+    Args:
+        merged: the settings of a new run; None to go on with one.
+        changes: settings that a run that goes on may change.
+        run, resume, config, overwrite, stop_after: the flags.
+
+    Raises:
+        HandloomError: as `training.run` does, or for flags that contradict each other.
+    """
     if resume is not None and (run is not None or config is not None or overwrite):
         raise ConfigError(
             "--resume goes on with a run as it is; --run, --config and --overwrite are for new runs.",
             f"Use --resume {resume} alone, or with the flags that a run may change.",
         )
-    # Wrong settings are refused before torch is imported.
-    merged = merge(config, settings) if resume is None else None
-
     from handloom.training import run as runs
     from handloom.training.report import Terminal
 
     with Terminal() as terminal:
         if resume is not None:
             folder = resume
-            summary = runs.resume(folder, terminal, changes=settings, stop_after=stop_after)
+            summary = runs.resume(folder, terminal, changes=changes, stop_after=stop_after)
         else:
             assert merged is not None
             folder = run or _new_run()
@@ -81,7 +102,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         took += f" ({clock(summary['predicted_seconds'])} were predicted)"
     console.print(
         f"\n{summary['steps']:,} steps in {took}: "
-        f"[bold cyan]{summary['val_bits_per_byte']:.3f} bits per byte[/] on held-out text, "
+        f"[bold cyan]{found(summary)}[/] on held-out text, "
         f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
     )
     console.print("Plot, samples and settings are in the run's folder. Write with it:")
@@ -91,6 +112,15 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def found(summary: dict[str, Any]) -> str:
+    """What the last validation found, in the terms of the task."""
+    if summary.get("val_bits_per_byte") is not None:
+        return f"{summary['val_bits_per_byte']:.3f} bits per byte"
+    if summary.get("val_accuracy") is not None:
+        return f"accuracy {summary['val_accuracy']:.1%}"
+    return f"loss {summary['val_loss']:.3f}"
 
 
 def _new_run() -> Path:

@@ -151,6 +151,16 @@ class GPT(nn.Module):
             elif isinstance(module, Attention):
                 module.dropout = probability
 
+    def untie_head(self) -> None:
+        """Give a tied head its own copy of the token embedding; the scores stay what they are."""
+        if self.head is not None:
+            return
+        embedding = self.embedding.token_embedding.weight
+        self.config = dataclasses.replace(self.config, tied_head=False)
+        with torch.device("meta"):
+            self.head = nn.Linear(self.config.width, self.config.vocab_size, bias=False)
+        self.head.weight = nn.Parameter(embedding.detach().clone())
+
     def add_label_head(self, labels: tuple[str, ...], seed: int) -> None:
         """Give the model a fresh head that tells texts apart by these labels, drawn as its matrices are."""
         self.config = dataclasses.replace(self.config, labels=labels)

@@ -12,7 +12,9 @@ from handloom.model.kv_cache import KVCache
 class Reader(Protocol):
     """Turns tokens into hidden states, and names the matrix that turns those into scores."""
 
-    training: bool
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on."""
 
     @property
     def head_weight(self) -> Tensor:

@@ -217,7 +217,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
     beta2: float = setting(0.999, "AdamW's memory of its square.")
 
     @property
-    def learning_rates(self) -> float:
+    def peak_learning_rate(self) -> float:
         """The learning rate as given, or as suits the method."""
         if self.learning_rate is not None:
             return self.learning_rate

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ class Rows:
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.limit = int(SHARE * shutil.disk_usage(folder).free) if limit is None else limit
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as this
+        weakref.finalize(self, self._file.close)
         self._places: dict[bytes, int] = {}
         self._end = 0
 
@@ -81,7 +83,7 @@ class Remembered:
     Args:
         model: a GPT.
         layer: the lowest block that trains; the number of blocks if none does.
-        rows: where answers are kept; None: nowhere, and the rows of a batch go through together.
+        rows: where answers are kept; None: nowhere, and they are computed each time.
     """
 
     def __init__(self, model: GPT, layer: int, rows: Rows | None) -> None:
@@ -118,15 +120,16 @@ class Remembered:
     @torch.no_grad()
     def _below(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
         """What the first trained block is given to read, (B, T, C)."""
-        if self.rows is None:
-            return self.model.below(tokens, self.layer, segments)
+        if self.layer == 0:  # the embedding alone, which is the same however many rows are read
+            return self.model.below(tokens, 0, segments)
         parts = [None] * len(tokens) if segments is None else segments.split(1)
         found = [self._row(row, part) for row, part in zip(tokens.split(1), parts, strict=True)]
         return torch.cat(found)  # (B, T, C)
 
     def _row(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
         """The same for one row: (1, T) -> (1, T, C)."""
-        assert self.rows is not None
+        if self.rows is None:
+            return self.model.below(tokens, self.layer, segments).float()
         mixed = torch.is_autocast_enabled("cpu")
         key = hashlib.blake2b(bytes([mixed]) + tokens.numpy().tobytes(), digest_size=16)
         key.update(b"" if segments is None else segments.numpy().tobytes())

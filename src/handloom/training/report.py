@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from handloom import runtime
+from handloom.finetuning.ledger import Ledger
 from handloom.training.objective import Finding
 from handloom.training.pace import Pace
 
@@ -22,6 +25,9 @@ class Reporter(Protocol):
 
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
+
+    def ledger(self, ledger: Ledger) -> None:
+        """What will learn, and what that costs."""
 
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
         """The number of steps was chosen from the minutes."""
@@ -41,6 +47,7 @@ class Silent:
 
     def note(self, text: str) -> None: ...
     def warning(self, text: str) -> None: ...
+    def ledger(self, ledger: Ledger) -> None: ...
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None: ...
     def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None: ...
     def validation(self, step: int, found: Finding, training_loss: float | None) -> None: ...
@@ -81,6 +88,32 @@ class Terminal:
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
         self.console.print(escape(text), style="yellow")
+
+    def ledger(self, ledger: Ledger) -> None:
+        """A table of the ways to tune the model, the chosen one first and in bold."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("", "method", "tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
+            table.add_column(column, justify="left" if column in ("", "method") else "right")
+        for entry in sorted(ledger.entries, key=lambda entry: not entry.chosen):
+            cost = entry.cost
+            table.add_row(
+                "→" if entry.chosen else "",
+                escape(entry.method) + ("*" if entry.remark else ""),
+                f"{cost.tensors:,}",
+                f"{cost.parameters:,}",
+                f"{cost.share:.2%}",
+                megabytes(cost.gradient_bytes),
+                megabytes(cost.optimizer_bytes),
+                megabytes(entry.peak_bytes),
+                style="bold" if entry.chosen else "",
+            )
+        self.console.print(table)
+        parts = [f"{name} ({numbers:,} in {tensors})" for name, tensors, numbers in ledger.groups]
+        self.note(f"What learns: {', '.join(parts)}.")
+        for remark in dict.fromkeys(entry.remark for entry in ledger.entries if entry.remark):
+            self.note(f"* {remark}. --untie-head gives the head weights of its own.")
+        if ledger.chosen.remark:
+            self.warning(f"{ledger.chosen.method} {ledger.chosen.remark}.")
 
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
         """The number of steps was chosen from the minutes."""
@@ -123,6 +156,11 @@ class Terminal:
 def shown(figure: str) -> str:
     """A figure's name for people: `bits_per_byte` -> `bits/byte`."""
     return figure.replace("_per_", "/").replace("_", " ")
+
+
+def megabytes(count: int) -> str:
+    """Bytes for people: `3.2 MB`, `1,530 MB`."""
+    return f"{count / 1e6:,.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
 
 
 def clock(seconds: float) -> str:

@@ -12,8 +12,8 @@ import torch
 from handloom import runtime
 from handloom.checkpoints import files, native
 from handloom.errors import CheckpointError, ConfigError
-from handloom.training import scratch
-from handloom.training.config import LoopSettings, TrainConfig
+from handloom.training import scratch, tuning
+from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 from handloom.training.interrupt import stop_on_signals
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
@@ -50,7 +50,7 @@ def begin(
     overwrite: bool = False,
     stop_after: int | None = None,
 ) -> dict[str, Any]:
-    """Train a model: from scratch with a `TrainConfig`.
+    """Train a model: from scratch with a `TrainConfig`, or one that is there with a `FinetuneConfig`.
 
     Args:
         run: the folder to make: settings, metrics, samples, plot, checkpoints, summary.
@@ -68,7 +68,7 @@ def begin(
     reporter = reporter or Silent()
     _check_room(run, overwrite)
     config = _decide(config)
-    work = _set_up(config, reporter)
+    config, work = _set_up(config, run, reporter)
     _describe(work, config, reporter)
     _make_room(run)  # only now: settings and text that are refused cost no earlier run
     files.write_whole(run / "config.toml", config.to_toml())
@@ -105,12 +105,12 @@ def resume(
     for folder in (run, run / native.CHECKPOINTS):
         files.remove_unfinished(folder)
     progress = _read_progress(checkpoint)
-    config = _changed(TrainConfig(**checkpoint.training["settings"]), changes, progress)
+    config = _changed(_settings(checkpoint), changes, progress)
     if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
     config = _decide(config)
-    work = _set_up(config, reporter, checkpoint)
+    config, work = _set_up(config, run, reporter, checkpoint)
     if work.objective.key != checkpoint.training["data"]:
         raise CheckpointError(
             f"The text of run {run} is not what it was: its data has the key {work.objective.key[:12]} now and had "
@@ -125,10 +125,20 @@ def resume(
     return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
-def _set_up(config: LoopSettings, reporter: Reporter, checkpoint: native.Checkpoint | None = None) -> Work:
-    """What the settings ask for, made or, from a checkpoint, made again."""
+def _settings(checkpoint: native.Checkpoint) -> LoopSettings:
+    """The settings that a run was begun with."""
+    values = checkpoint.training["settings"]
+    return FinetuneConfig(**values) if "method" in values else TrainConfig(**values)
+
+
+def _set_up(
+    config: LoopSettings, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None = None
+) -> tuple[LoopSettings, Work]:
+    """What the settings ask for, made or, from a checkpoint, made again; with what they left open decided."""
+    if isinstance(config, FinetuneConfig):
+        return tuning.set_up(config, run, reporter, checkpoint)
     assert isinstance(config, TrainConfig)
-    return scratch.set_up(config, reporter, checkpoint)
+    return config, scratch.set_up(config, reporter, checkpoint)
 
 
 def _train(

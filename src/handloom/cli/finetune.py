@@ -1,0 +1,45 @@
+"""handloom finetune"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from handloom.cli.flags import flags_of, given
+from handloom.cli.train import begin_or_resume
+from handloom.training.config import FinetuneConfig, merge_finetune
+
+FinetuneFlags: Any = flags_of(FinetuneConfig)
+
+
+def finetune(
+    *,
+    run: Path | None = None,
+    resume: Path | None = None,
+    config: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    stop_after: int | None = None,
+    flags: Annotated[FinetuneFlags, Parameter(name="*")] = FinetuneFlags(),  # noqa: B008 - cyclopts wants an instance
+) -> None:
+    """Tune a model that is there to other text, or to a task, or go on with a run that was stopped.
+
+    A setting is its default, overruled by the --config file, overruled by its flag.
+
+    Parameters
+    ----------
+    run
+        Folder of the new run [default: runs/ and the present time].
+    resume
+        Go on with this run instead, bit for bit as if it had never stopped.
+    config
+        TOML file of settings, `name = value` for any flag below.
+    overwrite
+        Replace the run that lies in the folder.
+    stop_after
+        Stop after this step as Ctrl-C would: saved, and ready to go on.
+    """
+    settings = given(flags)
+    merged = merge_finetune(config, settings) if resume is None else None  # refused before torch is imported
+    begin_or_resume(merged, settings, run, resume, config, overwrite, stop_after)

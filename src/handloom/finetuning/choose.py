@@ -1,0 +1,134 @@
+"""Which parameters of a model learn: a method by name, or patterns; and a ledger that tells what that costs.
+
+Knows no files, no optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from handloom.errors import ConfigError, did_you_mean
+from handloom.finetuning.lora import TRAINED
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+
+TIED = "embedding.token_embedding.weight"
+"""The token embedding, which is the head as well where the head is tied."""
+
+
+def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
+    """Patterns of the parameters that a method trains.
+
+    A head for labels learns with every method but those that name other things alone, since it is new.
+
+    Args:
+        method: full, lora, norms, norms+head, head, bias or last:N.
+        config: of the model, as it is when it is trained.
+
+    Raises:
+        ConfigError: for last:N with more blocks than there are.
+    """
+    head = ("label_head.*",) if config.labels else (TIED,) if config.tied_head else ("head.*",)
+    labels = ("label_head.*",) if config.labels else ()
+    norms = ("*_norm.*",)
+    if method.startswith("last:"):
+        number = int(method.partition(":")[2])
+        if number > config.layers:
+            raise ConfigError(
+                f"The method {method} trains {number} blocks, and the model has {config.layers}.",
+                f"Use last:{config.layers} at most, or full.",
+            )
+        last = range(config.layers - number, config.layers)
+        return (*(f"blocks.{i}.*" for i in last), "final_norm.*", *labels)
+    known = {
+        "full": ("*",),
+        "lora": (*TRAINED, *labels),
+        "norms": (*norms, *labels),
+        "norms+head": (*norms, *head),
+        "head": head,
+        "bias": ("*.bias", *labels),
+    }
+    return known[method]
+
+
+def require_fits(model: GPT, patterns: Sequence[str]) -> None:
+    """Raise ConfigError for a pattern that fits no parameter; names the nearest."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"The pattern {pattern!r} fits no parameter of the model.",
+                did_you_mean(pattern, names) or f"They are called {names[0]}, {names[2]} and so on.",
+            )
+
+
+def choose(model: GPT, patterns: Sequence[str]) -> None:
+    """Let the parameters whose names fit a pattern learn, and no others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def lowest_trained(model: GPT) -> int | None:
+    """The lowest block in or above which something learns; None where an embedding does, so that nothing is frozen.
+
+    The number of blocks stands for what is above all of them.
+    """
+    if any(p.requires_grad for p in model.embedding.parameters()):
+        return None
+    for i, block in enumerate(model.blocks):
+        if any(p.requires_grad for p in block.parameters()):
+            return i
+    return len(model.blocks)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a choice of parameters costs."""
+
+    tensors: int
+    parameters: int
+    """Numbers that learn."""
+    share: float
+    """Of all numbers of the model."""
+    gradient_bytes: int
+    optimizer_bytes: int
+    """What AdamW remembers: two numbers for each that learns."""
+
+
+def cost(model: nn.Module) -> Cost:
+    """What the parameters cost that learn at present."""
+    chosen = [p for p in model.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in chosen)
+    everything = sum(p.numel() for p in model.parameters())
+    return Cost(len(chosen), count, count / everything, 4 * count, 8 * count)
+
+
+def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
+    """What learns, in groups as a person would name them: name, tensors, numbers."""
+    found: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(_group(name, model.config), []).append(parameter.numel())
+    for name, sizes in found.items():
+        yield name, len(sizes), sum(sizes)
+
+
+def _group(name: str, config: GPTConfig) -> str:
+    if name == TIED:
+        return "token embedding" + (", which is the output head too" if config.tied_head else "")
+    if name.startswith("embedding."):
+        return "position embedding"
+    if name.startswith("label_head"):
+        return "head for labels"
+    if name.startswith("head"):
+        return "output head"
+    if any(fnmatchcase(name, pattern) for pattern in TRAINED):
+        return "detours (LoRA)"
+    if "norm." in name:
+        return "LayerNorms"
+    kind = "biases" if name.endswith(".bias") else "matrices"
+    return ("attention " if ".attention." in name else "feed-forward ") + kind

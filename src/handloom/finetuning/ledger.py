@@ -1,0 +1,147 @@
+"""What each way to tune a model would train and cost, told before the first step.
+
+Reckoned on outlines of the model (device `meta`), so that it costs nothing. Knows no files, no optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from handloom.finetuning import choose, lora
+from handloom.finetuning.choose import Cost
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.model.loss import CHUNK
+
+USUAL = ("full", "lora", "norms", "norms+head", "head", "bias", "last:2")
+"""The methods that a ledger lists beside the one that was chosen."""
+
+RUNTIME_BYTES = 330_000_000
+"""What Python, torch and this program take before there is a model; measured once (`docs/finetuning.md`)."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How much goes through the model at once."""
+
+    rows: int
+    tokens: int
+    """In a row."""
+    bf16: bool
+    """Whether matrix products are computed in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to tune the model."""
+
+    method: str
+    cost: Cost
+    peak_bytes: int
+    """The most memory that the process is expected to hold."""
+    chosen: bool
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All ways, and what learns in the chosen one."""
+
+    entries: tuple[Entry, ...]
+    groups: tuple[tuple[str, int, int], ...]
+    """Of the chosen one: what learns, in how many tensors, how many numbers."""
+
+    @property
+    def chosen(self) -> Entry:
+        """The way that was chosen."""
+        return next(entry for entry in self.entries if entry.chosen)
+
+
+def ledger_of(
+    config: GPTConfig,
+    method: str,
+    how: lora.LoRA,
+    at_once: Pass,
+    train: Sequence[str] = (),
+    untie: bool = False,
+) -> Ledger:
+    """The ledger of a model.
+
+    Args:
+        config: of the model as it is loaded, with the labels that it will have.
+        method: the chosen one.
+        how: what detours are like, for `lora`.
+        at_once: how much goes through it at once.
+        train: patterns that were given instead of a method.
+        untie: whether a tied head gets weights of its own.
+    """
+    own = " ".join(train) if train else method
+    methods = list(USUAL if config.layers >= 2 else USUAL[:-1])
+    if own not in methods:
+        methods.insert(0, own)
+    entries: list[Entry] = []
+    chosen_groups: tuple[tuple[str, int, int], ...] = ()
+    for name in methods:
+        model = _outline(config, how if name == "lora" else None, untie)
+        choose.choose(model, train if train and name == own else choose.patterns_of(name, model.config))
+        entries.append(
+            Entry(name, choose.cost(model), peak_bytes(model, at_once), name == own, _remark(model))
+        )
+        if name == own:
+            chosen_groups = tuple(choose.groups(model))
+    return Ledger(tuple(entries), chosen_groups)
+
+
+def peak_bytes(model: GPT, at_once: Pass) -> int:
+    """The most memory a process is expected to hold while it trains what learns in the model.
+
+    Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward keep for the way
+    back; and the scores of a few hundred tokens in the loss.
+    """
+    c = model.config
+    cost, low = choose.cost(model), choose.lowest_trained(model)
+    with_detours = bool(lora.adapters(model))
+    matrices = c.layers * (4 * c.width * c.width + 2 * c.width * c.feedforward_width)
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    if with_detours and at_once.bf16:
+        weights -= 2 * matrices  # the frozen ones are kept in bfloat16
+    elif at_once.bf16:
+        weights += 2 * matrices * (c.layers - (low or 0)) // c.layers  # bfloat16 copies, for the way back
+    tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
+    # Each norm keeps its input (float32) and gives a matrix its own; then q, k, v, what attention says, and the
+    # inner channels before and after the activation.
+    block = tokens * (8 * c.width + size * (7 * c.width + 2 * c.feedforward_width))
+    if (
+        at_once.bf16 and at_once.tokens <= 256
+    ):  # attention spelled out: its weights are kept, in both precisions
+        block += tokens * at_once.tokens * c.heads * 6
+    activations = (c.layers - (low or 0)) * block + 4 * tokens * c.width * 4
+    rows = min(CHUNK, tokens)
+    loss = rows * c.vocab_size * (4 + 2 * size) + (2 * c.vocab_size * c.width if at_once.bf16 else 0)
+    return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + activations + loss
+
+
+def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
+    """A model without weights, with detours if `how` is given."""
+    with torch.device("meta"):
+        model = GPT(config)
+        if untie:
+            model.untie_head()
+        if how is not None:
+            layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.targets)]
+            lora.lay(model, dict.fromkeys(layers, (how.rank, how.scale)), "adapter", dora=how.dora)
+    return model
+
+
+def _remark(model: GPT) -> str:
+    """What a person may not expect of this choice."""
+    embedding = model.embedding.token_embedding.weight
+    if not embedding.requires_grad or not model.config.tied_head:
+        return ""
+    everything = sum(p.numel() for p in model.parameters())
+    if everything == sum(p.numel() for p in model.parameters() if p.requires_grad):
+        return ""
+    return f"trains the token embedding too: the head is tied to it ({embedding.numel() / everything:.0%} of the model)"

@@ -1,0 +1,188 @@
+"""From the settings of a tuning run to what it works with: a model that is there, what of it learns, and from what."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from handloom.checkpoints import native, peft
+from handloom.errors import ConfigError
+from handloom.finetuning import choose, frozen, lora
+from handloom.finetuning.ledger import Pass, ledger_of
+from handloom.loading import attach, find_checkpoint
+from handloom.model.gpt import GPT
+from handloom.model.reader import Reader
+from handloom.tokenizer.base import Tokenizer
+from handloom.training.config import FinetuneConfig, check_stride
+from handloom.training.loop import Save
+from handloom.training.objective import NextToken, Objective
+from handloom.training.remembered import Remembered, Rows
+from handloom.training.report import Reporter
+from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
+from handloom.training.work import Work, save_whole
+
+TOKENS_AT_ONCE = 4096
+"""How many tokens a pass holds at most, if nobody says how many rows it is to hold."""
+
+
+def set_up(
+    config: FinetuneConfig, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None = None
+) -> tuple[FinetuneConfig, Work]:
+    """What the settings ask for, with the weights of the model they name or those of a checkpoint of the run.
+
+    Args:
+        config: its threads and precision are decided.
+        run: the run's folder, on whose disk frozen blocks are remembered; it may not be there yet.
+        reporter: told what happens.
+        checkpoint: to go on from.
+
+    Returns:
+        the settings with what was left open decided, and the work.
+
+    Raises:
+        HandloomError: for settings, data or a model that do not allow it.
+    """
+    stored = find_checkpoint(config.model, reporter.note)
+    tokenizer = stored.load_tokenizer()
+    with_lora = config.method == "lora" and not config.train
+    model = checkpoint.load_model() if checkpoint and not with_lora else stored.load_model()
+    base = native.Base(config.model, native.fingerprint(model)) if with_lora else None
+    own_memory(model)
+    if config.untie_head:
+        model.untie_head()
+    model.use_dropout(config.dropout)
+    context = model.config.context if config.context is None else config.context
+    _check_context(context, model.config.context, config)
+    if checkpoint and with_lora and checkpoint.config.labels:
+        model.add_label_head(checkpoint.config.labels, config.seed)
+    objective, line, report = _objective(config, model, tokenizer, context, reporter, checkpoint)
+    config = _settle(config, objective, context)
+    how = how_to_detour(config)
+    if with_lora:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        if config.precision == "bf16":
+            frozen.keep_in_bf16(model)
+        if checkpoint:
+            attach(model, peft.open_adapter(checkpoint.folder))
+        else:
+            lora.wrap(model, how, config.seed)
+    choose.require_fits(model, config.train)
+    choose.choose(model, config.train or choose.patterns_of(config.method, model.config))
+    assert config.micro_batch_size is not None
+    at_once = Pass(config.micro_batch_size, context, config.precision == "bf16")
+    ledger = ledger_of(
+        dataclasses.replace(stored.config, labels=model.config.labels),
+        config.method,
+        how,
+        at_once,
+        config.train,
+        config.untie_head,
+    )
+    reporter.ledger(ledger)
+    save = _save_adapter(model, tokenizer, how, base) if base else save_whole(model, tokenizer)
+    reader, rows = _reader(model, config, run)
+    summary = {
+        "task": config.task,
+        "method": "train" if config.train else config.method,
+        "base": config.model,
+        "trained_parameters": ledger.chosen.cost.parameters,
+        "trained_share": round(ledger.chosen.cost.share, 6),
+        "predicted_peak_memory_bytes": ledger.chosen.peak_bytes,
+    }
+    if rows is not None:
+        assert isinstance(reader, Remembered)
+        line += f" Blocks 0 to {reader.layer - 1} are frozen, and computed once for each row."
+    return config, Work(tokenizer, model, objective, save, line, report, reader, summary)
+
+
+def how_to_detour(config: FinetuneConfig) -> lora.LoRA:
+    """LoRA as the settings ask for it."""
+    return lora.LoRA(
+        config.rank, config.alpha, config.lora_dropout, config.targets, config.rank_stabilized, config.dora
+    )
+
+
+def _objective(
+    config: FinetuneConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    context: int,
+    reporter: Reporter,
+    checkpoint: native.Checkpoint | None,
+) -> tuple[Objective, str, dict[str, Any]]:
+    """What is learned from what, described for people and in numbers."""
+    if config.task != "text":
+        from handloom.training.tasks import open_task
+
+        return open_task(config, model, tokenizer, context, reporter, _reference(config))
+    data = reopened(config, tokenizer, checkpoint)
+    if data is None:
+        data = prepare_text(config, open_text(config), tokenizer, reporter)
+    objective = NextToken(
+        data,
+        tokenizer,
+        context=context,
+        stride=config.stride,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    return objective, *described(data)
+
+
+def _reference(config: FinetuneConfig) -> Callable[[], GPT]:
+    """How to get the model as it was before the first step."""
+    return lambda: find_checkpoint(config.model).load_model()
+
+
+def _settle(config: FinetuneConfig, objective: Objective, context: int) -> FinetuneConfig:
+    """Decide what was left open, so that it is written down and stays."""
+    chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context": context}
+    if config.steps is None and config.minutes is None:
+        chosen["steps"] = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
+    if config.micro_batch_size is None:
+        fitting = [
+            n
+            for n in range(1, config.batch_size + 1)
+            if config.batch_size % n == 0 and n * context <= TOKENS_AT_ONCE
+        ]
+        chosen["micro_batch_size"] = max(fitting, default=1)
+    return dataclasses.replace(config, **chosen)
+
+
+def _check_context(context: int, limit: int, config: FinetuneConfig) -> None:
+    if context > limit:
+        raise ConfigError(
+            f"The setting context is {context}, and the model looks at {limit} tokens at most.",
+            f"Give --context {limit} or less, or leave it out.",
+        )
+    check_stride(config.stride, context)
+
+
+def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Reader | None, Rows | None]:
+    """What the objective reads through: something that remembers what frozen blocks said, if there are any."""
+    layer = choose.lowest_trained(model)
+    if layer is None:
+        return None, None
+    rows = None
+    if config.remember and layer > 0:
+        there = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
+        rows = Rows(there)
+    return Remembered(model, layer, rows), rows
+
+
+def _save_adapter(model: GPT, tokenizer: Tokenizer, how: lora.LoRA, base: native.Base) -> Save:
+    """Checkpoints that hold the adapter alone."""
+
+    def save(folder: Path, training: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
+        def write(aside: Path) -> None:
+            peft.write_adapter(aside, model, how, base.name)
+
+        native.save(folder, model, tokenizer, training, optimizer, (base, write))
+
+    return save

@@ -1,0 +1,188 @@
+"""Adapters both ways: trained with PEFT beside transformers' GPT-2 and read here, trained here and read there."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from published import saved, sharpened, tokens
+
+from handloom.checkpoints import gpt2, peft
+from handloom.errors import CheckpointError
+from handloom.finetuning import lora
+from handloom.finetuning.lora import LoRA
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    theirs = pytest.importorskip("peft")
+
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::FutureWarning")
+
+CONFIG = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_inner": 40, "vocab_size": 90, "n_positions": 24,
+          "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A GPT-2 of transformers in a folder."""
+    return saved(sharpened(GPT2Config(**CONFIG)), tmp_path_factory.mktemp("base") / "gpt2")
+
+
+def scores(model, ids):
+    with torch.no_grad():
+        found = model(ids)
+    return found if isinstance(found, torch.Tensor) else found.logits
+
+
+def trained_there(base, **settings):
+    """An adapter that PEFT lays beside the model and trains for three steps."""
+    model = theirs.get_peft_model(
+        GPT2LMHeadModel.from_pretrained(base),
+        theirs.LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True, lora_dropout=0.0, **settings),
+    )
+    ids = tokens(model.config, 3, 12)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"]},
+        {"r": 2, "lora_alpha": 5, "target_modules": ["c_attn", "c_proj", "c_fc"], "use_rslora": True},
+        {"r": 3, "lora_alpha": 6, "target_modules": ["attn.c_proj", "mlp.c_fc"], "use_dora": True},
+        {"r": 4, "target_modules": r".*\.h\.1\.mlp\.c_proj"},
+        {
+            "r": 4,
+            "target_modules": ["c_attn", "c_fc"],
+            "rank_pattern": {"c_attn": 2},
+            "alpha_pattern": {"h.1.mlp.c_fc": 3},
+        },
+        {"r": 4, "target_modules": ["c_fc"], "layers_to_transform": [1]},
+        {"r": 2, "target_modules": "all-linear"},
+    ],
+    ids=str,
+)
+def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, settings):
+    model = trained_there(base, **settings)
+    model.save_pretrained(tmp_path / "adapter")
+    ours = gpt2.open_folder(base).load_model()
+    ids = tokens(model.config, 2, 20, seed=2)
+    plain = scores(ours, ids)
+    peft.open_adapter(tmp_path / "adapter").attach(ours)
+    assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
+    assert (scores(ours, ids) - plain).abs().max() > 0.01  # the adapter says something
+    lora.bake(ours)
+    assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        LoRA(rank=4, alpha=8.0),
+        LoRA(rank=2, alpha=3.0, rank_stabilized=True, targets=("blocks.*.attention.*",)),
+        LoRA(rank=3, dora=True),
+        LoRA(rank=2, targets=("blocks.1.feedforward.up", "blocks.0.attention.out")),
+    ],
+    ids=str,
+)
+def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how):
+    ours = gpt2.open_folder(base).load_model()
+    names = lora.wrap(ours, how, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for detour in lora.detours(ours, "adapter").values():
+            for parameter in detour.parameters():
+                parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
+    peft.write_adapter(tmp_path, ours, how, str(base))
+    model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()
+    adapted = [n for n, m in model.named_modules() if hasattr(m, "lora_A") and len(m.lora_A)]
+    assert len(adapted) == len(names)  # it found exactly the layers that we mean
+    ids = tokens(model.config, 2, 20, seed=2)
+    assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
+    merged = model.merge_and_unload()
+    assert (scores(ours, ids) - scores(merged, ids)).abs().max() < 1e-4
+    again = gpt2.open_folder(base).load_model()
+    peft.open_adapter(tmp_path).attach(again)
+    assert scores(again, ids).equal(scores(ours, ids))
+    assert all(t.equal(peft.tensors_of(again)[n]) for n, t in peft.tensors_of(ours).items())
+
+
+def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
+    ours = gpt2.open_folder(base).load_model()
+    ours.add_label_head(("ham", "spam", "eggs"), seed=1)
+    lora.wrap(ours, LoRA(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    config = GPT2Config.from_pretrained(base, num_labels=3, pad_token_id=0)
+    model = theirs.PeftModel.from_pretrained(
+        GPT2ForSequenceClassification.from_pretrained(base, config=config), tmp_path
+    ).eval()
+    ids = tokens(config, 2, 20, seed=2).clamp(min=1)  # 0 is its padding
+    with torch.no_grad():
+        here = ours.label_scores(ours.hidden(ids)[:, -1])
+    assert (here - scores(model, ids)).abs().max() < 1e-4
+    again = gpt2.open_folder(base).load_model()
+    peft.open_adapter(tmp_path).attach(again)
+    assert again.config.labels == ("0", "1", "2")
+    with torch.no_grad():
+        assert again.label_scores(again.hidden(ids)[:, -1]).equal(here)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+        ({"lora_bias": True}, "lora_bias is True; Handloom does not compute that"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication is"),
+        ({"something_new": 3}, "something_new is 3"),
+        ({"r": 5}, "says rank 5 of transformer.h.0.attn.c_attn, and its tensor has rank 2"),
+        ({"lora_alpha": "much"}, "lora_alpha is 'much'; it must be a number"),
+    ],
+)
+def test_what_would_be_computed_otherwise_is_refused_by_name(base, tmp_path, changes, words):
+    ours = gpt2.open_folder(base).load_model()
+    lora.wrap(ours, LoRA(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    path = tmp_path / peft.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=words.replace("[", r"\[")):
+        peft.open_adapter(tmp_path).attach(gpt2.open_folder(base).load_model())
+
+
+def test_tensors_that_do_not_fit_are_named(base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    ours = gpt2.open_folder(base).load_model()
+    lora.wrap(ours, LoRA(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    whole = load_file(tmp_path / peft.WEIGHTS)
+    name = next(n for n in whole if n.endswith("h.0.attn.c_attn.lora_A.weight"))
+
+    def refusal(tensors):
+        save_file(tensors, tmp_path / peft.WEIGHTS)
+        with pytest.raises(CheckpointError) as caught:
+            peft.open_adapter(tmp_path).attach(gpt2.open_folder(base).load_model())
+        return str(caught.value)
+
+    assert "the tensor lora_A of blocks.0.attention.qkv is missing" in refusal(
+        {n: t for n, t in whole.items() if n != name}
+    )
+    assert "shape (2, 8) instead of (2, 16)" in refusal({**whole, name: whole[name][:, :8].contiguous()})
+    assert "not finite" in refusal({**whole, name: whole[name] * float("nan")})
+    assert "of no use beside this model" in refusal(
+        {**whole, name.replace("h.0", "h.7"): whole[name].clone()}
+    )
+    assert "of no use" in refusal(
+        {**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)}
+    )
+    assert "holds no detours" in refusal({})

@@ -1,0 +1,294 @@
+"""Tuning a model that is there: in the same loop, to the last bit, with what is frozen left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from handloom.checkpoints import native, peft
+from handloom.errors import CheckpointError, ConfigError
+from handloom.finetuning import lora
+from handloom.loading import find_checkpoint, load
+from handloom.training import run
+from handloom.training.config import FinetuneConfig, merge_finetune
+from handloom.training.log import read_metrics
+from handloom.training.remembered import Remembered, Rows
+from handloom.training.report import Silent
+
+METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:1")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, corpus_folder):
+    """A run of a few steps, to go on from."""
+    from handloom.training.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("base")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
+        config = TrainConfig(
+            data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, width=16, context=16, steps=30,
+            batch_size=8, precision="fp32", threads=1, sample_every=0, keep_checkpoints=1,
+        )  # fmt: skip
+        run.begin(folder / "run", config)
+    return folder / "run"
+
+
+@pytest.fixture
+def poems(tmp_path):
+    """Other text: the same words, the other way round."""
+    text = "done is cloth the until under over red and blue of thread a weaves loom the"
+    words = text.split()
+    folder = tmp_path / "poems"
+    folder.mkdir()
+    for i in range(20):
+        line = " ".join(words[(i + j * (1 + i % 2)) % len(words)] for j in range(60))
+        (folder / f"{i}.txt").write_text(line, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tune(base, poems):
+    """Settings of a tuning run; `tune(method=...)` changes some."""
+
+    def make(**changes):
+        settings = {
+            "data": (str(poems),),
+            "model": str(base),
+            "steps": 6,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            "precision": "fp32",
+            "threads": 1,
+            "rank": 2,
+            "sample_every": 0,
+            "evaluate_every": 3,
+            "checkpoint_every": 3,
+        }
+        return FinetuneConfig(**{**settings, **changes})
+
+    return make
+
+
+def final_state(folder):
+    """Every byte of the newest checkpoint's weights and optimizer."""
+    checkpoint, _ = native.latest(folder)
+    names = ("model.safetensors", peft.WEIGHTS, "optimizer.safetensors")
+    return {n: (checkpoint.folder / n).read_bytes() for n in names if (checkpoint.folder / n).exists()}
+
+
+def losses(folder):
+    return [(r["step"], r["loss"]) for r in read_metrics(folder) if r["kind"] == "train"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, method):
+    summary = run.begin(tmp_path / "run", tune(method=method, steps=25, evaluate_every=25))
+    validations = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
+    assert validations[-1] < validations[0]
+    before = find_checkpoint(base).load_model().state_dict()
+    after = find_checkpoint(tmp_path / "run").load_model().state_dict()
+    changed = {name for name in before if not after[name].equal(before[name])}
+    embedding = {"embedding.token_embedding.weight"}
+    norms = {name for name in before if "norm" in name}
+    matrices = {name for name in before if name.startswith("blocks") and before[name].ndim == 2}
+    expected = {
+        "full": set(before),
+        "lora": matrices,
+        "norms": norms,
+        "norms+head": norms | embedding,
+        "head": embedding,
+        "bias": {name for name in before if name.endswith(".bias")},
+        "last:1": {name for name in before if name.startswith(("blocks.1.", "final_norm"))},
+    }[method]
+    unmoved = {
+        name for name in before if before[name].ndim == 1 and "qkv.bias" in name
+    }  # keys' biases may stay
+    assert changed <= expected
+    assert expected - changed <= unmoved
+    assert summary["method"] == method
+    assert summary["trained_parameters"] == (
+        sum(t.numel() for n, t in load_file(native.latest(tmp_path / "run")[0].folder / peft.WEIGHTS).items())
+        if method == "lora"
+        else sum(before[name].numel() for name in expected)
+    )
+
+
+def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
+    run.begin(tmp_path / "run", tune(method="norms+head", untie_head=True))
+    model = find_checkpoint(tmp_path / "run").load_model()
+    before = find_checkpoint(base).load_model()
+    assert model.embedding.token_embedding.weight.equal(before.embedding.token_embedding.weight)
+    assert not model.head_weight.equal(before.head_weight)
+    assert not model.config.tied_head
+
+
+def test_a_tied_head_that_learns_is_told(tmp_path, tune):
+    class Hears(Silent):
+        def __init__(self):
+            self.ledgers = []
+
+        def ledger(self, ledger):
+            self.ledgers.append(ledger)
+
+    reporter = Hears()
+    run.begin(tmp_path / "run", tune(method="head", steps=1), reporter)
+    (ledger,) = reporter.ledgers
+    assert "the head is tied to it" in ledger.chosen.remark
+
+
+@pytest.mark.parametrize(
+    ("settings", "stop"),
+    [
+        ({"method": "lora", "lora_dropout": 0.2}, 4),
+        ({"method": "lora", "dora": True, "precision": "bf16", "threads": 2}, 1),
+        ({"method": "lora", "dropout": 0.1, "micro_batch_size": 2, "optimizer": "muon"}, 5),
+        ({"method": "last:1", "dropout": 0.1}, 4),
+        ({"method": "head", "untie_head": True, "precision": "bf16"}, 3),
+        ({"method": "full", "precision": "bf16"}, 2),
+        ({"train": ("*.bias", "embedding.position_embedding.*")}, 4),
+    ],
+    ids=str,
+)
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, tune, settings, stop):
+    settings = {"steps": 10, "evaluate_every": 4, **settings}
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    run.begin(straight, tune(**settings))
+    assert not run.begin(halted, tune(**settings), stop_after=stop)["finished"]
+    assert run.resume(halted)["finished"]
+    assert final_state(halted) == final_state(straight)
+    assert losses(halted) == losses(straight)
+
+
+@pytest.mark.parametrize("method", ["last:1", "head"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, method, precision):
+    asked = {}
+    below = Remembered._below
+
+    def counted(self, tokens, segments):
+        asked.setdefault(id(self), self)
+        return below(self, tokens, segments)
+
+    monkeypatch.setattr(Remembered, "_below", counted)
+    settings = {"method": method, "untie_head": True, "steps": 40, "dropout": 0.1, "precision": precision}
+    run.begin(tmp_path / "remembered", tune(**settings, evaluate_every=10))
+    (reader,) = asked.values()
+    rows = {r["step"]: r for r in read_metrics(tmp_path / "remembered")}
+    assert rows
+    assert (
+        len(reader.rows) == reader.asked < 40 * 4
+    )  # each row was computed once, though it came several times
+    run.begin(tmp_path / "anew", tune(**settings, evaluate_every=10, remember=False))
+    assert final_state(tmp_path / "remembered") == final_state(tmp_path / "anew")
+    assert losses(tmp_path / "remembered") == losses(tmp_path / "anew")
+
+
+def test_rows_are_given_back_as_they_were_and_a_full_disk_is_no_reason_to_stop(tmp_path):
+    row = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(0))
+    rows = Rows(tmp_path, limit=250)
+    rows.put(b"a", row)
+    rows.put(b"b", row + 1)
+    rows.put(b"c", row + 2)  # no room
+    assert rows.get(b"a", row.shape).equal(row)
+    assert rows.get(b"b", row.shape).equal(row + 1)
+    assert rows.get(b"c", row.shape) is None
+    assert len(rows) == 2
+    assert not list(tmp_path.iterdir())  # the file has no name
+
+
+def test_frozen_rows_are_what_the_model_says(base):
+    model = find_checkpoint(base).load_model()
+    reader = Remembered(model, 1, None)
+    ids = torch.arange(32).view(2, 16) % 300
+    with torch.no_grad():
+        assert torch.allclose(reader.hidden(ids), model.hidden(ids), atol=1e-6)
+        segments = torch.arange(32).view(2, 16) // 8
+        assert torch.allclose(
+            reader.hidden(ids, segments=segments), model.hidden(ids, segments=segments), atol=1e-6
+        )
+    reader.train()
+    assert model.blocks[1].training
+    assert not model.blocks[0].training
+    assert not model.embedding.training
+
+
+def test_an_adapter_lies_beside_its_model_and_no_other(tmp_path, tune, base, monkeypatch):
+    run.begin(tmp_path / "tuned", tune(steps=3))
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        whole = load(tmp_path / "tuned").model(ids)
+        beside = load(base, adapter=tmp_path / "tuned").model(ids)
+        half = load(base, adapter=f"{tmp_path / 'tuned'}:0.5").model(ids)
+        plain = load(base).model(ids)
+        exact = load(base, adapter={str(tmp_path / "tuned"): 0.0}).model(ids)
+    assert torch.allclose(whole, beside, atol=1e-5)
+    assert exact.equal(plain)
+    assert 0 < (half - plain).abs().max() < (beside - plain).abs().max()
+    run.begin(tmp_path / "other", tune(steps=3, method="full"))
+    with pytest.raises(CheckpointError, match=r"was trained beside .* and this model has other weights"):
+        load(tmp_path / "other", adapter=tmp_path / "tuned")
+    with pytest.raises(CheckpointError, match="holds a whole model, not an adapter"):
+        load(base, adapter=tmp_path / "other")
+
+
+def test_adapters_stack_and_swap_on_a_loaded_model(tmp_path, tune, base):
+    for name, seed in (("a", 1), ("b", 2)):
+        run.begin(tmp_path / name, tune(steps=3, seed=seed))
+    ids = torch.arange(10)[None]
+    lm = load(base, adapter=[tmp_path / "a", f"{tmp_path / 'b'}:0.5"])
+    assert lora.adapters(lm.model) == {"a": 1.0, "b": 0.5}
+    with torch.no_grad():
+        lora.use(lm.model, {"a": 1.0})
+        assert torch.allclose(lm.model(ids), load(tmp_path / "a").model(ids), atol=1e-5)
+        lora.use(lm.model, {"b": 1.0})
+        assert torch.allclose(lm.model(ids), load(tmp_path / "b").model(ids), atol=1e-5)
+
+
+def test_a_run_and_its_base_may_be_moved_together(tmp_path, tune, base, monkeypatch):
+    import shutil
+
+    world = tmp_path / "world"
+    shutil.copytree(base, world / "runs" / "base")
+    monkeypatch.chdir(world)
+    run.begin(world / "runs" / "tuned", tune(model="runs/base", steps=2))
+    world.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert load(tmp_path / "moved" / "runs" / "tuned").config.width == 16
+    shutil.rmtree(tmp_path / "moved" / "runs" / "base")
+    with pytest.raises(CheckpointError, match="lies beside the model runs/base, which cannot be used"):
+        load(tmp_path / "moved" / "runs" / "tuned")
+
+
+def test_a_tuned_model_can_be_tuned_again(tmp_path, tune):
+    run.begin(tmp_path / "first", tune(steps=3))
+    run.begin(tmp_path / "second", tune(steps=3, model=str(tmp_path / "first"), seed=4))
+    assert load(tmp_path / "second").config.width == 16
+
+
+def test_epochs_and_what_else_is_left_open_are_decided_and_written_down(tmp_path, tune):
+    run.begin(tmp_path / "run", tune(steps=None, epochs=2.0, learning_rate=None, batch_size=8))
+    checkpoint, _ = native.latest(tmp_path / "run")
+    settings = checkpoint.training["settings"]
+    tokens = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))["train_tokens"]
+    assert settings["steps"] == -(-2 * ((tokens - 2) // 16 + 1) // 8)
+    assert settings["learning_rate"] == 1e-3
+    assert settings["context"] == 16
+    assert settings["micro_batch_size"] == 8
+
+
+def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
+    with pytest.raises(ConfigError, match="Both --method and --train"):
+        merge_finetune(None, {"method": "lora", "train": ("*",), "data": ("x",)})
+    with pytest.raises(ConfigError, match="method is 'last:0'; it must be one of full, lora"):
+        tune(method="last:0")
+    with pytest.raises(ConfigError, match="No data to tune on"):
+        tune(data=())
+    with pytest.raises(ConfigError, match="last:9 trains 9 blocks"):
+        run.begin(tmp_path / "run", tune(method="last:9"))
+    with pytest.raises(ConfigError, match="context is 99, and the model looks at 16"):
+        run.begin(tmp_path / "run", tune(context=99))
+    assert not (tmp_path / "run").exists()
