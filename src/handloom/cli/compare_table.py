@@ -15,6 +15,7 @@ from handloom.evaluation.report import Measured, Report
 
 _WIDTH = 80
 _AT_ONCE = 4
+_NARROW = 12  # characters in a column where there are four; longer names are broken where a folder ends
 Cell = Callable[[Measured], str]
 
 
@@ -26,7 +27,8 @@ def print_report(report: Report) -> None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         table.add_column("", no_wrap=True)
         for model in models:
-            table.add_column(Text(model.name), justify="right", overflow="fold")
+            name = model.name if len(model.name) <= _NARROW else model.name.replace("/", "/\n")
+            table.add_column(Text(name), justify="right", overflow="fold")
         for label, cell in _rows(report):
             table.add_row(label, *(cell(model) for model in models))
         console.print(table)
@@ -63,11 +65,12 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
         ("distinct 3-grams", lambda m: _share(m.diversity.distinct_3)),
         ("repeated 4-grams", lambda m: _share(m.diversity.repeated_4)),
         ("8-grams copied", lambda m: _share(m.memorization.texts.share) if m.memorization else "-"),
+        ("  of held-out text", lambda m: _share(m.memorization.held_out.share) if m.memorization else "-"),
         ("longest overlap", _longest),
         ("tokens/s writing", lambda m: _count(speeds[m.name].tokens_per_second)),
         ("first token ms", lambda m: f"{1000 * speeds[m.name].first_token_seconds:,.1f}"),
     ]
-    if report.general:
+    if report.general and report.general.source != report.held_out.source:
         general: tuple[str, Cell] = (
             "bits/byte general",
             lambda m: f"{m.general.bits_per_byte.value:.3f}" if m.general else "-",

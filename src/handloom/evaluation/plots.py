@@ -15,8 +15,8 @@ from handloom.evaluation.readings import Estimate
 WIDTH = 340
 _LEFT, _RIGHT = 8.0, 332.0
 _ROW = 38.0
-_SQUARE = 200.0
-_EDGE = 30.0
+_SQUARE = 240.0
+_EDGE = 40.0
 SURE = 1.96
 """Standard errors to either side in which a mean lies 19 times out of 20."""
 

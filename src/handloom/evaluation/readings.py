@@ -1,8 +1,7 @@
 """How surprised models are at the same text, so that those with different tokenizers can be compared.
 
-A text is cut into blocks of bytes, the same for every model, and a token's surprise belongs to the block in which
-it begins. Sums over blocks are comparable where sums over tokens are not, and from their spread come the standard
-errors. Knows no files.
+Documents, or where they are few blocks of bytes, are the units: the same for every model. Sums over units are
+comparable where sums over tokens are not, and from their spread come the standard errors. Knows no files.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from handloom.evaluation.surprise import surprises
 from handloom.inference.text import LanguageModel
 
 BLOCK = 512
-"""Bytes of text in a block."""
+"""Bytes of text in a block; a token belongs to the one in which it begins."""
+ENOUGH = 20
+"""Documents from which on a document is a unit."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured mean and its standard error; None where one block is all there is."""
+    """A measured mean and its standard error; None where one unit is all there is."""
 
     value: float
     standard_error: float | None
@@ -38,8 +39,10 @@ class Reading:
     bytes: int
     nats: tuple[np.ndarray, ...] = field(repr=False)
     """Of each document, (N,) float32: the surprise at each token."""
-    bits_in_blocks: np.ndarray = field(repr=False)
-    bytes_in_blocks: np.ndarray = field(repr=False)
+    bits: np.ndarray = field(repr=False)
+    """(units,) the surprise at each."""
+    sizes: np.ndarray = field(repr=False)
+    """(units,) their bytes."""
 
     @property
     def perplexity(self) -> float:
@@ -64,52 +67,47 @@ def read(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8) -> Re
         batch_size: windows read together; has no influence on the result beyond rounding.
     """
     context, end = lm.config.context, lm.tokenizer.end_of_text
-    nats, bits, sizes, counts = [], [], [], []
+    how: dict[str, int] = {"context": context, "stride": max(1, context // 2), "batch_size": batch_size}
+    nats, units = [], []
     for ids, text in zip(lm.tokenizer.encode_batch(documents), documents, strict=True):
-        found = np.concatenate(
-            list(
-                surprises(
-                    lm.model,
-                    ids,
-                    context=context,
-                    stride=max(1, context // 2),
-                    batch_size=batch_size,
-                    begin=end,
-                )
-            )
-        )  # (N,)
+        nats.append(np.concatenate(list(surprises(lm.model, ids, **how, begin=end))))  # (N,)
         size = len(text.encode("utf-8"))
-        blocks = max(1, size // BLOCK)  # the last one is longer rather than short
         begins = np.cumsum([0, *(len(lm.tokenizer.token_bytes(token)) for token in ids[:-1])])  # (N,)
-        where = np.minimum(begins // BLOCK, blocks - 1)
-        bits.append(np.bincount(where, weights=found.astype(np.float64), minlength=blocks) / math.log(2))
-        counts.append(np.bincount(where, minlength=blocks))
-        sizes.append(np.array([BLOCK] * (blocks - 1) + [size - BLOCK * (blocks - 1)]))
-        nats.append(found)
-    all_bits, all_sizes, all_counts = (np.concatenate(each) for each in (bits, sizes, counts))
+        parts = 1 if len(documents) >= ENOUGH else max(1, size // BLOCK)  # the last one is longer, not short
+        units.append(_in_units(nats[-1], np.minimum(begins // BLOCK, parts - 1), parts, size))
+    bits, sizes, counts = (np.concatenate(each) for each in zip(*units, strict=True))
     return Reading(
-        ratio(all_bits, all_sizes),
-        ratio(all_bits * math.log(2), all_counts),
-        int(all_counts.sum()),
-        int(all_sizes.sum()),
+        ratio(bits, sizes),
+        ratio(bits * math.log(2), counts),
+        int(counts.sum()),
+        int(sizes.sum()),
         tuple(nats),
-        all_bits,
-        all_sizes,
+        bits,
+        sizes,
     )
+
+
+def _in_units(
+    nats: np.ndarray, unit: np.ndarray, parts: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bits, bytes and tokens in each unit of a document; `unit` (N,) is that of each token."""
+    bits = np.bincount(unit, weights=nats.astype(np.float64), minlength=parts) / math.log(2)
+    sizes = np.array([BLOCK] * (parts - 1) + [size - BLOCK * (parts - 1)])
+    return bits, sizes, np.bincount(unit, minlength=parts)
 
 
 def difference(of: Reading, to: Reading) -> Estimate:
     """By how many bits per byte the first reading exceeds the second, of the same text.
 
-    Block by block, so that what makes a block hard for both models does not add to the error.
+    Unit by unit, so that what makes one hard for both models does not add to the error.
     """
-    return ratio(of.bits_in_blocks - to.bits_in_blocks, of.bytes_in_blocks)
+    return ratio(of.bits - to.bits, of.sizes)
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> Estimate:
     """The sum of one over the sum of the other, with the standard error of a ratio of means.
 
-    Source: Cochran 1977, "Sampling Techniques", section 2.11, for blocks as drawn from endless text.
+    Source: Cochran 1977, "Sampling Techniques", section 6.3, for units as drawn from endless text.
 
     Args:
         above: (n,).

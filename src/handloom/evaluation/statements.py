@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from handloom.evaluation.report import Measured
+from handloom.evaluation.subjects import KINDS
 
 _SUSPICIOUS = 0.5  # held-out text shares a few set phrases with the training text, not half of everything
 
 
-def provenance(models: Sequence[Measured]) -> list[str]:
-    """Which models are whose, in sentences."""
+def provenance(models: Sequence[Measured], from_scratch: bool) -> list[str]:
+    """Which models are whose, in sentences.
+
+    Args:
+        models: all of them.
+        from_scratch: whether each of them goes back to one that was trained here from nothing.
+    """
     notes = []
-    for kind in ("pretrained here", "tuned here", "pulled", "copied by hand"):
+    for kind in KINDS:
         some = [f"{model.name} ({model.facts.detail})" for model in models if model.facts.kind == kind]
         if some:
             notes.append(f"{kind.capitalize()}: {', '.join(some)}.")
-    if all(model.facts.kind != "pulled" for model in models):
+    if from_scratch:
         notes.append(
-            "No published weights take part, GPT-2's real ones neither: what is compared was pretrained or tuned "
-            "here, or copied by hand."
+            "GPT-2's real weights are absent: every model here goes back to one that Handloom pretrained from nothing."
         )
+    elif any(model.facts.kind == "copied by hand" for model in models):
+        notes.append("Whose weights a folder holds that was copied by hand, it does not say.")
     return notes
 
 

@@ -48,12 +48,16 @@ Find = Callable[[str, Path | None], Subject]
 """The model that a name stands for, looked up from here, or else from above the folder of the run that names it."""
 
 
+KINDS = ("pretrained here", "tuned here", "pulled", "copied by hand")
+"""Where a model can be from."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """Where a model is from."""
 
     kind: str
-    """`pretrained here`, `tuned here`, `pulled` or `copied by hand`."""
+    """One of `KINDS`."""
     detail: str
     """The same in some words: from which model, by which method, from which repository."""
     steps: int | None
