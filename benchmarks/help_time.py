@@ -25,6 +25,7 @@ COMMANDS = (
     "pull",
     "models",
     "export",
+    "evaluate",
     "verify",
     "model",
     "model show",

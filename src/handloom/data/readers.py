@@ -72,17 +72,34 @@ def read_jsonl(
     Raises:
         DataError: naming file and line, for a line that is not a JSON object with that field as a string.
     """
+    for number, line in read_lines(path, name):
+        yield number, _text_of(line, f"{name}, line {number}", text_field, encoding_errors)
+
+
+def read_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
+    """Stream the lines of a JSON Lines file, plain or gzip, as they are; blank ones are skipped.
+
+    Returns:
+        pairs of line number (from 1) and the line's bytes.
+    Raises:
+        DataError: the file cannot be read.
+    """
     with _opened(path, name) as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
-                yield number, _text_of(line, f"{name}, line {number}", text_field, encoding_errors)
+                yield number, line
 
 
-def _text_of(line: bytes, where: str, field: str, encoding_errors: str) -> str:
+def parse_json(line: bytes, where: str, encoding_errors: str = "strict") -> Any:
+    """The JSON value of one line.
+
+    Raises:
+        DataError: naming `where`, for bytes that are not UTF-8 or text that is not JSON.
+    """
     try:
-        record = json.loads(line.decode("utf-8", encoding_errors))
+        return json.loads(line.decode("utf-8", encoding_errors))
     except UnicodeDecodeError as error:
         raise _not_utf8(where, error.start, error) from None
     except (ValueError, RecursionError) as error:
@@ -90,6 +107,10 @@ def _text_of(line: bytes, where: str, field: str, encoding_errors: str) -> str:
             f"{where}: not JSON ({error}).",
             "JSON Lines holds one JSON object a line; mend or remove that line.",
         ) from None
+
+
+def _text_of(line: bytes, where: str, field: str, encoding_errors: str) -> str:
+    record = parse_json(line, where, encoding_errors)
     text = _field(record, where, field).replace("\r\n", "\n").replace("\r", "\n")
     return without_lone_surrogates(text, where, encoding_errors)
 
