@@ -76,27 +76,34 @@ class Measuring:
         )
         self._step("searching its training text")
         memorization, why_not, written = self._memorization(written, line)
-        samples = zip(ids[:SAMPLES], reading.nats[:SAMPLES], strict=True)
+        general_reading = None
+        if general is not None:
+            same = general == self.held_out
+            general_reading = reading if same else self.read(general, "general text")
         parameters = list(lm.model.parameters())
         return Measured(
-            self.subject.name,
-            facts(self.subject),
-            letter,
-            lm.tokenizer.vocab_size,
-            config.context,
-            sum(p.numel() for p in parameters),
-            sum(p.numel() * p.element_size() for p in parameters),
-            2 * config.layers * config.context * config.width * lm.model.head_weight.element_size(),
-            reading,
-            reading if general == self.held_out else general and self.read(general, "general text"),
-            calibration,
-            diversity([each.text for each in written]),
-            memorization,
-            why_not,
-            tuple(written),
-            tuple(
+            name=self.subject.name,
+            facts=facts(self.subject),
+            tokenizer=letter,
+            vocabulary=lm.tokenizer.vocab_size,
+            context=config.context,
+            parameters=sum(p.numel() for p in parameters),
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            cache_bytes=2
+            * config.layers
+            * config.context
+            * config.width
+            * lm.model.head_weight.element_size(),
+            held_out=reading,
+            general=general_reading,
+            calibration=calibration,
+            diversity=diversity([each.text for each in written]),
+            memorization=memorization,
+            no_memorization=why_not,
+            written=tuple(written),
+            samples=tuple(
                 tuple(span for span in spans(lm.tokenizer, some, nats.tolist()) if span.start < SAMPLE)
-                for some, nats in samples
+                for some, nats in zip(ids[:SAMPLES], reading.nats[:SAMPLES], strict=True)
             ),
         )
 

@@ -25,7 +25,7 @@ class Overlap:
     """Where it begins in the written text, in characters."""
     text: str
     document: str
-    """The document of the training text in which it was found first."""
+    """A document of the training text in which it stands; not always the first."""
     offset: int
     """Where it begins there, in characters."""
 

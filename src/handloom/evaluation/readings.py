@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from handloom.evaluation.perplexity import ENOUGH
 from handloom.evaluation.surprise import surprises
 from handloom.inference.text import LanguageModel
 
 BLOCK = 512
 """Bytes of text in a block; a token belongs to the one in which it begins."""
-ENOUGH = 20
-"""Documents from which on a document is a unit."""
 
 
 @dataclass(frozen=True)
