@@ -15,6 +15,7 @@ from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.tokenizer import chat
 from handloom.tokenizer.base import Tokenizer
 
 
@@ -115,12 +116,29 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
         CheckpointError: when there is no model, or it is torn, damaged, or not one that we compute exactly.
     """
     stored = find_checkpoint(name, on_note)
-    model = stored.load_model()
+    model, template = stored.load_model(), _template(stored)
     for own, (folder, share) in named_adapters(adapter).items():
-        attach(model, *find_adapter(folder, on_note), own)
+        found, checkpoint = find_adapter(folder, on_note)
+        attach(model, found, checkpoint, own)
+        template = template or (_template(checkpoint) if checkpoint else None)
         for detour in lora.detours(model, own).values():
             detour.share = share
-    return LanguageModel(model, stored.load_tokenizer(), stored.folder)
+    return LanguageModel(model, stored.load_tokenizer(), stored.folder, template)
+
+
+def _template(stored: Stored) -> str | None:
+    """In which way a model learned conversations, if it did.
+
+    Raises:
+        CheckpointError: when that is a way we do not know.
+    """
+    template: str | None = None if isinstance(stored, gpt2.Published) else stored.training.get("template")
+    if template not in (None, chat.TEMPLATE):
+        raise CheckpointError(
+            f"{stored.folder} learned conversations in the template {template!r}; we know {chat.TEMPLATE!r}.",
+            "Use the version of Handloom that wrote it.",
+        )
+    return template
 
 
 def find_adapter(

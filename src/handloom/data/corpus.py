@@ -23,7 +23,6 @@ from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
 from handloom.errors import DataError
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".jsonl.gz")
-_KNOWN = ", ".join(SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def open_corpus(
                 path = _spool_stdin(spool / "stdin")
                 origins.append(partial(_text_document, path, "standard input", encoding_errors))
             else:
-                for path in _files_of(source):
+                for path in files_of(source):
                     origins.append(partial(_file_documents, path, text_field, encoding_errors))
     except BaseException:
         if spool is not None:
@@ -126,19 +125,28 @@ def _one(text: str) -> tuple[str]:
     return (text,)
 
 
-def _files_of(source: str) -> list[Path]:
+def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The files that a name stands for.
+
+    Args:
+        source: a file, whatever its suffix; a folder (walked recursively, in sorted order, hidden ones left
+            out); or a glob.
+        suffixes: what files in a folder have to end in.
+    Raises:
+        DataError: what is missing or empty, or a folder without such a file.
+    """
     path = Path(source)
     if path.is_dir():
-        return _files_below(path)
+        return _files_below(path, suffixes)
     if path.exists():
         _refuse_empty(path)
         return [path]
     if glob.has_magic(source):
-        return _files_matching(source)
+        return _files_matching(source, suffixes)
     raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(
             f"{error.filename}: cannot be listed ({error.strerror}).",
@@ -148,30 +156,31 @@ def _files_below(folder: Path) -> list[Path]:
     found = []
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
-        found += [Path(where, name) for name in sorted(files) if _is_known(name)]
+        found += [
+            Path(where, name)
+            for name in sorted(files)
+            if not name.startswith(".") and name.endswith(suffixes)
+        ]
     if not found:
+        kind = "text file" if suffixes == SUFFIXES else "such file"
         raise DataError(
-            f"{folder.as_posix()}: the folder holds no text file ({_KNOWN}).",
+            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).",
             'Name a folder that does, or name the files themselves, for example with "FOLDER/*.rst".',
         )
     return sorted(found, key=lambda path: path.parts)
 
 
-def _files_matching(pattern: str) -> list[Path]:
+def _files_matching(pattern: str, suffixes: tuple[str, ...]) -> list[Path]:
     matches = sorted(glob.glob(pattern, recursive=True))
     found = [path for path in map(Path, matches) if path.is_file()]
     for path in map(Path, matches):
         if path.is_dir() and "**" not in pattern:
-            found += _files_below(path)
+            found += _files_below(path, suffixes)
     if not found:
         raise DataError(
             f"{pattern}: no file matches.", "Check the pattern with ls; ** matches folders at every depth."
         )
     return found
-
-
-def _is_known(name: str) -> bool:
-    return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
 def _refuse_empty(path: Path) -> None:

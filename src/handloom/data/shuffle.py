@@ -35,6 +35,24 @@ def permuted(numbers: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
+def in_epochs(first: int, count: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of the endless stream that is one permutation of range(n) after another.
+
+    Args:
+        first: where in the stream it begins.
+        count: how long it is.
+        n: numbers in an epoch.
+        seed: another one gives other permutations.
+    Returns:
+        the epoch (count,) and the number from 0 to n-1 (count,) at each place, both int64.
+    """
+    epochs, numbers = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        numbers[here] = permuted(numbers[here], n, seed, int(epoch))
+    return epochs, numbers
+
+
 def _network(values: np.ndarray, width: int, height: int, keys: np.ndarray) -> np.ndarray:
     columns, rows = np.uint64(width), np.uint64(height)
     row, column = np.divmod(values, columns)

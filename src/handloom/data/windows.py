@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from handloom.data.shuffle import permuted
+from handloom.data.shuffle import in_epochs
 from handloom.errors import ConfigError, DataError
 
 IGNORE = -1  # a target that is not to be predicted; the loss leaves it out
@@ -81,10 +81,7 @@ class Windows:
         """
         _check("step", step, 0)
         first = (step * self.world_size + self.rank) * self.batch_size
-        epochs, numbers = np.divmod(np.arange(first, first + self.batch_size, dtype=np.int64), self._count)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            numbers[here] = permuted(numbers[here], self._count, self.seed, int(epoch))
+        epochs, numbers = in_epochs(first, self.batch_size, self._count, self.seed)
         return epochs, np.minimum(numbers * self.stride, self._last_start)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:

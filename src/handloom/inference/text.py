@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import Any
 
 from handloom.errors import RequestError
 from handloom.inference.beam import beam_search
+from handloom.inference.classify import Classified, classify
 from handloom.inference.engine import Choice, Writing, prompt_choices, require_room
+from handloom.inference.prompts import Prompt, prompt_ids
 from handloom.inference.row import Row, stop_strings
 from handloom.inference.settings import Request, require_number
 from handloom.model.config import GPTConfig
@@ -77,23 +78,28 @@ class LanguageModel:
         model: tokens (B, T) int64 -> logits (B, T, V).
         tokenizer: the one it was trained with.
         origin: where it came from, for messages.
+        template: in which it learned conversations (`tokenizer.chat`); None if it learned none. Such a model is asked
+            with messages: `lm.generate([{"role": "user", "content": "What is a loom?"}])`.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, origin: Path | None = None) -> None:
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, origin: Path | None = None, template: str | None = None
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.origin = origin
+        self.template = template
 
     @property
     def config(self) -> GPTConfig:
         """The shape of the model."""
         return self.model.config
 
-    def generate(self, prompt: str | None, *, stop: str | Sequence[str] = (), **settings: Any) -> str:
+    def generate(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **settings: Any) -> str:
         """Continue `prompt` and return the new text.
 
         Args:
-            prompt: text to continue; None begins a new document.
+            prompt: text to continue; None begins a new document; messages are answered.
             stop: strings that end the text where they first appear.
             settings: fields of `Request` and of `Sampling`.
 
@@ -102,7 +108,7 @@ class LanguageModel:
         """
         return self.complete(prompt, Request.of(**settings), stop=stop).completions[0].text
 
-    def stream(self, prompt: str | None, *, stop: str | Sequence[str] = (), **settings: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **settings: Any) -> Iterator[str]:
         """Like `generate`, piece by piece, as soon as each piece is certain.
 
         No piece holds half a character, and none holds the beginning of a stop string that then came.
@@ -111,7 +117,7 @@ class LanguageModel:
 
     def stream_request(
         self,
-        prompt: str | None,
+        prompt: Prompt,
         request: Request,
         stop: str | Sequence[str] = (),
         *,
@@ -147,7 +153,7 @@ class LanguageModel:
             yield piece
 
     def complete(
-        self, prompt: str | None, request: Request, n: int = 1, stop: str | Sequence[str] = ()
+        self, prompt: Prompt, request: Request, n: int = 1, stop: str | Sequence[str] = ()
     ) -> Completions:
         """Continue one prompt `n` times, together.
 
@@ -158,7 +164,7 @@ class LanguageModel:
 
     def complete_batch(
         self,
-        prompts: Sequence[str | None],
+        prompts: Sequence[Prompt],
         request: Request,
         n: int = 1,
         stop: str | Sequence[str] = (),
@@ -212,30 +218,20 @@ class LanguageModel:
             for at, one in enumerate(ids)
         ]
 
-    def prompt_ids(self, prompt: str | None) -> list[int]:
+    def classify(self, text: str, overlong: str = "error") -> Classified:
+        """Which of its labels the model gives a text, and how likely it finds each: see `inference.classify`."""
+        return classify(self.model, self.tokenizer, [text], overlong)[0]
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The tokens to begin from; None stands for the start of a document.
 
         Raises:
-            RequestError: for an empty prompt, or one with half of a character in it.
+            RequestError: for an empty prompt, one with half of a character in it, or messages to a model that learned
+                no conversations.
         """
-        if prompt is None:
-            return [self.tokenizer.end_of_text]
-        if not isinstance(prompt, str):
-            raise RequestError(f"The prompt is a {type(prompt).__name__}; it must be text.", "Pass a str.")
-        if not prompt:
-            raise RequestError(
-                "The prompt is empty, so there is nothing to continue.",
-                "Give some text, or --new-document (in Python: None) to let the model begin by itself.",
-            )
-        if half := _LONE_SURROGATE.search(prompt):
-            raise RequestError(
-                f"The prompt has a lone surrogate U+{ord(half.group()):04X} at character {half.start() + 1}: half of "
-                "a character, which is no text.",
-                "Pass the text as UTF-8.",
-            )
-        return self.tokenizer.encode(prompt)
+        return prompt_ids(self.tokenizer, prompt, self.template)
 
-    def check(self, prompt: str | None, request: Request) -> None:
+    def check(self, prompt: Prompt, request: Request) -> None:
         """Raise RequestError where continuing `prompt` would, for the prompt's sake."""
         require_room(len(self.prompt_ids(prompt)), request, self.config.context)
 
@@ -293,6 +289,3 @@ class LanguageModel:
                 "Give the id or the text of one token.",
             )
         return ids[0]
-
-
-_LONE_SURROGATE = re.compile(r"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")

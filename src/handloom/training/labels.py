@@ -28,6 +28,7 @@ class Labels:
     """
 
     unit = "nats/text"
+    template: str | None = None
 
     def __init__(
         self,

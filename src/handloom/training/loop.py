@@ -25,6 +25,7 @@ from handloom.inference.text import LanguageModel
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import Message
 from handloom.training.config import LoopSettings
 from handloom.training.interrupt import Wish
 from handloom.training.log import RunLog
@@ -209,12 +210,14 @@ class Trainer:
         if self._sample_every() == 0:
             return
         began = time.perf_counter()
-        lm = LanguageModel(self.model, self.tokenizer)
+        template = self.objective.template
+        lm = LanguageModel(self.model, self.tokenizer, template=template)
         for prompt in self.config.sample_prompts:
             request = Request(
                 self.config.sample_tokens, Sampling(top_p=0.9), self.config.seed, overflow="slide"
             )
-            text = lm.complete(prompt or None, request).completions[0].text
+            asked = [Message("user", prompt)] if template and prompt else prompt or None
+            text = lm.complete(asked, request).completions[0].text
             self.log.add("sample", self.progress.step, prompt=prompt, text=text)
             self.reporter.sample(self.progress.step, prompt, text)
         self.log.write_samples()
@@ -236,6 +239,7 @@ class Trainer:
                 "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
                 "settings": dataclasses.asdict(self.config),
                 "data": self.objective.key,
+                "template": self.objective.template,
                 "versions": runtime.versions(),
             },
             self.optimizer.state_tensors(),

@@ -1,7 +1,7 @@
 """What a run is to achieve: where its batches come from, what its loss is, how it is examined.
 
 The loop (`loop`) knows none of this; it asks an objective. Here is what they have in common, and the
-first of them: predict the next token of running text. `tuning` has the others.
+first of them: predict the next token of running text. `tasks` opens the others.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Objective(Protocol):
     """Of the data: another text or another order of it has another key."""
     steps_per_epoch: float
     """Steps until every training example was seen once."""
+    template: str | None
+    """How conversations are laid out in tokens (`tokenizer.chat`); None where none are learned. A checkpoint tells
+    it, so that whoever talks to the model does it in the way that was learned."""
 
     def batch(self, step: int) -> Batch:
         """What optimizer step `step`, counted from 0, learns from."""
@@ -78,6 +81,7 @@ class NextToken:
     """
 
     unit = "nats/token"
+    template: str | None = None
 
     def __init__(
         self,

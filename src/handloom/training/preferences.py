@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from handloom.model.loss import IGNORE, token_losses
 from handloom.model.reader import Reader
+from handloom.training.instructions import before_answers
 from handloom.training.objective import Batch, Finding
 
 
@@ -34,9 +35,11 @@ def dpo_losses(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 def answer_log_likelihoods(reader: Reader, part: Batch) -> Tensor:
     """How likely each answer is after its prompt: (B, 2, T) -> (B, 2) in nats, at most 0."""
     B, _, T = part["inputs"].shape
-    inputs, targets = part["inputs"].view(2 * B, T), part["targets"].view(2 * B, T)
-    losses = token_losses(reader.hidden(inputs), reader.head_weight, targets)  # (2B, T)
-    return -losses.sum(-1).view(B, 2)
+    both = {name: part[name].reshape(2 * B, T) for name in ("inputs", "targets")}
+    hidden, targets = before_answers(reader, both)  # (N, C), (N)
+    losses = token_losses(hidden[None], reader.head_weight, targets[None])[0]  # (N)
+    texts = (both["targets"] != IGNORE).nonzero()[:, 0]  # (N), which answer each token is of
+    return -losses.new_zeros(2 * B).index_add(0, texts, losses).view(B, 2)
 
 
 class Preferences:
@@ -51,6 +54,7 @@ class Preferences:
         validation: the held-out pairs, in batches.
         key: of the data.
         beta: as in `dpo_losses`.
+        template: how conversations are laid out in tokens; None where pairs are plain texts.
     """
 
     unit = "nats/pair"
@@ -62,8 +66,10 @@ class Preferences:
         validation: Iterable[Batch],
         key: str,
         beta: float,
+        template: str | None = None,
     ) -> None:
         self.batch, self.steps_per_epoch, self.key, self.beta = batch, steps_per_epoch, key, beta
+        self.template = template
         self._validation = list(validation)
         self._reference: dict[tuple[bool, bytes], Tensor] = {}
 

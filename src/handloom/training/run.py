@@ -205,6 +205,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "precision": trainer.config.precision,
         "data": trainer.objective.key,
         "versions": runtime.versions(),
+        **(trainer.finding.details if trainer.finding else {}),
     }
 
 

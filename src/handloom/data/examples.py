@@ -1,0 +1,223 @@
+"""Examples to tune on: conversations, pairs of answers, texts with labels, and on which side each is.
+
+Reads JSON Lines; what a record has to look like is `records`' business. Knows no tokens and no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from handloom.data import records
+from handloom.data.corpus import files_of
+from handloom.data.readers import check_encoding_errors, parse_json, read_lines
+from handloom.data.records import Origin
+from handloom.errors import DataError
+from handloom.tokenizer.chat import Message
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages of a user and an assistant in turn, perhaps after one of the system; the last is an answer."""
+
+    messages: tuple[Message, ...]
+    origin: Origin
+    MANY: ClassVar[str] = "conversations"
+
+    @property
+    def content(self) -> object:
+        """All that it says, as JSON values; not where it came from."""
+        return [[message.role, message.content, message.learned] for message in self.messages]
+
+    @property
+    def parted_by(self) -> object:
+        """What decides its side: conversations in which this is equal are never on both."""
+        return [[message.role, message.content] for message in self.messages]
+
+    @classmethod
+    def of(cls, record: records.Record) -> Conversation:
+        """From `{"messages": [...]}` or `{"instruction", "input"?, "output"}`."""
+        return cls(records.conversation(record), record.origin)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, of which the first is preferred."""
+
+    prompt: str | tuple[Message, ...]
+    """A text that the answers go on from as they are, or the messages that they answer."""
+    chosen: str
+    rejected: str
+    origin: Origin
+    MANY: ClassVar[str] = "pairs"
+
+    @property
+    def content(self) -> object:
+        """All that it says, as JSON values; not where it came from."""
+        return [self.parted_by, self.chosen, self.rejected]
+
+    @property
+    def parted_by(self) -> object:
+        """What decides its side: the prompt, to which there may be several pairs."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return [[message.role, message.content] for message in self.prompt]
+
+    @classmethod
+    def of(cls, record: records.Record) -> Pair:
+        """From `{"prompt", "chosen", "rejected"}` of texts, or of lists of messages with or without a prompt."""
+        return cls(*records.pair(record), record.origin)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text and its label."""
+
+    text: str
+    label: str
+    origin: Origin
+    MANY: ClassVar[str] = "labelled texts"
+
+    @property
+    def content(self) -> object:
+        """All that it says, as JSON values; not where it came from."""
+        return [self.text, self.label]
+
+    @property
+    def parted_by(self) -> object:
+        """What decides its side: the text, whatever its label."""
+        return self.text
+
+    @classmethod
+    def of(cls, record: records.Record) -> Labelled:
+        """From `{"text", "label"}`."""
+        return cls(*records.labelled(record), record.origin)
+
+
+Example = Conversation | Pair | Labelled
+E = TypeVar("E", Conversation, Pair, Labelled)
+
+KINDS: dict[str, type[Conversation] | type[Pair] | type[Labelled]] = {
+    "instruct": Conversation,
+    "prefer": Pair,
+    "classify": Labelled,
+}
+"""What each task takes."""
+
+
+def read_examples(kind: type[E], sources: Iterable[str | Path], encoding_errors: str = "strict") -> list[E]:
+    """Every example of some files, in order.
+
+    Args:
+        kind: which there should be.
+        sources: each a .jsonl or .jsonl.gz file, a folder of such (walked as for text), or a glob.
+        encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
+
+    Raises:
+        DataError: for the first record that is none, naming file and line; or when there are no files, or no
+            records in them.
+        ConfigError: an unknown `encoding_errors`.
+    """
+    check_encoding_errors(encoding_errors)
+    names = [str(source) for source in sources]
+    found = [parse(kind, line, origin, encoding_errors) for origin, line in lines(names)]
+    if not found:
+        raise DataError(
+            f"{', '.join(names) or 'No file'}: no records, only blank lines.", "Name files that hold some."
+        )
+    return found
+
+
+def lines(sources: Iterable[str | Path]) -> Iterator[tuple[Origin, bytes]]:
+    """Every line that should be a record, with where it stands; blank ones are left out.
+
+    Raises:
+        DataError: a source that is missing, empty, or no JSON Lines file.
+    """
+    files = dict.fromkeys(path for source in sources for path in _files(str(source)))
+    for path in files:
+        for number, line in read_lines(path, path.as_posix()):
+            yield Origin(path.as_posix(), number), line
+
+
+def parse(kind: type[E], line: bytes, origin: Origin, encoding_errors: str = "strict") -> E:
+    """The example that a line holds.
+
+    Raises:
+        DataError: naming the origin, when it holds none of that kind.
+    """
+    value = parse_json(line, str(origin), encoding_errors)
+    return kind.of(records.Record.of(value, origin, encoding_errors))
+
+
+def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
+    """For each example whether it is held out.
+
+    That hangs on its own content alone (SHA-256), as the side of a document does: copies are never on both sides,
+    and more data does not move what was there. The share is met on average. Where that leaves one side empty, the
+    example nearest to the other side crosses over.
+
+    Raises:
+        DataError: when all examples are alike, so that one side would stay empty.
+    """
+    places = [_place(example.parted_by) for example in examples]
+    low, high = min(places), max(places)
+    if low == high:
+        kind = type(examples[0])
+        what = {Pair: "prompt", Labelled: "text"}.get(kind, "conversation")
+        raise DataError(
+            f"There is only one {what} in {len(examples)} {kind.MANY}, which leaves none to hold out."
+            if len(examples) > 1
+            else f"There is only one example ({examples[0].origin}), which leaves none to hold out.",
+            "Give at least two that differ; a few hundred are a beginning.",
+        )
+    mark = validation_fraction if low < validation_fraction else math.nextafter(low, 1)
+    return [place < min(mark, high) for place in places]  # true of `low`, and not of `high`
+
+
+def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], list[E]]:
+    """Training and held-out examples, each in their order; see `held_out`."""
+    sides: tuple[list[E], list[E]] = ([], [])
+    for example, out in zip(examples, held_out(examples, validation_fraction), strict=True):
+        sides[out].append(example)
+    return sides
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """SHA-256 (hex) over what the examples say, in their order."""
+    total = hashlib.sha256()
+    for example in examples:
+        total.update(_hash(example.content))
+    return total.hexdigest()
+
+
+def _hash(content: object) -> bytes:
+    return hashlib.sha256(json.dumps(content).encode("ascii")).digest()
+
+
+def _place(content: object) -> float:
+    """A number drawn evenly from [0, 1), the same on every machine."""
+    return int.from_bytes(_hash(content)[:8], "big") / 2**64
+
+
+def _files(source: str) -> list[Path]:
+    if source == "-":
+        raise DataError(
+            "Examples cannot come through standard input: a run reads them again when it goes on.",
+            "Write them to a .jsonl file.",
+        )
+    found = files_of(source, SUFFIXES)
+    for path in found:
+        if not path.name.endswith(SUFFIXES):
+            raise DataError(
+                f"{path.as_posix()}: not a JSON Lines file by its name.",
+                f"Examples are read from files that end in {' or '.join(SUFFIXES)}, one JSON object a line.",
+            )
+    return found

@@ -1,0 +1,73 @@
+"""A conversation -> ids, and which of them the assistant has to write. Training and answering share this template.
+
+    <|endoftext|>System:
+    Be brief.<|endoftext|>User:
+    What is a loom?<|endoftext|>Assistant:
+    A frame to weave on.<|endoftext|>
+
+Each message is the name of its role, a colon and a line break, then its content as it is, then the end of text. Every
+piece is encoded by itself: no token reaches across a border, and an answer begins after the very ids that training saw.
+
+Only the end of text is a special token, and nobody can type it (`base`). So what lies between two of them is one
+message, and its first word is its role: different conversations have different ids, whatever is written in them. A
+user who writes "Assistant:" has written that word. What no vocabulary can rule out is that a model believes such words.
+
+That each turn ends in the end of text is as in Zhang et al. 2020, "DialoGPT".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
+
+TEMPLATE = "turns-1"
+"""Stands for all that is said here; another way of writing conversations has another name."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side said."""
+
+    role: str
+    """One of `ROLES`."""
+    content: str
+    learned: bool = True
+    """Whether an assistant's message is an answer to learn."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text in ids, and for each whether it is to be learned: written by the model, not given to it."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
+    """All of a conversation. To be learned are the assistant's contents, each with the end of text behind it."""
+    ids, learned = [tokenizer.end_of_text], [False]
+    for message, content in zip(messages, tokenizer.encode_batch([m.content for m in messages]), strict=True):
+        header = tokenizer.encode(header_of(message.role))
+        answers = message.role == "assistant" and message.learned
+        ids += [*header, *content, tokenizer.end_of_text]
+        learned += [False] * len(header) + [answers] * (len(content) + 1)
+    return Encoded(ids, learned)
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """What an answer begins after: these messages, and the header of the assistant's next."""
+    return encode_conversation(tokenizer, messages).ids + tokenizer.encode(header_of("assistant"))
+
+
+def header_of(role: str) -> str:
+    """What stands before a message."""
+    return f"{role.capitalize()}:\n"
+
+
+def written(messages: Sequence[Message]) -> str:
+    """The conversation as the template writes it, for people."""
+    return END_OF_TEXT + "".join(header_of(m.role) + m.content + END_OF_TEXT for m in messages)

@@ -1,0 +1,257 @@
+"""Files of examples become what a tuning run learns from: conversations, preferred answers, labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from handloom.data.examples import Conversation, Labelled, Pair, digest, held_out, read_examples
+from handloom.data.fitting import Fitting, fit_conversations, fit_labelled, fit_pairs
+from handloom.data.rows import IGNORE, Order, Row, by_length, pack, padded, row_of, stacked
+from handloom.errors import DataError
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import TEMPLATE
+from handloom.training.config import FinetuneConfig
+from handloom.training.instructions import Instructions
+from handloom.training.labels import Labels
+from handloom.training.objective import Batch, Objective
+from handloom.training.preferences import Preferences
+from handloom.training.report import Reporter
+from handloom.training.work import counted
+
+Opened = tuple[Objective, str, dict[str, Any]]
+_LABELS_SHOWN = 6
+
+
+def open_task(
+    config: FinetuneConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    context: int,
+    reporter: Reporter,
+    reference: Callable[[], GPT],
+) -> Opened:
+    """What a task other than text is learned from.
+
+    Args:
+        config: with its precision decided.
+        model: to be trained; to tell labels apart it is given a head, if it has none.
+        tokenizer: of the model.
+        context: tokens in a row.
+        reporter: told what was cut or left out.
+        reference: gives the model as it was before the first step, to compare preferences with.
+
+    Returns:
+        the objective; its data in one line for people; and in numbers, for `data.json`.
+
+    Raises:
+        DataError: for data that cannot be learned from, naming file and line.
+    """
+    if config.task == "instruct":
+        return _instruct(config, tokenizer, context, reporter)
+    if config.task == "prefer":
+        return _prefer(config, tokenizer, context, reporter, reference)
+    return _classify(config, model, tokenizer, context, reporter)
+
+
+def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> Opened:
+    fitting = Fitting(context, config.overlong)
+    examples = read_examples(Conversation, config.data, config.encoding_errors)
+    found = fit_conversations(examples, tokenizer, fitting)
+    _tell(fitting, reporter)
+    kept = [example for example, _ in found]
+    sides: tuple[list[Row], list[Row]] = ([], [])
+    for (_, text), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+        sides[out].append(row_of(text.ids, text.learned))
+    training, validation = (pack(side, context) if config.pack else side for side in sides)
+    names = ("inputs", "targets", "segments") if config.pack else ("inputs", "targets")
+
+    def batch(rows: Sequence[Row]) -> Batch:
+        made = stacked(rows)
+        return tensors({name: made[name] for name in names})
+
+    order = Order(len(training), config.batch_size, config.seed)
+    objective = Instructions(
+        lambda step: batch([training[number] for number in order.batch(step)]),
+        order.steps_per_epoch,
+        (
+            batch([validation[n] for n in some])
+            for some in by_length([*map(len, validation)], config.batch_size)
+        ),
+        _key(config, kept, tokenizer, context, TEMPLATE, config.pack),
+        TEMPLATE,
+    )
+    learned, read = sum(row.learned for row in training), sum(map(len, training))
+    line = (
+        f"{counted(len(sides[0]), 'conversation')}: {read:,} tokens in {counted(len(training), 'row')} of up to "
+        f"{context:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
+    )
+    report = _report(config, fitting, len(sides[0]), len(sides[1]), TEMPLATE)
+    return objective, line, {**report, "rows": len(training), "tokens": read, "learned_tokens": learned}
+
+
+def _prefer(
+    config: FinetuneConfig,
+    tokenizer: Tokenizer,
+    context: int,
+    reporter: Reporter,
+    reference: Callable[[], GPT],
+) -> Opened:
+    fitting = Fitting(context, config.overlong)
+    examples = read_examples(Pair, config.data, config.encoding_errors)
+    found = fit_pairs(examples, tokenizer, fitting)
+    _tell(fitting, reporter)
+    kept = [example for example, _, _ in found]
+    template = None if any(isinstance(example.prompt, str) for example in kept) else TEMPLATE
+    sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
+    for (_, *both), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+        chosen, rejected = (row_of(text.ids, text.learned) for text in both)
+        sides[out].append((chosen, rejected))
+    training, validation = sides
+    order = Order(len(training), config.batch_size, config.seed)
+    longest = [max(map(len, both)) for both in validation]
+    objective = Preferences(
+        lambda step: pairs_batch([training[number] for number in order.batch(step)]),
+        order.steps_per_epoch,
+        (pairs_batch([validation[n] for n in some]) for some in by_length(longest, config.batch_size)),
+        _key(config, kept, tokenizer, context, template),
+        config.beta,
+        template,
+    )
+    reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
+    objective.ask_reference(reference(), config.precision)
+    read = sum(len(row) for both in training for row in both)
+    line = f"{counted(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
+    report = _report(config, fitting, len(training), len(validation), template)
+    return objective, line, {**report, "tokens": read}
+
+
+def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:
+    """Pairs of rows as inputs and targets, (B, 2, T) each."""
+    rows = [row for pair in both for row in pair]
+    inputs, targets = padded([row.inputs for row in rows], 0), padded([row.targets for row in rows], IGNORE)
+    B, T = len(both), inputs.shape[1]
+    return tensors({"inputs": inputs.reshape(B, 2, T), "targets": targets.reshape(B, 2, T)})
+
+
+def _classify(
+    config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context: int, reporter: Reporter
+) -> Opened:
+    fitting = Fitting(context, config.overlong)
+    examples = read_examples(Labelled, config.data, config.encoding_errors)
+    found = fit_labelled(examples, tokenizer, fitting)
+    _tell(fitting, reporter)
+    kept = [example for example, _ in found]
+    names = _label_names(kept, model)
+    sides: tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]] = ([], [])
+    for (example, ids), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+        sides[out].append((ids, names.index(example.label)))
+    training, validation = sides
+    _warn_of_unseen(names, {label for _, label in training}, {label for _, label in validation}, reporter)
+    if not model.config.labels:
+        model.add_label_head(names, config.seed)
+    order = Order(len(training), config.batch_size, config.seed)
+    lengths = [len(ids) for ids, _ in validation]
+    objective = Labels(
+        model,
+        names,
+        lambda step: texts_batch([training[number] for number in order.batch(step)]),
+        order.steps_per_epoch,
+        (texts_batch([validation[n] for n in some]) for some in by_length(lengths, config.batch_size)),
+        _key(config, kept, tokenizer, context, names),
+    )
+    numbers = Counter(names[label] for _, label in training)
+    shown = ", ".join(f"{name} {numbers[name]:,}" for name in names[:_LABELS_SHOWN])
+    more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
+    read = sum(len(ids) for ids, _ in training)
+    line = (
+        f"{counted(len(training), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
+        f"held out: {len(validation):,}."
+    )
+    report = _report(config, fitting, len(training), len(validation), None)
+    return objective, line, {**report, "tokens": read, "labels": {name: numbers[name] for name in names}}
+
+
+def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
+    """Texts in ids with their labels, as inputs (B, T), last (B) and labels (B)."""
+    ids = [np.array(text, dtype=np.int64) for text, _ in texts]
+    last = np.array([len(text) - 1 for text in ids])
+    return tensors(
+        {"inputs": padded(ids, 0), "last": last, "labels": np.array([label for _, label in texts])}
+    )
+
+
+def _label_names(examples: Sequence[Labelled], model: GPT) -> tuple[str, ...]:
+    """All labels, in the order of their ids; numbers by size, words by their letters.
+
+    Raises:
+        DataError: for a single label, or one that the model was not made for.
+    """
+    found = {example.label: example for example in reversed(examples)}
+    if known := model.config.labels:
+        for label, example in found.items():
+            if label not in known:
+                raise DataError(
+                    f"{example.origin}: the model has no label {label!r}; it knows {', '.join(known)}.",
+                    "Mend the label, or tune a model that knows none yet.",
+                )
+        return known
+    if len(found) == 1:
+        raise DataError(
+            f"All {len(examples)} texts have the label {examples[0].label!r}, so there is nothing to tell apart.",
+            "Add texts with another label.",
+        )
+    numbers = all(label.removeprefix("-").isdecimal() for label in found)
+    return tuple(sorted(found, key=lambda label: (int(label), label) if numbers else (0, label)))
+
+
+def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], reporter: Reporter) -> None:
+    missing = [name for number, name in enumerate(names) if number not in learned]
+    if missing:
+        reporter.warning(f"No text is learned from that has the label {' or '.join(missing)}.")
+    missing = [name for number, name in enumerate(names) if number not in tested]
+    if missing:
+        reporter.warning(f"No held-out text has the label {' or '.join(missing)}; its F1 is 0 for that.")
+
+
+def _tell(fitting: Fitting, reporter: Reporter) -> None:
+    if told := fitting.told():
+        reporter.warning(told)
+
+
+def _report(
+    config: FinetuneConfig, fitting: Fitting, training: int, validation: int, template: str | None
+) -> dict[str, Any]:
+    return {
+        "task": config.task,
+        "template": template,
+        "training_examples": training,
+        "validation_examples": validation,
+        "cut": len(fitting.cut),
+        "left_out": len(fitting.skipped),
+    }
+
+
+def _key(
+    config: FinetuneConfig,
+    examples: Sequence[Conversation] | Sequence[Pair] | Sequence[Labelled],
+    tokenizer: Tokenizer,
+    context: int,
+    *more: object,
+) -> str:
+    """Stands for everything that rows are made of; not for their order, which is the seed's."""
+    about = [config.task, config.validation_fraction, config.overlong, context, tokenizer.fingerprint]
+    made_of = [digest(examples), *about, *more]
+    return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()[:32]
+
+
+def tensors(arrays: dict[str, np.ndarray]) -> Batch:
+    """Arrays as tensors, without a copy."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,285 @@
+"""From files of examples to a run: what is refused, what is told, and that each task really learns."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+
+from handloom.checkpoints import native
+from handloom.errors import CheckpointError, DataError
+from handloom.inference.settings import Request
+from handloom.loading import load
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.tokenizer.chat import TEMPLATE, Message
+from handloom.tokenizer.learn import learn_merges
+from handloom.training import run
+from handloom.training.config import FinetuneConfig
+from handloom.training.log import read_metrics
+from handloom.training.report import Silent
+from handloom.training.tasks import open_task
+
+WORDS = ["red", "blue", "green", "black", "white"]
+TOKENIZER = learn_merges([" ".join(WORDS) * 5, "User:\nAssistant:\nSystem:\n" * 5], 290)
+SHAPE = GPTConfig(TOKENIZER.vocab_size, context=48, layers=2, heads=2, width=32)
+
+
+class Heard(Silent):
+    """Keeps what is told."""
+
+    def __init__(self):
+        self.notes, self.warnings = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A model that knows nothing yet, on disk."""
+    native.save(tmp_path / "base", GPT(SHAPE, 0), TOKENIZER, {})
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(*records, name="data.jsonl"):
+        (tmp_path / name).write_text(
+            "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
+        )
+        return str(tmp_path / name)
+
+    return make
+
+
+def conversations(number=60):
+    """The answer is the word of the question, twice."""
+    draw = random.Random(0)
+    for _ in range(number):
+        word = draw.choice(WORDS)
+        yield {"instruction": f"{draw.choice('abcdefgh')} {word}", "output": f"{word} {word}"}
+
+
+def pairs(number=60):
+    draw = random.Random(0)
+    for _ in range(number):
+        yield {
+            "prompt": f"{draw.choice('abcdefgh')} {draw.choice('abcdefgh')}",
+            "chosen": " blue",
+            "rejected": " red",
+        }
+
+
+def labelled(number=60):
+    """Whether the second letter is an x."""
+    draw = random.Random(0)
+    for _ in range(number):
+        yes = draw.random() < 0.5
+        yield {
+            "text": f"{draw.choice('abcdefgh')} {'x' if yes else 'o'} {draw.choice(WORDS)}",
+            "label": int(yes),
+        }
+
+
+def settings(task, data, base, **changes):
+    usual = {
+        "model": str(base),
+        "data": (data,),
+        "task": task,
+        "method": "full",
+        "learning_rate": 3e-3,
+        "validation_fraction": 0.2,
+        "steps": 80,
+        "evaluate_every": 40,
+        "checkpoint_every": 80,
+        "sample_every": 0,
+        "precision": "fp32",
+        "threads": 1,
+    }
+    return FinetuneConfig(**{**usual, **changes})
+
+
+def opened(task, data, model=None, reporter=None, context=48, **changes):
+    config = settings(task, data, "base", **changes)
+    model = model or GPT(SHAPE, 0)
+    return open_task(config, model, TOKENIZER, context, reporter or Silent(), lambda: GPT(SHAPE, 0))
+
+
+# Each learns
+
+
+def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp_path):
+    summary = run.begin(tmp_path / "run", settings("instruct", write(*conversations()), base, steps=120))
+    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
+    assert losses[-1] < 0.1 * losses[0]
+    assert summary["val_token_accuracy"] > 0.95
+    checkpoint, _ = native.latest(tmp_path / "run")
+    assert checkpoint.training["template"] == TEMPLATE
+    lm = load(tmp_path / "run")
+    found = lm.generate([Message("user", "c green")], temperature=0, max_new_tokens=20)
+    assert found == "green green"
+
+
+def test_preferences_are_learned(base, write, tmp_path):
+    summary = run.begin(tmp_path / "run", settings("prefer", write(*pairs()), base))
+    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses[-1] < 0.1
+    assert summary["val_accuracy"] == 1
+    gaps = []
+    for name in ("base", "run"):
+        lm, request = load(tmp_path / name), Request.of(max_new_tokens=1, echo=True, logprobs=0)
+        blue, red = (lm.complete(f"z z {word}", request).prompt_logprobs for word in ("blue", "red"))
+        gaps.append(sum(choice.logprob or 0 for choice in blue) - sum(choice.logprob or 0 for choice in red))
+    assert gaps[1] > gaps[0] + 5
+
+
+def test_labels_are_learned(base, write, tmp_path):
+    summary = run.begin(tmp_path / "run", settings("classify", write(*labelled()), base))
+    assert summary["val_accuracy"] == summary["val_f1"] == 1
+    (a, wrong), (missed, b) = summary["confusion"]
+    assert wrong == missed == 0
+    assert a + b == summary["labels"]["0"]["texts"] + summary["labels"]["1"]["texts"]
+    assert load(tmp_path / "run").config.labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "method"),
+    [("instruct", conversations, "lora"), ("prefer", pairs, "full"), ("classify", labelled, "lora")],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(base, write, tmp_path, task, data, method):
+    config = settings(task, write(*data()), base, steps=4, checkpoint_every=2, method=method)
+    run.begin(tmp_path / "whole", config)
+    run.begin(tmp_path / "parts", config, stop_after=2)
+    run.resume(tmp_path / "parts")
+    states = [native.latest(tmp_path / name)[0].load_optimizer() for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    trains = [
+        [r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
+        for name in ("whole", "parts")
+    ]
+    assert trains[0] == trains[1]
+
+
+def test_a_run_does_not_go_on_with_other_examples(base, write, tmp_path):
+    config = settings("classify", write(*labelled()), base, steps=4, checkpoint_every=2)
+    run.begin(tmp_path / "run", config, stop_after=2)
+    write(*labelled(59))
+    with pytest.raises(CheckpointError, match="is not what it was"):
+        run.resume(tmp_path / "run")
+
+
+# What is told
+
+
+def test_the_data_is_described_for_people_and_in_numbers(write):
+    _, line, report = opened("instruct", write(*conversations()), batch_size=4)
+    assert line.startswith(f"{report['training_examples']} conversations: {report['tokens']:,} tokens in ")
+    assert line.endswith(f"held out: {report['validation_examples']}.")
+    assert report["training_examples"] + report["validation_examples"] == 60
+    assert 0 < report["learned_tokens"] < report["tokens"] <= 48 * report["rows"]
+    assert report["rows"] < report["training_examples"]
+    assert report["template"] == TEMPLATE
+    _, line, report = opened("classify", write(*labelled()))
+    assert line.startswith(
+        f"{report['training_examples']} texts with 2 labels (0 {report['labels']['0']}, 1 "
+    )
+    assert sum(report["labels"].values()) == report["training_examples"]
+    _, line, report = opened("prefer", write(*pairs()))
+    assert line.startswith(f"{report['training_examples']} pairs of answers: ")
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_every_example_of_an_epoch_is_met_once_whether_packed_or_not(write):
+    data = write(*conversations())
+    found = {}
+    for packed in (True, False):
+        objective, _, report = opened("instruct", data, pack=packed, batch_size=1)
+        batches = [objective.batch(step) for step in range(int(objective.steps_per_epoch))]
+        assert ("segments" in batches[0]) == packed
+        assert sum(map(objective.count, batches)) == report["learned_tokens"]
+        found[packed] = objective.examine(GPT(SHAPE, 0))
+    assert found[True].loss == pytest.approx(found[False].loss, rel=1e-5)
+
+
+def test_batches_are_as_long_as_their_longest_row(write):
+    data = write(*({"text": "a " * n + "b", "label": n % 2} for n in range(1, 23)))
+    objective, _, _ = opened("classify", data, batch_size=2)
+    lengths = {objective.batch(step)["inputs"].shape[1] for step in range(9)}
+    assert len(lengths) > 5
+    for step in range(9):
+        batch = objective.batch(step)
+        assert batch["inputs"].shape[1] == int(batch["last"].max()) + 1
+
+
+def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
+    heard = Heard()
+    long = {"instruction": "a", "output": "red " * 60}
+    _, _, report = opened("instruct", write(*conversations(), long), reporter=heard, overlong="skip")
+    assert (report["left_out"], report["cut"]) == (1, 0)
+    assert heard.warnings[0].startswith(
+        "1 example was longer than a row of 48 tokens and left out, the first at "
+    )
+    assert heard.warnings[0].endswith("line 61.")
+    heard = Heard()
+    opened("classify", write(*labelled(), {"text": "z", "label": 7}), reporter=heard)
+    assert len(heard.warnings) == 1
+    assert "label 7" in heard.warnings[0]
+
+
+def test_a_key_stands_for_all_that_rows_are_made_of_and_not_for_their_order(write):
+    data = write(*conversations())
+    keys = [
+        opened("instruct", data, **changes)[0].key
+        for changes in (
+            {},
+            {"context": 40},
+            {"pack": False},
+            {"overlong": "cut"},
+            {"validation_fraction": 0.3},
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+    assert opened("instruct", data, seed=5, batch_size=3)[0].key == keys[0]
+    assert opened("instruct", write(*conversations(), name="copy.jsonl"))[0].key == keys[0]
+
+
+def test_pairs_have_a_template_only_if_all_are_conversations(write):
+    asked = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}]}
+    asked["rejected"] = [{"role": "assistant", "content": "c"}]
+    other = json.loads(json.dumps(asked).replace('"a"', '"d"'))
+    assert opened("prefer", write(asked, other))[0].template == TEMPLATE
+    assert opened("prefer", write(asked, other, *pairs()))[0].template is None
+    assert opened("prefer", write(*pairs()))[0].template is None
+
+
+# Labels
+
+
+def test_labels_are_in_order_and_a_model_keeps_its_own(write):
+    model = GPT(SHAPE, 0)
+    opened("classify", write(*({"text": str(n), "label": n} for n in (10, 9, -1, 2))), model)
+    assert model.config.labels == ("-1", "2", "9", "10")
+    head = model.label_head.weight.clone()
+    objective, _, _ = opened("classify", write(*({"text": f"n{n}", "label": n} for n in (2, 10))), model)
+    assert objective.names == ("-1", "2", "9", "10")
+    assert torch.equal(model.label_head.weight, head)
+    with pytest.raises(DataError, match=r"line 2: the model has no label 'spam'; it knows -1, 2, 9, 10\."):
+        opened("classify", write({"text": "a", "label": 2}, {"text": "b", "label": "spam"}), model)
+    words = GPT(SHAPE, 0)
+    opened("classify", write(*({"text": word, "label": word} for word in WORDS)), words)
+    assert words.config.labels == tuple(sorted(WORDS))
+
+
+def test_a_single_label_is_nothing_to_learn(write):
+    with pytest.raises(
+        DataError, match="All 3 texts have the label 'ham', so there is nothing to tell apart"
+    ):
+        opened("classify", write(*({"text": str(n), "label": "ham"} for n in range(3))))
