@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "evaluate",
     "verify",
+    "compare",
     "model",
     "model show",
     "model list",

@@ -17,6 +17,7 @@ TINY = (
     "--precision fp32 "
 )
 NEWEST = Path("runs/demo/checkpoints/step-00000004")
+OLDER = "runs/demo/checkpoints/step-00000002"
 
 
 class CannotMountError(Exception):
@@ -46,6 +47,7 @@ def build_world(folder: Path) -> None:
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
+        "twice.txt": b"The quick\nThe lazy\nThe quick\n",
     }
     for name, content in texts.items():
         path = folder / name
@@ -267,6 +269,22 @@ CASES = [
     BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
+    # Comparing
+    BadInput("One model to compare", "handloom compare runs/demo"),
+    BadInput("A model to compare that is named twice", "handloom compare runs/demo runs/demo"),
+    BadInput(
+        "A model to compare under two names",
+        f"handloom compare runs/demo {NEWEST.as_posix()}",
+    ),
+    BadInput("A file of prompts that is empty", f"handloom compare runs/demo {OLDER} --prompts empty.txt"),
+    BadInput("A file of prompts with one twice", f"handloom compare runs/demo {OLDER} --prompts twice.txt"),
+    BadInput("A page to a folder that is missing", f"handloom compare runs/demo {OLDER} --out pages/a.html"),
+    BadInput("A page to a folder itself", f"handloom compare runs/demo {OLDER} --out runs"),
+    BadInput("Texts to compare over a context", f"handloom compare runs/demo {OLDER}"),
+    BadInput(
+        "A missing held-out text", f"handloom compare runs/demo {OLDER} --max-new-tokens 2 --data foxx.txt"
+    ),
+    BadInput("Too little text to compare on", f"handloom compare runs/demo {OLDER} --text-bytes 10"),
 ]
 
 

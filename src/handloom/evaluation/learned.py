@@ -6,15 +6,15 @@ text; else the run's text is prepared anew. Knows no model.
 
 from __future__ import annotations
 
-import gzip
-import json
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from handloom.data.corpus import open_corpus
+from handloom.data.corpus import files_of, open_corpus
+from handloom.data.examples import SUFFIXES
 from handloom.data.prepared import TokenData, prepare, reopen
+from handloom.data.readers import parse_json, read_lines
 from handloom.data.shards import Shard
 from handloom.errors import DataError
 from handloom.evaluation.memorization import Piece
@@ -47,7 +47,7 @@ class Learned:
         if settings.get("task", "text") == "text":
             self._tokens = _prepared(training, settings, tokenizer)
         else:
-            self._examples = _files(self.sources)
+            self._examples = [path for source in self.sources for path in files_of(source, SUFFIXES)]
 
     @property
     def named(self) -> str:
@@ -137,25 +137,13 @@ def _documents(pieces: Iterator[Piece]) -> Iterator[Named]:
             texts = []
 
 
-def _files(sources: tuple[str, ...]) -> list[Path]:
-    paths = [Path(source) for source in sources]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file.", "Put it back, or name the text with --training.")
-    return paths
-
-
 def _strings_of(path: Path) -> Iterator[Piece]:
     """Every text in the records of a JSON Lines file, each a document of its own."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                for text in _strings(json.loads(line)) if line.strip() else ():
-                    yield Piece(f"{path.as_posix()}:{number}", text, ends=True)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read again ({error}).", "Name the text with --training."
-        ) from None
+    name = path.as_posix()
+    for number, line in read_lines(path, name):
+        where = f"{name}:{number}"
+        for text in _strings(parse_json(line, where)):
+            yield Piece(where, text, ends=True)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -46,14 +46,13 @@ def render(report: Report) -> str:
     """
     environment = Environment(
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not what is markup already
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        visible=visible, share=_share, mb=_megabytes, signed=lambda value: f"{value:+.3f}".replace("-", "−")
-    )
+    environment.filters.update(share=_share, mb=_megabytes, signed=_signed)
     source = resources.files("handloom.evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         report=report,
@@ -133,6 +132,10 @@ def _legend() -> list[tuple[int, str]]:
         (4, "0.03 to 0.7 %"),
         (5, "less"),
     ]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _share(value: float | None, digits: int = 1) -> str:
