@@ -142,6 +142,27 @@ def test_a_tuned_run_is_searched_for_in_its_own_text_and_finds_its_base_from_els
     assert Path("compare.html").is_file()
 
 
+def test_a_model_from_elsewhere_takes_part_with_less_told_of_it(here):
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.loading import load
+
+    lm = load("runs/base")
+    export_folder(Path("stranger"), lm.model, lm.tokenizer)
+    code, out, err = compared("runs/base", "stranger", "--json", "a.json", *SETTINGS)
+    assert (code, err) == (0, "")
+    base, stranger = json.loads(Path("a.json").read_text(encoding="utf-8"))["models"]
+    assert [text["text"] for text in base["texts"]] == [text["text"] for text in stranger["texts"]]
+    assert base["held_out"] == stranger["held_out"]
+    assert stranger["origin"]["kind"] == "copied by hand"
+    assert stranger["origin"]["trained_share"] is None
+    assert stranger["memorization"] is None
+    assert "GPT-2's real weights are absent" not in out
+    code, _, err = compared("runs/base", "stranger", "--training", "texts", "--json", "a.json", *SETTINGS)
+    assert (code, err) == (0, "")
+    base, stranger = json.loads(Path("a.json").read_text(encoding="utf-8"))["models"]
+    assert stranger["memorization"] == base["memorization"]
+
+
 def test_prompts_and_held_out_text_have_defaults(here):
     code, out, _ = compared("runs/base", "runs/small", "--text-bytes", "2000", *SETTINGS)
     assert code == 0

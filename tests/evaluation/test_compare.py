@@ -292,7 +292,8 @@ def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
     subject = Subject("run", checkpoint, 32, tuned.open, tuned.load_tokenizer, tuned.training)
     found = facts(subject)
     assert (found.kind, found.trained_parameters, found.trained_share) == ("tuned here", None, None)
-    assert "from base by norms" in found.detail
+    assert found.detail.startswith("from base on ")
+    assert "method norms" in found.detail
     (run / "summary.json").write_text('{"parameters": 200, "trained_parameters": 50}', encoding="utf-8")
     assert facts(subject).trained_share == 0.25
     (run / "summary.json").write_text("[]", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,11 +166,26 @@ def test_a_page_where_little_could_be_measured():
     assert "not told" in page
 
 
+def test_spaces_that_do_not_break_are_no_signs_to_hide():
+    page = render(report(measured("a"), measured("b")))
+    assert "50.00\u202f%" in page
+    assert "0.0\u00a0MB" in page
+
+
 def test_shades_and_copies_are_marked():
     page = render(report())
     assert '<span class="s0 copied" title="0.10 nats">' in page
     assert 'title="7.00 nats"' in page
     assert 'end" title="end of the text, 2.00 nats">∎' in page
+
+
+def test_the_template_is_part_of_the_package():
+    root = Path(__file__).resolve().parents[2]
+    told = (root / "pyproject.toml").read_text(encoding="utf-8")
+    for path in (root / "src" / "handloom" / "evaluation").glob("*.j2"):
+        assert (
+            f'"evaluation/{path.name}"' in told.split("[tool.setuptools.package-data]")[1].split("[tool")[0]
+        )
 
 
 # Plots

@@ -70,7 +70,7 @@ def test_ink_is_the_text_whatever_was_copied(texts, raw):
         ("plain\n\ttext é 漢", "plain\n\ttext é 漢"),
         ("\x00\x1b[31m\r", "␀␛[31m␍"),
         ("a\u202eb\x7f", "a\ufffdb\ufffd"),
-        ("\u200d", "\u200d"),
+        ("\u200d\u202f\u3000", "\u200d\u202f\u3000"),
     ],
 )
 def test_what_is_no_character_is_shown_as_a_sign(text, shown):

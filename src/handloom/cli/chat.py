@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -37,6 +38,7 @@ goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answe
 def chat(
     model: Path = Path("runs/demo"),
     *,
+    adapter: AdapterFlag = None,
     stop: list[str] | None = None,
     threads: int | None = None,
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
@@ -50,7 +52,7 @@ def chat(
     Parameters
     ----------
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
     stop
         End an answer where this string appears; may be given several times.
     threads
@@ -65,11 +67,10 @@ def chat(
     from handloom import runtime
     from handloom.inference.conversation import Conversation
     from handloom.inference.row import stop_strings
-    from handloom.loading import load
 
     runtime.use_threads(threads)
     stops = stop_strings(stop or [])
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    lm = load_named(model, adapter)
     conversation = Conversation(lm, how, stops)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):

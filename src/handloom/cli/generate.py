@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.cli.prompts import decoded, read_file, read_lines
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
@@ -27,6 +28,7 @@ def generate(
     prompt: str | None = None,
     *,
     model: Path = Path("runs/demo"),
+    adapter: AdapterFlag = None,
     prompt_file: Path | None = None,
     prompts: Path | None = None,
     new_document: bool = False,
@@ -47,7 +49,7 @@ def generate(
     prompt
         Text to continue; - reads it from standard input (without its last line end).
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
     prompt_file
         Read the prompt from this file instead (without its last line end).
     prompts
@@ -79,10 +81,9 @@ def generate(
 
     from handloom import runtime
     from handloom.inference.text import Timing
-    from handloom.loading import load
 
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    lm = load_named(model, adapter)
     for text in texts[batch_size:]:
         lm.check(text, how)  # the first ones are checked before they are written, as these should be
     timing = Timing()

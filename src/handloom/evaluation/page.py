@@ -6,6 +6,7 @@ pages of two runs are the same to the byte.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -94,14 +95,13 @@ def inked(spans: tuple[Span, ...], ranges: list[tuple[int, int]] | None = None) 
 
 def visible(text: str) -> str:
     """The same text with a sign for each character that is none, or that would turn the page around."""
-    return "".join(
-        c
-        if c.isprintable() or c in "\n\t" or c in _JOINERS
-        else chr(0x2400 + ord(c))
-        if ord(c) < 32
-        else "\ufffd"
-        for c in text
-    )
+    return text if text.isprintable() else "".join(map(_sign, text))
+
+
+def _sign(c: str) -> str:
+    if c.isprintable() or c in "\n\t" or c in _JOINERS or unicodedata.category(c) == "Zs":
+        return c
+    return chr(0x2400 + ord(c)) if ord(c) < 32 else "\ufffd"
 
 
 def _by_prompt(model: Measured, report: Report) -> list[list[dict[str, Any]]]:

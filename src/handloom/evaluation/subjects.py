@@ -93,7 +93,11 @@ def facts(subject: Subject) -> Facts:
     task = subject.settings.get("task", "text")
     data = ", ".join(map(str, subject.settings.get("data") or ())) or "data that it does not name"
     return Facts(
-        "tuned here", f"from {subject.base} by {method} ({task}) on {data}", steps, trained, parameters
+        "tuned here",
+        f"from {subject.base} on {data}, method {method}, task {task}",
+        steps,
+        trained,
+        parameters,
     )
 
 
