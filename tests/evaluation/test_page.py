@@ -206,6 +206,12 @@ def test_dots_keep_the_order_of_their_values_and_stay_inside(pairs):
     assert values == sorted(set(values))
 
 
+def test_of_a_long_name_the_end_is_shown():
+    (mark,) = plots.dots([("../somewhere/far/away/runs/" + "x" * 20, Estimate(1.0, None))]).marks
+    assert mark.label == "…way/runs/" + "x" * 20
+    assert len(mark.label) == 30
+
+
 def test_ticks_stand_where_their_numbers_are():
     plot = plots.dots([("a", Estimate(1.0, None)), ("b", Estimate(2.0, None))])
     a, b = (mark.x for mark in plot.marks)

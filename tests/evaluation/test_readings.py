@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import lively_model
 from handloom.data.corpus import Corpus, Document
 from handloom.evaluation.perplexity import Convention, measure
 from handloom.evaluation.readings import BLOCK, difference, ratio, read
@@ -33,10 +32,10 @@ def lm(model, byte_tokenizer):
 
 
 @pytest.fixture(scope="module")
-def other():
+def other(lively):
     """A model with another tokenizer."""
     tokenizer = learn_merges([" ".join(DOCUMENTS)], 300)
-    return LanguageModel(lively_model(1, vocab_size=tokenizer.vocab_size), tokenizer)
+    return LanguageModel(lively(1, vocab_size=tokenizer.vocab_size), tokenizer)
 
 
 def corpus_of(documents):

@@ -15,6 +15,7 @@ from handloom.evaluation.readings import Estimate
 WIDTH = 340
 _LEFT, _RIGHT = 8.0, 332.0
 _ROW = 38.0
+_LETTERS = 30
 _SQUARE = 240.0
 _EDGE = 40.0
 SURE = 1.96
@@ -33,7 +34,10 @@ class Tick:
 class Mark:
     """A dot with its error bar."""
 
+    whole: str
+    """Whose it is."""
     label: str
+    """The same, as far as there is room; of a long path the end, where it differs from others."""
     y: float
     x: float
     low: float
@@ -92,7 +96,8 @@ def dots(rows: Sequence[tuple[str, Estimate]], digits: int = 3) -> Dots:
         value = estimate.value
         shown = f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
         y = _ROW * number + 26
-        marks.append(Mark(label, y, place(value), place(value - spread), place(value + spread), shown))
+        short = label if len(label) <= _LETTERS else "…" + label[1 - _LETTERS :]
+        marks.append(Mark(label, short, y, place(value), place(value - spread), place(value + spread), shown))
     ticks = tuple(Tick(place(value), label) for value, label in _round_numbers(low, high))
     return Dots(_ROW * len(rows) + 24, tuple(marks), ticks)
 

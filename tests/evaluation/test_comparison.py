@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import lively_model
 from handloom.data.prepared import prepare
 from handloom.errors import CheckpointError, DataError, RequestError
 from handloom.evaluation.compare import compare
@@ -38,7 +37,7 @@ def texts(tmp_path):
 
 
 @pytest.fixture
-def shelf(tmp_path, byte_tokenizer):
+def shelf(tmp_path, byte_tokenizer, lively):
     """Models by name; `find` looks there. `small` has another tokenizer, `tuned` was tuned from `base`."""
     trained = {"settings": {"data": [str(tmp_path / "learned.txt")]}, "progress": {"step": 7}}
     (tmp_path / "learned.txt").write_text(LINE * 30, encoding="utf-8")
@@ -53,15 +52,15 @@ def shelf(tmp_path, byte_tokenizer):
             name, tmp_path / name, model.config.context, lambda: lm, lambda: tokenizer, training
         )
 
-    base = lively_model(0, context=32)
-    tuned = lively_model(0, context=32)
+    base = lively(0, context=32)
+    tuned = lively(0, context=32)
     with torch.no_grad():
         tuned.head_weight.mul_(1.2)
     put("base", base, byte_tokenizer, trained)
     tuning = {"settings": {**trained["settings"], "model": "base", "method": "norms"}}
     put("tuned", tuned, byte_tokenizer, tuning)
-    put("small", lively_model(2, context=32, vocab_size=learned.vocab_size), learned, trained)
-    put("foreign", lively_model(3, context=32), byte_tokenizer, {})
+    put("small", lively(2, context=32, vocab_size=learned.vocab_size), learned, trained)
+    put("foreign", lively(3, context=32), byte_tokenizer, {})
 
     def find(name, run):
         if name not in made:
