@@ -22,12 +22,34 @@ NEWEST = Path("runs/demo/checkpoints/step-00000004")
 OLDER = "runs/demo/checkpoints/step-00000002"
 
 
+_HI = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
+EXAMPLES = {
+    "human": [_HI, '{"messages": [{"role": "human", "content": "Hi"}]}'],
+    "twice": ['{"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "there"}, '
+              '{"role": "assistant", "content": "Hello"}]}'],
+    "question": ['{"messages": [{"role": "user", "content": "Hi"}]}'],
+    "blank": ['{"instruction": "Greet.", "output": " "}'],
+    "list": [f"[{_HI}]"],
+    "unweighted": ['{"messages": [{"role": "user", "content": "Hi"}, '
+                   '{"role": "assistant", "content": "Yo", "weight": 0}]}'],
+    "hi": [_HI],
+    "same": ['{"prompt": "The", "chosen": " fox", "rejected": " fox"}'],
+    "half": ['{"prompt": "The", "chosen": " fox"}'],
+    "spam": ['{"text": "Buy", "label": "spam"}', '{"text": "Hi", "label": "ham"}'],
+    "eggs": ['{"text": "Buy", "label": "spam"}', '{"text": "Hi", "label": "eggs"}'],
+    "ham": ['{"text": "Hi", "label": "ham"}', '{"text": "Yo", "label": "ham"}'],
+    "unlabelled": ['{"text": "Buy"}'],
+    "again": ['{"text": "Hi", "label": "ham"}', '{"text": "Hi", "label": "spam"}'],
+}  # fmt: skip
+
+
 class CannotMountError(Exception):
     """This user may not make file systems of a chosen size."""
 
 
 def build_world(folder: Path) -> None:
-    """Files good and bad in `folder`, and the run runs/demo of four steps."""
+    """Files good and bad in `folder`, the run runs/demo of four steps, and a model that knows labels."""
+    from handloom.checkpoints import native
     from handloom.training import run
     from handloom.training.config import TrainConfig
 
@@ -49,6 +71,7 @@ def build_world(folder: Path) -> None:
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
+        **{f"{name}.jsonl": "\n".join(lines).encode() for name, lines in EXAMPLES.items()},
         "twice.txt": b"The quick\nThe lazy\nThe quick\n",
     }
     for name, content in texts.items():
@@ -74,8 +97,31 @@ def build_world(folder: Path) -> None:
     os.chdir(folder)
     try:
         run.begin(Path("runs/demo"), config)
+        demo = native.open_checkpoint(NEWEST)
+        model = demo.load_model()
+        model.add_label_head(("ham", "spam"), 0)
+        native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
     finally:
         os.chdir(before)
+    build_models(folder)
+
+
+def build_models(folder: Path) -> None:
+    """Hugging Face folders: `plain` has the shape of the run, `wider` not; `pulled` has the tokenizer of the latter."""
+    from handloom.checkpoints import files
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.model.config import GPTConfig
+    from handloom.model.gpt import GPT
+    from handloom.tokenizer.learn import learn_merges
+
+    plain, other = learn_merges([], 257), learn_merges(["another text " * 9], 260)
+    shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
+    export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
+    export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
+    export_folder(folder / "pulled", GPT(GPTConfig(width=16, **shape)), plain)
+    described = files.read_json(folder / "pulled" / files.MANIFEST)
+    files.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
+    shutil.copy(folder / "wider" / "vocab.json", folder / "pulled" / "vocab.json")
 
 
 @contextmanager
@@ -171,6 +217,11 @@ def read_only_disk(stack: ExitStack) -> None:
     stack.enter_context(small_disk(Path("disk"), "2m", "ro"))
 
 
+def mix_tokenizers(stack: ExitStack) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(Path("wider", name), Path("plain", name))
+
+
 @dataclass(frozen=True)
 class BadInput:
     """One row of the document."""
@@ -179,6 +230,12 @@ class BadInput:
     command: str
     """As typed into a shell; may begin with a pipe into the command."""
     before: Callable[[ExitStack], None] = nothing
+
+
+def tune(task: str, data: str) -> str:
+    """A command that tunes, of runs/demo unless it says otherwise."""
+    model = "" if "--model" in data else " --model runs/demo"
+    return f"handloom finetune --task {task} --data {data}{model} --run runs/new --sample-every 0 --threads 1"
 
 
 CASES = [
@@ -259,6 +316,18 @@ CASES = [
     BadInput(
         "A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk
     ),
+    # Models held against each other
+    BadInput("A precision that does not exist", "handloom verify runs/demo --against fp16"),
+    BadInput("Two models of different shapes", "handloom verify runs/demo --against wider"),
+    BadInput("A tolerance below nothing", "handloom verify runs/demo --tolerance -1"),
+    BadInput("A text with nothing to compare", "handloom verify runs/demo --text Hello"),
+    BadInput("Two texts to compare on", "handloom verify --against bf16 --text Hello --text-file fox.txt"),
+    BadInput("A text over the context to compare on", "handloom verify --against bf16 --text-file long.txt"),
+    BadInput("A missing text file", "handloom verify --against bf16 --text-file nothing.txt"),
+    BadInput("A text file that is not UTF-8", "handloom verify --against bf16 --text-file latin1.txt"),
+    BadInput("Tokens that the other tokenizer lacks", "handloom verify runs/demo --against plain"),
+    BadInput("A tokenizer of another model", "handloom generate Hello --model plain", mix_tokenizers),
+    BadInput("A changed tokenizer of a pulled model", "handloom generate Hello --model pulled"),
     # Writing
     BadInput("An empty prompt", 'handloom generate ""'),
     BadInput("No prompt at all", "handloom generate"),
@@ -294,6 +363,33 @@ CASES = [
     BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
+    # Examples to tune on
+    BadInput("Examples that are no JSON Lines", tune("instruct", "fox.txt")),
+    BadInput("Examples through a pipe", tune("instruct", "-")),
+    BadInput("A list instead of objects", tune("instruct", "list.jsonl")),
+    BadInput("A conversation of another form", tune("instruct", "posts.jsonl")),
+    BadInput("An unknown role", tune("instruct", "human.jsonl")),
+    BadInput("Two messages of the user in a row", tune("instruct", "twice.jsonl")),
+    BadInput("A conversation without an answer", tune("instruct", "question.jsonl")),
+    BadInput("An empty answer", tune("instruct", "blank.jsonl")),
+    BadInput("A conversation in which nothing is learned", tune("instruct", "unweighted.jsonl")),
+    BadInput("A conversation over the context", tune("instruct", "hi.jsonl")),
+    BadInput("Nothing left of an answer", tune("instruct", "hi.jsonl --overlong cut")),
+    BadInput("Nothing but conversations over the context", tune("instruct", "hi.jsonl --overlong skip")),
+    BadInput("A pair without its other answer", tune("prefer", "half.jsonl")),
+    BadInput("A pair of equal answers", tune("prefer", "same.jsonl")),
+    BadInput("A text without a label", tune("classify", "unlabelled.jsonl")),
+    BadInput("A single label", tune("classify", "ham.jsonl")),
+    BadInput("A single text", tune("classify", "again.jsonl")),
+    BadInput("A label that the model does not know", tune("classify", "eggs.jsonl --model runs/spam")),
+    # Using what was tuned
+    BadInput("A model without labels", "handloom classify Hello --model runs/demo"),
+    BadInput("No text to classify", "handloom classify --model runs/spam"),
+    BadInput("An empty text to classify", 'handloom classify "" --model runs/spam'),
+    BadInput("A text and a file to classify", "handloom classify Hello --texts fox.txt --model runs/spam"),
+    BadInput("An empty line among the texts", "handloom classify --texts prompts.txt --model runs/spam"),
+    BadInput("A text to classify over the context", "handloom classify --texts long.txt --model runs/spam"),
+    BadInput("A system's message to a base model", 'handloom chat runs/demo --system "Be brief."'),
     # Comparing
     BadInput("One model to compare", "handloom compare runs/demo"),
     BadInput("A model to compare that is named twice", "handloom compare runs/demo runs/demo"),

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
-from handloom.cli.prompts import decoded, read_file, read_lines
+from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handloom.inference.engine import Choice
+    from handloom.inference.prompts import Prompt
     from handloom.inference.text import Completions, LanguageModel, Timing
 
 RequestFlags: Any = flags_of(Request)
@@ -32,6 +33,7 @@ def generate(
     prompt_file: Path | None = None,
     prompts: Path | None = None,
     new_document: bool = False,
+    raw: bool = False,
     stop: list[str] | None = None,
     n: Annotated[int, Parameter(name=["--n", "-n"])] = 1,
     stream: bool = False,
@@ -42,7 +44,7 @@ def generate(
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
     sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
 ) -> None:
-    """Continue a text with a model.
+    """Continue a text with a model; one that learned conversations answers it instead.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def generate(
         Continue each line of this file, many side by side; prints JSON.
     new_document
         Begin a new document instead of continuing a prompt.
+    raw
+        Continue the text as it is, even with a model that learned conversations and would answer it.
     stop
         End the text where this string appears; may be given several times.
     n
@@ -84,19 +88,31 @@ def generate(
 
     runtime.use_threads(threads)
     lm = load_named(model, adapter)
-    for text in texts[batch_size:]:
-        lm.check(text, how)  # the first ones are checked before they are written, as these should be
+    asked = [_asked(lm, text, raw) for text in texts]
+    if asked != texts:
+        print(
+            "Note: The model learned conversations, so it answers; --raw continues the text.", file=sys.stderr
+        )
+    for prompt_ in asked[batch_size:]:
+        lm.check(prompt_, how)  # the first ones are checked before they are written, as these should be
     timing = Timing()
     for at in range(0, len(texts), batch_size):
-        some = texts[at : at + batch_size]
+        some = asked[at : at + batch_size]
         if stream:
             _stream(lm, some[0], how, stop or [], timing)
             continue
         done = lm.complete_batch(some, how, n, stop or [], timing=timing)
-        for text, completions in zip(some, done, strict=True):
-            _print_all(lm, text, completions, how, json)
+        for text, prompt_, completions in zip(texts[at : at + batch_size], some, done, strict=True):
+            _print_all(lm, text, completions, how, json, answers=prompt_ != text)
     if stats:
         print(f"Stats: {_told(timing)}", file=sys.stderr)
+
+
+def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
+    """What the model is given: a text to continue, or a user's message where it has learned to answer."""
+    from handloom.tokenizer.chat import Message
+
+    return text if text is None or raw or not lm.template else [Message("user", text)]
 
 
 def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
@@ -140,9 +156,7 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     if file is not None:
         return read_file(file)
     if prompt == "-":
-        if sys.stdin.isatty():
-            print("Reading the prompt until Ctrl-D.", file=sys.stderr)
-        return decoded(sys.stdin.buffer.read(), "Standard input")
+        return read_standard_input("the prompt")
     if prompt is None:
         raise RequestError(
             "There is no prompt.",
@@ -151,10 +165,10 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     return prompt
 
 
-def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[str], timing: Timing) -> None:
+def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: list[str], timing: Timing) -> None:
     pieces = lm.stream_request(prompt, request, stop, timing=timing)
     first = next(pieces, "")  # errors in the request come before any output
-    print(prompt or "", end="", flush=True)
+    print(prompt if isinstance(prompt, str) else "", end="", flush=True)
     print(first, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -162,14 +176,14 @@ def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[
 
 
 def _print_all(
-    lm: LanguageModel, prompt: str | None, done: Completions, request: Request, as_json: bool
+    lm: LanguageModel, text: str | None, done: Completions, request: Request, as_json: bool, answers: bool
 ) -> None:
     import json
 
     for i, completion in enumerate(done.completions):
         if as_json:
             record: dict[str, Any] = {
-                "prompt": prompt,
+                "prompt": text,
                 "text": completion.text,
                 "finish": completion.finish,
                 "ids": completion.ids,
@@ -185,7 +199,7 @@ def _print_all(
             continue
         if len(done.completions) > 1:
             print(f"--- {i + 1}")
-        print((prompt or "") + completion.text)
+        print(completion.text if answers else (text or "") + completion.text)
 
 
 def _records(lm: LanguageModel, choices: Sequence[Choice]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Prompts from files and pipes: bytes become text, or an error that names the place."""
+"""Texts from files and pipes: bytes become text, or an error that names the place."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from handloom.errors import RequestError
@@ -22,17 +23,28 @@ def read_lines(file: Path) -> list[str]:
     return lines
 
 
-def read_file(file: Path) -> str:
+def read_standard_input(what: str) -> str:
+    """All that comes through standard input, without its last line end.
+
+    Raises:
+        RequestError: when it is not UTF-8.
+    """
+    if sys.stdin.isatty():
+        print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
+    return decoded(sys.stdin.buffer.read(), "Standard input")
+
+
+def read_file(file: Path, what: str = "The prompt file") -> str:
     """The text of a file, without its last line end.
 
     Raises:
         RequestError: when it cannot be read, or is not UTF-8.
     """
     try:
-        return decoded(file.read_bytes(), f"The prompt file {file}")
+        return decoded(file.read_bytes(), f"{what} {file}")
     except OSError as error:
         raise RequestError(
-            f"The prompt file {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
+            f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
         ) from None
 
 

@@ -71,7 +71,13 @@ def fit_conversations(
     """
 
     def texts(example: Conversation) -> list[Encoded]:
-        return [encode_conversation(tokenizer, example.messages)]
+        text = encode_conversation(tokenizer, example.messages)
+        if not any(text.learned):
+            raise DataError(
+                f'{example.origin}: no token is learned, since every answer has "weight": 0.',
+                "Give one the weight 1, or remove that line.",
+            )
+        return [text]
 
     found = _fitted(examples, texts, fitting, fitting.context + 1)
     for example, (text,) in found:
@@ -142,15 +148,10 @@ def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> Encoded:
 
 
 def _require_learned(example: Conversation | Pair, text: Encoded, fitting: Fitting) -> None:
-    if any(text.learned[1:]):  # nothing stands before the first token, so it cannot be predicted
-        return
-    if example.origin in fitting.cut:
+    """Raise DataError when nothing of an answer is left by a cut."""
+    if not any(text.learned):
         raise DataError(
             f"{example.origin}: what stands before the answer fills the row of {fitting.context:,} tokens, so that "
             "nothing of it is left to learn.",
             "Shorten that, choose a larger --context, or leave out what is too long: --overlong skip.",
         )
-    raise DataError(
-        f'{example.origin}: no token is learned, since every answer has "weight": 0.',
-        "Give one the weight 1, or remove that line.",
-    )
