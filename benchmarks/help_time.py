@@ -30,6 +30,7 @@ COMMANDS = (
     "evaluate",
     "lm-eval",
     "verify",
+    "compare",
     "model",
     "model show",
     "model list",
