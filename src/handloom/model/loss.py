@@ -48,12 +48,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 hidden_gradient[rows] = slope @ weight  # (n, C)
             if weight_gradient is not None:
                 weight_gradient += slope.T @ h  # (V, C)
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.gradients = hidden_gradient, weight_gradient
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        by_hidden, by_weight = (None if g is None else g * gradient for g in ctx.saved_tensors)
+        # In place, since the one for the weight is as large as the embedding; so there is no second way back.
+        by_hidden, by_weight = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
+        del ctx.gradients
         return by_hidden, by_weight, None, None
 
 
