@@ -352,4 +352,17 @@ def normalized(message: str) -> str:
     """What may be different on another machine, replaced by a name."""
     message = message.removesuffix("\n")
     message = re.sub(r"\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b", "KEY", message)
-    return re.sub(r"\b[\d.,]*\d MB\b", "N MB", message)
+    message = re.sub(r"\b[\d.,]*\d MB\b", "N MB", message)
+    message = re.sub(r"http://127\.0\.0\.1:\d+", "HUB", message)
+    for before, after in _FOREIGN_WORDS:
+        message = re.sub(f"({before}).*?({after})", r"\1REASON\2", message)
+    return message
+
+
+_FOREIGN_WORDS = [
+    (r"theirs/\S+ cannot be read: ", r"\. (?:Copy|Use|Handloom) "),
+    (r"is not complete JSON: ", r"\. Handloom "),
+    (r"The connection to HUB failed: ", r"\. Check "),
+    (r"not as a hub of models does \(", r"\)\. Check "),
+]
+"""What stands before and behind words of the system or of another library, which differ between versions."""

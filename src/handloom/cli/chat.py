@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -41,6 +42,7 @@ keeps what is written.
 def chat(
     model: Path = Path("runs/demo"),
     *,
+    adapter: AdapterFlag = None,
     system: str | None = None,
     stop: list[str] | None = None,
     threads: int | None = None,
@@ -56,7 +58,7 @@ def chat(
     Parameters
     ----------
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
     system
         Tell a model that learned conversations this before all turns.
     stop
@@ -74,11 +76,10 @@ def chat(
     from handloom.inference.conversation import Conversation
     from handloom.inference.dialogue import Dialogue
     from handloom.inference.row import stop_strings
-    from handloom.loading import load
 
     runtime.use_threads(threads)
     stops = stop_strings(stop or [])
-    lm = load(model, _note)
+    lm = load_named(model, adapter)
     conversation = Dialogue(lm, how, stops, on_note=_note) if lm.template else Conversation(lm, how, stops)
     if system is not None:
         _tell(conversation, system)

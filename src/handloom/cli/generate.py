@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -27,6 +28,7 @@ def generate(
     prompt: str | None = None,
     *,
     model: Path = Path("runs/demo"),
+    adapter: AdapterFlag = None,
     prompt_file: Path | None = None,
     prompts: Path | None = None,
     new_document: bool = False,
@@ -48,7 +50,7 @@ def generate(
     prompt
         Text to continue; - reads it from standard input (without its last line end).
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
     prompt_file
         Read the prompt from this file instead (without its last line end).
     prompts
@@ -82,10 +84,9 @@ def generate(
 
     from handloom import runtime
     from handloom.inference.text import Timing
-    from handloom.loading import load
 
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    lm = load_named(model, adapter)
     asked = [_asked(lm, text, raw) for text in texts]
     if asked != texts:
         print(
