@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 FOX = "The quick brown fox jumps over the lazy dog. "
 TINY = (
@@ -167,6 +169,20 @@ def flip_shard(stack: ExitStack) -> None:
     _shard().write_bytes(content)
 
 
+def without_gguf(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.dict(sys.modules, {"gguf": None}))
+
+
+def relu_model(stack: ExitStack) -> None:
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.model.config import GPTConfig
+    from handloom.model.gpt import GPT
+    from handloom.tokenizer.learn import learn_merges
+
+    config = GPTConfig(258, context=8, layers=1, heads=1, width=4, activation="relu")
+    export_folder(Path("gpt2-relu"), GPT(config), learn_merges(["aa aa"], 258))
+
+
 def full_disk(stack: ExitStack) -> None:
     stack.enter_context(small_disk(Path("disk"), "2m"))
 
@@ -243,6 +259,15 @@ CASES = [
     BadInput("A GPT-2 without weights", "handloom generate Hello --model gpt2-empty"),
     BadInput("A model that was not pulled", "handloom generate Hello --model gpt2-medium"),
     BadInput("A folder to export to that is there", "handloom export runs/demo notes --to hf"),
+    BadInput("An export in a form that there is not", "handloom export runs/demo new --to onnx"),
+    BadInput("A Hugging Face folder in halves", "handloom export runs/demo new --to hf --dtype f16"),
+    BadInput(
+        "A GGUF file without the library for it", "handloom export runs/demo new --to gguf", without_gguf
+    ),
+    BadInput(
+        "A model that llama.cpp computes otherwise", "handloom export gpt2-relu new --to gguf", relu_model
+    ),
+    BadInput("A name that llama.cpp misunderstands", "handloom export runs/demo phi3-fox --to gguf"),
     BadInput("A run without a checkpoint", "handloom generate Hello --model runs/demo", remove_checkpoints),
     BadInput("A torn checkpoint", f"handloom generate Hello --model {NEWEST.as_posix()}", remove_weights),
     BadInput(
