@@ -115,12 +115,20 @@ def opened(task, data, model=None, reporter=None, context=48, **changes):
 
 
 def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp_path):
-    summary = run.begin(tmp_path / "run", settings("instruct", write(*conversations()), base, steps=120))
+    summary = run.begin(
+        tmp_path / "run", settings("instruct", write(*conversations()), base, steps=120, sample_every=120)
+    )
     losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert losses[-1] < 0.1 * losses[0]
     assert summary["val_token_accuracy"] > 0.95
     checkpoint, _ = native.latest(tmp_path / "run")
     assert checkpoint.training["template"] == TEMPLATE
+    samples = [r for r in read_metrics(tmp_path / "run") if r["kind"] == "sample" and r["step"] == 120]
+    questions = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))["questions"]
+    assert [sample["prompt"] for sample in samples] == [f"{question} → " for question in questions]
+    assert all(question in {record["instruction"] for record in conversations()} for question in questions)
+    assert all(sample["text"].endswith(tuple(WORDS)) for sample in samples)  # drawn, so not always right
+    assert len(samples) == 2
     lm = load(tmp_path / "run")
     found = lm.generate([Message("user", "c green")], temperature=0, max_new_tokens=20)
     assert found == "green green"

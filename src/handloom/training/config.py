@@ -174,6 +174,9 @@ class FinetuneConfig(LoopSettings, DataSettings):
         "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.",
     )
     validation_fraction: float = setting(0.1, "Share of the documents or examples held out for validation.")
+    sample_prompts: tuple[str, ...] = setting(
+        ("The", "Return"), "What the samples begin with; in conversations two held-out questions."
+    )
     model: str = setting("gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.")
     task: str = setting(
         "text", "text, instruct (conversations), prefer (DPO on pairs) or classify (texts with labels)."

@@ -217,9 +217,10 @@ class Trainer:
                 self.config.sample_tokens, Sampling(top_p=0.9), self.config.seed, overflow="slide"
             )
             asked = [Message("user", prompt)] if template and prompt else prompt or None
+            begun = f"{prompt} → " if template and prompt else prompt
             text = lm.complete(asked, request).completions[0].text
-            self.log.add("sample", self.progress.step, prompt=prompt, text=text)
-            self.reporter.sample(self.progress.step, prompt, text)
+            self.log.add("sample", self.progress.step, prompt=begun, text=text)
+            self.reporter.sample(self.progress.step, begun, text)
         self.log.write_samples()
         self.pace.paused("sample", time.perf_counter() - began, self._sample_every())
 

@@ -140,9 +140,10 @@ class Terminal:
         if training_loss is not None:
             line.append(f"training {training_loss:.3f}  ", style="not bold")
         line.append(f"validation {found.loss:.3f} {found.unit}", style="not bold")
-        for name, value in found.figures.items():
-            line.append(f"  {value:.3f} {shown(name)}", style="bold cyan")
-        self.console.print(line)
+        figures = "".join(f"  {value:.3f} {shown(name)}" for name, value in found.figures.items())
+        if line.cell_len + len(figures) > self.console.width:
+            line.append("\n")
+        self.console.print(line.append(figures, style="bold cyan"))
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """What the model wrote, on one line."""

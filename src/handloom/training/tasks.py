@@ -17,7 +17,7 @@ from handloom.data.rows import IGNORE, Order, Row, by_length, pack, padded, row_
 from handloom.errors import DataError
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import TEMPLATE
+from handloom.tokenizer.chat import TEMPLATE, Message
 from handloom.training.config import FinetuneConfig
 from handloom.training.instructions import Instructions
 from handloom.training.labels import Labels
@@ -28,6 +28,7 @@ from handloom.training.work import counted
 
 Opened = tuple[Objective, str, dict[str, Any]]
 _LABELS_SHOWN = 6
+_QUESTIONS = 2
 
 
 def open_task(
@@ -68,7 +69,8 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
     _tell(fitting, reporter)
     kept = [example for example, _ in found]
     sides: tuple[list[Row], list[Row]] = ([], [])
-    for (_, text), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+    out_of_training = held_out(kept, config.validation_fraction)
+    for (_, text), out in zip(found, out_of_training, strict=True):
         sides[out].append(row_of(text.ids, text.learned))
     training, validation = (pack(side, context) if config.pack else side for side in sides)
     names = ("inputs", "targets", "segments") if config.pack else ("inputs", "targets")
@@ -94,7 +96,9 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
         f"{context:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
     )
     report = _report(config, fitting, len(sides[0]), len(sides[1]), TEMPLATE)
-    return objective, line, {**report, "rows": len(training), "tokens": read, "learned_tokens": learned}
+    report |= {"rows": len(training), "tokens": read, "learned_tokens": learned}
+    asked = [example.messages for example, out in zip(kept, out_of_training, strict=True) if out]
+    return objective, line, {**report, "questions": _questions(asked)}
 
 
 def _prefer(
@@ -111,7 +115,8 @@ def _prefer(
     kept = [example for example, _, _ in found]
     template = None if any(isinstance(example.prompt, str) for example in kept) else TEMPLATE
     sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
-    for (_, *both), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+    out_of_training = held_out(kept, config.validation_fraction)
+    for (_, *both), out in zip(found, out_of_training, strict=True):
         chosen, rejected = (row_of(text.ids, text.learned) for text in both)
         sides[out].append((chosen, rejected))
     training, validation = sides
@@ -130,7 +135,18 @@ def _prefer(
     read = sum(len(row) for both in training for row in both)
     line = f"{counted(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
     report = _report(config, fitting, len(training), len(validation), template)
-    return objective, line, {**report, "tokens": read}
+    asked = [
+        example.prompt
+        for example, out in zip(kept, out_of_training, strict=True)
+        if out and not isinstance(example.prompt, str)
+    ]
+    return objective, line, {**report, "tokens": read, "questions": _questions(asked) if template else []}
+
+
+def _questions(conversations: Sequence[Sequence[Message]]) -> list[str]:
+    """What some held-out conversations begin with, to ask the model on its way."""
+    firsts = (next(message.content for message in each if message.role == "user") for each in conversations)
+    return list(dict.fromkeys(firsts))[:_QUESTIONS]
 
 
 def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:

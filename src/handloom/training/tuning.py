@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def set_up(
     if checkpoint and with_lora and checkpoint.config.labels:
         model.add_label_head(checkpoint.config.labels, config.seed)
     objective, line, report = _objective(config, model, tokenizer, context, reporter, checkpoint)
-    config = _settle(config, objective, context)
+    config = _settle(config, objective, context, report.get("questions", ()))
     how = how_to_detour(config)
     ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
     if with_lora:
@@ -166,13 +166,19 @@ def _keeps_bf16(config: FinetuneConfig) -> bool:
     return _with_lora(config) and config.precision == "bf16"
 
 
-def _settle(config: FinetuneConfig, objective: Objective, context: int) -> FinetuneConfig:
+def _settle(
+    config: FinetuneConfig, objective: Objective, context: int, questions: Sequence[str]
+) -> FinetuneConfig:
     """Decide what was left open, so that it is written down and stays."""
     chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context": context}
     if config.steps is None and config.minutes is None:
         chosen["steps"] = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
     if config.micro_batch_size is None:
         chosen["micro_batch_size"] = rows_at_once(config.batch_size, context)
+    if config.task == "classify" and config.sample_every is None:
+        chosen["sample_every"] = 0  # what it says of texts is in its figures
+    if questions and config.sample_prompts == FinetuneConfig.sample_prompts:
+        chosen["sample_prompts"] = tuple(questions)
     return dataclasses.replace(config, **chosen)
 
 
