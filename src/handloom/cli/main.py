@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": ("handloom.cli.generate:generate", "Continue a text."),
     "chat": ("handloom.cli.chat:chat", "Write a text together with a model, in turn."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
-    "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
+    "data": ("handloom.cli.data:app", "Prepare and check data, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
     "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
