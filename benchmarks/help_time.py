@@ -20,6 +20,7 @@ COMMANDS = (
     "chat",
     "tokenize",
     "data",
+    "data check",
     "data prepare",
     "data show",
     "pull",
