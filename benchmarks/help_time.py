@@ -18,6 +18,8 @@ COMMANDS = (
     "train",
     "generate",
     "chat",
+    "classify",
+    "finetune",
     "tokenize",
     "data",
     "data check",

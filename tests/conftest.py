@@ -26,22 +26,7 @@ def _hermetic(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(monkeypatch):
     """A hub on loopback, which the endpoint of this process and its children is; with gpt2 and acme/tiny."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
+    from loopback_hub import hub_in_use
 
-    from handloom.checkpoints import hub as client
-    from loopback_hub import LoopbackHub, tiny_gpt2
-
-    server = LoopbackHub()
-    server.repositories = {"openai-community/gpt2": tiny_gpt2(), "acme/tiny": tiny_gpt2()}
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read when the library was imported
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no-such-file")
-    monkeypatch.setattr(client, "PAUSE", 0.001)
-    close_session()
-    yield server
-    close_session()
-    server.close()
+    with hub_in_use(monkeypatch) as server:
+        yield server

@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -92,6 +93,35 @@ class LoopbackHub:
 
     def sent(self, file):
         return sum(seen.sent for seen in self.asked(file))
+
+
+@contextmanager
+def hub_in_use(patch):
+    """A hub that is the endpoint of this process and its children, with gpt2 and acme/tiny.
+
+    Args:
+        patch: pytest's MonkeyPatch, which is undone by whoever made it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    from handloom.checkpoints import hub as client
+
+    server = LoopbackHub()
+    server.repositories = {"openai-community/gpt2": tiny_gpt2(), "acme/tiny": tiny_gpt2()}
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HF_ENDPOINT", server.url)
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)  # read when the library was imported
+    patch.setattr(constants, "HF_TOKEN_PATH", "no-such-file")
+    patch.setattr(client, "PAUSE", 0.001)
+    close_session()
+    try:
+        yield server
+    finally:
+        close_session()
+        server.close()
 
 
 class _Server(ThreadingHTTPServer):

@@ -117,3 +117,30 @@ def test_the_model_card_says_how_it_was_trained(tmp_path):
     assert "a\\|b.txt" in card
     assert "| steps |" not in card
     assert json.loads((tmp_path / "m" / "manifest.json").read_text(encoding="utf-8")).keys() >= {"README.md"}
+
+
+def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    from handloom.inference.classify import classify
+
+    model = GPT(GPTConfig(vocab_size=280, context=24, layers=2, heads=2, width=16), seed=1).eval()
+    model.add_label_head(("ham", "spam", "eggs"), seed=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
+    tokenizer = learn_merges(["the quick brown fox"] * 5, 280)
+    export_folder(tmp_path / "hf", model, tokenizer)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    texts = ["the fox", "a quick brown dog", "x"]
+    batch = AutoTokenizer.from_pretrained(tmp_path / "hf")(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        scores = theirs(**batch).logits.softmax(-1)
+    ours = classify(model, tokenizer, texts)
+    for row, found in zip(scores, ours, strict=True):
+        assert found.label == theirs.config.id2label[int(row.argmax())]
+        assert list(found.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
+    again = gpt2.open_folder(tmp_path / "hf")
+    assert again.config.labels == ("ham", "spam", "eggs")
+    mine, read = model.state_dict(), again.load_model().state_dict()
+    assert all(read[name].equal(mine[name]) for name in mine)

@@ -84,7 +84,7 @@ def test_dropouts_that_differ_are_kept_apart():
     ("change", "words"),
     [
         ({"model_type": "bert"}, "a model of type 'bert'"),
-        ({"architectures": ["GPT2ForSequenceClassification"]}, "architectures"),
+        ({"architectures": ["GPT2ForTokenClassification"]}, "architectures"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),

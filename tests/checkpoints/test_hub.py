@@ -501,6 +501,14 @@ def test_the_folder_of_a_model_is_always_directly_in_the_models_folder(name):
     assert Path(os.path.normpath(folder)).parent == models_folder()
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b"])
+def test_a_name_that_is_no_folders_is_refused(name):
+    with pytest.raises(
+        CheckpointError, match=r"is not the name of a model\. Models are called for example gpt2"
+    ):
+        model_folder(name)
+
+
 def test_where_models_are_kept(tmp_path, monkeypatch):
     assert model_folder("acme/tiny") == tmp_path / "models" / "acme--tiny"
     monkeypatch.delenv("HANDLOOM_MODELS")

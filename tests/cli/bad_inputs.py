@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 FOX = "The quick brown fox jumps over the lazy dog. "
 TINY = (
@@ -19,12 +21,34 @@ TINY = (
 NEWEST = Path("runs/demo/checkpoints/step-00000004")
 
 
+_HI = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
+EXAMPLES = {
+    "human": [_HI, '{"messages": [{"role": "human", "content": "Hi"}]}'],
+    "twice": ['{"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "there"}, '
+              '{"role": "assistant", "content": "Hello"}]}'],
+    "question": ['{"messages": [{"role": "user", "content": "Hi"}]}'],
+    "blank": ['{"instruction": "Greet.", "output": " "}'],
+    "list": [f"[{_HI}]"],
+    "unweighted": ['{"messages": [{"role": "user", "content": "Hi"}, '
+                   '{"role": "assistant", "content": "Yo", "weight": 0}]}'],
+    "hi": [_HI],
+    "same": ['{"prompt": "The", "chosen": " fox", "rejected": " fox"}'],
+    "half": ['{"prompt": "The", "chosen": " fox"}'],
+    "spam": ['{"text": "Buy", "label": "spam"}', '{"text": "Hi", "label": "ham"}'],
+    "eggs": ['{"text": "Buy", "label": "spam"}', '{"text": "Hi", "label": "eggs"}'],
+    "ham": ['{"text": "Hi", "label": "ham"}', '{"text": "Yo", "label": "ham"}'],
+    "unlabelled": ['{"text": "Buy"}'],
+    "again": ['{"text": "Hi", "label": "ham"}', '{"text": "Hi", "label": "spam"}'],
+}  # fmt: skip
+
+
 class CannotMountError(Exception):
     """This user may not make file systems of a chosen size."""
 
 
 def build_world(folder: Path) -> None:
-    """Files good and bad in `folder`, and the run runs/demo of four steps."""
+    """Files good and bad in `folder`, the run runs/demo of four steps, and a model that knows labels."""
+    from handloom.checkpoints import native
     from handloom.training import run
     from handloom.training.config import TrainConfig
 
@@ -46,6 +70,7 @@ def build_world(folder: Path) -> None:
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
+        **{f"{name}.jsonl": "\n".join(lines).encode() for name, lines in EXAMPLES.items()},
     }
     for name, content in texts.items():
         path = folder / name
@@ -70,6 +95,10 @@ def build_world(folder: Path) -> None:
     os.chdir(folder)
     try:
         run.begin(Path("runs/demo"), config)
+        demo = native.open_checkpoint(NEWEST)
+        model = demo.load_model()
+        model.add_label_head(("ham", "spam"), 0)
+        native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
     finally:
         os.chdir(before)
 
@@ -139,6 +168,20 @@ def flip_shard(stack: ExitStack) -> None:
     _shard().write_bytes(content)
 
 
+def without_gguf(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.dict(sys.modules, {"gguf": None}))
+
+
+def relu_model(stack: ExitStack) -> None:
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.model.config import GPTConfig
+    from handloom.model.gpt import GPT
+    from handloom.tokenizer.learn import learn_merges
+
+    config = GPTConfig(258, context=8, layers=1, heads=1, width=4, activation="relu")
+    export_folder(Path("gpt2-relu"), GPT(config), learn_merges(["aa aa"], 258))
+
+
 def full_disk(stack: ExitStack) -> None:
     stack.enter_context(small_disk(Path("disk"), "2m"))
 
@@ -161,6 +204,12 @@ class BadInput:
     command: str
     """As typed into a shell; may begin with a pipe into the command."""
     before: Callable[[ExitStack], None] = nothing
+
+
+def tune(task: str, data: str) -> str:
+    """A command that tunes, of runs/demo unless it says otherwise."""
+    model = "" if "--model" in data else " --model runs/demo"
+    return f"handloom finetune --task {task} --data {data}{model} --run runs/new --sample-every 0 --threads 1"
 
 
 CASES = [
@@ -219,6 +268,15 @@ CASES = [
     BadInput("A GPT-2 without weights", "handloom generate Hello --model gpt2-empty"),
     BadInput("A model that was not pulled", "handloom generate Hello --model gpt2-medium"),
     BadInput("A folder to export to that is there", "handloom export runs/demo notes --to hf"),
+    BadInput("An export in a form that there is not", "handloom export runs/demo new --to onnx"),
+    BadInput("A Hugging Face folder in halves", "handloom export runs/demo new --to hf --dtype f16"),
+    BadInput(
+        "A GGUF file without the library for it", "handloom export runs/demo new --to gguf", without_gguf
+    ),
+    BadInput(
+        "A model that llama.cpp computes otherwise", "handloom export gpt2-relu new --to gguf", relu_model
+    ),
+    BadInput("A name that llama.cpp misunderstands", "handloom export runs/demo phi3-fox --to gguf"),
     BadInput("A run without a checkpoint", "handloom generate Hello --model runs/demo", remove_checkpoints),
     BadInput("A torn checkpoint", f"handloom generate Hello --model {NEWEST.as_posix()}", remove_weights),
     BadInput(
@@ -277,6 +335,33 @@ CASES = [
     BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
+    # Examples to tune on
+    BadInput("Examples that are no JSON Lines", tune("instruct", "fox.txt")),
+    BadInput("Examples through a pipe", tune("instruct", "-")),
+    BadInput("A list instead of objects", tune("instruct", "list.jsonl")),
+    BadInput("A conversation of another form", tune("instruct", "posts.jsonl")),
+    BadInput("An unknown role", tune("instruct", "human.jsonl")),
+    BadInput("Two messages of the user in a row", tune("instruct", "twice.jsonl")),
+    BadInput("A conversation without an answer", tune("instruct", "question.jsonl")),
+    BadInput("An empty answer", tune("instruct", "blank.jsonl")),
+    BadInput("A conversation in which nothing is learned", tune("instruct", "unweighted.jsonl")),
+    BadInput("A conversation over the context", tune("instruct", "hi.jsonl")),
+    BadInput("Nothing left of an answer", tune("instruct", "hi.jsonl --overlong cut")),
+    BadInput("Nothing but conversations over the context", tune("instruct", "hi.jsonl --overlong skip")),
+    BadInput("A pair without its other answer", tune("prefer", "half.jsonl")),
+    BadInput("A pair of equal answers", tune("prefer", "same.jsonl")),
+    BadInput("A text without a label", tune("classify", "unlabelled.jsonl")),
+    BadInput("A single label", tune("classify", "ham.jsonl")),
+    BadInput("A single text", tune("classify", "again.jsonl")),
+    BadInput("A label that the model does not know", tune("classify", "eggs.jsonl --model runs/spam")),
+    # Using what was tuned
+    BadInput("A model without labels", "handloom classify Hello --model runs/demo"),
+    BadInput("No text to classify", "handloom classify --model runs/spam"),
+    BadInput("An empty text to classify", 'handloom classify "" --model runs/spam'),
+    BadInput("A text and a file to classify", "handloom classify Hello --texts fox.txt --model runs/spam"),
+    BadInput("An empty line among the texts", "handloom classify --texts prompts.txt --model runs/spam"),
+    BadInput("A text to classify over the context", "handloom classify --texts long.txt --model runs/spam"),
+    BadInput("A system's message to a base model", 'handloom chat runs/demo --system "Be brief."'),
 ]
 
 
@@ -302,4 +387,17 @@ def normalized(message: str) -> str:
     """What may be different on another machine, replaced by a name."""
     message = message.removesuffix("\n")
     message = re.sub(r"\b(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b", "KEY", message)
-    return re.sub(r"\b[\d.,]*\d MB\b", "N MB", message)
+    message = re.sub(r"\b[\d.,]*\d MB\b", "N MB", message)
+    message = re.sub(r"http://127\.0\.0\.1:\d+", "HUB", message)
+    for before, after in _FOREIGN_WORDS:
+        message = re.sub(f"({before}).*?({after})", r"\1REASON\2", message)
+    return message
+
+
+_FOREIGN_WORDS = [
+    (r"theirs/\S+ cannot be read: ", r"\. (?:Copy|Use|Handloom) "),
+    (r"is not complete JSON: ", r"\. Handloom "),
+    (r"The connection to HUB failed: ", r"\. Check "),
+    (r"not as a hub of models does \(", r"\)\. Check "),
+]
+"""What stands before and behind words of the system or of another library, which differ between versions."""

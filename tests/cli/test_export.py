@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from bad_inputs import FOX
+
+from llama_cpp import Llama
+
 
 def test_an_exported_run_writes_the_same_text(inside, trained_run, tmp_path):
     done = inside("export", trained_run, tmp_path / "out", "--to", "hf")
@@ -30,3 +35,35 @@ def test_a_folder_that_is_there_is_refused(inside, trained_run, tmp_path):
     done = inside("export", trained_run, tmp_path / "out", "--to", "hf")
     assert done.returncode == 2
     assert "exists already" in done.err
+
+
+def test_a_run_trained_from_nothing_writes_the_same_text_in_llama_cpp(inside, tmp_path):
+    (tmp_path / "fox.txt").write_text(
+        (FOX + "It naps, café au lait in paw: 12, 345!\n") * 60, encoding="utf-8"
+    )
+    shape = ["--vocab-size", 320, "--context", 64, "--layers", 2, "--heads", 2, "--width", 32]
+    often = ["--batch-size", 8, "--steps", 150, "--learning-rate", 0.01, "--sample-every", 0, "--threads", 1]
+    run = inside("train", "--data", "fox.txt", "--run", "run", *shape, *often, "--precision", "fp32")
+    assert run.returncode == 0, run.err
+    done = inside("export", "run", "out", "--to", "gguf")
+    assert done.returncode == 0, done.err
+    assert done.err == ""
+    assert "llama-completion -m out/out.gguf" in done.out
+    ours = inside("generate", "The quick", "--max-new-tokens", 60, "--temperature", 0, "--model", "run")
+    assert ours.returncode == 0, ours.err
+    llama = Llama(tmp_path / "out" / "out.gguf", 64)
+    theirs = llama.decode(llama.continued("The quick", 60))
+    llama.close()
+    assert "café au lait in paw: 12, 345!" in theirs
+    assert ours.out.rstrip("\n") == ("The quick" + theirs).rstrip("\n")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "From random weights, 150 steps" in card
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_the_type_of_the_numbers(inside, trained_run, tmp_path, dtype):
+    assert inside("export", trained_run, "out", "--to", "gguf", "--dtype", dtype).returncode == 0
+    matrices = 280 * 16 + 16 * 16 * 12  # token embedding, and one block: four for attention, eight behind it
+    rest = 16 * 16 + 13 * 16 + 2 * 16
+    expected = (2 if dtype == "f16" else 4) * matrices + 4 * rest
+    assert 0 < (tmp_path / "out" / "out.gguf").stat().st_size - expected < 20_000  # tokens, names, padding

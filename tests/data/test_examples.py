@@ -105,7 +105,7 @@ CONVERSATIONS_THAT_ARE_NONE = [
         {"messages": [user("Hello"), {**assistant("Hi"), "weight": 0.5}]},
         "The weight of messages[1] is 0.5; it must be 0",
     ),
-    ({"messages": [user("Hello")]}, "no message of messages is the assistant's"),
+    ({"messages": [user("Hello")]}, "no message in messages is the assistant's"),
     ({"messages": [*HELLO, user("Bye")]}, "the last message of messages has no answer."),
     (
         {"messages": [user("a"), user("b"), assistant("c")]},

@@ -30,7 +30,7 @@ def base(tmp_path_factory, corpus_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         config = TrainConfig(
-            data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, width=16, context=16, steps=30,
+            data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, width=16, context=64, steps=30,
             batch_size=8, precision="fp32", threads=1, sample_every=0, keep_checkpoints=1,
         )  # fmt: skip
         run.begin(folder / "run", config)
@@ -58,6 +58,7 @@ def tune(base, poems):
         settings = {
             "data": (str(poems),),
             "model": str(base),
+            "context": 16,
             "steps": 6,
             "batch_size": 4,
             "learning_rate": 0.01,
@@ -289,6 +290,62 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
         tune(data=())
     with pytest.raises(ConfigError, match="last:9 trains 9 blocks"):
         run.begin(tmp_path / "run", tune(method="last:9"))
-    with pytest.raises(ConfigError, match="context is 99, and the model looks at 16"):
+    with pytest.raises(ConfigError, match="context is 99, and the model looks at 64"):
         run.begin(tmp_path / "run", tune(context=99))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """A file of examples for each task, small enough for a context of 64."""
+    records = {
+        "instruct": [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{i}?"},
+                    {"role": "assistant", "content": "ab"[i % 2] * 2},
+                ]
+            }
+            for i in range(24)
+        ],
+        "prefer": [{"prompt": f"{i} ", "chosen": "red", "rejected": "blue"} for i in range(24)],
+        "classify": [
+            {"text": f"{i} " + 3 * ("red " if i % 2 else "blue "), "label": "ab"[i % 2]} for i in range(60)
+        ],
+    }
+    for task, lines in records.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{task}.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("task", ["instruct", "prefer", "classify"])
+@pytest.mark.parametrize("method", ["lora", "last:1", "full"])
+def test_every_task_is_learned_by_every_method_and_goes_on_to_the_same_bits(
+    tmp_path, tune, examples, task, method
+):
+    settings = {
+        "task": task, "data": (str(examples / f"{task}.jsonl"),), "method": method, "steps": 12, "context": None,
+        "evaluate_every": 6, "batch_size": 8, "overlong": "cut", "learning_rate": 0.02,
+    }  # fmt: skip
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    summary = run.begin(straight, tune(**settings))
+    validations = [r["loss"] for r in read_metrics(straight) if r["kind"] == "validation"]
+    assert validations[-1] < validations[0]
+    assert summary["task"] == task
+    assert not run.begin(halted, tune(**settings), stop_after=5)["finished"]
+    run.resume(halted)
+    assert final_state(halted) == final_state(straight)
+    assert losses(halted) == losses(straight)
+
+
+def test_a_tuned_classifier_is_used_by_its_name(tmp_path, tune, examples):
+    data = (str(examples / "classify.jsonl"),)
+    summary = run.begin(
+        tmp_path / "run",
+        tune(task="classify", data=data, method="lora", steps=120, learning_rate=0.01, context=None),
+    )
+    assert summary["val_accuracy"] == 1.0
+    assert load(tmp_path / "run").config.labels == ("a", "b")
+    named = [load(tmp_path / "run").classify(text).label for text in ("4 blue blue blue ", "5 red red red ")]
+    assert named == ["a", "b"]

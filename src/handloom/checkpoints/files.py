@@ -77,6 +77,14 @@ def move_into_place(aside: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def require_new(target: Path) -> None:
+    """Raise CheckpointError if something stands at `target` that a new folder would replace."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(
+            f"{target} exists already.", "Name another folder, or replace it with --overwrite."
+        )
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Raise CheckpointError unless `needed` bytes and a little more are free where `folder` lies."""
     free = shutil.disk_usage(folder).free

@@ -59,6 +59,7 @@ _IN_BLOCK = (
     Name("feedforward.down.bias", "mlp.c_proj.bias"),
 )
 _HEAD = Name("head.weight", "lm_head.weight")
+_LABEL_HEAD = Name("label_head.weight", "score.weight")
 _MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 """Older files store the causal mask, and the number that stood for minus infinity. Neither is learned."""
 
@@ -73,6 +74,8 @@ def names(config: GPTConfig) -> Iterator[Name]:
             yield Name(f"blocks.{i}.{name.ours}", f"h.{i}.{name.theirs}", name.turned)
     if not config.tied_head:
         yield _HEAD
+    if config.labels:
+        yield _LABEL_HEAD
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def to_theirs(model: GPT) -> dict[str, Tensor]:
     """Our tensors under GPT-2's names, with `transformer.`; the inverse of `to_ours`. A tied head is stored once."""
     ours = model.state_dict()
     return {
-        name.theirs if name is _HEAD else PREFIX + name.theirs: ours[name.ours].T
+        name.theirs if name in (_HEAD, _LABEL_HEAD) else PREFIX + name.theirs: ours[name.ours].T
         if name.turned
         else ours[name.ours]
         for name in names(model.config)

@@ -57,7 +57,8 @@ REFUSED = {
 """Keys that must say nothing, and why. Any other key that is not known must say nothing either."""
 
 _DROPOUTS = {"embd_pdrop": 0.1, "attn_pdrop": 0.1, "resid_pdrop": 0.1}  # GPT2Config's defaults
-_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
+_CLASSIFIER = "GPT2ForSequenceClassification"
+_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", _CLASSIFIER)
 
 NO_EFFECT = frozenset(
     (
@@ -114,7 +115,7 @@ def read_config(values: dict[str, Any], path: Path) -> GPTConfig:
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise _refused(path, "activation_function", activation, f"Handloom has {', '.join(ACTIVATIONS)}")
     try:
-        config = GPTConfig(activation=ACTIVATIONS[activation], **chosen)
+        config = GPTConfig(activation=ACTIVATIONS[activation], labels=_labels(values, path), **chosen)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from None
     return _with_single_dropout(config)
@@ -130,13 +131,37 @@ def write_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     ours = {**config.to_dict(), **{f"{place}_dropout": p for place, p in config.dropouts._asdict().items()}}
     named = {activation: name for name, activation in reversed(ACTIVATIONS.items())}
     return {
-        "architectures": [_ARCHITECTURES[0]],
+        "architectures": [_CLASSIFIER if config.labels else _ARCHITECTURES[0]],
         "model_type": "gpt2",
         **{theirs: ours[field] for theirs, field in FIELDS.items()},
         "activation_function": named[config.activation],
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "dtype": "float32",
+        **_label_values(config, end_of_text),
+    }
+
+
+def _labels(values: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """What a classifier tells texts apart by, in the order of their ids; nothing for other models."""
+    if _CLASSIFIER not in (values.get("architectures") or []):
+        return ()
+    names = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    if not isinstance(names, dict) or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        raise _refused(path, "id2label", names, "it must name each label by its number, from 0 on")
+    return tuple(
+        str({str(number): name for number, name in names.items()}[str(i)]) for i in range(len(names))
+    )
+
+
+def _label_values(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+    """What transformers wants to know of a classifier; it takes the last token that is no padding."""
+    if not config.labels:
+        return {}
+    return {
+        "id2label": {str(number): name for number, name in enumerate(config.labels)},
+        "label2id": {name: number for number, name in enumerate(config.labels)},
+        "pad_token_id": end_of_text,
     }
 
 

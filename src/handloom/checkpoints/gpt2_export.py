@@ -15,13 +15,37 @@ from safetensors.torch import save_file
 from handloom.checkpoints import files
 from handloom.checkpoints.gpt2 import CONFIG, to_theirs
 from handloom.checkpoints.gpt2_config import write_config
+from handloom.checkpoints.model_card import Use, write_model_card
 from handloom.checkpoints.native import as_os_error
 from handloom.checkpoints.weights import SAFETENSORS
-from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 from handloom.tokenizer.files import MERGES, VOCABULARY
+
+FOR_TRANSFORMERS = Use(
+    header="library_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, handloom]",
+    how="""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+Or with Handloom: `handloom generate "The " --model path/to/this/folder`.""",
+)
+
+CLASSIFIER = Use(
+    header="library_name: transformers\npipeline_tag: text-classification\ntags: [gpt2, handloom]",
+    how="""```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+Or with Handloom: `handloom classify "Some text" --model path/to/this/folder`.""",
+)
 
 
 def export_folder(
@@ -44,10 +68,8 @@ def export_folder(
     Raises:
         CheckpointError: the folder is there already, or the disk refuses.
     """
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(
-            f"{target} exists already.", "Name another folder, or replace it with --overwrite."
-        )
+    if not overwrite:
+        files.require_new(target)
     # save_file wants every tensor in its own order in memory. Weights that were read from such a folder are so already.
     tensors = {name: tensor.detach().contiguous() for name, tensor in to_theirs(model).items()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -62,8 +84,13 @@ def export_folder(
         ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
         files.write_json(aside / "generation_config.json", ends)
         write_tokenizer(aside, tokenizer, model.config)
-        (aside / "README.md").write_text(
-            model_card(target.name, model, tokenizer, training), encoding="utf-8", newline="\n"
+        write_model_card(
+            aside,
+            target.name,
+            model,
+            tokenizer,
+            training,
+            CLASSIFIER if model.config.labels else FOR_TRANSFORMERS,
         )
 
 
@@ -116,67 +143,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: GPTConfig) -> No
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "unk_token": END_OF_TEXT,
+        **({"pad_token": END_OF_TEXT} if config.labels else {}),
     }
     files.write_json(folder / "tokenizer_config.json", settings)
-
-
-def model_card(name: str, model: GPT, tokenizer: Tokenizer, training: dict[str, Any] | None) -> str:
-    """The `README.md` of an exported model: what it is, how it was trained, how it is used."""
-    c = model.config
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "tags: [gpt2, handloom]",
-        "---",
-        "",
-        f"# {name}",
-        "",
-        f"A GPT-2 style model with {parameters:,} parameters: {c.layers} layers, {c.heads} heads, {c.width} wide, "
-        f"a context of {c.context:,} tokens, and a vocabulary of {tokenizer.vocab_size:,} tokens. "
-        "Exported by Handloom.",
-        "",
-        "## How it was trained",
-        "",
-        *_how_it_was_trained(training),
-        "",
-        "## How to use it",
-        "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
-        "```",
-        "",
-        'Or with Handloom: `handloom generate "The " --model path/to/this/folder`.',
-        "",
-        f"The id {tokenizer.end_of_text} begins and ends every document. The model continues text; "
-        "it follows no instructions.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _how_it_was_trained(training: dict[str, Any] | None) -> list[str]:
-    if training is None:
-        return ["Not by Handloom, and the folder that it was read from does not say how."]
-    progress, settings = training["progress"], training["settings"]
-    best = progress.get("best_loss")
-    return [
-        f"From random weights, {progress['step']:,} steps over {progress['tokens']:,} tokens"
-        + (f", to a best validation loss of {best:.4f} nats per token." if best is not None else "."),
-        "",
-        "| Setting | Value |",
-        "| --- | --- |",
-        *(f"| {key} | {_cell(value)} |" for key, value in settings.items() if value is not None),
-        "",
-        "| Version of | Value |",
-        "| --- | --- |",
-        *(f"| {key} | {_cell(value)} |" for key, value in training["versions"].items()),
-    ]
-
-
-def _cell(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return " ".join(text.replace("|", "\\|").split())

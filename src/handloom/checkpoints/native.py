@@ -224,7 +224,7 @@ def assign_weights(model: GPT, weights: dict[str, Tensor], origin: Path) -> None
         CheckpointError: when a name is missing or unknown, or a shape differs; names it.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in expected.keys() ^ weights.keys():
+    for name in sorted(expected.keys() ^ weights.keys()):
         side = "is missing" if name in expected else "is of no use here"
         raise CheckpointError(
             f"In {origin} the tensor {name} {side}.", "The weights do not belong to this config.json."

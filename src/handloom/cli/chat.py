@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 WITHOUT = ("overflow", "beams", "length_penalty", "logprobs", "echo")
 RequestFlags: Any = flags_of(Request, without=WITHOUT)
 SamplingFlags: Any = flags_of(Sampling, several=False)
+HOW = {
+    False: "Write a line, and the model goes on from there; an empty line lets it go on by itself.",
+    True: "Write a line, and the model answers it. /system TEXT tells it something before all turns.",
+}
 HELP = """\
-Write a line, and the model goes on from there; an empty line lets it go on by itself. \\ at the end of a line
-goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answer and keeps what is written.
+\\ at the end of a line goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answer and
+keeps what is written.
 
 /retry        write the last answer anew        /history    show all of the text
 /edit TEXT    say something else instead        /save FILE  write it to a file
@@ -37,20 +42,25 @@ goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answe
 def chat(
     model: Path = Path("runs/demo"),
     *,
+    adapter: AdapterFlag = None,
+    system: str | None = None,
     stop: list[str] | None = None,
     threads: int | None = None,
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
     sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
 ) -> None:
-    """Write a text together with a model, in turn.
+    """Talk with a model, or write a text together with it, in turn.
 
-    A base model knows no questions and answers; it continues all that was written so far. Text beyond its
-    context slides out of sight. Inside, /help shows the commands.
+    A model that learned conversations (handloom finetune --task instruct) answers. Any other knows no questions and
+    answers; it continues all that was written so far. What is beyond its context is out of its sight. Inside, /help
+    shows the commands.
 
     Parameters
     ----------
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
+    system
+        Tell a model that learned conversations this before all turns.
     stop
         End an answer where this string appears; may be given several times.
     threads
@@ -64,17 +74,20 @@ def chat(
 
     from handloom import runtime
     from handloom.inference.conversation import Conversation
+    from handloom.inference.dialogue import Dialogue
     from handloom.inference.row import stop_strings
-    from handloom.loading import load
 
     runtime.use_threads(threads)
     stops = stop_strings(stop or [])
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    conversation = Conversation(lm, how, stops)
+    lm = load_named(model, adapter)
+    conversation = Dialogue(lm, how, stops, on_note=_note) if lm.template else Conversation(lm, how, stops)
+    if system is not None:
+        _tell(conversation, system)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives input() a history and its keys
-        print("Write, and the model goes on. /help shows the commands, /quit leaves.", file=sys.stderr)
+        does = "answers" if lm.template else "goes on"
+        print(f"Write, and the model {does}. /help shows the commands, /quit leaves.", file=sys.stderr)
     for line in _lines():
         if line == "/quit":
             return
@@ -82,6 +95,22 @@ def chat(
             _obey(conversation, line)
         except RequestError as error:
             print(f"Error: {error}", file=sys.stderr)
+
+
+def _note(note: str) -> None:
+    print(f"Note: {note}", file=sys.stderr)
+
+
+def _tell(conversation: Conversation, system: str) -> None:
+    """Tell the model something before all turns, if it has learned to be told."""
+    from handloom.inference.dialogue import Dialogue
+
+    if not isinstance(conversation, Dialogue):
+        raise RequestError(
+            "This model learned no conversations, so it has no ear for the system.",
+            "Write what it is to go on from as a line.",
+        )
+    conversation.tell(system.strip() or None)
 
 
 def _obey(conversation: Conversation, line: str) -> None:
@@ -101,7 +130,11 @@ def _obey(conversation: Conversation, line: str) -> None:
     elif command == "/settings":
         _show_settings(conversation)
     elif command == "/help":
-        print(HELP)
+        from handloom.inference.dialogue import Dialogue
+
+        print(f"{HOW[isinstance(conversation, Dialogue)]}\n{HELP}")
+    elif command == "/system":
+        _tell(conversation, rest)
     elif rest.strip():
         conversation.set(command[1:], rest.strip())
     else:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
 
 
-def export(model: Path, folder: Path, *, to: Literal["hf"], overwrite: bool = False) -> None:
+def export(
+    model: Path,
+    folder: Path,
+    *,
+    to: Literal["hf", "gguf"],
+    dtype: Literal["f32", "f16"] = "f32",
+    overwrite: bool = False,
+) -> None:
     """Write a model in a form that other programs read.
 
     Parameters
@@ -17,17 +25,39 @@ def export(model: Path, folder: Path, *, to: Literal["hf"], overwrite: bool = Fa
     folder
         The folder to make.
     to
-        hf: a Hugging Face folder, for transformers and whatever reads its files.
+        hf: a Hugging Face folder, for transformers and whatever reads its files;
+        gguf: a file for llama.cpp, Ollama and their like, beside a model card.
+    dtype
+        How the weights are written. f16, for gguf alone, takes half the space and rounds.
     overwrite
         Replace the folder if it is there.
     """
-    from handloom.checkpoints import native
+    from handloom.checkpoints import gpt2
+    from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.errors import ConfigError
     from handloom.loading import find_checkpoint
 
+    if to == "hf" and dtype != "f32":
+        raise ConfigError(
+            f"A Hugging Face folder is written in f32, not in {dtype}.",
+            "Leave --dtype out, or export --to gguf.",
+        )
     stored = find_checkpoint(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    training = stored.training if isinstance(stored, native.Checkpoint) else None
-    export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite)
-    print(
-        f"Written to {folder}. transformers loads it: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
-    )
+    training = None if isinstance(stored, gpt2.Published) else stored.training or None
+    if to == "hf":
+        export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite)
+        kind = "SequenceClassification" if stored.config.labels else "CausalLM"
+        how = f"transformers loads it: AutoModelFor{kind}.from_pretrained({str(folder)!r})"
+    else:
+        file = export_gguf(
+            folder,
+            stored.load_model(),
+            stored.load_tokenizer(),
+            training,
+            precision=dtype,
+            overwrite=overwrite,
+        )
+        how = f'llama.cpp continues a text with it: llama-completion -m {shlex.quote(str(file))} -no-cnv -p "The "'
+    print(f"Written to {folder}.")
+    print(how)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handloom.inference.engine import Choice
+    from handloom.inference.prompts import Prompt
     from handloom.inference.text import Completions, LanguageModel, Timing
 
 RequestFlags: Any = flags_of(Request)
@@ -26,9 +28,11 @@ def generate(
     prompt: str | None = None,
     *,
     model: Path = Path("runs/demo"),
+    adapter: AdapterFlag = None,
     prompt_file: Path | None = None,
     prompts: Path | None = None,
     new_document: bool = False,
+    raw: bool = False,
     stop: list[str] | None = None,
     n: Annotated[int, Parameter(name=["--n", "-n"])] = 1,
     stream: bool = False,
@@ -39,20 +43,22 @@ def generate(
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
     sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
 ) -> None:
-    """Continue a text with a model.
+    """Continue a text with a model; one that learned conversations answers it instead.
 
     Parameters
     ----------
     prompt
         Text to continue; - reads it from standard input (without its last line end).
     model
-        Run folder, or a checkpoint folder inside one.
+        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
     prompt_file
         Read the prompt from this file instead (without its last line end).
     prompts
         Continue each line of this file, many side by side; prints JSON.
     new_document
         Begin a new document instead of continuing a prompt.
+    raw
+        Continue the text as it is, even with a model that learned conversations and would answer it.
     stop
         End the text where this string appears; may be given several times.
     n
@@ -78,23 +84,34 @@ def generate(
 
     from handloom import runtime
     from handloom.inference.text import Timing
-    from handloom.loading import load
 
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    for text in texts[batch_size:]:
-        lm.check(text, how)  # the first ones are checked before they are written, as these should be
+    lm = load_named(model, adapter)
+    asked = [_asked(lm, text, raw) for text in texts]
+    if asked != texts:
+        print(
+            "Note: The model learned conversations, so it answers; --raw continues the text.", file=sys.stderr
+        )
+    for prompt_ in asked[batch_size:]:
+        lm.check(prompt_, how)  # the first ones are checked before they are written, as these should be
     timing = Timing()
     for at in range(0, len(texts), batch_size):
-        some = texts[at : at + batch_size]
+        some = asked[at : at + batch_size]
         if stream:
             _stream(lm, some[0], how, stop or [], timing)
             continue
         done = lm.complete_batch(some, how, n, stop or [], timing=timing)
-        for text, completions in zip(some, done, strict=True):
-            _print_all(lm, text, completions, how, json)
+        for text, prompt_, completions in zip(texts[at : at + batch_size], some, done, strict=True):
+            _print_all(lm, text, completions, how, json, answers=prompt_ != text)
     if stats:
         print(f"Stats: {_told(timing)}", file=sys.stderr)
+
+
+def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
+    """What the model is given: a text to continue, or a user's message where it has learned to answer."""
+    from handloom.tokenizer.chat import Message
+
+    return text if text is None or raw or not lm.template else [Message("user", text)]
 
 
 def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
@@ -125,7 +142,7 @@ def _read_prompts(
         raise RequestError(
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
-    lines = _read_file(many).split("\n")
+    lines = read_file(many).split("\n")
     if "" in lines:
         raise RequestError(
             f"Line {lines.index('') + 1} of {many} is empty, so there is nothing to continue.",
@@ -142,11 +159,9 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     if new_document:
         return None
     if file is not None:
-        return _read_file(file)
+        return read_file(file)
     if prompt == "-":
-        if sys.stdin.isatty():
-            print("Reading the prompt until Ctrl-D.", file=sys.stderr)
-        return _decoded(sys.stdin.buffer.read(), "Standard input")
+        return read_standard_input("the prompt")
     if prompt is None:
         raise RequestError(
             "There is no prompt.",
@@ -155,12 +170,28 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     return prompt
 
 
-def _read_file(file: Path) -> str:
+def read_standard_input(what: str) -> str:
+    """All that comes through standard input, without its last line end.
+
+    Raises:
+        RequestError: when it is not UTF-8.
+    """
+    if sys.stdin.isatty():
+        print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
+    return _decoded(sys.stdin.buffer.read(), "Standard input")
+
+
+def read_file(file: Path, what: str = "The prompt file") -> str:
+    """The text of a file, without its last line end.
+
+    Raises:
+        RequestError: when it cannot be read, or is not UTF-8.
+    """
     try:
-        return _decoded(file.read_bytes(), f"The prompt file {file}")
+        return _decoded(file.read_bytes(), f"{what} {file}")
     except OSError as error:
         raise RequestError(
-            f"The prompt file {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
+            f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
         ) from None
 
 
@@ -176,10 +207,10 @@ def _decoded(raw: bytes, where: str) -> str:
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[str], timing: Timing) -> None:
+def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: list[str], timing: Timing) -> None:
     pieces = lm.stream_request(prompt, request, stop, timing=timing)
     first = next(pieces, "")  # errors in the request come before any output
-    print(prompt or "", end="", flush=True)
+    print(prompt if isinstance(prompt, str) else "", end="", flush=True)
     print(first, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -187,14 +218,14 @@ def _stream(lm: LanguageModel, prompt: str | None, request: Request, stop: list[
 
 
 def _print_all(
-    lm: LanguageModel, prompt: str | None, done: Completions, request: Request, as_json: bool
+    lm: LanguageModel, text: str | None, done: Completions, request: Request, as_json: bool, answers: bool
 ) -> None:
     import json
 
     for i, completion in enumerate(done.completions):
         if as_json:
             record: dict[str, Any] = {
-                "prompt": prompt,
+                "prompt": text,
                 "text": completion.text,
                 "finish": completion.finish,
                 "ids": completion.ids,
@@ -210,7 +241,7 @@ def _print_all(
             continue
         if len(done.completions) > 1:
             print(f"--- {i + 1}")
-        print((prompt or "") + completion.text)
+        print(completion.text if answers else (text or "") + completion.text)
 
 
 def _records(lm: LanguageModel, choices: Sequence[Choice]) -> list[dict[str, Any]]:

@@ -105,9 +105,16 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         f"[bold cyan]{found(summary)}[/] on held-out text, "
         f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
     )
-    console.print("Plot, samples and settings are in the run's folder. Write with it:")
+    what, command = {
+        "instruct": ("Talk to it:", f"handloom chat {folder}"),
+        "prefer": ("Talk to it:", f"handloom chat {folder}"),
+        "classify": ("Use it:", f'handloom classify "Some text" --model {folder}'),
+    }.get(
+        summary.get("task", "text"), ("Write with it:", f'handloom generate "The" --model {folder} --stream')
+    )
+    console.print(f"Plot, samples and settings are in the run's folder. {what}")
     console.print(
-        f'\n    handloom generate "The" --model {folder} --stream\n',
+        f"\n    {command}\n",
         style="bold",
         soft_wrap=True,
         markup=False,

@@ -71,7 +71,7 @@ def fit_conversations(
     """
     found = _fitted(examples, tokenizer, fitting)
     for example, (text,) in found:
-        require_learned(example, text, fitting)
+        _require_learned(example, text, fitting)
     return [(example, text) for example, (text,) in found]
 
 
@@ -86,7 +86,7 @@ def fit_pairs(
     found = _fitted(examples, tokenizer, fitting)
     for example, both in found:
         for text in both:
-            require_learned(example, text, fitting)
+            _require_learned(example, text, fitting)
         if both[0].ids == both[1].ids:
             raise DataError(
                 f"{example.origin}: both answers are the same as far as a row of {fitting.context:,} tokens reaches.",
@@ -108,9 +108,19 @@ def fit_labelled(
 
 def in_ids(example: Example, tokenizer: Tokenizer) -> list[Encoded]:
     """The texts of one example as they are, whatever their length: one, or both answers of a pair, each after its
-    prompt."""
+    prompt.
+
+    Raises:
+        DataError: for a conversation in which nothing is learned.
+    """
     if isinstance(example, Conversation):
-        return [encode_conversation(tokenizer, example.messages)]
+        text = encode_conversation(tokenizer, example.messages)
+        if not any(text.learned):
+            raise DataError(
+                f'{example.origin}: no token is learned, since every answer has "weight": 0.',
+                "Give one the weight 1, or remove that line.",
+            )
+        return [text]
     if isinstance(example, Labelled):
         ids = tokenizer.encode(example.text)
         return [Encoded(ids, [False] * len(ids))]
@@ -148,17 +158,11 @@ def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> Encoded:
     return Encoded(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
-def require_learned(example: Conversation | Pair, text: Encoded, fitting: Fitting) -> None:
-    """Raise DataError unless a token of the text is learned, which is one that `fitting` has made fit."""
-    if any(text.learned[1:]):  # nothing stands before the first token, so it cannot be predicted
-        return
-    if example.origin in fitting.cut:
+def _require_learned(example: Conversation | Pair, text: Encoded, fitting: Fitting) -> None:
+    """Raise DataError when nothing of an answer is left by a cut."""
+    if not any(text.learned):
         raise DataError(
             f"{example.origin}: what stands before the answer fills the row of {fitting.context:,} tokens, so that "
             "nothing of it is left to learn.",
             "Shorten that, choose a larger --context, or leave out what is too long: --overlong skip.",
         )
-    raise DataError(
-        f'{example.origin}: no token is learned, since every answer has "weight": 0.',
-        "Give one the weight 1, or remove that line.",
-    )

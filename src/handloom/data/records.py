@@ -167,7 +167,7 @@ def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> Non
     """
     if all(message.role != "assistant" for message in messages):
         raise record.refuse(
-            f"no message of {what} is the assistant's, so there is nothing to learn.",
+            f"no message in {what} is the assistant's, so there is nothing to learn.",
             "Add an answer.",
             NoAssistantError,
         )

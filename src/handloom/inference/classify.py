@@ -56,7 +56,11 @@ def classify(
             "The model knows no labels, so it cannot tell texts apart by them.",
             "Tune one that does: handloom finetune --task classify --data FILE.",
         )
-    rows = [_ids(tokenizer, text, model.config.context, overlong) for text in texts]
+    names = ["The text"] if len(texts) == 1 else [f"Text {number}" for number in range(1, len(texts) + 1)]
+    rows = [
+        _ids(tokenizer, text, name, model.config.context, overlong)
+        for text, name in zip(texts, names, strict=True)
+    ]
     found: list[Classified] = []
     for at in range(0, len(rows), batch_size):
         some = rows[at : at + batch_size]
@@ -70,13 +74,13 @@ def classify(
     return found
 
 
-def _ids(tokenizer: Tokenizer, text: str, context: int, overlong: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, name: str, context: int, overlong: str) -> list[int]:
     if not isinstance(text, str) or not text.strip():
-        raise RequestError("A text is empty, so there is nothing to classify.", "Give some text.")
+        raise RequestError(f"{name} is empty, so there is nothing to classify.", "Give some text.")
     ids = prompt_ids(tokenizer, text, None)
     if len(ids) > context and overlong == "error":
         raise RequestError(
-            f"A text has {len(ids):,} tokens, and the model looks at {context:,} at most.",
+            f"{name} has {len(ids):,} tokens, and the model looks at {context:,} at most.",
             "Shorten it, or pass --overlong cut to leave out its end.",
         )
     return ids[:context]

@@ -79,10 +79,10 @@ def _message(given: Any, what: str) -> Message:
             f"{what} has the unknown role {given.role!r}.",
             f"{did_you_mean(str(given.role), ROLES)} The roles are {', '.join(ROLES)}.".strip(),
         )
-    if not isinstance(given.content, str) or not given.content.strip():
-        raise RequestError(
-            f"The content of message {what.split()[-1]} is no text, or empty.", "Write something."
-        )
+    if not isinstance(given.content, str):
+        raise RequestError(f"{what} has a content that is no text.", "Pass a str.")
+    if given.role != "assistant" and not given.content.strip():
+        raise RequestError(f"{what} is empty.", "Write something in it, or leave it out.")
     _require_text(given.content, what)
     return given
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 IGNORE = -1
 """A target that does not count: padding, or a token that was counted already."""
 
-CHUNK = 512
+CHUNK = 256
 """Rows of logits alive at a time."""
 
 

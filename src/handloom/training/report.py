@@ -91,14 +91,14 @@ class Terminal:
 
     def ledger(self, ledger: Ledger) -> None:
         """A table of the ways to tune the model, the chosen one first and in bold."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("", "method", "tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
-            table.add_column(column, justify="left" if column in ("", "method") else "right")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("method", no_wrap=True)
+        for column in ("tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
+            table.add_column(column, justify="right", no_wrap=True)
         for entry in sorted(ledger.entries, key=lambda entry: not entry.chosen):
             cost = entry.cost
             table.add_row(
-                "→" if entry.chosen else "",
-                escape(entry.method) + ("*" if entry.remark else ""),
+                ("→ " if entry.chosen else "  ") + escape(entry.method) + ("*" if entry.remark else ""),
                 f"{cost.tensors:,}",
                 f"{cost.parameters:,}",
                 f"{cost.share:.2%}",
@@ -108,12 +108,11 @@ class Terminal:
                 style="bold" if entry.chosen else "",
             )
         self.console.print(table)
-        parts = [f"{name} ({numbers:,} in {tensors})" for name, tensors, numbers in ledger.groups]
-        self.note(f"What learns: {', '.join(parts)}.")
         for remark in dict.fromkeys(entry.remark for entry in ledger.entries if entry.remark):
-            self.note(f"* {remark}. --untie-head gives the head weights of its own.")
-        if ledger.chosen.remark:
-            self.warning(f"{ledger.chosen.method} {ledger.chosen.remark}.")
+            tell = self.warning if ledger.chosen.remark else self.note
+            tell(f"* {remark}. With --untie-head the head gets weights of its own.")
+        parts = [f"{name} ({numbers:,})" for name, _, numbers in ledger.groups]
+        self.note(f"What learns: {', '.join(parts)}.")
 
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
         """The number of steps was chosen from the minutes."""
@@ -159,7 +158,9 @@ def shown(figure: str) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes for people: `3.2 MB`, `1,530 MB`."""
+    """Bytes for people: `18 kB`, `3.2 MB`, `1,530 MB`."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e6:,.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from handloom import runtime
 from handloom.checkpoints import native, peft
 from handloom.errors import ConfigError
 from handloom.finetuning import choose, frozen, lora
-from handloom.finetuning.ledger import Pass, ledger_of
+from handloom.finetuning.ledger import Ledger, Pass, ledger_of
 from handloom.loading import attach, find_checkpoint
+from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
@@ -24,6 +26,7 @@ from handloom.training.objective import NextToken, Objective
 from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
+from handloom.training.tasks import open_task
 from handloom.training.work import Work, save_whole
 
 TOKENS_AT_ONCE = 4096
@@ -49,7 +52,7 @@ def set_up(
     """
     stored = find_checkpoint(config.model, reporter.note)
     tokenizer = stored.load_tokenizer()
-    with_lora = config.method == "lora" and not config.train
+    with_lora = _with_lora(config)
     model = checkpoint.load_model() if checkpoint and not with_lora else stored.load_model()
     base = native.Base(config.model, native.fingerprint(model)) if with_lora else None
     own_memory(model)
@@ -63,10 +66,11 @@ def set_up(
     objective, line, report = _objective(config, model, tokenizer, context, reporter, checkpoint)
     config = _settle(config, objective, context)
     how = how_to_detour(config)
+    ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
     if with_lora:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        if config.precision == "bf16":
+        if _keeps_bf16(config):
             frozen.keep_in_bf16(model)
         if checkpoint:
             attach(model, peft.open_adapter(checkpoint.folder))
@@ -74,16 +78,6 @@ def set_up(
             lora.wrap(model, how, config.seed)
     choose.require_fits(model, config.train)
     choose.choose(model, config.train or choose.patterns_of(config.method, model.config))
-    assert config.micro_batch_size is not None
-    at_once = Pass(config.micro_batch_size, context, config.precision == "bf16")
-    ledger = ledger_of(
-        dataclasses.replace(stored.config, labels=model.config.labels),
-        config.method,
-        how,
-        at_once,
-        config.train,
-        config.untie_head,
-    )
     reporter.ledger(ledger)
     save = _save_adapter(model, tokenizer, how, base) if base else save_whole(model, tokenizer)
     reader, rows = _reader(model, config, run)
@@ -99,6 +93,24 @@ def set_up(
         assert isinstance(reader, Remembered)
         line += f" Blocks 0 to {reader.layer - 1} are frozen, and computed once for each row."
     return config, Work(tokenizer, model, objective, save, line, report, reader, summary)
+
+
+def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
+    """What each way to tune a model of that shape would train and cost, with these settings.
+
+    Raises:
+        ConfigError: for a pattern that fits nothing, or last:N with more blocks than there are.
+    """
+    context = min(config.context or shape.context, shape.context)
+    rows = config.micro_batch_size or rows_at_once(config.batch_size, context)
+    at_once = Pass(rows, context, runtime.choose_precision(config.precision) == "bf16")
+    return ledger_of(shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head)
+
+
+def rows_at_once(batch_size: int, context: int) -> int:
+    """How many rows go through the model together, if nobody says: as many as hold `TOKENS_AT_ONCE`."""
+    fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * context <= TOKENS_AT_ONCE]
+    return max(fitting, default=1)
 
 
 def how_to_detour(config: FinetuneConfig) -> lora.LoRA:
@@ -118,8 +130,6 @@ def _objective(
 ) -> tuple[Objective, str, dict[str, Any]]:
     """What is learned from what, described for people and in numbers."""
     if config.task != "text":
-        from handloom.training.tasks import open_task
-
         return open_task(config, model, tokenizer, context, reporter, _reference(config))
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
@@ -136,8 +146,24 @@ def _objective(
 
 
 def _reference(config: FinetuneConfig) -> Callable[[], GPT]:
-    """How to get the model as it was before the first step."""
-    return lambda: find_checkpoint(config.model).load_model()
+    """How to get the model as it was before the first step, in the precision that it is trained in."""
+
+    def load() -> GPT:
+        model = find_checkpoint(config.model).load_model()
+        if _keeps_bf16(config):
+            frozen.keep_in_bf16(model)
+        return model
+
+    return load
+
+
+def _with_lora(config: FinetuneConfig) -> bool:
+    return config.method == "lora" and not config.train
+
+
+def _keeps_bf16(config: FinetuneConfig) -> bool:
+    """Whether the matrices that detours lie beside are kept in bfloat16."""
+    return _with_lora(config) and config.precision == "bf16"
 
 
 def _settle(config: FinetuneConfig, objective: Objective, context: int) -> FinetuneConfig:
@@ -146,12 +172,7 @@ def _settle(config: FinetuneConfig, objective: Objective, context: int) -> Finet
     if config.steps is None and config.minutes is None:
         chosen["steps"] = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
     if config.micro_batch_size is None:
-        fitting = [
-            n
-            for n in range(1, config.batch_size + 1)
-            if config.batch_size % n == 0 and n * context <= TOKENS_AT_ONCE
-        ]
-        chosen["micro_batch_size"] = max(fitting, default=1)
+        chosen["micro_batch_size"] = rows_at_once(config.batch_size, context)
     return dataclasses.replace(config, **chosen)
 
 

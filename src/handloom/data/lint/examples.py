@@ -15,7 +15,6 @@ from handloom.data.fitting import (
     fit_conversations,
     fit_pairs,
     in_ids,
-    require_learned,
     room_for,
 )
 from handloom.data.lint.base import LintSettings, Seen, Told
@@ -27,6 +26,7 @@ from handloom.data.lint.lenient import lenient_examples
 from handloom.data.lint.oddities import oddities
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import encode_conversation
 
 
 def lint_examples(
@@ -206,27 +206,31 @@ def _fitted(
     example: Example, tokenizer: Tokenizer, settings: LintSettings, place: Place
 ) -> tuple[Finding | None, int]:
     """What a run would say of an example's length or of what it teaches, and the length in tokens."""
-    encoded = in_ids(example, tokenizer)
-    length = max(len(text.ids) for text in encoded)
-    room = room_for(type(example), settings.context)
-    fitting = Fitting(settings.context, settings.overlong)
     try:
-        if length <= room:
-            if not isinstance(example, Labelled):
-                for text in encoded:
-                    require_learned(example, text, fitting)
-            return None, length
-        if settings.overlong == "cut":
+        length = max(len(text.ids) for text in in_ids(example, tokenizer))
+    except DataError as error:
+        assert isinstance(example, Conversation)
+        return _nothing(error, example, place), len(encode_conversation(tokenizer, example.messages).ids)
+    room = room_for(type(example), settings.context)
+    if length <= room:
+        return None, length
+    if settings.overlong == "cut":
+        fitting = Fitting(settings.context, "cut")
+        try:
             if isinstance(example, Conversation):
                 fit_conversations([example], tokenizer, fitting)
             elif isinstance(example, Pair):
                 fit_pairs([example], tokenizer, fitting)
-    except DataError as error:
-        problem = error.problem.removeprefix(f"{example.origin}: ").rstrip(".")
-        return Finding("nothing-learned", problem, place, remedy=error.remedy), length
+        except DataError as error:
+            return _nothing(error, example, place), length
     detail = f"{length:,} tokens, where a row has room for {room:,}"
     if settings.overlong == "error":
         return Finding("overlong", detail, place, size=length), length
     what = "cut off" if settings.overlong == "cut" else "left out"
     remedy = f"Nothing, if they may be {what}; that is what --overlong {settings.overlong} does."
     return Finding("overlong", detail, place, size=length, severity=WARNING, remedy=remedy), length
+
+
+def _nothing(error: DataError, example: Example, place: Place) -> Finding:
+    problem = error.problem.removeprefix(f"{example.origin}: ").rstrip(".")
+    return Finding("nothing-learned", problem, place, remedy=error.remedy)

@@ -1,0 +1,234 @@
+"""A model of ours as a GGUF file, which llama.cpp, and what is built on it, loads and continues as we do.
+
+Adds to gpt2.py's table of names what the library gguf, of llama.cpp's own authors, calls each of those tensors;
+to the tokenizer the form in which llama.cpp wants it. llama.cpp's GPT-2 has no switch for how it computes, so
+a model that is computed otherwise is refused by name.
+
+Two things there differ from ours and cannot be told in a file. GELU comes from a table in half precision: this
+moves scores in the third digit after the point. And letters that came after Unicode 15 are signs, so that a text
+with such letters may be cut into other tokens.
+
+Sources: llama.cpp's `src/models/gpt2.cpp` and `src/llama-vocab.cpp`, which read the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shlex import quote
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from handloom.checkpoints import files, gpt2
+from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
+from handloom.errors import CheckpointError
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.files import MERGES, VOCABULARY
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+SUFFIX = ".gguf"
+TRAINING = "handloom.training"
+"""The file's key for what is known of the training, as JSON: progress, settings and versions."""
+
+Precision = Literal["f32", "f16"]
+
+_MISTAKEN = ("phi3", "phi-3")
+"""In a name that holds one of these, llama.cpp sees a model of that family, and looks for its special tokens."""
+
+
+def export_gguf(
+    target: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    training: dict[str, Any] | None = None,
+    *,
+    precision: Precision = "f32",
+    overwrite: bool = False,
+) -> Path:
+    """Write the folder `target` with one GGUF file and a model card: wholly or not at all.
+
+    Args:
+        target: the folder to make; the file in it gets its name.
+        model: ids beyond the tokenizer's, of which no text can come, are left out.
+        tokenizer: the model's.
+        training: what its checkpoint tells about its training; None: nothing is known.
+        precision: f32 writes the weights bit for bit. f16 rounds the matrices, as llama.cpp's own converter does;
+            what is in no matrix product (LayerNorms, biases, the position embedding) stays in f32.
+        overwrite: whether a folder that is there may be replaced.
+
+    Returns:
+        the file.
+
+    Raises:
+        CheckpointError: the library gguf is missing, llama.cpp would compute something else, the folder is there
+            already, weights are too large for f16, or the disk refuses.
+    """
+    writer_class = _library()
+    if not overwrite:
+        files.require_new(target)
+    name = target.resolve().name.removesuffix(SUFFIX)
+    _require_same_arithmetic(model.config, tokenizer, name)
+    tensors = _tensors(model, tokenizer)
+    halves = {
+        theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])
+    }
+    size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
+    with files.whole_folder(target, size + (16 << 20)) as aside:
+        writer = writer_class(aside / (name + SUFFIX), "gpt2")
+        try:
+            _describe(writer, name, model.config, training, precision)
+            _add_tokenizer(writer, tokenizer, aside)
+            _write_tensors(writer, tensors, halves)
+        finally:
+            writer.close()
+        write_model_card(aside, name, model, tokenizer, training, _use(name, precision))
+    return target / (name + SUFFIX)
+
+
+def _library() -> type[GGUFWriter]:
+    try:
+        from gguf import GGUFWriter
+    except ImportError:
+        raise CheckpointError(
+            "To write a GGUF file, Handloom needs the library gguf, which is not installed.",
+            "Install it: pip install 'handloom[gguf]'.",
+        ) from None
+    return GGUFWriter
+
+
+def _require_same_arithmetic(config: GPTConfig, tokenizer: Tokenizer, name: str) -> None:
+    """Raise unless llama.cpp's GPT-2 is this model's arithmetic."""
+    why = None
+    if config.activation != "gelu_tanh":
+        why = f"activation is {config.activation}, and there it is always gelu_tanh"
+    elif not config.scale_attention_weights:
+        why = "scale_attention_weights is false, and there it is always true"
+    elif config.scale_attention_by_inverse_layer:
+        why = "scale_attention_by_inverse_layer is true, and there it is always false"
+    elif config.labels:
+        why = "labels are set, and there is no head for them there"
+    if why is not None:
+        raise CheckpointError(
+            f"llama.cpp would compute something else: this model's {why}.",
+            "Use it with Handloom." if config.labels else "Export it with --to hf instead.",
+        )
+    if tokenizer.vocab_size < 258:
+        raise CheckpointError(
+            "llama.cpp reads no tokenizer without merges, and this model's tokens are single bytes.",
+            "Train with a --vocab-size of at least 258, or export with --to hf.",
+        )
+    if any(family in name.lower() for family in _MISTAKEN):
+        raise CheckpointError(
+            f"llama.cpp takes a model with the name {name!r} for one of the family Phi-3, and does not load it.",
+            "Choose another name for the folder.",
+        )
+
+
+def _tensors(model: GPT, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Our tensors, (out, in) as they are, under llama.cpp's names."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    known = get_tensor_name_map(MODEL_ARCH.GPT2, model.config.layers)
+    ours, theirs = model.state_dict(), {}
+    for name in gpt2.names(model.config):
+        found = known.get_name(name.theirs, (".weight", ".bias"))
+        assert found is not None, f"the library gguf has no name for {name.theirs}"
+        by_token = name.theirs in ("wte.weight", "lm_head.weight")
+        theirs[found] = ours[name.ours][: tokenizer.vocab_size] if by_token else ours[name.ours]
+    return theirs
+
+
+def _multiplied_with(theirs: str, tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and not theirs.startswith("position_embd")
+
+
+def _describe(
+    writer: GGUFWriter, name: str, config: GPTConfig, training: dict[str, Any] | None, precision: Precision
+) -> None:
+    from gguf import LlamaFileType
+
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_description("A GPT-2 style model, exported by Handloom. " + how_it_was_trained(training))
+    if training is not None:
+        kept = {key: training[key] for key in ("progress", "settings", "versions")}
+        writer.add_string(TRAINING, json.dumps(kept, ensure_ascii=False))
+    writer.add_file_type(LlamaFileType.ALL_F32 if precision == "f32" else LlamaFileType.MOSTLY_F16)
+    writer.add_context_length(config.context)
+    writer.add_embedding_length(config.width)
+    writer.add_block_count(config.layers)
+    writer.add_feed_forward_length(config.feedforward_width)
+    writer.add_head_count(config.heads)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+
+
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, folder: Path) -> None:
+    """Tokens and merges, spelled as in `vocab.json` and `merges.txt`. Only the end of text is a special token."""
+    from gguf import TokenType
+
+    with TemporaryDirectory(dir=folder) as scratch:
+        tokenizer.save(Path(scratch))
+        vocabulary = json.loads((Path(scratch) / VOCABULARY).read_text(encoding="utf-8"))
+        merges = (Path(scratch) / MERGES).read_text(encoding="utf-8").splitlines()[1:]
+    kinds = [TokenType.NORMAL] * len(vocabulary)
+    kinds[tokenizer.end_of_text] = TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")  # cut into pieces by GPT-2's pattern
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(tokenizer.end_of_text)
+    writer.add_eos_token_id(tokenizer.end_of_text)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+
+
+def _write_tensors(writer: GGUFWriter, tensors: dict[str, Tensor], halves: set[str]) -> None:
+    """Write the file. One tensor at a time is converted, so that the model is not in memory twice."""
+    for theirs, tensor in tensors.items():
+        kind = torch.empty(0, dtype=_kind(theirs, halves)).numpy().dtype
+        writer.add_tensor_info(theirs, tuple(tensor.shape), kind, tensor.numel() * kind.itemsize)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for theirs, tensor in tensors.items():
+        stored = tensor.to(_kind(theirs, halves))
+        if not stored.isfinite().all():
+            raise CheckpointError(
+                f"The weights {theirs} are too large for f16, which ends at 65,504.",
+                "Export with --dtype f32.",
+            )
+        writer.write_tensor_data(stored.contiguous().numpy())
+
+
+def _kind(theirs: str, halves: set[str]) -> torch.dtype:
+    return torch.float16 if theirs in halves else torch.float32
+
+
+def _use(name: str, precision: Precision) -> Use:
+    file = name + SUFFIX
+    numbers = "All weights are in f32, as they were trained."
+    if precision == "f16":
+        numbers = "Matrices are rounded to f16; LayerNorms, biases and the position embedding are in f32."
+    return Use(
+        header="pipeline_tag: text-generation\ntags: [gguf, gpt2, handloom]",
+        how=f"""{numbers} With llama.cpp:
+
+```sh
+llama-completion -m {quote(file)} -no-cnv --temp 0 -n 60 -p "The "
+```
+
+With Ollama, `ollama create {name.lower()}` in this folder, and in it a file `Modelfile` of two lines:
+
+```
+FROM ./{file}
+TEMPLATE "{{{{ .Prompt }}}}"
+```""",
+    )
