@@ -99,6 +99,7 @@ def build_world(folder: Path) -> None:
         model = demo.load_model()
         model.add_label_head(("ham", "spam"), 0)
         native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
+        native.save(Path("runs/later"), demo.load_model(), demo.load_tokenizer(), {"template": "turns-9"})
     finally:
         os.chdir(before)
 
@@ -361,6 +362,7 @@ CASES = [
     BadInput("A text and a file to classify", "handloom classify Hello --texts fox.txt --model runs/spam"),
     BadInput("An empty line among the texts", "handloom classify --texts prompts.txt --model runs/spam"),
     BadInput("A text to classify over the context", "handloom classify --texts long.txt --model runs/spam"),
+    BadInput("Conversations of a later version", "handloom chat runs/later"),
     BadInput("A system's message to a base model", 'handloom chat runs/demo --system "Be brief."'),
 ]
 

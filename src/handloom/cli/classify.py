@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def classify(
     text: str | None = None,
     *,
     model: Path,
+    adapter: AdapterFlag = None,
     texts: Path | None = None,
     overlong: Literal["error", "cut"] = "error",
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -33,7 +34,7 @@ def classify(
     text
         Text to classify; - reads it from standard input (without its last line end).
     model
-        Run folder of a model that was tuned with handloom finetune --task classify.
+        Run folder, or a checkpoint folder, of a model that was tuned with handloom finetune --task classify.
     texts
         Classify each line of this file instead; prints a line for each.
     overlong
@@ -52,10 +53,9 @@ def classify(
 
     from handloom import runtime
     from handloom.inference import classify as classifying
-    from handloom.loading import load
 
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    lm = load_named(model, adapter)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong, batch_size)
     if json:
         _print_json(wanted, found)

@@ -105,6 +105,10 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         f"[bold cyan]{found(summary)}[/] on held-out text, "
         f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
     )
+    if "confusion" in summary:
+        from handloom.cli.labels_page import print_labels
+
+        print_labels(console, summary)
     what, command = {
         "instruct": ("Talk to it:", f"handloom chat {folder}"),
         "prefer": ("Talk to it:", f"handloom chat {folder}"),

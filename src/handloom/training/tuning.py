@@ -173,6 +173,8 @@ def _settle(config: FinetuneConfig, objective: Objective, context: int) -> Finet
         chosen["steps"] = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
     if config.micro_batch_size is None:
         chosen["micro_batch_size"] = rows_at_once(config.batch_size, context)
+    if config.task == "classify" and config.sample_every is None:
+        chosen["sample_every"] = 0  # what it says of texts is in its figures
     return dataclasses.replace(config, **chosen)
 
 
