@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -465,3 +466,9 @@ def test_the_summary_says_the_worst_first_and_nothing_where_there_are_only_notes
     assert "10 errors and 3 warnings: 9 malformed lines, all texts have one label, 1 document" in four
     many = summary_line(Finding(kind, "x") for kind, about in KINDS.items() if about.severity != NOTE)
     assert "more kinds" in many
+
+
+def test_the_documentation_names_every_kind():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    for kind in KINDS.values():
+        assert f"| {kind.many or kind.one} | {kind.remedy} |" in page

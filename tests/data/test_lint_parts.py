@@ -178,7 +178,7 @@ SENTENCES = {
     "Thai": "ช่างทอผ้าทำงานที่บ้าน",
     "Arabic: unclear": "يعمل النساج في البيت",
     "Devanagari: unclear": "बुनकर घर पर काम करता है",
-    "Latin: unclear": "Zxq bdrm klop 17",
+    "Latin: unclear": "W w w w w1 w2 w3 y y y",
     "no letters": "12 + 30 = 42",
     "several scripts": "loom织布机 ткач 织布机 Ткач weave",
 }  # fmt: skip

@@ -65,7 +65,7 @@ _OWN_SCRIPT = {
 }
 """Scripts that hardly more than one language is written in, so that to name both would say the same twice."""
 _SCRIPTS = {"Cjk": "Han", "Katakana-hiragana": "Hiragana"}
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"\b[^\W\d_]+\b")
 
 
 def script_and_language(text: str) -> str:
@@ -91,11 +91,12 @@ def script_and_language(text: str) -> str:
 
 
 def _language_of(sample: str) -> str:
-    """The language that most common words are of: two and one in eight words at least, more than of any other."""
+    """The language that most common words are of: two different ones, and one in eight words, at least."""
     words = _WORD.findall(sample.casefold())
     hits = Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))
-    first, second = ([*hits.most_common(2), ("", 0), ("", 0)])[:2]
-    enough = first[1] >= 2 and first[1] * 8 >= len(words)
+    first, second = [*hits.most_common(2), ("", 0), ("", 0)][:2]
+    different = sum(first[0] in _LANGUAGES_OF.get(word, ()) for word in set(words))
+    enough = different >= 2 and first[1] * 8 >= len(words)
     return first[0] if enough and first[1] > second[1] else "unclear"
 
 
