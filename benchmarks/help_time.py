@@ -28,6 +28,8 @@ COMMANDS = (
     "pull",
     "models",
     "export",
+    "evaluate",
+    "lm-eval",
     "verify",
     "model",
     "model show",

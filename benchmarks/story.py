@@ -100,7 +100,7 @@ def print_table(folder: Path, methods: tuple[str, ...]) -> None:
     found = finished(folder / "scratch")
     assert found is not None
     print(
-        f"| from scratch, as many steps (its own vocabulary) | {found['parameters']:,} | 100 % | {found['val_loss']:.3f} | "
+        f"| from scratch, its own vocabulary | {found['parameters']:,} | 100 % | {found['val_loss']:.3f} | "
         f"{found['val_bits_per_byte']:.3f} | | {found['tokens_per_second']:,.0f} | "
         f"{found['peak_memory_bytes'] / 1e6:,.0f} MB |"
     )

@@ -11,10 +11,11 @@ import sys
 
 import pytest
 import torch
-from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from safetensors.torch import save_file
 
-from handloom.checkpoints import gpt2
+from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
+from handloom.checkpoints import files, gpt2, weights
+from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -65,14 +66,26 @@ def test_every_form_is_read_exactly(tmp_path, form, prefix, tied):
     assert same(read(write(tmp_path, model, tensors, form)), model)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bin"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_becomes_float32(tmp_path, form, dtype):
+def test_half_precision_becomes_float32(tmp_path, monkeypatch, form, dtype):
+    monkeypatch.setattr(weights, "_AT_ONCE", 100)  # bytes, so that files are mapped anew many times
     model = random_model()
     halves = {name: tensor.to(dtype) for name, tensor in theirs(model).items()}
     back = read(write(tmp_path, model, halves, form))
     assert {tensor.dtype for tensor in back.state_dict().values()} == {torch.float32}
     assert all(back.state_dict()[name].equal(t.to(dtype).float()) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_several_precisions_is_read_exactly(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(weights, "_AT_ONCE", 100)
+    model = random_model()
+    mixed = {
+        n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()
+    }
+    back = gpt2.to_theirs(read(write(tmp_path, model, mixed, form)))
+    assert all(back[name].equal(tensor.float()) for name, tensor in mixed.items())
 
 
 def test_stored_masks_are_ignored_by_name_and_a_stored_tied_head_if_it_says_the_same(tmp_path):
@@ -97,22 +110,24 @@ def test_weights_are_views_of_the_file(tmp_path, form):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["safetensors", "bin"])
-def test_loading_takes_little_more_memory_than_the_file(tmp_path, form):
-    config = GPTConfig(vocab_size=20_000, context=64, layers=4, heads=8, width=1024)
-    write(tmp_path, GPT(config), form=form)
+@pytest.mark.parametrize("form", ["safetensors", "bin", "sharded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_loading_takes_little_more_memory_than_the_weights_in_float32(tmp_path, form, dtype):
+    """So float32 files take little more than themselves, and files in half precision little more than twice."""
+    model = GPT(GPTConfig())  # GPT-2's own shape
+    write(tmp_path, model, {name: tensor.to(dtype) for name, tensor in theirs(model).items()}, form)
     script = (
         "import sys, torch; from pathlib import Path\n"
         "from handloom import runtime; from handloom.checkpoints import gpt2\n"
-        "torch.ones(8, 8) @ torch.ones(8, 8); torch.ones(9).sum()\n"
+        "torch.ones(8, 8) @ torch.ones(8, 8); torch.ones(9).half().float().sum()\n"
         "before = runtime.peak_memory_bytes(); model = gpt2.open_folder(Path(sys.argv[1])).load_model()\n"
         "model(torch.zeros(1, 1, dtype=torch.int64)); print(runtime.peak_memory_bytes() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
     )
-    (weights,) = tmp_path.glob("*model.*[ns]")
-    assert int(done.stdout) <= 1.15 * weights.stat().st_size
+    float32 = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
+    assert 0.9 * float32 <= int(done.stdout) <= 1.15 * float32
 
 
 # What is refused
@@ -172,12 +187,10 @@ def test_large_finite_numbers_are_no_damage(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused(tmp_path, form, share):
     write(tmp_path, random_model(), form=form)
-    weights = max(
-        tmp_path.glob("*model*[ns]"), key=lambda path: path.stat().st_size * (path.suffix != ".json")
-    )
-    content = weights.read_bytes()
-    weights.write_bytes(content[: int(len(content) * share)])
-    refuses(tmp_path, weights.name)
+    torn = max(tmp_path.glob("*model*[ns]"), key=lambda path: path.stat().st_size * (path.suffix != ".json"))
+    content = torn.read_bytes()
+    torn.write_bytes(content[: int(len(content) * share)])
+    refuses(tmp_path, torn.name)
 
 
 class Bomb:
@@ -270,3 +283,35 @@ def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
     edit_json(folder / "config.json", vocab_size=own.vocab_size - 1)
     with pytest.raises(CheckpointError, match="do not belong together"):
         gpt2.open_folder(folder).load_tokenizer()
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
+    own, other = (learn_merges([text], 270) for text in ("the cat sat on the mat", "a dog ran to a log"))
+    export_folder(tmp_path / "m", random_model(GPTConfig(270, 16, 1, 1, 8)), own)
+    kept = ("tokenizer.json",) if single else ("vocab.json", "merges.txt")
+    export_folder(tmp_path / "other", random_model(GPTConfig(270, 16, 1, 1, 8)), other)
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (tmp_path / "m" / name).unlink()
+    for name in kept:
+        (tmp_path / "m" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(CheckpointError, match="not the one that its model was exported with"):
+        gpt2.open_folder(tmp_path / "m").load_tokenizer()
+    own.save(tmp_path / "m")
+    assert gpt2.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json"])
+def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
+    folder = write(tmp_path, random_model())
+    own = learn_merges(["the cat sat on the mat"], 270)
+    own.save(folder)
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")  # not read, where the other two are there
+    described = {path.name: files.describe(path) for path in folder.iterdir()}
+    files.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
+    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    with pytest.raises(CheckpointError, match=f"{name} is not the tokenizer that was pulled with its model"):
+        gpt2.open_folder(folder).load_tokenizer()
+    files.write_json(folder / "origin.json", {"files": {name: 3}})  # says nothing of use
+    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

@@ -70,6 +70,10 @@ def build_world(folder: Path) -> None:
         "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
+        "piqa.jsonl": b'{"goal": "Open a jar", "sol1": "Turn it.", "sol2": "Eat it."}\n',
+        "labels.lst": b"yes\n",
+        "items.jsonl": b'{"context": "One,", "choices": ["two", "three"], "answer": 2}\n',
+        "long-choice.jsonl": b'{"context": "a", "choices": ["Zq", "' + b"Zq" * 20 + b'"], "answer": 0}\n',
         **{f"{name}.jsonl": "\n".join(lines).encode() for name, lines in EXAMPLES.items()},
     }
     for name, content in texts.items():
@@ -102,6 +106,25 @@ def build_world(folder: Path) -> None:
         native.save(Path("runs/later"), demo.load_model(), demo.load_tokenizer(), {"template": "turns-9"})
     finally:
         os.chdir(before)
+    build_models(folder)
+
+
+def build_models(folder: Path) -> None:
+    """Hugging Face folders: `plain` has the shape of the run, `wider` not; `pulled` has the tokenizer of the latter."""
+    from handloom.checkpoints import files
+    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.model.config import GPTConfig
+    from handloom.model.gpt import GPT
+    from handloom.tokenizer.learn import learn_merges
+
+    plain, other = learn_merges([], 257), learn_merges(["another text " * 9], 260)
+    shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
+    export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
+    export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
+    export_folder(folder / "pulled", GPT(GPTConfig(width=16, **shape)), plain)
+    described = files.read_json(folder / "pulled" / files.MANIFEST)
+    files.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
+    shutil.copy(folder / "wider" / "vocab.json", folder / "pulled" / "vocab.json")
 
 
 @contextmanager
@@ -195,6 +218,11 @@ def full_cache(stack: ExitStack) -> None:
 
 def read_only_disk(stack: ExitStack) -> None:
     stack.enter_context(small_disk(Path("disk"), "2m", "ro"))
+
+
+def mix_tokenizers(stack: ExitStack) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(Path("wider", name), Path("plain", name))
 
 
 @dataclass(frozen=True)
@@ -301,6 +329,18 @@ CASES = [
     BadInput(
         "A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk
     ),
+    # Models held against each other
+    BadInput("A precision that does not exist", "handloom verify runs/demo --against fp16"),
+    BadInput("Two models of different shapes", "handloom verify runs/demo --against wider"),
+    BadInput("A tolerance below nothing", "handloom verify runs/demo --tolerance -1"),
+    BadInput("A text with nothing to compare", "handloom verify runs/demo --text Hello"),
+    BadInput("Two texts to compare on", "handloom verify --against bf16 --text Hello --text-file fox.txt"),
+    BadInput("A text over the context to compare on", "handloom verify --against bf16 --text-file long.txt"),
+    BadInput("A missing text file", "handloom verify --against bf16 --text-file nothing.txt"),
+    BadInput("A text file that is not UTF-8", "handloom verify --against bf16 --text-file latin1.txt"),
+    BadInput("Tokens that the other tokenizer lacks", "handloom verify runs/demo --against plain"),
+    BadInput("A tokenizer of another model", "handloom generate Hello --model plain", mix_tokenizers),
+    BadInput("A changed tokenizer of a pulled model", "handloom generate Hello --model pulled"),
     # Writing
     BadInput("An empty prompt", 'handloom generate ""'),
     BadInput("No prompt at all", "handloom generate"),
@@ -335,6 +375,22 @@ CASES = [
     BadInput("Batches of nothing", "handloom generate Hello --batch-size 0"),
     BadInput("A line of a chat that is not UTF-8", r"printf 'caf\351' | handloom chat runs/demo"),
     BadInput("Streaming several texts", "handloom generate Hello --stream -n 2"),
+    # Measuring
+    BadInput("A missing text to measure on", "handloom evaluate --data foxx.txt"),
+    BadInput("No text to measure on", "handloom evaluate runs/demo"),
+    BadInput("A task that does not exist", "handloom evaluate --data items.jsonl --task choise"),
+    BadInput("A stride over the context", "handloom evaluate --data fox.txt --stride 17"),
+    BadInput("A context over the model's", "handloom evaluate --data fox.txt --context 17"),
+    BadInput("Documents of nothing", "handloom evaluate --data fox.txt --limit 0"),
+    BadInput("A flag of texts for questions", "handloom evaluate --data items.jsonl --stride 4"),
+    BadInput("A flag of questions for texts", "handloom evaluate --data fox.txt --items out.jsonl"),
+    BadInput("Several files of questions", "handloom evaluate --data items.jsonl fox.txt --task choice"),
+    BadInput("An answer that is no choice", "handloom evaluate --data items.jsonl"),
+    BadInput("Questions without answers", "handloom evaluate --data piqa.jsonl"),
+    BadInput("Answers that are no numbers", "handloom evaluate --data piqa.jsonl --labels labels.lst"),
+    BadInput("Questions of another task", "handloom evaluate --data piqa.jsonl --task arc"),
+    BadInput("A choice over the context", "handloom evaluate --data long-choice.jsonl"),
+    BadInput("A harness without its model", "handloom lm-eval runs/nothing --tasks piqa"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
     # Examples to tune on
     BadInput("Examples that are no JSON Lines", tune("instruct", "fox.txt")),

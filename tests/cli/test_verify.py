@@ -46,3 +46,92 @@ def test_a_change_in_the_arithmetic_is_noticed_against_transformers(trained_run,
         "ours = transformers"
     ].detail
     assert checks["export and import"].passed is True
+
+
+def test_without_the_published_weights_their_values_are_not_checked(inside, trained_run):
+    done = inside("verify", trained_run)
+    assert done.returncode == 0
+    row = " ".join(word for word in done.out.partition("golden values")[2].split() if word != "│")
+    assert row.startswith("not checked weights absent: values are published for distilgpt2 and gpt2")
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_a_tolerance_of_nothing_fails(inside, trained_run):
+    assert inside("verify", trained_run, "--tolerance", "0").returncode == 1
+
+
+# --against
+
+
+@pytest.fixture
+def two(trained_run):
+    """Two checkpoints of the run."""
+    return [trained_run / "checkpoints" / f"step-0000000{step}" for step in (2, 4)]
+
+
+def test_two_checkpoints_part_at_a_named_place(inside, two):
+    done = inside("verify", two[0], "--against", two[1], "--text", "The quick fox")
+    assert done.returncode == 1, done.err
+    assert "16 of 16 weights are not the same to the bit" in " ".join(done.out.split())
+    words = " ".join(done.out.split())
+    assert "The first divergence is embedding, the sum of token and position embedding." in words
+    assert "of the text (the first is 0), '" in words
+    assert "There element [" in words
+    assert len(done.out.splitlines()) < 40
+
+
+def test_lines_fit_the_window(inside, trained_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = inside("verify", trained_run, "--against", "bf16")
+    assert done.returncode == 1
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_the_same_in_json(inside, two):
+    done = inside("verify", two[0], "--against", two[1], "--text", "The quick fox", "--json")
+    assert done.returncode == 1
+    (line,) = done.out.splitlines()
+    found = json.loads(line)
+    assert found["first"]["name"] == "embedding"
+    token = found["first"]["token"]
+    assert found["ids"][token["place"]] == token["id"]
+    assert found["first"]["where"][1] == token["place"]
+    assert found["first"]["worst"] == pytest.approx(abs(found["first"]["ours"] - found["first"]["theirs"]))
+    assert [part["name"] for part in found["activations"]][-1] == "logits"
+    assert found["weights"]["count"] == len(found["weights"]["differing"]) == 16
+
+
+def test_what_is_no_number_is_valid_json_too(trained_run, capsys):
+    from handloom.cli.verify_page import print_comparison
+    from handloom.inspection.against import compare_models
+
+    lm = load(trained_run)
+    lm.model.final_norm.weight.data[0] = float("nan")
+    assert not print_comparison("a", "b", compare_models(lm, load(trained_run)), 1e-4, as_json=True)
+    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert found["first"]["name"] == "final_norm"
+    assert (found["first"]["ours"], found["first"]["worst"]) == ("nan", "inf")
+
+
+def test_a_run_and_its_export_do_not_part(inside, trained_run, tmp_path):
+    assert inside("export", trained_run, tmp_path / "models" / "fox", "--to", "hf").returncode == 0
+    done = inside("verify", trained_run, "--against", "fox", "--tolerance", "1e-6")  # by its name
+    assert done.returncode == 0, done.out + done.err
+    assert "All 16 weights that both have are the same to the bit." in done.out
+    assert "Nothing differs by more than 1e-06" in done.out
+
+
+def test_a_text_can_come_from_a_file(inside, two, tmp_path):
+    (tmp_path / "text.txt").write_text("The fox, é", encoding="utf-8")
+    by_file = inside("verify", two[0], "--against", two[1], "--text-file", tmp_path / "text.txt", "--json")
+    by_hand = inside("verify", two[0], "--against", two[1], "--text", "The fox, é", "--json")
+    assert by_file.out == by_hand.out
+    assert json.loads(by_file.out)["activations"]
+
+
+def test_brackets_in_a_name_and_in_tokens_are_printed_as_they_are(inside, two, tmp_path):
+    named = tmp_path / "[bold]x"
+    named.symlink_to(two[0])
+    done = inside("verify", named, "--against", two[1], "--text", "[red][/x]")
+    assert done.returncode == 1, done.err
+    assert "[bold]x" in done.out.replace("\n", "")

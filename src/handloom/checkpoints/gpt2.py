@@ -16,7 +16,8 @@ from torch import Tensor
 
 from handloom.checkpoints import files
 from handloom.checkpoints.gpt2_config import read_config
-from handloom.checkpoints.weights import read_weights
+from handloom.checkpoints.pulled import read_origin
+from handloom.checkpoints.weights import read_remarks, read_weights
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -24,6 +25,8 @@ from handloom.tokenizer.base import Tokenizer, load_tokenizer
 from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
 
 CONFIG = "config.json"
+FINGERPRINT = "tokenizer"
+"""The remark in an exported file of weights that holds the fingerprint of its tokenizer."""
 PREFIX = "transformer."
 """What GPT2LMHeadModel puts before every name but that of the head; GPT2Model leaves it out."""
 
@@ -101,9 +104,11 @@ class Published:
         """The folder's own tokenizer, or GPT-2's for a model of its size that comes without one.
 
         Raises:
-            CheckpointError: no tokenizer, or one with more ids than the model has.
+            CheckpointError: no tokenizer, one with more ids than the model has, or one that is not what was
+                exported or pulled with the model.
             DataError: a tokenizer that is torn or of another kind.
         """
+        self._require_pulled_files()
         if any((self.folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
             tokenizer = load_tokenizer(self.folder)
         elif self.config.vocab_size == GPTConfig().vocab_size:
@@ -120,7 +125,29 @@ class Published:
                 f"and its model {self.config.vocab_size}.",
                 "They do not belong together; fetch the folder again from where it came.",
             )
+        exported = read_remarks(self.folder).get(FINGERPRINT)
+        if exported not in (None, tokenizer.fingerprint):
+            raise CheckpointError(
+                f"The tokenizer in {self.folder} is not the one that its model was exported with: fingerprint "
+                f"{tokenizer.fingerprint[:12]} instead of {exported[:12]}.",
+                "Put back the tokenizer that was exported with this model, or export it again.",
+            )
         return tokenizer
+
+    def _require_pulled_files(self) -> None:
+        """Raise CheckpointError unless the tokenizer is the one that `origin.json`, if there is one, describes."""
+        described = (read_origin(self.folder) or {}).get("files")
+        for name in (VOCABULARY, MERGES, SINGLE):
+            entry = described.get(name) if isinstance(described, dict) else None
+            wanted = entry.get("sha256") if isinstance(entry, dict) else None
+            if wanted is None or not (self.folder / name).is_file():
+                continue
+            if (found := files.sha256(self.folder / name)) != wanted:
+                raise CheckpointError(
+                    f"{self.folder / name} is not the tokenizer that was pulled with its model: SHA-256 "
+                    f"{found[:12]} instead of {str(wanted)[:12]}.",
+                    "Pull the model again; only what has changed is fetched.",
+                )
 
 
 def open_folder(folder: Path) -> Published:

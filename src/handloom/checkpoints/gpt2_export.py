@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from handloom.checkpoints import files
-from handloom.checkpoints.gpt2 import CONFIG, to_theirs
+from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_theirs
 from handloom.checkpoints.gpt2_config import write_config
 from handloom.checkpoints.model_card import Use, write_model_card
 from handloom.checkpoints.native import as_os_error
@@ -75,9 +75,9 @@ def export_folder(
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     with files.whole_folder(target, size + (16 << 20)) as aside:
         try:
-            save_file(
-                tensors, aside / SAFETENSORS, metadata={"format": "pt"}
-            )  # transformers asks for this remark
+            # transformers asks for the first of these remarks, and overlooks the second.
+            remarks = {"format": "pt", FINGERPRINT: tokenizer.fingerprint}
+            save_file(tensors, aside / SAFETENSORS, metadata=remarks)
         except SafetensorError as error:
             raise as_os_error(error) from error
         files.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text))

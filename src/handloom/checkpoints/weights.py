@@ -1,7 +1,8 @@
 """Tensors by name from a published folder: safetensors or pickled, in one file or in several with an index.
 
 Knows no model. Nothing that stands in a file is executed: pickles are read by torch's weights-only
-unpickler, which knows tensors and nothing else. Files are memory-mapped where their format allows.
+unpickler, which knows tensors and nothing else. Files are memory-mapped where their format allows. What they
+hold in half precision comes out in float32, which is all that we compute in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from handloom.checkpoints import files, native
@@ -33,8 +35,13 @@ _MALFORMED = (
 """What unpickling a file may raise that is cut short or is something else altogether."""
 
 
+_HALVES = (torch.float16, torch.bfloat16)
+_AT_ONCE = 16 << 20
+"""Bytes in half precision that are widened before the file is mapped anew."""
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor that the folder holds.
+    """Every tensor that the folder holds; those in float16 and bfloat16 as float32.
 
     Of several forms the first is taken: `model.safetensors`, the same in several files,
     `pytorch_model.bin`, the same in several files.
@@ -52,6 +59,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         f"{folder} holds no weights: there is neither {SAFETENSORS} nor {PICKLED}, and no index of several files.",
         _AGAIN,
     )
+
+
+def read_remarks(folder: Path) -> dict[str, str]:
+    """What `model.safetensors` remarks beside its tensors; nothing where there is no such file, or a torn one."""
+    try:
+        with safe_open(folder / SAFETENSORS, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -79,14 +95,39 @@ def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dic
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    return native.read_tensors(path, _AGAIN)
+    return _widened(lambda: native.read_tensors(path, _AGAIN), mapped=True)
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    # Files of before PyTorch 1.6 are no zip archives, and cannot be mapped.
+    mapped = zipfile.is_zipfile(path)
+    return _widened(lambda: _unpickle(path, mapped), mapped)
+
+
+def _widened(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Tensor]:
+    """What `read` gives, in float32 where it is in half precision.
+
+    The pages of a mapped file that were read stay in memory until the mapping goes. So the file is mapped anew after
+    every few tensors, and the largest come first; else this would take three times the file instead of twice.
+    """
+    tensors = read()
+    halves = sorted(
+        (name for name in tensors if tensors[name].dtype in _HALVES), key=lambda n: tensors[n].nbytes
+    )
+    wide: dict[str, Tensor] = {}
+    seen = 0
+    while halves:
+        if mapped and seen > _AT_ONCE:
+            tensors, seen = {}, 0  # the old mapping goes before the new one comes
+            tensors = read()
+        name = halves.pop()
+        seen += tensors[name].nbytes
+        wide[name] = tensors.pop(name).float()
+    return {name: tensor for name, tensor in tensors.items() if name not in wide} | wide
+
+
+def _unpickle(path: Path, mapped: bool) -> dict[str, Tensor]:
     try:
-        mapped = zipfile.is_zipfile(
-            path
-        )  # files of before PyTorch 1.6 are no zip archives, and have to be read
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old ways of pickling, which nobody here can change
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

@@ -25,6 +25,8 @@ COMMANDS = {
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
     "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
+    "evaluate": ("handloom.cli.evaluate:evaluate", "Measure a model: perplexity, or right answers."),
+    "lm-eval": ("handloom.cli.lm_eval:lm_eval", "Measure a model with EleutherAI's evaluation harness."),
     "verify": ("handloom.cli.verify:verify", "Check that a model is computed as it should be."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }

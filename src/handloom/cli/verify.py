@@ -5,42 +5,59 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from handloom.inspection.check import TOLERANCE
 
-def verify(model: Path = Path("runs/demo"), *, json: bool = False, threads: int | None = None) -> None:
+
+def verify(
+    model: Path = Path("runs/demo"),
+    *,
+    against: str | None = None,
+    text: str | None = None,
+    text_file: Path | None = None,
+    tolerance: float = TOLERANCE,
+    json: bool = False,
+    threads: int | None = None,
+) -> None:
     """Check that a model is computed as it should be. Needs no network; the exit code is 0 or 1.
 
     Parameters
     ----------
     model
         Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+    against
+        Find the first activation that differs in another model of the same shape, or in the same one in
+        another precision: fp32, bf16 (matrix products), bf16-weights or fp16-weights (rounded weights).
+    text
+        What both read with --against, instead of a sentence about a fox.
+    text_file
+        Read that text from this file.
+    tolerance
+        The largest difference allowed, as a share of the largest number there is (or of 1).
     json
         Print one JSON object a line instead of a table.
     threads
         Threads for the matrix products [default: the cores granted].
     """
-    import dataclasses
-    from json import dumps
+    from handloom.cli.verify_page import chosen_text, require_tolerance
 
-    from rich.console import Console
-    from rich.table import Table
+    require_tolerance(tolerance)
+    text = chosen_text(text, text_file, against)
 
     from handloom import runtime
+    from handloom.cli.verify_page import print_checks, print_comparison
+    from handloom.inspection.against import compare_models, is_precision
     from handloom.inspection.verify import verify as checks_of
     from handloom.loading import load
 
+    def note(words: str) -> None:
+        print(f"Note: {words}", file=sys.stderr)
+
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
-    table = Table(title=str(model), title_justify="left")
-    for column in ("check", "result", "how it went"):
-        table.add_column(column)
-    words = {True: "[green]passed[/]", False: "[bold red]failed[/]", None: "not checked"}
-    failed = False
-    for check in checks_of(lm):
-        failed = failed or check.passed is False
-        if json:
-            print(dumps(dataclasses.asdict(check), ensure_ascii=False), flush=True)
-        table.add_row(check.name, words[check.passed], check.detail)
-    if not json:
-        Console(highlight=False).print(table)
-    if failed:
+    if against is None:
+        passed = print_checks(str(model), checks_of(load(model, note), tolerance), json)
+    else:
+        other = against if is_precision(against) else load(against, note)
+        compared = compare_models(load(model, note), other, text, tolerance)
+        passed = print_comparison(str(model), against, compared, tolerance, json)
+    if not passed:
         sys.exit(1)

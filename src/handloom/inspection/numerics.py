@@ -101,6 +101,14 @@ def reference_activations(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]
     return found
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one type and shape are the same to the bit: -0.0 is not 0.0, and a NaN is itself."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(one.view(whole[one.element_size()]).equal(other.view(whole[other.element_size()])))
+
+
 def has_reference() -> bool:
     """Whether transformers is installed."""
     return find_spec("transformers") is not None
@@ -111,6 +119,7 @@ def reference(folder: Path) -> nn.Module:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # it reports which tensors of older files it has no use for
     model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
     )

@@ -5,26 +5,25 @@ Offline: the reference for the whole model is transformers, where it is installe
 
 from __future__ import annotations
 
+import random
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import files, gpt2
 from handloom.checkpoints.gpt2_export import export_folder
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling
+from handloom.errors import HandloomError
+from handloom.inference.batch import Batch
 from handloom.inference.text import LanguageModel
 from handloom.inspection import numerics
-from handloom.model.gpt import GPT
+from handloom.inspection.check import TOLERANCE, Check
+from handloom.inspection.golden import golden
 from handloom.model.kv_cache import KVCache
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-
-TOLERANCE = 1e-4
-"""The largest difference allowed, as a share of the largest number there is (or of 1)."""
 
 _TEXTS = (
     "It's naïve: 123 4567!\n\n\tx  ",
@@ -32,117 +31,193 @@ _TEXTS = (
     "<|endoftext|> is ordinary text",
     " ",
 )
+_RANDOM_TEXTS = 200
 
 
-@dataclass(frozen=True)
-class Check:
-    """What one check came to."""
-
-    name: str
-    passed: bool | None
-    """None: not checked."""
-    detail: str
-
-
-def verify(lm: LanguageModel) -> Iterator[Check]:
+def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
     """Run every check on a model, one after another.
 
+    Args:
+        lm: the model with its tokenizer. One that was read from a Hugging Face folder is compared with what
+            transformers makes of that folder, any other with what it makes of our export.
+        tolerance: as `TOLERANCE`.
+
     Yields:
-        each result as soon as it is there.
+        each result as soon as it is there. A check that cannot be ended, as with weights that are no numbers, fails.
     """
-    with torch.inference_mode():
-        yield _tokenizer(lm)
-        model, context = lm.model, lm.config.context
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(lm.tokenizer.vocab_size, (2, min(64, context)), generator=generator)  # (B, T)
-        plain = model(ids)  # (B, T, V)
-        yield _causality(model, ids, plain)
-        yield _fused(model, ids, plain)
-        yield _cached(model, ids, plain)
-        yield _compare("batch = single", model(ids[1:]), plain[1:])
-        long = torch.randint(lm.tokenizer.vocab_size, (1, context), generator=generator)  # (1, T)
-        yield _overflow(lm, long)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "exported"
-        export_folder(folder, model, lm.tokenizer)
-        yield _round_trip(model, folder)
-        yield _transformers(model, folder, ids)
-    yield Check("golden values", None, "no published values are kept here, so real weights have none to meet")
+        subject = _Subject(lm, tolerance, Path(scratch) / "exported")
+        for name, check in (*subject.checks(), *golden(lm)):
+            yield _made(name, check)
 
 
-def _tokenizer(lm: LanguageModel) -> Check:
-    name = "tokenizer = tiktoken"
-    if not isinstance(lm.tokenizer, TiktokenTokenizer):
-        return Check(name, None, "this model is used without tiktoken")
-    for text in _TEXTS:
-        ids = lm.tokenizer.encode(text)
-        if ids != lm.tokenizer.by_hand.encode(text) or lm.tokenizer.decode(ids) != text:
-            return Check(name, False, f"{text!r} has other ids, or does not come back from them")
-    return Check(name, True, f"{len(_TEXTS)} texts have the same ids and come back from them")
+class _Subject:
+    """A model, what it is given to read, and the checks.
+
+    Args:
+        lm: the model.
+        tolerance: as `TOLERANCE`.
+        folder: where it may be exported to.
+    """
+
+    def __init__(self, lm: LanguageModel, tolerance: float, folder: Path) -> None:
+        self.lm, self.model, self.tolerance, self.folder = lm, lm.model, tolerance, folder
+        self.context, self.vocabulary = lm.config.context, lm.tokenizer.vocab_size
+        self.generator = torch.Generator().manual_seed(0)
+        self.ids = self.random_ids(2, min(64, self.context))  # (B, T)
+
+    def checks(self) -> Iterator[tuple[str, Callable[[], Check]]]:
+        """Every check with its name, in order."""
+        yield "tokenizer = tiktoken", self.tokenizer
+        yield "causality", self.causality
+        yield "fused = explicit", self.fused
+        yield "cached = uncached", self.cached
+        yield "batch = single", self.batch
+        yield "decode after overflow", self.overflow
+        yield "export and import", self.round_trip
+        yield "ours = transformers", self.transformers
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """The scores of `ids`, (B, T, V)."""
+        return self.model(self.ids)
+
+    def random_ids(self, rows: int, length: int) -> Tensor:
+        """(rows, length) ids of the vocabulary."""
+        return torch.randint(self.vocabulary, (rows, length), generator=self.generator)
+
+    def tokenizer(self) -> Check:
+        """tiktoken gives the ids that the hand-written merges give, and they decode to the text."""
+        name, tokenizer = "tokenizer = tiktoken", self.lm.tokenizer
+        if not isinstance(tokenizer, TiktokenTokenizer):
+            return Check(name, None, "this model is used without tiktoken")
+        chance = random.Random(0)
+        tokens = (chance.choices(range(self.vocabulary), k=20) for _ in range(_RANDOM_TEXTS))
+        texts = [*_TEXTS, *map(tokenizer.by_hand.decode, tokens)]
+        for text in texts:
+            ids = tokenizer.encode(text)
+            if ids != tokenizer.by_hand.encode(text):
+                return Check(name, False, f"{text!r} has other ids by tiktoken than by hand")
+            if tokenizer.decode(ids) != text:
+                return Check(name, False, f"{text!r} does not come back from its ids")
+        return Check(name, True, f"{len(texts)} texts have the same ids both ways and come back from them")
+
+    def causality(self) -> Check:
+        """Other tokens later on change nothing before them."""
+        middle = max(1, self.ids.shape[1] // 2)
+        changed = self.ids.clone()
+        changed[:, middle:] = (changed[:, middle:] + 1) % self.vocabulary
+        return self.compare("causality", self.model(changed)[:, :middle], self.plain[:, :middle])
+
+    def fused(self) -> Check:
+        """PyTorch's attention kernel computes what the spelled-out softmax does."""
+        scores = []
+        for fused in (True, False):
+            self.model.use_fused_attention(fused)
+            scores.append(self.model(self.ids))
+        self.model.use_fused_attention(None)
+        return self.compare("fused = explicit", *scores)
+
+    def cached(self) -> Check:
+        """A text read in pieces has the scores that it has as a whole."""
+        cache = KVCache(self.model.config, len(self.ids))
+        T = self.ids.shape[1]
+        lengths = [max(1, T // 2), *[1] * (T - max(1, T // 2))]
+        found = [self.model(piece, cache) for piece in self.ids.split(lengths, dim=1)]  # each (B, t, V)
+        return self.compare("cached = uncached", torch.cat(found, dim=1), self.plain)
+
+    def batch(self) -> Check:
+        """Texts of different lengths that are written side by side have the scores that each has alone."""
+        longest = max(1, self.ids.shape[1] // 2)
+        lengths = {1, max(1, longest // 2), longest}
+        prompts = [self.random_ids(1, length)[0].tolist() for length in sorted(lengths)]
+        prompts += prompts[-1:]
+        together = Batch(self.model, prompts, 3, self.vocabulary)
+        alone = [Batch(self.model, [prompt], 3, self.vocabulary) for prompt in prompts]
+        found, expected = [self.model(self.ids[1:])[0]], [self.plain[1]]
+        for _ in range(3):
+            found.append(together.scores()[:, : self.vocabulary])  # (B, V)
+            expected.append(torch.cat([one.scores() for one in alone])[:, : self.vocabulary])  # (B, V)
+            news = self.random_ids(1, len(prompts))[0].tolist()
+            together.extend(news)
+            for one, token in zip(alone, news, strict=True):
+                one.extend([token])
+        both = [torch.cat([scores[:, : self.vocabulary] for scores in each]) for each in (found, expected)]
+        return self.compare("batch = single", *both)
+
+    def overflow(self) -> Check:
+        """Text beyond the context is read from the context's last half on, as if nothing stood before that."""
+        text = self.random_ids(1, self.context)  # (1, T)
+        batch = Batch(self.model, text.tolist(), 3, self.vocabulary)
+        found, expected = [], []
+        for read in (self.context, max(1, self.context // 2), max(1, self.context // 2) + 1):
+            hidden = self.model.hidden(text[:, -min(read, self.context) :])[:, -1]  # (1, C)
+            expected.append(self.model.unembed(hidden)[:, : self.vocabulary])  # (1, V)
+            found.append(batch.scores()[:, : self.vocabulary])  # (1, V)
+            token = self.random_ids(1, 1)
+            batch.extend(token[0].tolist())
+            text = torch.cat([text, token], dim=1)
+        return self.compare("decode after overflow", torch.cat(found), torch.cat(expected))
+
+    def round_trip(self) -> Check:
+        """A Hugging Face folder that we write gives the same weights back, bit for bit, and the same tokenizer."""
+        export_folder(self.folder, self.model, self.lm.tokenizer)
+        stored = gpt2.open_folder(self.folder)
+        again, mine = stored.load_model().state_dict(), self.model.state_dict()
+        differing = [
+            name for name in mine if name in again and not numerics.same_bits(again[name], mine[name])
+        ]
+        if stored.load_tokenizer().fingerprint != self.lm.tokenizer.fingerprint:
+            differing.append("the tokenizer")
+        detail = f"{differing[0]} differs" if differing else f"{len(again)} tensors are the same to the bit"
+        if lost := sorted(mine.keys() - again.keys()):
+            detail += f"; that form has no place for {', '.join(lost)}"
+        return Check("export and import", not differing, detail)
+
+    def transformers(self) -> Check:
+        """transformers computes the same, activation by activation."""
+        name = "ours = transformers"
+        if not numerics.has_reference():
+            return Check(name, None, "transformers is not installed")
+        origin = self.lm.origin
+        folder = origin if origin is not None and _is_hugging_face(origin) else self.folder
+        if not folder.exists():
+            export_folder(folder, self.model, self.lm.tokenizer)
+        try:
+            model = numerics.reference(folder)
+        except Exception as error:  # whatever it is, it is transformers' and not ours
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return Check(name, False, f"transformers cannot read {folder}: {reason}")
+        theirs = numerics.reference_activations(model, self.ids)
+        differences = numerics.compare(numerics.activations(self.model, self.ids), theirs)
+        first = numerics.first_difference(differences, self.tolerance)
+        if first is not None:
+            place = f"batch and position {first.where}"
+            return Check(name, False, f"first differs: {first.name}, by {first.worst:.1e} at {place}")
+        worst = max(difference.worst for difference in differences if difference.name == "logits")
+        return Check(
+            name, True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}"
+        )
+
+    def compare(self, name: str, found: Tensor, expected: Tensor) -> Check:
+        """Whether scores of the same shape differ by no more than the tolerance."""
+        (difference,) = numerics.compare({name: found}, {name: expected})
+        passed = not difference.exceeds(self.tolerance)
+        place = "" if passed else f", at {difference.where}"
+        detail = f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}{place}"
+        return Check(name, passed, detail)
 
 
-def _causality(model: GPT, ids: Tensor, plain: Tensor) -> Check:
-    middle = max(1, ids.shape[1] // 2)
-    changed = ids.clone()
-    changed[:, middle:] = (changed[:, middle:] + 1) % model.config.vocab_size
-    return _compare("causality", model(changed)[:, :middle], plain[:, :middle])
+@torch.inference_mode()
+def _made(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except HandloomError as error:
+        return Check(name, False, error.problem)
 
 
-def _fused(model: GPT, ids: Tensor, plain: Tensor) -> Check:
-    model.use_fused_attention(False)
-    explicit = model(ids)
-    model.use_fused_attention(None)
-    return _compare("fused = explicit", plain, explicit)
-
-
-def _cached(model: GPT, ids: Tensor, plain: Tensor) -> Check:
-    cache = KVCache(model.config, len(ids))
-    first = max(1, ids.shape[1] // 2)
-    pieces = [ids[:, :first], *ids[:, first:].split(1, dim=1)]
-    return _compare("cached = uncached", torch.cat([model(piece, cache) for piece in pieces], dim=1), plain)
-
-
-def _overflow(lm: LanguageModel, long: Tensor) -> Check:
-    """The second token after a full context comes from the context's last half alone."""
-    request = Request(max_new_tokens=2, sampling=Sampling(temperature=0), overflow="slide")
-    vocabulary, context = lm.tokenizer.vocab_size, lm.config.context
-    found = [int(token) for token in continuations(lm.model, long, request, vocabulary)]
-    text, expected = long, []
-    for read in (context, max(1, context // 2)):
-        hidden = lm.model.hidden(text[:, -read:])[:, -1]  # (1, C)
-        token = lm.model.unembed(hidden)[:, :vocabulary].argmax(dim=-1)  # (1)
-        expected.append(int(token))
-        text = torch.cat([text, token[:, None]], dim=1)
-    return Check("decode after overflow", found == expected, f"tokens {found}, recomputed {expected}")
-
-
-def _round_trip(model: GPT, folder: Path) -> Check:
-    again, mine = gpt2.open_folder(folder).load_model().state_dict(), model.state_dict()
-    differing = [name for name in mine if not again[name].equal(mine[name])]
-    detail = f"{differing[0]} differs" if differing else f"{len(mine)} tensors are the same to the bit"
-    return Check("export and import", not differing, detail)
-
-
-def _transformers(model: GPT, folder: Path, ids: Tensor) -> Check:
-    name = "ours = transformers"
-    if not numerics.has_reference():
-        return Check(name, None, "transformers is not installed")
-    theirs = numerics.reference_activations(numerics.reference(folder), ids)
-    differences = numerics.compare(numerics.activations(model, ids), theirs)
-    first = numerics.first_difference(differences, TOLERANCE)
-    if first is not None:
-        place = f"batch and position {first.where}"
-        return Check(name, False, f"first differs: {first.name}, by {first.worst:.1e} at {place}")
-    worst = max(difference.worst for difference in differences if difference.name == "logits")
-    return Check(
-        name, True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}"
-    )
-
-
-def _compare(name: str, found: Tensor, expected: Tensor) -> Check:
-    (difference,) = numerics.compare({name: found}, {name: expected})
-    return Check(
-        name,
-        not difference.exceeds(TOLERANCE),
-        f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}",
-    )
+def _is_hugging_face(folder: Path) -> bool:
+    """Whether a model's folder is one that transformers reads."""
+    if not (folder / gpt2.CONFIG).is_file():
+        return False
+    return files.read_json(folder / gpt2.CONFIG).get("model_type") == "gpt2"

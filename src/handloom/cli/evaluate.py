@@ -1,0 +1,241 @@
+"""handloom evaluate"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from handloom.errors import RequestError
+
+if TYPE_CHECKING:
+    from handloom.data.corpus import Corpus
+    from handloom.evaluation.choice import Tally
+    from handloom.evaluation.perplexity import Measured
+    from handloom.evaluation.texts import Convention
+    from handloom.inference.text import LanguageModel
+
+Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "lambada", "choice"]
+
+
+def evaluate(
+    model: Path = Path("runs/demo"),
+    *,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    task: Task = "auto",
+    limit: int | None = None,
+    stride: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    context: int | None = None,
+    detokenize: Literal["none", "wikitext", "ptb", "lambada"] = "none",
+    documents: Literal["alone", "joined"] = "alone",
+    without_end_of_text: bool = False,
+    text_field: str = "text",
+    labels: Path | None = None,
+    items: Path | None = None,
+    batch_size: int = 8,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Measure a model: perplexity in every convention, or right answers by likelihood.
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+    data
+        Files, folders or a built-in corpus to read; for the other tasks one JSON Lines file.
+    task
+        auto looks at the fields of the file's first line, and takes what else it finds for text.
+    limit
+        Only the first so many documents, or items.
+    stride
+        New tokens in each window [default: the context, and 512 or half a smaller context].
+    context
+        Tokens read at once [default: all that the model can].
+    detokenize
+        The benchmark that the text is: also read it as ordinary text.
+    documents
+        Each document from its own beginning, or joined one behind the other.
+    without_end_of_text
+        Put no end of text before the documents; their first tokens then do not count.
+    text_field
+        Field of a JSON Lines file that holds the text.
+    labels
+        File with the right answers, one a line, where the items do not hold them (PIQA).
+    items
+        Also write what became of each item to this file, as JSON Lines.
+    batch_size
+        Windows or items read together.
+    threads
+        Threads for the matrix products [default: the cores granted].
+    json
+        Print one JSON object instead of a table.
+    """
+    from handloom import runtime
+    from handloom.data.corpus import open_corpus
+    from handloom.evaluation.records import detect
+    from handloom.evaluation.texts import Convention
+    from handloom.loading import load
+
+    if not data:
+        raise RequestError(
+            "There is nothing to measure on.", "Name it with --data: a file, a folder, or a built-in corpus."
+        )
+    for name, value in (("limit", limit), ("batch-size", batch_size), ("threads", threads)):
+        if value is not None and value < 1:
+            raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
+    chosen = detect(Path(data[0])) if task == "auto" and len(data) == 1 else task
+    chosen = "text" if chosen == "auto" else chosen
+    of_text = {
+        "--stride": stride, "--context": context, "--detokenize": detokenize != "none",
+        "--documents": documents != "alone", "--without-end-of-text": without_end_of_text,
+    }  # fmt: skip
+    unused = {"--labels": labels, "--items": items} if chosen == "text" else of_text
+    _refuse(chosen, [flag for flag, value in unused.items() if value], data)
+    corpus = open_corpus(data, text_field=text_field) if chosen == "text" else None
+    runtime.use_threads(threads)
+    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    if corpus is None:
+        _choose(lm, model, Path(data[0]), chosen, labels, items, limit, batch_size, json)
+        return
+    convention = Convention(
+        documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size
+    )
+    _read(lm, model, corpus, convention, json)
+
+
+def _refuse(task: str, flags: list[str], data: list[str]) -> None:
+    """Raise RequestError for what has no meaning with this task."""
+    if flags:
+        kind = "text" if task == "text" else f"items of {task}"
+        raise RequestError(
+            f"{flags[0]} has no meaning for {kind}.",
+            "Leave it out, or name the --task that is meant (text, hellaswag, arc, piqa, lambada or choice).",
+        )
+    if task != "text" and len(data) > 1:
+        raise RequestError(f"--task {task} reads one file, and {len(data)} were named.", "Name one.")
+
+
+def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: Convention, json: bool) -> None:
+    """Perplexity."""
+    from json import dumps
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from handloom.evaluation.perplexity import measure
+    from handloom.evaluation.table import as_json
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Reading", total=None)
+        measured = measure(
+            lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    if json:
+        print(dumps({"model": str(model), "data": corpus.sources, **as_json(measured)}, ensure_ascii=False))
+    else:
+        _show(measured, f"{model} on {' '.join(corpus.sources)}")
+
+
+def _show(measured: Measured, title: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from handloom.evaluation.table import heads, reasons, rows, shown
+
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        box=None,
+        padding=(0, 1),
+        header_style="",
+        title_style="bold",
+    )
+    table.add_column("", no_wrap=True)
+    for head in heads(measured):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows(measured):
+        if row.values:
+            table.add_row(f"  {row.name}", *map(shown, row.values))
+        else:
+            table.add_row(row.name, style="bold")
+    console = Console(highlight=False)
+    console.print(table)
+    for reason in reasons(measured):
+        console.print(f"\n{reason}", markup=False)
+
+
+def _choose(
+    lm: LanguageModel,
+    model: Path,
+    file: Path,
+    task: str,
+    labels: Path | None,
+    items: Path | None,
+    limit: int | None,
+    batch_size: int,
+    json: bool,
+) -> None:
+    """Questions."""
+    from contextlib import ExitStack
+    from json import dumps
+
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from handloom.evaluation.choice import Answered, answers, as_json, item_json, tally
+    from handloom.evaluation.records import read_items
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with ExitStack() as stack:
+        output = None if items is None else stack.enter_context(items.open("w", encoding="utf-8"))
+        bar = stack.enter_context(
+            Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        )
+        shown = bar.add_task("Items", total=limit)
+
+        def told(one: Answered) -> None:
+            bar.advance(shown)
+            if output is not None:
+                output.write(dumps(item_json(one), ensure_ascii=False) + "\n")
+
+        sums = tally(answers(lm, read_items(file, task, labels, limit), batch_size), told)
+    if json:
+        print(dumps({"model": str(model), "data": str(file), "task": task, **as_json(sums)}))
+    else:
+        _show_tally(sums, f"{model} on {file}, task {task}: {sums.items:,} items")
+
+
+def _show_tally(sums: Tally, title: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from handloom.evaluation.choice import notes, scores
+
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        box=None,
+        padding=(0, 1),
+        header_style="",
+        title_style="bold",
+    )
+    for column in ("", "value", "standard error", "elsewhere called"):
+        table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
+    for score in scores(sums):
+        table.add_row(
+            score.name,
+            f"{score.value:,.4f}",
+            "-" if score.error is None else f"{score.error:.4f}",
+            score.also,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for note in notes(sums):
+        console.print(f"\n{note}", markup=False)

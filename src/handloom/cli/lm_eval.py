@@ -1,0 +1,37 @@
+"""handloom lm-eval"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def lm_eval(
+    model: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)]
+) -> None:
+    """Measure a model with EleutherAI's lm-evaluation-harness (the extra `eval`).
+
+    For example: handloom lm-eval runs/demo --tasks lambada_openai --limit 100
+
+    Parameters
+    ----------
+    model
+        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+    flags
+        Flags of the harness's own command `lm-eval run`, such as --tasks. Its benchmarks come from
+        Hugging Face's hub.
+    """
+    from importlib.util import find_spec
+
+    from handloom.errors import ConfigError
+    from handloom.loading import find_checkpoint, load
+
+    if find_spec("lm_eval") is None:
+        raise ConfigError(
+            "The evaluation harness is not installed.", 'Install it: pip install "handloom[eval]".'
+        )
+    from handloom.evaluation.harness import command_line
+
+    find_checkpoint(model, lambda note: None)  # a missing one is told before the harness starts
+    command_line(flags, model, load)

@@ -1,0 +1,177 @@
+"""One text, one model, and every number that is called its perplexity, side by side.
+
+Published perplexities differ by what is divided by what, by how much each token is predicted from, and by the form in
+which the text was read. Here each is measured, with all that it is made of. The text streams, as often as needed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from handloom.data.corpus import Corpus
+from handloom.errors import ConfigError, DataError
+from handloom.evaluation.spread import Spread
+from handloom.evaluation.surprise import Window, read_windows, windows_of
+from handloom.evaluation.texts import Convention, Counts, Text, count
+from handloom.inference.text import LanguageModel
+
+STRIDE = 512
+"""The other stride that is published, after the one of a whole context."""
+ENOUGH = 20
+"""Documents from which on the standard error is taken over documents."""
+_AHEAD = 16  # batches of documents read in the order of their lengths
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading the text once, with one stride, came to."""
+
+    ordinary: bool
+    """Whether it was read as ordinary text, put together again."""
+    stride: int
+    nats: float
+    """The surprise at all of its tokens together."""
+    counts: Counts
+    """Of the text as it was read."""
+    units: int
+    """How many parts the standard error was taken over."""
+    standard_error: float
+    """Of the mean surprise at a token, in nats."""
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean surprise at a token."""
+        return self.nats / self.counts.tokens
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured of one text."""
+
+    convention: Convention
+    context: int
+    original: Counts
+    """Of the text as it is in its file; its tokens are those of that form too."""
+    readings: tuple[Reading, ...]
+    over: Literal["documents", "blocks"]
+    """What the standard errors were taken over: documents, or stretches of as many tokens as the context."""
+
+
+def measure(
+    lm: LanguageModel,
+    corpus: Corpus,
+    convention: Convention,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measured:
+    """Read `corpus` once for each stride; if it is put together again, also as it is with the first stride.
+
+    Memory does not grow with the text.
+
+    Args:
+        lm: reads.
+        corpus: walked several times.
+        convention: how to read it.
+        progress: told after each window how many tokens are done, and of how many.
+
+    Raises:
+        DataError: nothing in the corpus can be predicted.
+        ConfigError: a convention outside its limits.
+    """
+    context, strides = _checked(convention, lm.config.context)
+    forms = [False] if convention.detokenize == "none" else [False, True]
+    counts = {ordinary: count(Text(lm.tokenizer, corpus, convention, ordinary)) for ordinary in forms}
+    if min(each.tokens for each in counts.values()) < 1:
+        raise DataError(
+            "The text holds no token that could be predicted.",
+            "Give more text, or put the end of text before it (leave out --without-end-of-text).",
+        )
+    runs = [(forms[-1], stride) for stride in strides]
+    runs = [(False, strides[0]), *runs] if len(forms) > 1 else runs
+    total, done = sum(counts[ordinary].tokens for ordinary, _ in runs), 0
+    over: Literal["documents", "blocks"] = "blocks"
+    if counts[False].documents >= ENOUGH:
+        over = "documents"
+    readings = []
+    for ordinary, stride in runs:
+        text = Text(lm.tokenizer, corpus, convention, ordinary)
+        spread = Spread(None if over == "documents" else context)
+        for document, nats in _read(lm, text, context, stride):
+            spread.add(document, nats)
+            done += len(nats)
+            progress(done, total)
+        nats_in_all, units, error = spread.result()
+        readings.append(Reading(ordinary, stride, nats_in_all, counts[ordinary], units, error))
+    return Measured(convention, context, counts[False], tuple(readings), over)
+
+
+def _checked(convention: Convention, most: int) -> tuple[int, tuple[int, ...]]:
+    """The context and the strides that are meant."""
+    context = most if convention.context is None else convention.context
+    if not 1 <= context <= most:
+        raise ConfigError(
+            f"The context is {context}; it must be at least 1 and at most the model's, {most}.",
+            "Leave --context out to use all of the model's.",
+        )
+    strides = convention.strides or (context, STRIDE if context > STRIDE else max(1, context // 2))
+    for stride in strides:
+        if not 1 <= stride <= context:
+            raise ConfigError(
+                f"A stride is {stride}; it must be at least 1 and at most the context, {context}, or tokens would be "
+                "left out.",
+                "Choose another --stride.",
+            )
+    for name in ("batch_size", "limit"):
+        value = getattr(convention, name)
+        if value is not None and value < 1:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} is {value}; it must be at least 1.", "Leave it out for the usual.")
+    return context, tuple(dict.fromkeys(strides))
+
+
+def _read(lm: LanguageModel, text: Text, context: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(document, surprise at some of its tokens), in order."""
+    end_of_text = lm.tokenizer.end_of_text
+    begin = end_of_text if text.convention.begin else None
+    # Of the targets that are on their way: document, and how many follow each other. None: not counted.
+    coming: deque[tuple[int | None, int]] = deque()
+
+    def noted(number: int, pieces: Iterable[str], unread: bool) -> Iterator[list[int]]:
+        for ids in text.ids(pieces):
+            coming.append((number, len(ids) - (unread and bool(ids))))
+            unread = unread and not ids
+            yield ids
+
+    def joined() -> Iterator[list[int]]:
+        unread = begin is None
+        for number, pieces in enumerate(text.documents()):
+            if number and begin is not None:
+                coming.append((None, 1))
+                yield [begin]
+            for ids in noted(number, pieces, unread):
+                unread = unread and not ids
+                yield ids
+
+    def windows() -> Iterator[Window]:
+        if text.convention.documents == "joined":
+            yield from windows_of(joined(), context=context, stride=stride, begin=begin)
+            return
+        for number, pieces in enumerate(text.documents()):
+            chunks = noted(number, pieces, begin is None)
+            yield from windows_of(chunks, context=context, stride=stride, begin=begin)
+
+    ahead = _AHEAD if text.convention.documents == "alone" else 1
+    for scored in read_windows(lm.model, windows(), text.convention.batch_size, ahead):
+        nats = scored.nats
+        while len(nats):
+            number, left = coming.popleft()
+            taken = min(left, len(nats))
+            if taken < left:
+                coming.appendleft((number, left - taken))
+            if number is not None and taken:
+                yield number, nats[:taken]
+            nats = nats[taken:]

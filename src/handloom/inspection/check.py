@@ -1,0 +1,19 @@
+"""What a check of a model came to, and how much may differ. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOLERANCE = 1e-4
+"""The largest difference allowed, as a share of the largest number there is (or of 1)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of `handloom verify`."""
+
+    name: str
+    passed: bool | None
+    """None: not checked."""
+    detail: str
+    """How it went, or why it was not checked."""

@@ -1,0 +1,317 @@
+"""Every convention gives the number of its definition, counted and divided by other means, in constant memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handloom.data import readers
+from handloom.data.corpus import open_corpus
+from handloom.errors import ConfigError, DataError
+from handloom.evaluation.detokenize import FORMS, detokenize
+from handloom.evaluation.loss import validate
+from handloom.evaluation.perplexity import measure
+from handloom.evaluation.spread import Spread
+from handloom.evaluation.surprise import surprises
+from handloom.evaluation.table import as_json, heads, reasons, rows, shown
+from handloom.evaluation.texts import Convention
+from handloom.inference.text import LanguageModel
+
+DOCUMENTS = [
+    "Once upon a time, it said:\n\nnaïve words — all of them.\n",
+    "a",
+    "",
+    "Two  spaces and a tab\tin here",
+]
+WIKI = (
+    " \n = The Game = \n \n It cost $ 1 @,@ 200 ( about £ 800 ) , didn 't it ? \n = = Career = = \n It ended . \n \n"
+    " = Another page = \n \n A half @-@ page , no more . \n"
+)
+WORD, LINE, ENTROPY = "word_perplexity", "word_and_line_perplexity", "bits_per_byte"
+
+
+@pytest.fixture(scope="module")
+def lm(model, byte_tokenizer):
+    return LanguageModel(model, byte_tokenizer)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS), encoding="utf-8")
+    return open_corpus(file)
+
+
+@pytest.fixture
+def wiki(tmp_path):
+    file = tmp_path / "wiki.txt"
+    file.write_text(WIKI, encoding="utf-8")
+    return open_corpus(file)
+
+
+def named(measured, at=0):
+    return {row.key: row.values[at] for row in rows(measured) if row.key}
+
+
+def nats_of(lm, ids, stride, begin):
+    """Surprise at a whole sequence, the slow and plain way: everything in one list."""
+    parts = list(surprises(lm.model, ids, context=16, stride=stride, batch_size=1, begin=begin))
+    return np.concatenate(parts) if parts else np.array([])
+
+
+@pytest.mark.parametrize("stride", [16, 8, 3])
+def test_documents_alone_are_summed_each_from_its_own_beginning(lm, corpus, stride):
+    end = lm.tokenizer.end_of_text
+    expected = sum(nats_of(lm, lm.tokenizer.encode(text), stride, end).sum() for text in DOCUMENTS)
+    measured = measure(lm, corpus, Convention(strides=(stride,)))
+    (reading,) = measured.readings
+    whole = "".join(DOCUMENTS)
+    assert reading.nats == pytest.approx(expected, rel=1e-5)
+    assert measured.original.tokens == len(whole.encode())
+    assert measured.original.bytes == len(whole.encode())
+    assert measured.original.characters == len(whole)
+    assert measured.original.words == sum(len(text.split()) for text in DOCUMENTS)
+    assert measured.original.documents == 4
+    row = named(measured)
+    assert row["token_perplexity"] == pytest.approx(math.exp(expected / len(whole.encode())), rel=1e-5)
+    assert row[ENTROPY] == pytest.approx(expected / math.log(2) / len(whole.encode()), rel=1e-5)
+    assert row["bits_per_character"] == pytest.approx(expected / math.log(2) / len(whole), rel=1e-5)
+    assert row["nats_per_token"] * measured.original.tokens == pytest.approx(row["nats"])
+
+
+def test_documents_joined_are_one_text_whose_ends_are_read_and_not_counted(lm, corpus):
+    end = lm.tokenizer.end_of_text
+    ids, counted = [], []
+    for number, text in enumerate(DOCUMENTS):
+        if number:
+            ids.append(end)
+            counted.append(False)
+        ids += lm.tokenizer.encode(text)
+        counted += [True] * (len(ids) - len(counted))
+    expected = nats_of(lm, ids, 8, end)[np.array(counted)].sum()
+    (reading,) = measure(lm, corpus, Convention("joined", strides=(8,))).readings
+    assert reading.nats == pytest.approx(expected, rel=1e-5)
+    assert reading.counts.tokens == sum(counted)
+
+
+def test_without_an_end_of_text_what_is_not_predicted_is_not_counted(lm, corpus):
+    ids = [lm.tokenizer.encode(text) for text in DOCUMENTS]
+    alone = measure(lm, corpus, Convention(begin=False, strides=(16,)))
+    assert alone.readings[0].nats == pytest.approx(
+        sum(nats_of(lm, one, 16, None).sum() for one in ids), rel=1e-5
+    )
+    assert alone.original.tokens == sum(max(0, len(one) - 1) for one in ids)
+    assert alone.original.bytes == alone.original.tokens  # a token is a byte here
+    assert alone.original.words == sum(max(0, len(text.split()) - 1) for text in DOCUMENTS)
+    joined = measure(lm, corpus, Convention("joined", begin=False, strides=(16,)))
+    whole = "".join(DOCUMENTS)
+    assert joined.readings[0].nats == pytest.approx(
+        nats_of(lm, lm.tokenizer.encode(whole), 16, None).sum(), rel=1e-5
+    )
+    assert joined.original.bytes == len(whole.encode()) - 1
+    assert joined.original.characters == len(whole) - 1
+
+
+def test_one_text_without_an_end_of_text_is_what_validation_measures(lm, tmp_path):
+    text = "The quick brown fox jumps over the lazy dog.\n" * 9
+    (tmp_path / "fox.txt").write_text(text, encoding="utf-8")
+    measured = measure(lm, open_corpus(tmp_path / "fox.txt"), Convention(begin=False, strides=(16,)))
+    validation = validate(lm.model, np.array(lm.tokenizer.encode(text)), len(text) - 1, 16, 4)
+    row = named(measured)
+    assert row["nats_per_token"] == pytest.approx(validation.nats_per_token, rel=1e-5)
+    assert row[ENTROPY] == pytest.approx(validation.bits_per_byte, rel=1e-5)
+    assert row["tokens"] == validation.tokens
+
+
+def test_words_of_the_file_while_ordinary_text_is_read(lm, wiki):
+    measured = measure(lm, wiki, Convention("joined", detokenize="wikitext"))
+    as_it_is, wide, narrow = measured.readings
+    assert [r.ordinary for r in measured.readings] == [False, True, True]
+    assert [r.stride for r in measured.readings] == [16, 16, 8]
+    ordinary = detokenize(FORMS["wikitext"], WIKI)
+    end = lm.tokenizer.end_of_text
+    for reading, text in ((as_it_is, WIKI), (wide, ordinary), (narrow, ordinary)):
+        ids = lm.tokenizer.encode(text)
+        assert reading.counts.tokens == len(ids)
+        assert reading.nats == pytest.approx(nats_of(lm, ids, reading.stride, end).sum(), rel=1e-5)
+    words, lines = len(WIKI.split()), WIKI.count("\n")
+    row = named(measured, 1)
+    assert row[WORD] == pytest.approx(math.exp(wide.nats / words))
+    assert row[LINE] == pytest.approx(math.exp(wide.nats / (words + lines)))
+    assert row[ENTROPY] == pytest.approx(wide.nats / math.log(2) / len(WIKI.encode()))
+    assert row["bits_per_byte_read"] == pytest.approx(wide.nats / math.log(2) / len(ordinary.encode()))
+    assert wide.counts.lines_lost == 0
+
+
+def test_pages_of_wikitext_are_documents_where_those_stand_alone(lm, wiki):
+    measured = measure(lm, wiki, Convention(detokenize="wikitext", strides=(16,)))
+    first, second = WIKI[2 : WIKI.index(" = Another")], WIKI[WIKI.index(" = Another") :]
+    texts = [detokenize(FORMS["wikitext"], text) for text in (" \n", first, second)]
+    assert measured.original.documents == 3  # what stands before the first heading, too
+    expected = sum(
+        nats_of(lm, lm.tokenizer.encode(text), 16, lm.tokenizer.end_of_text).sum() for text in texts
+    )
+    assert measured.readings[1].nats == pytest.approx(expected, rel=1e-5)
+
+
+def test_lines_that_cannot_be_had_back_are_told(lm, tmp_path):
+    (tmp_path / "a.txt").write_text(" It is an in-word hyphen . \n It is not . \n", encoding="utf-8")
+    measured = measure(lm, open_corpus(tmp_path / "a.txt"), Convention(detokenize="wikitext"))
+    assert measured.readings[1].counts.lines_lost == 1
+    assert any("1 of 2 lines cannot be had back" in reason for reason in reasons(measured))
+
+
+@pytest.mark.parametrize("detokenized", ["none", "wikitext"])
+def test_how_the_file_is_read_in_chunks_does_not_matter(lm, wiki, monkeypatch, detokenized):
+    convention = Convention(detokenize=detokenized, strides=(8,))
+    before = measure(lm, wiki, convention)
+    monkeypatch.setattr(readers, "CHUNK", 7)
+    assert measure(lm, wiki, convention) == before
+
+
+def test_limit_takes_the_first_documents(lm, corpus):
+    measured = measure(lm, corpus, Convention(limit=2))
+    assert measured.original.documents == 2
+    assert measured.original.bytes == len("".join(DOCUMENTS[:2]).encode())
+
+
+def text_of(folder, times):
+    file = folder / f"{times}.txt"
+    file.write_text("All the words of a page, one after another.\n" * 60 * times, encoding="utf-8")
+    return open_corpus(file)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(readers, "CHUNK", 512)
+    monkeypatch.setattr("handloom.evaluation.texts.PIECE", 512)
+
+
+@pytest.mark.parametrize("documents", ["alone", "joined"])
+def test_four_times_the_text_takes_no_more_memory(lm, tmp_path, small_pieces, documents):
+    convention = Convention(documents, detokenize="ptb", strides=(16,))
+    peaks = []
+    for times in (2, 2, 8):  # the first warms up what Python keeps for itself
+        corpus = text_of(tmp_path, times)
+        gc.collect()
+        tracemalloc.start()
+        measure(lm, corpus, convention)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 5_000  # bytes; a list of the ids of the other half alone takes 40,000
+
+
+def test_twice_the_text_holds_no_more_tensors(lm, tmp_path, small_pieces, monkeypatch):
+    hidden = lm.model.hidden
+    live = []
+
+    def watched(tokens):
+        tensors = (one for one in gc.get_objects() if type(one) is torch.Tensor)
+        live.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        return hidden(tokens)
+
+    monkeypatch.setattr(lm.model, "hidden", watched)
+    most = []
+    for times in (1, 1, 2):
+        live.clear()
+        measure(lm, text_of(tmp_path, times), Convention(strides=(16,)))
+        most.append(max(live))
+    assert most[2] < most[1] + 2_000  # bytes; the surprises of the other half alone take 10,000
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 9)), min_size=2, max_size=9), st.integers(1, 5))
+def test_the_standard_error_is_that_of_a_ratio_over_documents_or_blocks(sizes, block):
+    chance = np.random.default_rng(0)
+    units = [chance.random(n).astype(np.float32) + np.float32(level) for n, level in sizes]
+    by_document = Spread(None)
+    for number, unit in enumerate(units):
+        for part in np.array_split(unit, 2):
+            by_document.add(number, part)
+    whole = np.concatenate(units)
+    blocks = [whole[at : at + block] for at in range(0, len(whole), block)]
+    by_block = Spread(block)
+    for number, unit in enumerate(units):
+        by_block.add(number, unit)
+    for spread, parts in ((by_document, units), (by_block, blocks)):
+        total, count, error = spread.result()
+        s, n = (
+            np.array([part.sum(dtype=np.float64) for part in parts]),
+            np.array([len(part) for part in parts]),
+        )
+        assert count == len(parts)
+        assert total == pytest.approx(s.sum())
+        k, m = len(parts), s.sum() / n.sum()
+        if k < 2:
+            assert math.isnan(error)
+        else:
+            expected = math.sqrt(k / (k - 1) * ((s - m * n) ** 2).sum()) / n.sum()
+            assert error == pytest.approx(expected, abs=1e-5)
+
+
+def test_units_of_equal_size_give_the_plain_standard_error():
+    chance = np.random.default_rng(1)
+    units = chance.random((30, 8)).astype(np.float32)
+    spread = Spread(8)
+    spread.add(0, units.ravel())
+    assert spread.result()[2] == pytest.approx(units.mean(axis=1).std(ddof=1) / math.sqrt(30), rel=1e-4)
+
+
+def test_many_documents_are_the_units_of_the_standard_error(lm, tmp_path):
+    file = tmp_path / "many.jsonl"
+    file.write_text(
+        "".join(json.dumps({"text": f"text {n} " * 3}) + "\n" for n in range(20)), encoding="utf-8"
+    )
+    measured = measure(lm, open_corpus(file), Convention())
+    assert measured.over == "documents"
+    assert measured.readings[0].units == 20
+    few = measure(lm, open_corpus(file), Convention(limit=19))
+    assert few.over == "blocks"
+    assert few.readings[0].units == -(-few.original.tokens // 16)
+
+
+def test_the_reasons_hold_for_the_numbers(lm, wiki):
+    measured = measure(lm, wiki, Convention(detokenize="wikitext"))
+    row = named(measured, 2)
+    share = measured.readings[2].counts.tokens / measured.original.words
+    assert row["token_perplexity"] ** share == pytest.approx(row[WORD], rel=1e-6)
+    told = " ".join(reasons(measured))
+    assert f"to the power of {share:.3f}" in told
+    _, wide, narrow = measured.readings
+    assert f"{wide.nats_per_token - narrow.nats_per_token:+.4f} nats a token" in told
+    assert heads(measured) == ["as it is\nstride 16", "ordinary\nstride 16", "ordinary\nstride 8"]
+    json.dumps(as_json(measured), allow_nan=False)
+
+
+def test_numbers_too_large_for_a_float_are_shown_and_are_null_in_json(lm, tmp_path):
+    (tmp_path / "one.txt").write_text("x" * 400, encoding="utf-8")
+    measured = measure(lm, open_corpus(tmp_path / "one.txt"), Convention())
+    assert named(measured)[WORD] == math.inf
+    assert shown(math.inf) == "inf"
+    assert [shown(x) for x in (math.nan, 3, 1234567, 3.14159, 314.159, 1234567.8, 2.5e12)] == [
+        "-", "3", "1,234,567", "3.1416", "314.16", "1,234,568", "2.5e+12",
+    ]  # fmt: skip
+    assert as_json(measured)["readings"][0][WORD] is None
+
+
+def test_what_cannot_be_measured_is_refused(lm, corpus, tmp_path):
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    with pytest.raises(DataError, match="no token"):
+        measure(lm, open_corpus(tmp_path / "a.txt"), Convention(begin=False))
+    for wrong in (
+        {"context": 17},
+        {"context": 0},
+        {"strides": (17,)},
+        {"strides": (0,)},
+        {"limit": 0},
+        {"batch_size": 0},
+    ):
+        with pytest.raises(ConfigError):
+            measure(lm, corpus, Convention(**wrong))

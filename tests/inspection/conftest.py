@@ -1,0 +1,27 @@
+"""A model in memory, and the same in a folder."""
+
+from __future__ import annotations
+
+import pytest
+from random_models import TEXT, random_model
+
+from handloom.checkpoints.gpt2_export import export_folder
+from handloom.inference.text import LanguageModel
+from handloom.tokenizer.gpt2 import TiktokenTokenizer
+from handloom.tokenizer.learn import learn_merges
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return TiktokenTokenizer(learn_merges([TEXT * 3], 290))
+
+
+@pytest.fixture
+def lm(tokenizer):
+    return LanguageModel(random_model(), tokenizer)
+
+
+@pytest.fixture
+def exported(lm, tmp_path):
+    export_folder(tmp_path / "exported", lm.model, lm.tokenizer)
+    return tmp_path / "exported"
