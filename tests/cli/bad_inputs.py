@@ -257,9 +257,15 @@ CASES = [
     BadInput("An empty standard input", "printf '' | handloom data prepare --data -"),
     BadInput("Nothing to check", "handloom data check"),
     BadInput("A missing file to check", "handloom data check --data foxx.txt"),
-    BadInput("A task that does not exist", "handloom data check --task instrct --data posts.jsonl"),
-    BadInput("Examples that are no JSON Lines", "handloom data check --task instruct --data fox.txt"),
-    BadInput("Examples through a pipe", "printf '{}' | handloom data check --task instruct --data -"),
+    BadInput(
+        "A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"
+    ),
+    BadInput(
+        "Examples to check that are no JSON Lines", "handloom data check --task instruct --data fox.txt"
+    ),
+    BadInput(
+        "Examples to check through a pipe", "printf '{}' | handloom data check --task instruct --data -"
+    ),
     BadInput("No context to check for", "handloom data check --data fox.txt --context 0"),
     BadInput("Nothing held out", "handloom data check --data fox.txt --validation-fraction 0"),
     BadInput(
