@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "lm-eval",
     "verify",
+    "compare",
     "model",
     "model show",
     "model list",

@@ -19,6 +19,7 @@ TINY = (
     "--precision fp32 "
 )
 NEWEST = Path("runs/demo/checkpoints/step-00000004")
+OLDER = "runs/demo/checkpoints/step-00000002"
 
 
 _HI = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
@@ -75,6 +76,7 @@ def build_world(folder: Path) -> None:
         "items.jsonl": b'{"context": "One,", "choices": ["two", "three"], "answer": 2}\n',
         "long-choice.jsonl": b'{"context": "a", "choices": ["Zq", "' + b"Zq" * 20 + b'"], "answer": 0}\n',
         **{f"{name}.jsonl": "\n".join(lines).encode() for name, lines in EXAMPLES.items()},
+        "twice.txt": b"The quick\nThe lazy\nThe quick\n",
     }
     for name, content in texts.items():
         path = folder / name
@@ -426,6 +428,22 @@ CASES = [
     BadInput("A text to classify over the context", "handloom classify --texts long.txt --model runs/spam"),
     BadInput("Conversations of a later version", "handloom chat runs/later"),
     BadInput("A system's message to a base model", 'handloom chat runs/demo --system "Be brief."'),
+    # Comparing
+    BadInput("One model to compare", "handloom compare runs/demo"),
+    BadInput("A model to compare that is named twice", "handloom compare runs/demo runs/demo"),
+    BadInput(
+        "A model to compare under two names",
+        f"handloom compare runs/demo {NEWEST.as_posix()}",
+    ),
+    BadInput("A file of prompts that is empty", f"handloom compare runs/demo {OLDER} --prompts empty.txt"),
+    BadInput("A file of prompts with one twice", f"handloom compare runs/demo {OLDER} --prompts twice.txt"),
+    BadInput("A page to a folder that is missing", f"handloom compare runs/demo {OLDER} --out pages/a.html"),
+    BadInput("A page to a folder itself", f"handloom compare runs/demo {OLDER} --out runs"),
+    BadInput("Texts to compare over a context", f"handloom compare runs/demo {OLDER}"),
+    BadInput(
+        "A missing held-out text", f"handloom compare runs/demo {OLDER} --max-new-tokens 2 --data foxx.txt"
+    ),
+    BadInput("Too little text to compare on", f"handloom compare runs/demo {OLDER} --text-bytes 10"),
 ]
 
 

@@ -27,6 +27,12 @@ def lively_model(seed=0, **shape):
 
 
 @pytest.fixture(scope="session")
+def lively():
+    """Makes such models: `lively(seed, context=...)`."""
+    return lively_model
+
+
+@pytest.fixture(scope="session")
 def model():
     return lively_model()
 

@@ -71,7 +71,7 @@ def classify(
 
 
 def _read(text: str | None, file: Path | None) -> list[str]:
-    from handloom.cli.generate import read_file, read_standard_input
+    from handloom.cli.prompts import read_file, read_standard_input
 
     if (text is None) == (file is None):
         raise RequestError(

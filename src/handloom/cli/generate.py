@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from handloom.cli.flags import flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
+from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -142,13 +143,7 @@ def _read_prompts(
         raise RequestError(
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
-    lines = read_file(many).split("\n")
-    if "" in lines:
-        raise RequestError(
-            f"Line {lines.index('') + 1} of {many} is empty, so there is nothing to continue.",
-            "Write one prompt a line.",
-        )
-    return list(lines)
+    return list(read_lines(many))
 
 
 def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> str | None:
@@ -168,43 +163,6 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
             'Give a text: handloom generate "Learning is". Or --new-document, or - to read it from standard input.',
         )
     return prompt
-
-
-def read_standard_input(what: str) -> str:
-    """All that comes through standard input, without its last line end.
-
-    Raises:
-        RequestError: when it is not UTF-8.
-    """
-    if sys.stdin.isatty():
-        print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
-    return _decoded(sys.stdin.buffer.read(), "Standard input")
-
-
-def read_file(file: Path, what: str = "The prompt file") -> str:
-    """The text of a file, without its last line end.
-
-    Raises:
-        RequestError: when it cannot be read, or is not UTF-8.
-    """
-    try:
-        return _decoded(file.read_bytes(), f"{what} {file}")
-    except OSError as error:
-        raise RequestError(
-            f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
-        ) from None
-
-
-def _decoded(raw: bytes, where: str) -> str:
-    """The text of a prompt that came as bytes. The line end that editors and `echo` put last is not meant."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"{where} is not UTF-8 text: the byte at offset {error.start} is wrong.",
-            "Convert it first, for example with iconv.",
-        ) from None
-    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: list[str], timing: Timing) -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("handloom.cli.evaluate:evaluate", "Measure a model: perplexity, or right answers."),
     "lm-eval": ("handloom.cli.lm_eval:lm_eval", "Measure a model with EleutherAI's evaluation harness."),
     "verify": ("handloom.cli.verify:verify", "Check that a model is computed as it should be."),
+    "compare": ("handloom.cli.compare:compare", "Set models side by side: a table, JSON and a page."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
 

@@ -1,0 +1,122 @@
+"""handloom compare"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from handloom.cli.flags import flags_of, given
+from handloom.errors import RequestError
+from handloom.evaluation.question import LEFT_OUT, PROMPTS, Question
+from handloom.inference.settings import Request, Sampling
+
+if TYPE_CHECKING:
+    from handloom.evaluation.subjects import Subject
+
+QuestionFlags: Any = flags_of(Question, several=False)
+RequestFlags: Any = flags_of(Request, without=LEFT_OUT)
+SamplingFlags: Any = flags_of(Sampling, several=False)
+
+
+def compare(
+    *models: str,
+    prompts: Path | None = None,
+    out: Path = Path("compare.html"),
+    json: Path | None = None,
+    threads: int | None = None,
+    question: Annotated[QuestionFlags, Parameter(name="*")] = QuestionFlags(),  # noqa: B008 - cyclopts wants one
+    request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
+    sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
+) -> None:
+    """Set models side by side: the same prompts, seeds, sampling and texts for each.
+
+    Prints a table and writes a page that needs no network: texts shaded by surprise, perplexity with its error,
+    calibration, diversity, what was copied from the training text, what a tuned model forgot, speed and size.
+
+    Parameters
+    ----------
+    models
+        Two or more: run folders, checkpoint folders, Hugging Face folders, names of pulled models.
+    prompts
+        File with a prompt on each line [default: some of ours].
+    out
+        The page.
+    json
+        Also write all numbers and texts to this file.
+    threads
+        Threads for the matrix products [default: the cores granted].
+    """
+    from handloom.cli.prompts import read_lines
+
+    texts: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given(question).items()
+    }
+    asked = Question(
+        prompts=tuple(read_lines(prompts)) if prompts else PROMPTS,
+        request=Request().changed(**given(request), **given(sampling)),
+        **texts,
+    )
+    if threads is not None and threads < 1:
+        raise RequestError(f"--threads is {threads}; it must be at least 1.", "Leave it out for the usual.")
+    for file in (out, *([json] if json else [])):
+        _require_writable(file)
+
+    from handloom import runtime
+    from handloom.checkpoints import files
+    from handloom.cli.compare_table import print_report
+    from handloom.evaluation import compare as comparison
+    from handloom.evaluation.page import render
+
+    runtime.use_threads(threads)
+    report = comparison.compare(models, asked, _find, _say)
+    files.write_whole(out, render(report))
+    if json:
+        import json as encoder
+
+        text = encoder.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        files.write_whole(json, text + "\n")
+    print_report(report)
+    print(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
+
+
+def _require_writable(file: Path) -> None:
+    """Better now than after minutes of measuring."""
+    if file.is_dir():
+        raise RequestError(f"{file} is a folder, not a file.", "Name a file in it.")
+    if not file.parent.is_dir():
+        raise RequestError(f"There is no folder {file.parent} to write {file.name} to.", "Make it first.")
+
+
+def _find(name: str, run: Path | None) -> Subject:
+    """The model that a name stands for; one that a run names may be named from a folder above the run."""
+    from handloom.evaluation.subjects import Subject
+    from handloom.loading import find_checkpoint, load
+
+    places = [name] if run is None else [name, *(str(above / name) for above in run.absolute().parents)]
+    there = next((place for place in places if Path(place).exists()), name)
+    stored = find_checkpoint(there, _note if run is None else _hush)
+    training = getattr(stored, "training", {})
+    return Subject(
+        name,
+        stored.folder,
+        stored.config.context,
+        lambda: load(there, on_note=_hush),
+        stored.load_tokenizer,
+        training,
+    )
+
+
+def _note(note: str) -> None:
+    print(f"Note: {note}", file=sys.stderr)
+
+
+def _hush(note: str) -> None:
+    """What was said once already."""
+
+
+def _say(step: str) -> None:
+    if sys.stderr.isatty():
+        print(f"  {step}", file=sys.stderr)

@@ -1,0 +1,121 @@
+"""Whether a model is as often right as it says: its confidence in the likeliest token against how often that came.
+
+Source: Guo et al. 2017, "On Calibration of Modern Neural Networks". Knows ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from handloom.data.windows import IGNORE, validation_batches
+from handloom.inference.batch import without_padding
+from handloom.model.loss import CHUNK
+from handloom.model.reader import Reader
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The tokens that were predicted with about the same confidence."""
+
+    low: float
+    high: float
+    """The confidence is above `low` and at most `high`."""
+    tokens: int
+    confidence: float | None
+    """The mean probability of the likeliest token; None in an empty bin, as the next two."""
+    accuracy: float | None
+    """How often the likeliest token was the one that came."""
+    standard_error: float | None
+    """Of the accuracy, if tokens are taken as independent."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence and accuracy are apart."""
+
+    bins: tuple[Bin, ...]
+    error: float
+    """The expected calibration error: the mean distance between confidence and accuracy, bins weighed by tokens."""
+    tokens: int
+    confidence: float
+    accuracy: float
+
+
+@torch.inference_mode()
+def calibrate(
+    model: Reader,
+    texts: Iterable[np.ndarray],
+    *,
+    context: int,
+    batch_size: int = 8,
+    vocabulary: int | None = None,
+) -> Calibration:
+    """Let a model predict each token but the first of each text, from at most `context` tokens before it.
+
+    Args:
+        model: is in evaluation mode meanwhile, and then as it was.
+        texts: (N,) ids each, with at least 2 of them.
+        context: window length; windows lie side by side, so a token at a window's start is predicted from little.
+        batch_size: windows read together; has no influence on the result beyond rounding.
+        vocabulary: how many ids stand for something; all of the model's if not given.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        found = [
+            _predicted(model, torch.from_numpy(inputs), torch.from_numpy(targets), vocabulary)
+            for ids in texts
+            for inputs, targets in validation_batches(ids, min(context, len(ids) - 1), batch_size)
+        ]
+    finally:
+        model.train(was_training)
+    confidence, right = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+    return reliability(confidence, right)
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
+    """Sort predictions into bins of equal width and compare.
+
+    Args:
+        confidence: (N,) the probability of the likeliest answer, above 0 and at most 1.
+        right: (N,) bool, whether it was the right one.
+        bins: how many.
+    """
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    confidence = confidence.astype(np.float64)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)  # (N,)
+    made, error = [], 0.0
+    for number in range(bins):
+        here = which == number
+        count = int(here.sum())
+        if not count:
+            made.append(Bin(float(edges[number]), float(edges[number + 1]), 0, None, None, None))
+            continue
+        sure, accuracy = float(confidence[here].mean()), float(right[here].mean())
+        spread = float(np.sqrt(accuracy * (1 - accuracy) / count))
+        made.append(Bin(float(edges[number]), float(edges[number + 1]), count, sure, accuracy, spread))
+        error += count / len(confidence) * abs(sure - accuracy)
+    return Calibration(tuple(made), error, len(confidence), float(confidence.mean()), float(right.mean()))
+
+
+def _predicted(
+    model: Reader, inputs: Tensor, targets: Tensor, vocabulary: int | None
+) -> tuple[Tensor, Tensor]:
+    """Of each target that counts: the probability of the likeliest token, and whether it is the target."""
+    counts = targets != IGNORE  # (B, T)
+    hidden, wanted = model.hidden(inputs)[counts], targets[counts]  # (N, C), (N)
+    confidence, right = [], []
+    for h, y in zip(hidden.split(CHUNK), wanted.split(CHUNK), strict=True):
+        logits = without_padding(F.linear(h, model.head_weight).float(), vocabulary)  # (n, V)
+        highest, token = logits.max(dim=-1)  # each (n)
+        confidence.append((highest - logits.logsumexp(dim=-1)).exp())
+        right.append(token == y)
+    return torch.cat(confidence), torch.cat(right)

@@ -1,0 +1,103 @@
+"""Which text models are measured on: some documents of a source, the same ones every time, up to a size.
+
+Knows no model and no tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from handloom.data.corpus import open_corpus
+from handloom.errors import DataError
+
+Named = tuple[str, Iterable[str]]
+"""A document: its name, and its text in pieces."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Text to measure on."""
+
+    source: str
+    """Where it is from, in words for people."""
+    documents: tuple[tuple[str, str], ...]
+    """Name and text of each."""
+    whole: bool
+    """Whether that is all the source has."""
+
+    @property
+    def bytes(self) -> int:
+        """Of UTF-8, in all documents together."""
+        return sum(len(text.encode("utf-8")) for _, text in self.documents)
+
+
+def select(source: str, documents: Iterable[Named], limit: int) -> Selection:
+    """Choose documents by the SHA-256 of their text, lowest first, until `limit` bytes are reached.
+
+    So the choice depends neither on names nor on order, and is spread over the whole source. The last one is cut,
+    at the end of a line if one is near.
+
+    Args:
+        source: in words for people.
+        documents: read once; copies are left out, and of a long document only its first `limit` bytes are read.
+        limit: the most bytes to choose.
+
+    Raises:
+        DataError: when there is no text.
+    """
+    kept: list[tuple[int, str, str, int]] = []  # a heap, the highest hash first
+    total, seen, whole = 0, set(), True
+    for name, pieces in documents:
+        text, is_whole = _head(pieces, limit)
+        raw = text.encode("utf-8")
+        key = int.from_bytes(hashlib.sha256(raw).digest()[:16], "big")
+        if not raw or key in seen:
+            continue
+        seen.add(key)
+        whole = whole and is_whole
+        heapq.heappush(kept, (-key, name, text, len(raw)))
+        total += len(raw)
+        while total - kept[0][3] >= limit:
+            total -= heapq.heappop(kept)[3]
+            whole = False
+    if not kept:
+        raise DataError(f"{source}: no text to measure on.", "Name a file that holds text.")
+    chosen = [(name, text) for _, name, text, _ in sorted(kept, reverse=True)]
+    if total > limit:
+        name, text = chosen.pop()
+        whole = False
+        if rest := _cut(text, limit - (total - kept[0][3])):
+            chosen.append((name, rest))
+    return Selection(source, tuple(chosen), whole)
+
+
+def select_files(sources: Sequence[str], limit: int) -> Selection:
+    """`select` among files, folders, globs and built-in corpora.
+
+    Raises:
+        DataError: as `open_corpus`, or when they hold no text.
+    """
+    corpus = open_corpus(sources)
+    return select(", ".join(sources), ((each.name, each.pieces()) for each in corpus.documents()), limit)
+
+
+def _head(pieces: Iterable[str], limit: int) -> tuple[str, bool]:
+    """The first `limit` bytes or a little more, and whether that is all."""
+    head: list[str] = []
+    size = 0
+    for piece in pieces:
+        if size > limit:
+            return "".join(head), False
+        head.append(piece)
+        size += len(piece.encode("utf-8"))
+    return "".join(head), True
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most the first `limit` bytes, to the end of a line if there is one in their second half."""
+    part = text.encode("utf-8")[:limit].decode("utf-8", "ignore")
+    line = part.rfind("\n") + 1
+    return part[:line] if line > len(part) // 2 else part
