@@ -22,6 +22,7 @@ COMMANDS = (
     "finetune",
     "tokenize",
     "data",
+    "data check",
     "data prepare",
     "data show",
     "pull",

@@ -257,6 +257,22 @@ CASES = [
     BadInput("A line that is not JSON", "handloom train --data broken.jsonl --run runs/new"),
     BadInput("A JSON line without the field", "handloom train --data posts.jsonl --run runs/new"),
     BadInput("An empty standard input", "printf '' | handloom data prepare --data -"),
+    BadInput("Nothing to check", "handloom data check"),
+    BadInput("A missing file to check", "handloom data check --data foxx.txt"),
+    BadInput(
+        "A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"
+    ),
+    BadInput(
+        "Examples to check that are no JSON Lines", "handloom data check --task instruct --data fox.txt"
+    ),
+    BadInput(
+        "Examples to check through a pipe", "printf '{}' | handloom data check --task instruct --data -"
+    ),
+    BadInput("No context to check for", "handloom data check --data fox.txt --context 0"),
+    BadInput("Nothing held out", "handloom data check --data fox.txt --validation-fraction 0"),
+    BadInput(
+        "A model to measure with that is not there", "handloom data check --data fox.txt --tokenizer no"
+    ),
     BadInput("A foreign shard", "handloom train --resume runs/demo", foreign_shard),
     BadInput("A torn shard", "handloom train --resume runs/demo", cut_shard),
     BadInput("A shard with a flipped bit", "handloom train --resume runs/demo", flip_shard),

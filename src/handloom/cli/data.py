@@ -1,4 +1,4 @@
-"""`handloom data`: prepare text, and look at the very batches of a run."""
+"""`handloom data`: prepare text, look at the very batches of a run; `data_check` has the linter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import TrainConfig
 
-app = App(name="data", help="Prepare text, and look at the very batches of a run.", help_format="plaintext")
+app = App(
+    name="data",
+    help="Prepare and check data, and look at the very batches of a run.",
+    help_format="plaintext",
+)
+app.command(
+    "handloom.cli.data_check:check",
+    name="check",
+    help="Look for what a run would stop at, or learn badly.\n\n"
+    "All data is read to its end, however many faults it has. The exit code is 0, or 1 where a run would stop or its "
+    "validation would lie.",
+)
 
 _Data = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]

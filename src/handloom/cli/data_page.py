@@ -45,10 +45,15 @@ def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
             run.append(token)
             continue
         plain = tokenizer.decode(run)
-        text.append("".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain))
+        text.append(visible(plain))
         text.append(END_OF_TEXT if token is not None else "", style="bold reverse")
         run = []
     return text
+
+
+def visible(text: str) -> str:
+    """`text`, with what would steer the terminal as escapes; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
 
 
 def _escape(character: str) -> str:

@@ -21,7 +21,7 @@ COMMANDS = {
     "chat": ("handloom.cli.chat:chat", "Talk with a model, or write a text together with it."),
     "classify": ("handloom.cli.classify:classify", "Say which of its labels a model gives a text."),
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
-    "data": ("handloom.cli.data:app", "Prepare text, and look at the very batches of a run."),
+    "data": ("handloom.cli.data:app", "Prepare and check data, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
     "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),

@@ -31,6 +31,8 @@ class Document:
 
     name: str
     pieces: Callable[[], Iterable[str]]
+    path: Path | None = None
+    """The file, where the document is all of it."""
 
     def text(self) -> str:
         """The whole text, in memory."""
@@ -109,7 +111,7 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
 
 
 def _text_document(path: Path, name: str, encoding_errors: str) -> Iterator[Document]:
-    yield Document(name, partial(read_text, path, name, encoding_errors))
+    yield Document(name, partial(read_text, path, name, encoding_errors), path)
 
 
 def _file_documents(path: Path, text_field: str, encoding_errors: str) -> Iterator[Document]:

@@ -141,7 +141,7 @@ def lines(sources: Iterable[str | Path]) -> Iterator[tuple[Origin, bytes]]:
     Raises:
         DataError: a source that is missing, empty, or no JSON Lines file.
     """
-    files = dict.fromkeys(path for source in sources for path in _files(str(source)))
+    files = dict.fromkeys(path for source in sources for path in example_files(str(source)))
     for path in files:
         for number, line in read_lines(path, path.as_posix()):
             yield Origin(path.as_posix(), number), line
@@ -167,9 +167,8 @@ def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bo
     Raises:
         DataError: when all examples are alike, so that one side would stay empty.
     """
-    places = [_place(example.parted_by) for example in examples]
-    low, high = min(places), max(places)
-    if low == high:
+    places = [place_of(example) for example in examples]
+    if min(places) == max(places):
         kind = type(examples[0])
         what = {Pair: "prompt", Labelled: "text"}.get(kind, "conversation")
         raise DataError(
@@ -178,6 +177,12 @@ def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bo
             else f"There is only one example ({examples[0].origin}), which leaves none to hold out.",
             "Give at least two that differ; a few hundred are a beginning.",
         )
+    return held_out_of(places, validation_fraction)
+
+
+def held_out_of(places: Sequence[float], validation_fraction: float) -> list[bool]:
+    """The same, of examples of which only the places are known; not all of these are equal."""
+    low, high = min(places), max(places)
     mark = validation_fraction if low < validation_fraction else math.nextafter(low, 1)
     return [place < min(mark, high) for place in places]  # true of `low`, and not of `high`
 
@@ -202,12 +207,17 @@ def _hash(content: object) -> bytes:
     return hashlib.sha256(json.dumps(content).encode("ascii")).digest()
 
 
-def _place(content: object) -> float:
-    """A number drawn evenly from [0, 1), the same on every machine."""
-    return int.from_bytes(_hash(content)[:8], "big") / 2**64
+def place_of(example: Example) -> float:
+    """A number drawn evenly from [0, 1), the same on every machine, that decides an example's side."""
+    return int.from_bytes(_hash(example.parted_by)[:8], "big") / 2**64
 
 
-def _files(source: str) -> list[Path]:
+def example_files(source: str) -> list[Path]:
+    """The JSON Lines files that a name stands for.
+
+    Raises:
+        DataError: a source that is missing, empty, or no JSON Lines file.
+    """
     if source == "-":
         raise DataError(
             "Examples cannot come through standard input: a run reads them again when it goes on.",

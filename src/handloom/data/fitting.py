@@ -5,11 +5,11 @@ Knows no batches and no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from handloom.data.examples import Conversation, Labelled, Pair
+from handloom.data.examples import Conversation, Example, Labelled, Pair
 from handloom.data.records import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
@@ -69,17 +69,7 @@ def fit_conversations(
     Raises:
         DataError: for one that is too long where that is an error, or in which nothing is learned.
     """
-
-    def texts(example: Conversation) -> list[Encoded]:
-        text = encode_conversation(tokenizer, example.messages)
-        if not any(text.learned):
-            raise DataError(
-                f'{example.origin}: no token is learned, since every answer has "weight": 0.',
-                "Give one the weight 1, or remove that line.",
-            )
-        return [text]
-
-    found = _fitted(examples, texts, fitting, fitting.context + 1)
+    found = _fitted(examples, tokenizer, fitting)
     for example, (text,) in found:
         _require_learned(example, text, fitting)
     return [(example, text) for example, (text,) in found]
@@ -93,15 +83,7 @@ def fit_pairs(
     Raises:
         DataError: as `fit_conversations`, or where cutting makes two answers the same.
     """
-
-    def texts(example: Pair) -> list[Encoded]:
-        if isinstance(example.prompt, str):
-            prompt = tokenizer.encode(example.prompt)
-        else:
-            prompt = encode_prompt(tokenizer, example.prompt)
-        return [_answered(tokenizer, prompt, answer) for answer in (example.chosen, example.rejected)]
-
-    found = _fitted(examples, texts, fitting, fitting.context + 1)
+    found = _fitted(examples, tokenizer, fitting)
     for example, both in found:
         for text in both:
             _require_learned(example, text, fitting)
@@ -121,18 +103,47 @@ def fit_labelled(
     Raises:
         DataError: for one that is too long where that is an error.
     """
+    return [(example, text.ids) for example, (text,) in _fitted(examples, tokenizer, fitting)]
 
-    def texts(example: Labelled) -> list[Encoded]:
+
+def in_ids(example: Example, tokenizer: Tokenizer) -> list[Encoded]:
+    """The texts of one example as they are, whatever their length: one, or both answers of a pair, each after its
+    prompt.
+
+    Raises:
+        DataError: for a conversation in which nothing is learned.
+    """
+    if isinstance(example, Conversation):
+        text = encode_conversation(tokenizer, example.messages)
+        if not any(text.learned):
+            raise DataError(
+                f'{example.origin}: no token is learned, since every answer has "weight": 0.',
+                "Give one the weight 1, or remove that line.",
+            )
+        return [text]
+    if isinstance(example, Labelled):
         ids = tokenizer.encode(example.text)
         return [Encoded(ids, [False] * len(ids))]
+    if isinstance(example.prompt, str):
+        prompt = tokenizer.encode(example.prompt)
+    else:
+        prompt = encode_prompt(tokenizer, example.prompt)
+    return [_answered(tokenizer, prompt, answer) for answer in (example.chosen, example.rejected)]
 
-    return [(example, text.ids) for example, (text,) in _fitted(examples, texts, fitting, fitting.context)]
+
+def room_for(kind: type[Example], context: int) -> int:
+    """Tokens that a text may have: where the next token is learned, the last one is only ever a target."""
+    return context if kind is Labelled else context + 1
 
 
-def _fitted(
-    examples: Iterable[E], texts: Callable[[E], list[Encoded]], fitting: Fitting, room: int
-) -> list[tuple[E, list[Encoded]]]:
-    found = [(example, fitting.fit(texts(example), example.origin, room)) for example in examples]
+def _fitted(examples: Iterable[E], tokenizer: Tokenizer, fitting: Fitting) -> list[tuple[E, list[Encoded]]]:
+    found = [
+        (
+            example,
+            fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context)),
+        )
+        for example in examples
+    ]
     kept = [(example, fitted) for example, fitted in found if fitted is not None]
     if not kept:
         raise DataError(

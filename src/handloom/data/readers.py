@@ -73,7 +73,7 @@ def read_jsonl(
         DataError: naming file and line, for a line that is not a JSON object with that field as a string.
     """
     for number, line in read_lines(path, name):
-        yield number, _text_of(line, f"{name}, line {number}", text_field, encoding_errors)
+        yield number, text_of(line, f"{name}, line {number}", text_field, encoding_errors)
 
 
 def read_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
@@ -90,6 +90,17 @@ def read_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
                 line = line.removeprefix(_BOM)
             if line.strip():
                 yield number, line
+
+
+def read_raw(path: Path, name: str) -> Iterator[bytes]:
+    """Stream a file's bytes as they are, a line at a time; one longer than a chunk comes in several.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with _opened(path, name) as file:
+        while line := file.readline(CHUNK):
+            yield line
 
 
 def parse_json(line: bytes, where: str, encoding_errors: str = "strict") -> Any:
@@ -109,7 +120,12 @@ def parse_json(line: bytes, where: str, encoding_errors: str = "strict") -> Any:
         ) from None
 
 
-def _text_of(line: bytes, where: str, field: str, encoding_errors: str) -> str:
+def text_of(line: bytes, where: str, field: str, encoding_errors: str = "strict") -> str:
+    """The text in one line of JSON Lines, its line ends `\\n`.
+
+    Raises:
+        DataError: naming `where`, unless the line is a JSON object with that field as a string.
+    """
     record = parse_json(line, where, encoding_errors)
     text = _field(record, where, field).replace("\r\n", "\n").replace("\r", "\n")
     return without_lone_surrogates(text, where, encoding_errors)

@@ -21,6 +21,18 @@ _FORMS = {
 }
 
 
+class EmptyError(DataError):
+    """Nothing stands where a text or messages should be."""
+
+
+class NoLabelError(DataError):
+    """A text to learn a label from has none."""
+
+
+class NoAssistantError(DataError):
+    """A conversation has no message of the assistant."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where an example came from."""
@@ -54,17 +66,17 @@ class Record:
             )
         return cls(value, origin, encoding_errors)
 
-    def refuse(self, problem: str, remedy: str) -> DataError:
+    def refuse(self, problem: str, remedy: str, error: type[DataError] = DataError) -> DataError:
         """The error to raise: what is wrong at this place, and what to do."""
-        return DataError(f"{self.origin}: {problem}", remedy)
+        return error(f"{self.origin}: {problem}", remedy)
 
-    def require(self, form: str, *names: str) -> None:
-        """Raise DataError unless all these fields are there."""
+    def require(self, form: str, *names: str, error: type[DataError] = DataError) -> None:
+        """Raise `error` unless all these fields are there."""
         for name in names:
             if name not in self.fields:
                 there = ", ".join(sorted(self.fields)) or "none"
                 raise self.refuse(
-                    f'no field "{name}" (fields there: {there}).', f"A {form} is {_FORMS[form]}."
+                    f'no field "{name}" (fields there: {there}).', f"A {form} is {_FORMS[form]}.", error
                 )
 
     def text(self, value: Any, what: str, *, blank: bool = False) -> str:
@@ -73,7 +85,7 @@ class Record:
             raise self.refuse(f"{what} is {_kind(value)}, not a string.", "Mend or remove that line.")
         text = value.replace("\r\n", "\n").replace("\r", "\n")
         if not blank and not text.strip():
-            raise self.refuse(f"{what} is empty.", "Fill it in, or remove that line.")
+            raise self.refuse(f"{what} is empty.", "Fill it in, or remove that line.", EmptyError)
         return without_lone_surrogates(text, str(self.origin), self.encoding_errors)
 
     def messages(self, value: Any, what: str) -> tuple[Message, ...]:
@@ -84,7 +96,7 @@ class Record:
                 'Write messages as [{"role": "user", "content": "..."}, ...].',
             )
         if not value:
-            raise self.refuse(f"{what} is an empty list.", "Fill it in, or remove that line.")
+            raise self.refuse(f"{what} is an empty list.", "Fill it in, or remove that line.", EmptyError)
         return tuple(self._message(each, f"{what}[{number}]") for number, each in enumerate(value))
 
     def _message(self, value: Any, what: str) -> Message:
@@ -155,7 +167,9 @@ def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> Non
     """
     if all(message.role != "assistant" for message in messages):
         raise record.refuse(
-            f"no message in {what} is the assistant's, so there is nothing to learn.", "Add an answer."
+            f"no message in {what} is the assistant's, so there is nothing to learn.",
+            "Add an answer.",
+            NoAssistantError,
         )
     turns = messages[1:] if messages[0].role == "system" else messages
     for number, message in enumerate(turns, start=len(messages) - len(turns)):
@@ -244,12 +258,16 @@ def labelled(record: Record) -> tuple[str, str]:
     Raises:
         DataError: for anything else.
     """
-    record.require("labelled text", "text", "label")
+    record.require("labelled text", "text")
+    record.require("labelled text", "label", error=NoLabelError)
     label = record.fields["label"]
     if isinstance(label, bool) or not isinstance(label, str | int):
+        error = NoLabelError if label is None else DataError
         raise record.refuse(
-            f"the label is {_kind(label)}; it must be a string or a whole number.", "Write its name."
+            f"the label is {_kind(label)}; it must be a string or a whole number.", "Write its name.", error
         )
+    if not str(label).strip():
+        raise record.refuse("The label is empty.", "Fill it in, or remove that line.", NoLabelError)
     text = record.text(record.fields["text"], "The text")
     return text, record.text(str(label), "The label").strip()
 

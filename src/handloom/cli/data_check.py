@@ -1,0 +1,120 @@
+"""`handloom data check`: what a run would stop at, or learn badly, before there is a run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from handloom.cli.data import Reading
+
+if TYPE_CHECKING:
+    from handloom.data.lint import Group, LintSettings, Seen
+    from handloom.tokenizer.base import Tokenizer
+
+_GPT2_CONTEXT = 1024
+
+
+def check(
+    *,
+    data: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    task: Literal["text", "instruct", "prefer", "classify"] = "text",
+    tokenizer: str = "gpt2",
+    context: int | None = None,
+    overlong: Literal["error", "cut", "skip"] = "error",
+    reading: Reading = Reading(),  # noqa: B008 - frozen, and cyclopts wants an instance
+    every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+) -> None:
+    """Look for what a run with these settings would stop at, or learn badly.
+
+    Parameters
+    ----------
+    data
+        text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.
+    task
+        text, instruct (conversations), prefer (pairs of answers) or classify (texts with labels).
+    tokenizer
+        What to measure lengths with: gpt2, a folder with vocab.json and merges.txt, or a model.
+    context
+        Tokens in a row [default: the model's; 1024 where a tokenizer is named].
+    overlong
+        What the run is to do with longer examples: error, cut or skip.
+    every
+        List every place, not only the first three of each kind.
+    as_json
+        Print one JSON object with all there is, every place too, for other programs.
+    """
+    from handloom.data.lint import LintSettings, Seen, grouped
+    from handloom.data.lint.findings import ERROR, count
+
+    given = {name: value for name, value in asdict(reading).items() if value is not None}
+    LintSettings(
+        task=task, context=context or 1, overlong=overlong, **given
+    )  # refused before a model is looked for
+    measure, its_context = _measure(tokenizer)
+    settings = LintSettings(
+        task=task, context=its_context if context is None else context, overlong=overlong, **given
+    )
+    seen = Seen()
+    groups = grouped(_findings(data or [], measure, settings, seen), None if every or as_json else 3)
+    if as_json:
+        _print_json(groups, settings, seen, tokenizer)
+    else:
+        from handloom.cli.check_page import print_page
+
+        print_page(groups, settings, seen, tokenizer)
+    if count(groups, ERROR):
+        sys.exit(1)
+
+
+def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, seen: Seen):  # type: ignore[no-untyped-def]
+    """Every finding, with a line on a terminal's standard error that says how far it is."""
+    from rich.console import Console
+
+    from handloom.data.lint import lint
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from lint(data, tokenizer, settings, seen)
+        return
+    with console.status("Reading") as status:
+        yield from lint(
+            data,
+            tokenizer,
+            settings,
+            seen,
+            lambda texts: None if texts % 100 else status.update(f"Reading: {texts:,} texts so far"),
+        )
+
+
+def _measure(name: str) -> tuple[Tokenizer, int]:
+    """The tokenizer that a name stands for, and the context of its model."""
+    from handloom.tokenizer.base import load_tokenizer
+
+    folder = Path(name)
+    is_model = any((folder / part).exists() for part in ("config.json", "checkpoints", "adapter_config.json"))
+    if name == "gpt2" or (folder.is_dir() and not is_model):
+        return load_tokenizer(name), _GPT2_CONTEXT
+    from handloom.loading import find_checkpoint
+
+    stored = find_checkpoint(name, lambda note: print(f"Note: {note}", file=sys.stderr))
+    return stored.load_tokenizer(), stored.config.context
+
+
+def _print_json(groups: list[Group], settings: LintSettings, seen: Seen, tokenizer: str) -> None:
+    import json
+
+    from handloom.data.lint.findings import SEVERITIES, count
+
+    answer = {
+        **asdict(settings),
+        "tokenizer": tokenizer,
+        **{f"{severity}s": count(groups, severity) for severity in SEVERITIES},
+        "findings": [group.to_dict() for group in groups],
+        **seen.to_dict(),
+    }
+    print(json.dumps(answer, ensure_ascii=False))

@@ -1,0 +1,102 @@
+"""What every check is told, and what it remembers beside its findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from handloom.data.examples import KINDS
+from handloom.data.lint.findings import Finding
+from handloom.data.lint.lengths import Lengths
+from handloom.data.readers import check_encoding_errors
+from handloom.errors import ConfigError, did_you_mean
+
+TASKS = ("text", *KINDS)
+SIDES = ("train", "validation")
+OVERLONG = ("error", "cut", "skip")
+
+
+@dataclass(frozen=True)
+class LintSettings:
+    """The settings of the run that the data is meant for, as far as they decide about data.
+
+    Raises:
+        ConfigError: one outside its limits; a `split` that does not exist is refused while the text is parted.
+    """
+
+    task: str = "text"
+    context: int = 1024
+    text_field: str = "text"
+    encoding_errors: str = "strict"
+    validation_fraction: float = 0.1
+    split: str = "auto"
+    overlong: str = "error"
+
+    def __post_init__(self) -> None:
+        check_encoding_errors(self.encoding_errors)
+        for name, known in (("task", TASKS), ("overlong", OVERLONG)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"{name} is {value!r}, but must be one of {', '.join(known)}.",
+                    did_you_mean(value, known) or "Choose one of these.",
+                )
+        if self.context < 1:
+            raise ConfigError(
+                f"context is {self.context}, but must be at least 1.", "Name the context of the model."
+            )
+        if not 0 < self.validation_fraction < 1:
+            raise ConfigError(
+                f"validation_fraction is {self.validation_fraction}, but must be above 0 and below 1.",
+                "0.1 holds out a tenth of the data.",
+            )
+
+
+@dataclass
+class Seen:
+    """What a check saw on its way, filled while its findings are taken."""
+
+    texts: int = 0
+    """Documents or examples that could be read."""
+    policy: str = ""
+    """How text is parted; examples are parted one by one."""
+    sides: list[int] = field(default_factory=lambda: [0, 0])
+    """Documents or examples to learn from, and held out."""
+    tokens: list[int] = field(default_factory=lambda: [0, 0])
+    """Of running text, to learn from and held out."""
+    lengths: Lengths = field(default_factory=Lengths)
+    """Of each in tokens; of a pair that of its longer text."""
+    languages: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, list[int]] = field(default_factory=dict)
+    """Of each label the texts to learn from, and held out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        values: dict[str, Any] = {"texts": self.texts, "split": dict(zip(SIDES, self.sides, strict=True))}
+        if self.policy:
+            values["split"] |= {"policy": self.policy, "tokens": dict(zip(SIDES, self.tokens, strict=True))}
+        values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
+        if self.labels:
+            values["labels"] = {
+                label: dict(zip(SIDES, numbers, strict=True)) for label, numbers in self.labels.items()
+            }
+        return values
+
+
+class Told:
+    """Findings that come up while reading, until they are asked for."""
+
+    def __init__(self) -> None:
+        self.listening = True
+        self._findings: list[Finding] = []
+
+    def __call__(self, finding: Finding) -> None:
+        if self.listening:
+            self._findings.append(finding)
+
+    def drain(self) -> Iterator[Finding]:
+        """Those since the last time."""
+        findings, self._findings = self._findings, []
+        yield from findings

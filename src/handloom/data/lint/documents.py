@@ -1,0 +1,161 @@
+"""Checks running text: each document, copies among them, and the two sides that a run would make of them.
+
+The text is walked three times: to part it, to look at it, and to count its tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from handloom.data import plan as plans
+from handloom.data.corpus import Corpus
+from handloom.data.lint.base import LintSettings, Seen, Told
+from handloom.data.lint.copies import Copies, Reading
+from handloom.data.lint.findings import NOTE, Finding, Place
+from handloom.data.lint.languages import SAMPLE, script_and_language
+from handloom.data.lint.lenient import Placed, faults_of, lenient_corpus
+from handloom.data.lint.oddities import oddities
+from handloom.data.pieces import safe_pieces
+from handloom.data.plan import TRAIN, VALIDATION, Plan, survey
+from handloom.data.windows import Windows
+from handloom.errors import DataError
+from handloom.tokenizer.base import Tokenizer
+
+
+def lint_text(
+    sources: Sequence[str | Path],
+    tokenizer: Tokenizer,
+    settings: LintSettings,
+    seen: Seen,
+    on_progress: Callable[[int], None],
+) -> Iterator[Finding]:
+    """See `lint`."""
+    told = Told()
+    corpus = lenient_corpus(sources, settings.text_field, settings.encoding_errors, told)
+    yield from told.drain()
+    told.listening = False
+    plan, finding = _planned(corpus, settings)
+    told.listening = True
+    copies, places = Copies(), list[Place]()
+    for number, document in enumerate(corpus.documents()):
+        assert isinstance(document, Placed)
+        reading = Reading()
+        yield from _document(document, reading, settings, seen, told)
+        if reading.words:
+            copies.add(number, reading.finish())
+        places.append(document.place)
+        seen.texts += 1
+        on_progress(seen.texts)
+    yield from told.drain()
+    told.listening = False
+    if plan is not None:
+        yield from _copies(copies, places, plan)
+        yield from _lengths(corpus, plan, tokenizer, settings, seen, parted=finding is None)
+    if finding is not None:
+        yield finding
+
+
+def _planned(corpus: Corpus, settings: LintSettings) -> tuple[Plan | None, Finding | None]:
+    """The parting that a run would make, with what is wrong about it."""
+    try:
+        plan = survey(corpus, validation_fraction=settings.validation_fraction, split=settings.split)
+        return plan, None
+    except DataError as error:
+        refused = error
+    try:
+        return survey(corpus, validation_fraction=0), _of("one-side", refused)
+    except DataError as error:
+        return None, _of("no-data", error)
+
+
+def _of(kind: str, error: DataError) -> Finding:
+    return Finding(kind, error.problem.rstrip("."), remedy=error.remedy)
+
+
+def _document(
+    document: Placed, reading: Reading, settings: LintSettings, seen: Seen, told: Told
+) -> Iterator[Finding]:
+    """What is wrong with one document, whose text is handed on to `reading`."""
+    faults = list(told.drain())
+    if document.path is not None:
+        faults += faults_of(document.path, document.name, settings.encoding_errors)
+    yield from faults
+    not_utf8 = {fault.place.line for fault in faults if fault.place and fault.kind == "encoding"}
+    line, behind, characters, sample = 1, 0, 0, ""  # where a piece begins: its line, and how far into that
+    for piece in safe_pieces(document.pieces()):
+        ends = [found.start() for found in re.finditer("\n", piece)]
+        for kind, start, detail in oddities(piece):
+            down = bisect_left(ends, start)
+            column = start - ends[down - 1] if down else behind + start + 1
+            place = Place(document.place.file, line + down, column)
+            if document.is_line:  # which holds a whole text, whatever lines that has
+                place, detail = document.place, f"{detail} at character {characters + start + 1:,}"
+            if kind != "replacement" or place.line not in not_utf8:  # or that would be said twice
+                yield Finding(kind, detail, place)
+        line += len(ends)
+        behind = len(piece) - ends[-1] - 1 if ends else behind + len(piece)
+        characters += len(piece)
+        sample += piece[: SAMPLE - len(sample)]
+        reading.add(piece)
+    unreadable = list(told.drain())
+    yield from unreadable
+    if characters == 0 and not unreadable:
+        yield Finding("empty-document", "nothing in it", document.place)
+    elif characters and not reading.words:
+        yield Finding("blank", f"{characters:,} characters", document.place)
+    elif characters:
+        seen.languages[script_and_language(sample)] += 1
+
+
+def _copies(copies: Copies, places: Sequence[Place], plan: Plan) -> Iterator[Finding]:
+    """Documents that say the same. A run leaves exact copies out, so these are nothing to worry about."""
+    for number, earlier in copies.exact:
+        remedy = "Nothing: a run leaves them out."
+        detail = f"of {places[earlier]}"
+        yield Finding("copy", detail, places[number], places[earlier], severity=NOTE, remedy=remedy)
+    for number, earlier in copies.loose:
+        across = plan.fates[number] != plan.fates[earlier]
+        kind, detail = "copy-across" if across else "near-copy", f"of {places[earlier]}"
+        detail += ", but for case and white space" if across else ""
+        yield Finding(kind, detail, places[number], places[earlier])
+    for number, earlier, share in copies.similar():
+        kind = "similar-across" if plan.fates[number] != plan.fates[earlier] else "similar"
+        detail = f"about {share:.0%} in common with {places[earlier]}"
+        yield Finding(kind, detail, places[number], places[earlier], size=round(share * 100))
+
+
+def _lengths(
+    corpus: Corpus, plan: Plan, tokenizer: Tokenizer, settings: LintSettings, seen: Seen, parted: bool
+) -> Iterator[Finding]:
+    """Counts tokens as a run would prepare them, and finds sides that are too short for it."""
+    length, name = 0, ""
+    for piece in plans.pieces(corpus, plan):
+        if name and piece.name != name:
+            seen.lengths.add(length)
+            length = 0
+        name = piece.name
+        tokens = len(tokenizer.encode(piece.text)) + piece.ends
+        length += tokens
+        seen.tokens[piece.side] += tokens
+    if name:
+        seen.lengths.add(length)
+    if not parted:
+        return
+    seen.policy = plan.policy
+    seen.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
+    training, held_out = seen.tokens
+    try:
+        Windows(np.broadcast_to(np.uint8(0), (training,)), context=settings.context, batch_size=1, seed=0)
+    except DataError as error:
+        yield _of("one-side", error)
+    if held_out < 3:
+        yield Finding(
+            "one-side",
+            f"{held_out} tokens of text to validate with, which is too few",
+            remedy="Give more text, or a larger --validation-fraction.",
+        )

@@ -1,0 +1,128 @@
+"""What is odd in a text: what cannot be seen, was wrongly decoded, or looks like a special token.
+
+Knows one text in memory, already read: its line ends are `\\n`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from handloom.tokenizer.chat import ROLES, header_of
+
+
+class Oddity(NamedTuple):
+    """One odd place."""
+
+    kind: str
+    """A key of `findings.KINDS`."""
+    start: int
+    """Its first character, counted from 0."""
+    detail: str
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_BIDI = re.compile(
+    r"[\u202a-\u202e\u2066-\u2069]"
+)  # what "Trojan Source" (Boucher and Anderson, 2021) is made of
+# The joiners U+200C and U+200D belong into emoji and many scripts, but not beside ASCII; tag characters into flags.
+_INVISIBLE = re.compile(
+    r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]"
+    r"|(?<=[\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?=[\x00-\x7f])"
+    r"|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
+)
+_NAMES = {"\0": "NUL", "\a": "BEL", "\b": "BACKSPACE", "\f": "FORM FEED", "\x1b": "ESCAPE", "\x7f": "DELETE"}
+
+_SPECIAL = re.compile(
+    r"<\|[A-Za-z0-9_.-]{1,40}\|>|<\uff5c[^\s<>]{1,40}\uff5c>"
+    r"|</?s>|<(?:pad|unk|bos|eos|mask|cls|sep)>|\[(?:PAD|UNK|BOS|EOS|MASK|CLS|SEP)\]"
+    r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>"
+    r"|^\#\#\# (?:Instruction|Input|Response):",
+    re.MULTILINE,
+)
+_TURN = re.compile("|".join(f"^{re.escape(header_of(role))}" for role in ROLES), re.MULTILINE)
+
+# A byte of UTF-8 as Windows-1252 shows it; the five bytes that it leaves undefined as Latin-1 does.
+_BYTE_OF = {bytes([byte]).decode("cp1252", "replace"): byte for byte in range(0x80, 0x100)}
+_BYTE_OF |= {chr(byte): byte for byte in range(0x80, 0x100)}
+del _BYTE_OF["\N{REPLACEMENT CHARACTER}"]
+
+
+def _shown(first: int, last: int) -> str:
+    return "".join(re.escape(c) for c, byte in _BYTE_OF.items() if first <= byte <= last)
+
+
+_LATER = f"[{_shown(0x80, 0xBF)}]"
+_MANGLED = re.compile(
+    f"[{_shown(0xC2, 0xDF)}]{_LATER}|[{_shown(0xE0, 0xEF)}]{_LATER}{{2}}|[{_shown(0xF0, 0xF4)}]{_LATER}{{3}}"
+)
+_SELDOM = "\u00c2\u00c3\u00e2\u00f0"  # first letters that hardly ever stand before such signs in real text
+_CLOSING = "\u00bb\u201d\u201c\u2019\u2026"  # what may well follow a capital letter
+
+
+def oddities(text: str, *, turns: bool = False) -> Iterator[Oddity]:
+    """Everything odd in a text.
+
+    Args:
+        text: any, long or short.
+        turns: whether a line such as "Assistant:" is odd, as it is inside a message of a conversation.
+
+    Returns:
+        kind by kind, each in the order of the text.
+    """
+    for kind, pattern in (("special-token", _SPECIAL), ("control", _CONTROL)):
+        for found in pattern.finditer(text):
+            shown = found.group() if kind == "special-token" else named(found.group())
+            yield Oddity(kind, found.start(), shown)
+    if turns:
+        for found in _TURN.finditer(text):
+            yield Oddity("special-token", found.start(), f"{found.group().strip()} on a line of its own")
+    if text.isascii():
+        return
+    for kind, pattern in (("bidi", _BIDI), ("invisible", _INVISIBLE)):
+        for found in pattern.finditer(text):
+            yield Oddity(kind, found.start(), named(found.group()))
+    for found in re.finditer("\N{REPLACEMENT CHARACTER}", text):
+        yield Oddity("replacement", found.start(), around(text, found.start()))
+    yield from _mojibake(text)
+
+
+def _mojibake(text: str) -> Iterator[Oddity]:
+    """Letters whose bytes in Windows-1252 are one character in UTF-8, as "\u00c3\u00a9" is "\u00e9".
+
+    A first letter that real text might hold there counts only with a second such place right behind it.
+    """
+    end, alone = -1, True
+    for found in _MANGLED.finditer(text):
+        letters = found.group()
+        meant = _meant(letters)
+        if meant is None:
+            continue
+        before = text[found.start() - 1 : found.start()]
+        likely = letters[0] in _SELDOM and not (before.isupper() and letters[1] in _CLOSING)
+        joins, end = found.start() == end, found.end()
+        if likely or (joins and alone):
+            yield Oddity("mojibake", found.start(), f'"{letters}", perhaps "{meant}"')
+        alone = not (likely or joins)
+
+
+def _meant(letters: str) -> str | None:
+    try:
+        meant = bytes(_BYTE_OF[letter] for letter in letters).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return meant if meant.isprintable() or meant == "\u00a0" else None
+
+
+def named(character: str) -> str:
+    """Code point and name."""
+    name = _NAMES.get(character) or unicodedata.name(character, "")
+    return f"U+{ord(character):04X}{' ' if name else ''}{name}"
+
+
+def around(text: str, start: int, reach: int = 12) -> str:
+    """A few characters on both sides of a place, on one line."""
+    shown = " ".join(text[max(0, start - reach) : start + reach + 1].split())
+    return f'in "{shown}"'
