@@ -153,3 +153,61 @@ def test_importing_the_commands_is_quick():
     code = "import sys, handloom.cli.data; print({'torch', 'numpy', 'tiktoken', 'regex'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("task", ["text", "instruct", "prefer", "classify"])
+def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
+    """The very rows that the loop took, whatever the run was tuned on."""
+    from handloom.loading import find_checkpoint
+    from handloom.training import run as runs
+    from handloom.training import tuning
+    from handloom.training.config import FinetuneConfig, TrainConfig, settings_of
+    from handloom.training.report import Silent
+
+    text = tmp_path / "text.txt"
+    text.write_text("the loom weaves blue and red " * 200, encoding="utf-8")
+    shape = {"vocab_size": 270, "layers": 1, "heads": 2, "width": 8, "context": 64}
+    same = {"steps": 1, "batch_size": 4, "threads": 1, "precision": "fp32", "sample_every": 0}
+    runs.begin(tmp_path / "base", TrainConfig(data=(str(text),), **shape, **same))
+    records = {
+        "instruct": {
+            "messages": [{"role": "user", "content": "red?"}, {"role": "assistant", "content": "né"}]
+        },
+        "prefer": {"prompt": "red ", "chosen": "loom", "rejected": "blue"},
+        "classify": {"text": "red"},
+    }
+    if task != "text":
+        lines = []
+        for number in range(30):
+            record = json.loads(json.dumps(records[task]).replace("red", f"red {number}"))
+            lines.append(json.dumps(record | ({"label": "ab"[number % 2]} if task == "classify" else {})))
+        text = tmp_path / "examples.jsonl"
+        text.write_text("\n".join(lines), encoding="utf-8")
+    tuned = tmp_path / "tuned"
+    config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
+    runs.begin(tuned, config)
+    checkpoint = find_checkpoint(tuned).checkpoint
+    _, work = tuning.set_up(settings_of(checkpoint.training["settings"]), tuned, Silent(), checkpoint)
+    batch = work.objective.batch(3)
+    code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
+    assert code == 0
+    shown = json.loads(out)
+    if task == "text":
+        assert [window["inputs"] for window in shown["windows"]] == batch["inputs"].tolist()
+        return
+    rows = batch["inputs"].view(-1, batch["inputs"].shape[-1]).tolist()
+    assert len(shown["rows"]) == len(rows)
+    for number, (row, inputs) in enumerate(zip(shown["rows"], rows, strict=True)):
+        if task == "classify":
+            assert row["tokens"] == inputs[: len(row["tokens"])]
+            assert row["label"] == "ab"[int(batch["labels"][number])]
+            continue
+        targets = batch["targets"].view(-1, len(inputs))[number].tolist()
+        assert row["tokens"][:-1] == inputs[: len(row["tokens"]) - 1]
+        learned = [
+            token for token, is_learned in zip(row["tokens"], row["learned"], strict=True) if is_learned
+        ]
+        assert learned == [target for target in targets if target >= 0]
+    code, out, _ = handloom("show", "--run", tuned, "--step", 3)
+    assert code == 0
+    assert {"instruct": "né", "prefer": "the preferred answer", "classify": "label a"}[task] in out

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 if TYPE_CHECKING:
     from handloom.data import PreparedData, Windows
     from handloom.tokenizer.base import Tokenizer
-    from handloom.training.config import TrainConfig
+    from handloom.training.config import FinetuneConfig, TrainConfig
 
 app = App(
     name="data",
@@ -129,14 +129,22 @@ def show(
     from handloom.cli.data_page import print_batch
     from handloom.data import Windows
     from handloom.tokenizer.base import load_tokenizer
+    from handloom.training.config import FinetuneConfig
 
     windowing: dict[str, Any] = {"context": 64, "batch_size": 2, "seed": 0, **_given(order)}
     parting = _given(reading)
     if run is not None:
         _refuse_beside_run(run, {"data": data, "tokenizer": tokenizer, **asdict(order), **asdict(reading)})
         config, tokenizer = _config_of(run), str(run / "tokenizer")
+        if isinstance(config, FinetuneConfig) and config.task != "text":
+            _show_examples(run, config, step, ids, as_json)
+            return
         data, parting, windowing = list(config.data), _like(Reading, config), _like(Order, config)
-        windowing["context"] = config.model_config(vocab_size=257).context  # no matter which vocabulary
+        windowing["context"] = (
+            config.context
+            if isinstance(config, FinetuneConfig)
+            else config.model_config(vocab_size=257).context  # no matter which vocabulary
+        )
     loaded = load_tokenizer(tokenizer or "gpt2")
     prepared = _prepare(data, loaded, parting)
     if run is not None:
@@ -153,7 +161,7 @@ def _given(flags: Reading | Order) -> dict[str, Any]:
     return {name: value for name, value in asdict(flags).items() if value is not None}
 
 
-def _like(flags: type[Reading | Order], config: TrainConfig) -> dict[str, Any]:
+def _like(flags: type[Reading | Order], config: TrainConfig | FinetuneConfig) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in fields(flags)}
 
 
@@ -191,15 +199,35 @@ def _refuse_beside_run(run: Path, others: dict[str, Any]) -> None:
         )
 
 
-def _config_of(run: Path) -> TrainConfig:
+def _config_of(run: Path) -> TrainConfig | FinetuneConfig:
     """The settings that a run was trained with."""
     from handloom.errors import CheckpointError
-    from handloom.training.config import merge
+    from handloom.training.config import settings_of
+    from handloom.training.settings import read_toml
 
     for needed in (run / "config.toml", run / "tokenizer"):
         if not needed.exists():
             raise CheckpointError(f"{run} is not a run folder: it has no {needed.name}.", "Check the path.")
-    return merge(run / "config.toml", {})
+    return settings_of(read_toml(run / "config.toml"))
+
+
+def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_json: bool) -> None:
+    """The batch of a run that was tuned on examples."""
+    from handloom.cli.data_page import examples_of, print_examples
+    from handloom.loading import find_checkpoint
+    from handloom.training.report import Silent
+    from handloom.training.tasks import open_task
+
+    stored = find_checkpoint(run)
+    model, tokenizer = stored.load_model(), stored.load_tokenizer()
+    context = config.context or model.config.context
+    objective, _, _ = open_task(config, model, tokenizer, context, Silent(), None)
+    _check_same_text(run, objective.key)
+    rows = examples_of(objective.batch(step), tokenizer, model.config.labels)
+    if as_json:
+        _print_json({"step": step, "rows": rows})
+    else:
+        print_examples(rows, tokenizer, step, ids)
 
 
 def _check_same_text(run: Path, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,64 @@ def print_batch(
         source = Text(" ... ".join(window["documents"]), style="dim", overflow="ellipsis", no_wrap=True)
         console.print(Panel(Group(source, "", body), title=place, title_align="left", width=_WIDTH))
     console.print("The last token of each window is only a target; every other is an input too.", style="dim")
+
+
+def examples_of(batch: Any, tokenizer: Tokenizer, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a batch of examples as plain values, without what is padding.
+
+    Returns:
+        for each row its tokens, which of them are learned (true or false), its text, and what it is: `label`, or
+        `preferred` (true or false) where answers come in pairs.
+    """
+    if "labels" in batch:
+        lengths = (batch["last"] + 1).tolist()
+        rows = [row[:length].tolist() for row, length in zip(batch["inputs"], lengths, strict=True)]
+        named = [labels[number] for number in batch["labels"].tolist()]
+        return [
+            {"tokens": row, "learned": [False] * len(row), "text": tokenizer.decode(row), "label": label}
+            for row, label in zip(rows, named, strict=True)
+        ]
+    T = batch["inputs"].shape[-1]
+    found: list[dict[str, Any]] = []
+    for inputs, targets in zip(batch["inputs"].view(-1, T), batch["targets"].view(-1, T), strict=True):
+        learned = (targets >= 0).nonzero()[:, 0]  # what stands behind the last one is padding
+        end = int(learned.max()) + 1
+        tokens = [int(inputs[0]), *(int(token) for token in inputs[1:end]), int(targets[end - 1])]
+        mask = [False, *(bool(target >= 0) for target in targets[:end])]
+        found.append({"tokens": tokens, "learned": mask, "text": tokenizer.decode(tokens)})
+        if batch["inputs"].ndim == 3:
+            found[-1]["preferred"] = len(found) % 2 == 1
+    return found
+
+
+def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, ids: bool) -> None:
+    """Print rows of examples, what is learned of them in bold."""
+    console = Console(width=_WIDTH, highlight=False)
+    console.print(f"Step {step:,}: {len(rows)} rows.")
+    for number, row in enumerate(rows, start=1):
+        what = f"row {number}"
+        if "label" in row:
+            what += f", label {row['label']}"
+        elif "preferred" in row:
+            what += ", the preferred answer" if row["preferred"] else ", the other answer"
+        body = Text(overflow="fold")
+        marked = zip(row["tokens"], row["learned"], strict=True)
+        for (learned, ends), some in groupby(marked, lambda one: (one[1], one[0] == tokenizer.end_of_text)):
+            tokens, style = [token for token, _ in some], "bold underline" if learned else ""
+            if ids:
+                body.append(" ".join(map(str, tokens)), style).append(" ")
+            elif ends:
+                body.append(END_OF_TEXT * len(tokens), f"{style} reverse")
+            else:
+                body.append(_safe(tokenizer.decode(tokens)), style)
+        console.print(Panel(body, title=what, title_align="left", width=_WIDTH))
+    if not any("label" in row for row in rows):
+        console.print("What is learned is underlined; the rest is only read.", style="dim")
+
+
+def _safe(plain: str) -> str:
+    """Text for the eye: what would steer the terminal is shown as an escape."""
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain)
 
 
 def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:

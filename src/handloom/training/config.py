@@ -285,3 +285,12 @@ def check_stride(stride: int | None, context: int) -> None:
             f"The setting stride is {stride}; it must be from 1 to the context, {context}.",
             "Leave it out: the windows then lie side by side.",
         )
+
+
+def settings_of(values: dict[str, Any]) -> TrainConfig | FinetuneConfig:
+    """The settings of a run from what it wrote down: from scratch, or of a model that was there.
+
+    Raises:
+        ConfigError: for a value without meaning.
+    """
+    return FinetuneConfig(**values) if "method" in values else TrainConfig(**values)

@@ -13,7 +13,7 @@ from handloom import runtime
 from handloom.checkpoints import files, native
 from handloom.errors import CheckpointError, ConfigError
 from handloom.training import scratch, tuning
-from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
+from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
 from handloom.training.interrupt import stop_on_signals
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
@@ -105,7 +105,7 @@ def resume(
     for folder in (run, run / native.CHECKPOINTS):
         files.remove_unfinished(folder)
     progress = _read_progress(checkpoint)
-    config = _changed(_settings(checkpoint), changes, progress)
+    config: LoopSettings = _changed(settings_of(checkpoint.training["settings"]), changes, progress)
     if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
@@ -123,12 +123,6 @@ def resume(
     reporter.note(f"Going on with {run} from step {progress.step:,}.")
     files.write_whole(run / "config.toml", config.to_toml())
     return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
-
-
-def _settings(checkpoint: native.Checkpoint) -> LoopSettings:
-    """The settings that a run was begun with."""
-    values = checkpoint.training["settings"]
-    return FinetuneConfig(**values) if "method" in values else TrainConfig(**values)
 
 
 def _set_up(

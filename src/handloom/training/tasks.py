@@ -37,7 +37,7 @@ def open_task(
     tokenizer: Tokenizer,
     context: int,
     reporter: Reporter,
-    reference: Callable[[], GPT],
+    reference: Callable[[], GPT] | None,
 ) -> Opened:
     """What a task other than text is learned from.
 
@@ -47,7 +47,8 @@ def open_task(
         tokenizer: of the model.
         context: tokens in a row.
         reporter: told what was cut or left out.
-        reference: gives the model as it was before the first step, to compare preferences with.
+        reference: gives the model as it was before the first step, to compare preferences with; None where only
+            batches are asked for.
 
     Returns:
         the objective; its data in one line for people; and in numbers, for `data.json`.
@@ -106,7 +107,7 @@ def _prefer(
     tokenizer: Tokenizer,
     context: int,
     reporter: Reporter,
-    reference: Callable[[], GPT],
+    reference: Callable[[], GPT] | None,
 ) -> Opened:
     fitting = Fitting(context, config.overlong)
     examples = read_examples(Pair, config.data, config.encoding_errors)
@@ -130,8 +131,9 @@ def _prefer(
         config.beta,
         template,
     )
-    reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
-    objective.ask_reference(reference(), config.precision)
+    if reference is not None:
+        reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
+        objective.ask_reference(reference(), config.precision)
     read = sum(len(row) for both in training for row in both)
     line = f"{counted(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
     report = _report(config, fitting, len(training), len(validation), template)
