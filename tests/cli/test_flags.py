@@ -122,3 +122,20 @@ def test_help_says_what_holds_where_no_flag_is_given():
     }
     assert flags.given(made()) == {}
     assert flags.given(made(coats=0)) == {"coats": 0}
+
+
+def test_what_is_on_by_itself_can_be_switched_off(handloom):
+    """`--no-remember` and `--no-pack`; what is off by itself has no such flag."""
+    from handloom.cli.finetune import FinetuneFlags
+    from handloom.cli.flags import given
+    from handloom.cli.main import app
+
+    for words, expected in (
+        (["--no-remember", "--no-pack"], {"remember": False, "pack": False}),
+        (["--remember"], {"remember": True}),
+        ([], {}),
+    ):
+        _, bound, _ = app.parse_args(["finetune", *words], exit_on_error=False, print_error=False)
+        found = given(bound.arguments.get("flags", FinetuneFlags()))
+        assert found == expected
+    assert "no flag --no-dora" in handloom("finetune", "--no-dora").err

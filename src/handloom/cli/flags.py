@@ -30,7 +30,9 @@ def flags_of(settings: type, *, several: bool = True, without: Collection[str] =
         if typing.get_origin(kind) is tuple:
             kind = list[str]
         extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] and several else {}
-        parameter = Parameter(help=_help(field), show_default=False, negative="", **extra)
+        # What is on by itself can be switched off; what is off needs no flag for that.
+        negative = f"--no-{field.name.replace('_', '-')}" if field.default is True else ""
+        parameter = Parameter(help=_help(field), show_default=False, negative=negative, **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
     made.__module__ = settings.__module__  # cyclopts takes a class of the module `types` for a built-in one
