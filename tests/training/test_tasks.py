@@ -19,6 +19,7 @@ from handloom.tokenizer.learn import learn_merges
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.log import read_metrics
+from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Silent
 from handloom.training.tasks import open_task
 
@@ -225,6 +226,21 @@ def test_batches_are_as_long_as_their_longest_row(write):
     for step in range(9):
         batch = objective.batch(step)
         assert batch["inputs"].shape[1] == int(batch["last"].max()) + 1
+
+
+@pytest.mark.parametrize(
+    ("task", "data"), [("instruct", conversations), ("prefer", pairs), ("classify", labelled)]
+)
+def test_frozen_blocks_know_a_row_again_however_it_is_padded(write, tmp_path, task, data):
+    model, rows = GPT(SHAPE, 3), Rows(tmp_path, 10**9)
+    objective, _, report = opened(task, write(*data()), model, batch_size=7, pack=False)
+    reader = Remembered(model, 1, rows)
+    for step in range(4 * int(objective.steps_per_epoch + 1)):
+        batch = objective.batch(step)
+        wanted, found = (objective.loss(each, batch).item() for each in (model, reader))
+        assert found == pytest.approx(wanted, rel=1e-4)
+    answers = 2 if task == "prefer" else 1
+    assert len(rows) == reader.asked <= answers * report["training_examples"]
 
 
 def test_what_was_left_out_and_which_labels_are_missing_is_told(write):

@@ -71,7 +71,13 @@ class GPT(nn.Module):
         """The matrix that turns hidden states into logits, (V, C): the token embedding if tied."""
         return self.embedding.token_embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segments: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        segments: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """The final hidden states.
 
         Args:
@@ -79,6 +85,8 @@ class GPT(nn.Module):
             cache: what was read before; these tokens are added to it.
             segments: (B, T) int64, which of several texts in the row each token belongs to. Texts do not see
                 each other, and each begins at position 0. Not together with a cache.
+            lengths: (B) int64, how many tokens at the beginning of each row are no padding. What is said of padding
+                means nothing, so that a reader may leave it out. This one does not need to know.
 
         Returns:
             (B, T, C), after the final LayerNorm.

@@ -20,7 +20,13 @@ class Reader(Protocol):
     def head_weight(self) -> Tensor:
         """(V, C)."""
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segments: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        segments: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """(B, T) -> (B, T, C), after the final LayerNorm."""
 
     def train(self, mode: bool = True) -> Any:

@@ -75,5 +75,7 @@ def before_answers(reader: Reader, part: Batch) -> tuple[Tensor, Tensor]:
     The other positions of a row, most of them often, never meet the head.
     """
     counts = part["targets"] != IGNORE  # (B, T)
-    hidden = reader.hidden(part["inputs"], segments=part.get("segments"))  # (B, T, C)
+    places = torch.arange(1, counts.shape[1] + 1)  # (T)
+    lengths = (counts * places).amax(dim=1)  # (B), up to the last target
+    hidden = reader.hidden(part["inputs"], segments=part.get("segments"), lengths=lengths)  # (B, T, C)
     return hidden[counts], part["targets"][counts]

@@ -53,7 +53,7 @@ class Labels:
 
     def scores(self, reader: Reader, part: Batch) -> Tensor:
         """(B, labels), float32."""
-        hidden = reader.hidden(part["inputs"])  # (B, T, C)
+        hidden = reader.hidden(part["inputs"], lengths=part["last"] + 1)  # (B, T, C)
         return self.model.label_scores(hidden[torch.arange(len(hidden)), part["last"]]).float()
 
     def loss(self, reader: Reader, part: Batch) -> Tensor:

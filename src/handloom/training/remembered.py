@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
@@ -111,19 +112,32 @@ class Remembered:
         """Switch dropout off."""
         return self.train(False)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segments: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        segments: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """(B, T) -> (B, T, C), as `GPT.hidden`."""
         if cache is not None:
             return self.model.hidden(tokens, cache, segments)
-        return self.model.above(self._below(tokens, segments), self.layer, segments)
+        return self.model.above(self._below(tokens, segments, lengths), self.layer, segments)
 
     @torch.no_grad()
-    def _below(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
-        """What the first trained block is given to read, (B, T, C)."""
+    def _below(self, tokens: Tensor, segments: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """What the first trained block is given to read, (B, T, C); 0 for padding.
+
+        A row is read without its padding: however much of it there is, the row is known again.
+        """
         if self.layer == 0:  # the embedding alone, which is the same however many rows are read
             return self.model.below(tokens, 0, segments)
-        parts = [None] * len(tokens) if segments is None else segments.split(1)
-        found = [self._row(row, part) for row, part in zip(tokens.split(1), parts, strict=True)]
+        B, T = tokens.shape
+        found = []
+        for row, end in enumerate([T] * B if lengths is None else lengths.tolist()):
+            part = None if segments is None else segments[row : row + 1, :end]
+            kept = self._row(tokens[row : row + 1, :end], part)  # (1, end, C)
+            found.append(F.pad(kept, (0, 0, 0, T - end)))  # (1, T, C)
         return torch.cat(found)  # (B, T, C)
 
     def _row(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
