@@ -48,7 +48,7 @@ def finetune(
         _show_ledger(merge_finetune(config, {"data": ("-",), **settings}))
         return
     merged = merge_finetune(config, settings) if resume is None else None  # refused before torch is imported
-    begin_or_resume(merged, settings, run, resume, config, overwrite, stop_after)
+    begin_or_resume(FinetuneConfig, merged, settings, run, resume, config, overwrite, stop_after)
 
 
 def _show_ledger(settings: FinetuneConfig) -> None:

@@ -47,10 +47,11 @@ def train(
     """
     settings = given(flags)
     merged = merge(config, settings) if resume is None else None  # refused before torch is imported
-    begin_or_resume(merged, settings, run, resume, config, overwrite, stop_after)
+    begin_or_resume(TrainConfig, merged, settings, run, resume, config, overwrite, stop_after)
 
 
 def begin_or_resume(
+    kind: type[LoopSettings],
     merged: LoopSettings | None,
     changes: dict[str, Any],
     run: Path | None,
@@ -62,6 +63,7 @@ def begin_or_resume(
     """Train as the flags of `handloom train` or `handloom finetune` say, and tell what came of it.
 
     Args:
+        kind: of the settings of the command's runs.
         merged: the settings of a new run; None to go on with one.
         changes: settings that a run that goes on may change.
         run, resume, config, overwrite, stop_after: the flags.
@@ -80,7 +82,7 @@ def begin_or_resume(
     with Terminal() as terminal:
         if resume is not None:
             folder = resume
-            summary = runs.resume(folder, terminal, changes=changes, stop_after=stop_after)
+            summary = runs.resume(folder, terminal, changes=changes, stop_after=stop_after, kind=kind)
         else:
             assert merged is not None
             folder = run or _new_run()
@@ -96,7 +98,10 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     took, folder = clock(summary["train_seconds"]), shlex.quote(str(run))
     if not summary["finished"]:
         console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
-        console.print(f"\n    handloom train --resume {folder}\n", style="bold", soft_wrap=True, markup=False)
+        command = "finetune" if "base" in summary else "train"
+        console.print(
+            f"\n    handloom {command} --resume {folder}\n", style="bold", soft_wrap=True, markup=False
+        )
         return
     if summary["predicted_seconds"]:
         took += f" ({clock(summary['predicted_seconds'])} were predicted)"

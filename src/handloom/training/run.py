@@ -83,6 +83,7 @@ def resume(
     *,
     changes: dict[str, Any] | None = None,
     stop_after: int | None = None,
+    kind: type[LoopSettings] | None = None,
 ) -> dict[str, Any]:
     """Go on with a run from its newest whole checkpoint, to the very bits it would have had without a stop.
 
@@ -91,6 +92,7 @@ def resume(
         reporter: told what happens; nobody if None.
         changes: settings to change; only those in `CHANGEABLE`.
         stop_after: stop after this step, as Ctrl-C would.
+        kind: of its settings, where only such a run is meant; None for any.
 
     Returns:
         the summary, as in `summary.json`.
@@ -102,10 +104,13 @@ def resume(
     checkpoint, passed_over = native.latest(run)
     for error in passed_over:
         reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")
+    settings: LoopSettings = settings_of(checkpoint.training["settings"])
+    progress = _read_progress(checkpoint)
+    if kind is not None and not isinstance(settings, kind):
+        raise _of_another_kind(run, settings)
+    config = _changed(settings, changes, progress)
     for folder in (run, run / native.CHECKPOINTS):
         files.remove_unfinished(folder)
-    progress = _read_progress(checkpoint)
-    config: LoopSettings = _changed(settings_of(checkpoint.training["settings"]), changes, progress)
     if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
@@ -123,6 +128,19 @@ def resume(
     reporter.note(f"Going on with {run} from step {progress.step:,}.")
     files.write_whole(run / "config.toml", config.to_toml())
     return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
+
+
+def _of_another_kind(run: Path, settings: LoopSettings) -> ConfigError:
+    if isinstance(settings, FinetuneConfig):
+        return ConfigError(
+            f"The run {run} tunes the model {settings.model}; it was not begun from scratch.",
+            f"Go on with it by: handloom finetune --resume {run}",
+        )
+    return ConfigError(
+        f"The run {run} was begun from scratch; it tunes no model.",
+        f"Go on with it by `handloom train --resume {run}`, or tune what it came to: "
+        f"handloom finetune --model {run} --data FILE",
+    )
 
 
 def _set_up(
