@@ -349,3 +349,21 @@ def test_a_tuned_classifier_is_used_by_its_name(tmp_path, tune, examples):
     assert load(tmp_path / "run").config.labels == ("a", "b")
     named = [load(tmp_path / "run").classify(text).label for text in ("4 blue blue blue ", "5 red red red ")]
     assert named == ["a", "b"]
+
+
+def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune, examples):
+    class Hears(Silent):
+        def __init__(self):
+            self.warnings = []
+
+        def warning(self, text):
+            self.warnings.append(text)
+
+    lines = (examples / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
+    doubled = tmp_path / "doubled.jsonl"
+    doubled.write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
+    settings = {"task": "instruct", "steps": 1, "context": None}
+    for file, expected in ((examples / "instruct.jsonl", False), (doubled, True)):
+        reporter = Hears()
+        run.begin(tmp_path / file.stem, tune(**settings, data=(str(file),)), reporter)
+        assert any("handloom data check" in text for text in reporter.warnings) == expected

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from handloom import runtime
 from handloom.checkpoints import native, peft
+from handloom.data.lint import LintSettings, lint, summary_line
 from handloom.errors import ConfigError
 from handloom.finetuning import choose, frozen, lora
 from handloom.finetuning.ledger import Ledger, Pass, ledger_of
@@ -130,7 +131,10 @@ def _objective(
 ) -> tuple[Objective, str, dict[str, Any]]:
     """What is learned from what, described for people and in numbers."""
     if config.task != "text":
-        return open_task(config, model, tokenizer, context, reporter, _reference(config))
+        opened = open_task(config, model, tokenizer, context, reporter, _reference(config))
+        if checkpoint is None:
+            _check_examples(config, tokenizer, context, reporter)
+        return opened
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
         data = prepare_text(config, open_text(config), tokenizer, reporter)
@@ -143,6 +147,19 @@ def _objective(
         seed=config.seed,
     )
     return objective, *described(data)
+
+
+def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> None:
+    """Say what `handloom data check` finds in examples that can be learned from, but badly."""
+    settings = LintSettings(
+        task=config.task,
+        context=context,
+        encoding_errors=config.encoding_errors,
+        validation_fraction=config.validation_fraction,
+        overlong=config.overlong,
+    )
+    if told := summary_line(lint(config.data, tokenizer, settings)):
+        reporter.warning(told)
 
 
 def _reference(config: FinetuneConfig) -> Callable[[], GPT]:
