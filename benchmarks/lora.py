@@ -109,7 +109,7 @@ def main() -> None:
         if asked.data is None:
             from handloom.data.corpus import open_corpus
 
-            texts = open_corpus(("python-docs",))
+            texts = open_corpus(("python-docs",)).documents()
             data.write_text("\\n\\n".join(document.text for document in texts), encoding="utf-8")
         measured(MAKE, folder)
         for name in asked.only:
