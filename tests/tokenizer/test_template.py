@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handloom.data.examples import Conversation, Labelled, Pair, parse
+from handloom.data.records import Origin
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_prompt, header_of, written
 from handloom.tokenizer.learn import learn_merges
@@ -116,3 +121,22 @@ def test_the_border_is_no_place_to_merge_across():
     ) + gpt2.encode("\n\nYes.")
     ids = encode_conversation(gpt2, [message]).ids
     assert ids == [*encode_prompt(gpt2, []), *gpt2.encode("\n\nYes."), gpt2.end_of_text]
+
+
+def test_the_example_in_the_documentation_is_what_happens():
+    gpt2 = load_tokenizer("gpt2")
+    encoded = encode_conversation(gpt2, LOOM[1:])
+    lines = []
+    for token, learned in zip(encoded.ids, encoded.learned, strict=True):
+        text = gpt2.decode([token]).replace("\n", "\\n")
+        lines.append(f"{token:>6}  {text:<18}{'learned' if learned else ''}".rstrip())
+    document = Path(__file__).resolve().parents[2] / "docs" / "finetuning.md"
+    assert "\n```\n" + "\n".join(lines) + "\n```\n" in document.read_text(encoding="utf-8")
+
+
+def test_the_records_in_the_documentation_are_examples():
+    document = Path(__file__).resolve().parents[2] / "docs" / "finetuning.md"
+    blocks = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    for kind, block in zip((Conversation, Pair, Labelled), blocks, strict=True):
+        for number, line in enumerate(block.splitlines(), 1):
+            parse(kind, line.encode(), Origin("finetuning.md", number))
