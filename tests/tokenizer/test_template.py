@@ -130,13 +130,13 @@ def test_the_example_in_the_documentation_is_what_happens():
     for token, learned in zip(encoded.ids, encoded.learned, strict=True):
         text = gpt2.decode([token]).replace("\n", "\\n")
         lines.append(f"{token:>6}  {text:<18}{'learned' if learned else ''}".rstrip())
-    document = Path(__file__).resolve().parents[2] / "docs" / "finetuning.md"
+    document = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
     assert "\n```\n" + "\n".join(lines) + "\n```\n" in document.read_text(encoding="utf-8")
 
 
 def test_the_records_in_the_documentation_are_examples():
-    document = Path(__file__).resolve().parents[2] / "docs" / "finetuning.md"
+    document = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
     blocks = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
     for kind, block in zip((Conversation, Pair, Labelled), blocks, strict=True):
         for number, line in enumerate(block.splitlines(), 1):
-            parse(kind, line.encode(), Origin("finetuning.md", number))
+            parse(kind, line.encode(), Origin("tasks.md", number))
