@@ -110,7 +110,7 @@ def main() -> None:
             from handloom.data.corpus import open_corpus
 
             texts = open_corpus(("python-docs",)).documents()
-            data.write_text("\\n\\n".join(document.text for document in texts), encoding="utf-8")
+            data.write_text("\n\n".join(document.text() for document in texts), encoding="utf-8")
         measured(MAKE, folder)
         for name in asked.only:
             side, method = name.split()

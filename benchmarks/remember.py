@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         base, text = Path(scratch) / "base", Path(scratch) / "text.txt"
         export_folder(base, GPT(preset(asked.shape)), load_tokenizer("gpt2"))
-        documents = "\n\n".join(document.text for document in open_corpus(("python-docs",)).documents())
+        documents = "\n\n".join(document.text() for document in open_corpus(("python-docs",)).documents())
         text.write_text(documents[:TEXT], encoding="utf-8")
         medians, losses = {}, {}
         for remember in (True, False):

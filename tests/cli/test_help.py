@@ -12,7 +12,7 @@ import pytest
 
 import handloom as package
 from handloom.cli.main import COMMANDS, app
-from handloom.training.config import TrainConfig
+from handloom.training.config import FinetuneConfig, TrainConfig
 
 HEAVY = ("torch", "numpy", "matplotlib", "tiktoken", "safetensors", "regex")
 SCRIPT = """
@@ -64,15 +64,17 @@ def test_help_is_light_and_80_columns_wide(words, monkeypatch):
     assert last == "IMPORTED 0 []"
     assert f"Usage: {' '.join(('handloom', *words))}" in result.stdout
     assert max(map(len, lines)) <= 80
-    told = result.stdout.replace("--no-repeat-ngram", "")
+    told = result.stdout
+    for meant in ("--no-repeat-ngram", "--no-remember", "--no-pack"):
+        told = told.replace(meant, "")
     for odd in ("--no-", "--empty", "[default: False]", "[default: None]", "[default: ]", "None:", "Flags("):
         assert odd not in told
 
 
-@pytest.mark.parametrize("words", [("train",)], ids=" ".join)
-def test_every_setting_of_a_run_is_a_flag(words, handloom):
-    told = handloom(*words, "--help").out
-    for field in fields(TrainConfig):
+@pytest.mark.parametrize(("command", "kind"), [("train", TrainConfig), ("finetune", FinetuneConfig)])
+def test_every_setting_of_a_run_is_a_flag(command, kind, handloom):
+    told = handloom(command, "--help").out
+    for field in fields(kind):
         assert f"--{field.name.replace('_', '-')} " in told
 
 
