@@ -2,9 +2,9 @@
 
     python benchmarks/decode.py [--tokens 128] [--rounds 5]
 
-GPT-2's files hold the blocks' matrices turned, and we read them as they lie, mapped and without a copy. The third row has
-copied them into PyTorch's order first: is it worth the memory? Random weights, a prompt of 32 tokens, float32.
-Medians of rounds that take turns. Needs transformers (a development extra).
+GPT-2's files hold the blocks' matrices turned, and we read them as they lie, mapped and without a copy. The second row
+has copied them into PyTorch's order first: is it worth the memory? Random weights, a prompt of 32 tokens, float32;
+medians of rounds that take turns. Needs transformers (a development extra).
 """
 
 from __future__ import annotations
