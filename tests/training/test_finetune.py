@@ -286,6 +286,8 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
         merge_finetune(None, {"method": "lora", "train": ("*",), "data": ("x",)})
     with pytest.raises(ConfigError, match="method is 'last:0'; it must be one of full, lora"):
         tune(method="last:0")
+    with pytest.raises(ConfigError, match="With the method lora no head learns"):
+        tune(untie_head=True)
     with pytest.raises(ConfigError, match="No data to tune on"):
         tune(data=())
     with pytest.raises(ConfigError, match="last:9 trains 9 blocks"):

@@ -114,20 +114,13 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         from handloom.cli.labels_page import print_labels
 
         print_labels(console, summary)
-    what, command = {
-        "instruct": ("Talk to it:", f"handloom chat {folder}"),
-        "prefer": ("Talk to it:", f"handloom chat {folder}"),
-        "classify": ("Use it:", f'handloom classify "Some text" --model {folder}'),
-    }.get(
-        summary.get("task", "text"), ("Write with it:", f'handloom generate "The" --model {folder} --stream')
-    )
+    what, command = "Write with it:", f'handloom generate "The" --model {folder} --stream'
+    if summary.get("task") == "classify":
+        what, command = "Use it:", f'handloom classify "Some text" --model {folder}'
+    elif summary.get("template"):
+        what, command = "Talk to it:", f"handloom chat {folder}"
     console.print(f"Plot, samples and settings are in the run's folder. {what}")
-    console.print(
-        f"\n    {command}\n",
-        style="bold",
-        soft_wrap=True,
-        markup=False,
-    )
+    console.print(f"\n    {command}\n", style="bold", soft_wrap=True, markup=False)
 
 
 def found(summary: dict[str, Any]) -> str:

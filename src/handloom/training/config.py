@@ -185,7 +185,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
         "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
     )
     train: tuple[str, ...] = setting(
-        (), "Instead of a method: patterns of parameters' names, such as 'blocks.*.norm.*'."
+        (), "Instead of a method: patterns of parameters' names, such as 'blocks.*norm*'."
     )
     untie_head: bool = setting(
         False, "Give a tied head its own copy of the token embedding, so that training it leaves that alone."
@@ -248,6 +248,11 @@ class FinetuneConfig(LoopSettings, DataSettings):
         super().check_together()
         if not self.data:
             raise ConfigError("No data to tune on was named.", "Name it: --data FILE.")
+        if self.untie_head and self.method == "lora" and not self.train:
+            raise ConfigError(
+                "With the method lora no head learns, so there is nothing to gain from untie_head.",
+                "Leave --untie-head out, or choose norms+head or head.",
+            )
         if self.stride is not None and self.task != "text":
             raise ConfigError(
                 f"The setting stride is {self.stride}, but the task {self.task} has examples, not windows of text.",

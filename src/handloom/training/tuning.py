@@ -84,6 +84,7 @@ def set_up(
     reader, rows = _reader(model, config, run)
     summary = {
         "task": config.task,
+        "template": objective.template,
         "method": "train" if config.train else config.method,
         "base": config.model,
         "trained_parameters": ledger.chosen.cost.parameters,
