@@ -46,6 +46,8 @@ class Adapted:
     def load_model(self) -> GPT:
         """The model with the adapter merged into its weights: a plain model, as quick as its base."""
         model = self.base.load_model()
+        if self.checkpoint:
+            require_base(model, self.checkpoint)
         attach(model, self.adapter, self.checkpoint)
         lora.bake(model)
         return model.eval()
@@ -117,12 +119,16 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     """
     stored = find_checkpoint(name, on_note)
     model, template = stored.load_model(), _template(stored)
-    for own, (folder, share) in named_adapters(adapter).items():
-        found, checkpoint = find_adapter(folder, on_note)
-        attach(model, found, checkpoint, own)
+    named = named_adapters(adapter)
+    found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
+    for _, checkpoint in found.values():  # all of them, before the first changes the model
+        if checkpoint:
+            require_base(model, checkpoint)
+    for own, (beside, checkpoint) in found.items():
+        attach(model, beside, checkpoint, own)
         template = template or (_template(checkpoint) if checkpoint else None)
         for detour in lora.detours(model, own).values():
-            detour.share = share
+            detour.share = named[own][1]
     return LanguageModel(model, stored.load_tokenizer(), stored.folder, template)
 
 
@@ -165,6 +171,16 @@ def find_adapter(
     return peft.open_adapter(checkpoint.folder if checkpoint else folder), checkpoint
 
 
+def require_base(model: GPT, checkpoint: native.Checkpoint) -> None:
+    """Raise CheckpointError unless a model, as it was loaded, is the one that a checkpoint's adapter lies beside."""
+    base = checkpoint.base
+    if base and native.fingerprint(model) != base.fingerprint:
+        raise CheckpointError(
+            f"The adapter in {checkpoint.folder} was trained beside {base.name}, and this model has other weights.",
+            f"Use the model that it was trained beside; the checkpoint names it: {base.name}.",
+        )
+
+
 def attach(
     model: GPT, adapter: peft.Adapter, checkpoint: native.Checkpoint | None = None, name: str = "adapter"
 ) -> None:
@@ -173,21 +189,14 @@ def attach(
     Args:
         model: edited in place.
         adapter: on disk.
-        checkpoint: that it belongs to, if it was trained here: it knows which model it lies beside.
+        checkpoint: that it belongs to, if it was trained here: it knows the names of labels.
         name: of the set of detours.
 
     Raises:
-        CheckpointError: when it lies beside another model, or does not fit.
+        CheckpointError: when it does not fit.
     """
-    if checkpoint and checkpoint.base:
-        if not lora.adapters(model) and native.fingerprint(model) != checkpoint.base.fingerprint:
-            raise CheckpointError(
-                f"The adapter in {adapter.folder} was trained beside {checkpoint.base.name}, and this model has other "
-                "weights.",
-                f"Use the model that it was trained beside; the checkpoint names it: {checkpoint.base.name}.",
-            )
-        if checkpoint.config.labels and not model.config.labels:
-            model.add_label_head(checkpoint.config.labels, 0)
+    if checkpoint and checkpoint.config.labels and not model.config.labels:
+        model.add_label_head(checkpoint.config.labels, 0)
     adapter.attach(model, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -369,3 +370,39 @@ def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune,
         reporter = Hears()
         run.begin(tmp_path / file.stem, tune(**settings, data=(str(file),)), reporter)
         assert any("handloom data check" in text for text in reporter.warnings) == expected
+
+
+@pytest.mark.parametrize("task", ["text", "prefer"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(
+    tmp_path, tune, base, examples, task, method
+):
+    """A run went on with whatever lay where its model had been, and called that its base from then on."""
+    model = shutil.copytree(base, tmp_path / "model")
+    data = {} if task == "text" else {"data": (str(examples / "prefer.jsonl"),), "context": None}
+    settings = tune(model=str(model), task=task, method=method, **data)
+    run.begin(tmp_path / "run", settings, stop_after=3)
+    run.begin(tmp_path / "other", tune(model=str(base), method="full"))
+    shutil.rmtree(model)
+    with pytest.raises(
+        CheckpointError, match=r"tunes the model .*, which cannot be used\. There is no model at"
+    ):
+        run.resume(tmp_path / "run")
+    shutil.copytree(tmp_path / "other", model)
+    if (task, method) == ("text", "full"):  # it has nothing to do with the model any more
+        run.resume(tmp_path / "run")
+        return
+    with pytest.raises(CheckpointError, match="whose weights are not what they were when it began"):
+        run.resume(tmp_path / "run")
+    shutil.rmtree(model)
+    shutil.copytree(base, model)
+    assert run.resume(tmp_path / "run")["finished"]
+
+
+def test_each_of_several_adapters_has_to_belong_to_the_model(tmp_path, tune, base):
+    """Only the first was held against the model; the second may have been trained beside any other."""
+    run.begin(tmp_path / "other", tune(steps=3, method="full"))
+    run.begin(tmp_path / "mine", tune(steps=3))
+    run.begin(tmp_path / "strange", tune(steps=3, model=str(tmp_path / "other")))
+    with pytest.raises(CheckpointError, match=r"The adapter in .*strange.* was trained beside .*other"):
+        load(base, adapter=[tmp_path / "mine", tmp_path / "strange"])

@@ -13,10 +13,10 @@ from torch import Tensor
 from handloom import runtime
 from handloom.checkpoints import native, peft
 from handloom.data.lint import LintSettings, lint, summary_line
-from handloom.errors import ConfigError
+from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import choose, frozen, lora
 from handloom.finetuning.ledger import Ledger, Pass, ledger_of
-from handloom.loading import attach, find_checkpoint
+from handloom.loading import Stored, attach, find_checkpoint
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
@@ -28,7 +28,7 @@ from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
 from handloom.training.tasks import open_task
-from handloom.training.work import Work, save_whole
+from handloom.training.work import Work
 
 TOKENS_AT_ONCE = 4096
 """How many tokens a pass holds at most, if nobody says how many rows it is to hold."""
@@ -51,11 +51,13 @@ def set_up(
     Raises:
         HandloomError: for settings, data or a model that do not allow it.
     """
-    stored = find_checkpoint(config.model, reporter.note)
+    stored = _find_base(config, run, reporter, checkpoint)
     tokenizer = stored.load_tokenizer()
     with_lora = _with_lora(config)
     model = checkpoint.load_model() if checkpoint and not with_lora else stored.load_model()
-    base = native.Base(config.model, native.fingerprint(model)) if with_lora else None
+    base = _begun_with(config, checkpoint, model)
+    if with_lora:
+        _require_unchanged(model, base, run)
     own_memory(model)
     if config.untie_head:
         model.untie_head()
@@ -64,7 +66,9 @@ def set_up(
     _check_context(context, model.config.context, config)
     if checkpoint and with_lora and checkpoint.config.labels:
         model.add_label_head(checkpoint.config.labels, config.seed)
-    objective, line, report = _objective(config, model, tokenizer, context, reporter, checkpoint)
+    objective, line, report = _objective(
+        config, model, tokenizer, context, reporter, checkpoint, _reference(config, base, run)
+    )
     config = _settle(config, objective, context, report.get("questions", ()))
     how = how_to_detour(config)
     ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
@@ -80,7 +84,7 @@ def set_up(
     choose.require_fits(model, config.train)
     choose.choose(model, config.train or choose.patterns_of(config.method, model.config))
     reporter.ledger(ledger)
-    save = _save_adapter(model, tokenizer, how, base) if base else save_whole(model, tokenizer)
+    save = _save(model, tokenizer, base, how if with_lora else None)
     reader, rows = _reader(model, config, run)
     summary = {
         "task": config.task,
@@ -129,10 +133,11 @@ def _objective(
     context: int,
     reporter: Reporter,
     checkpoint: native.Checkpoint | None,
+    reference: Callable[[], GPT],
 ) -> tuple[Objective, str, dict[str, Any]]:
     """What is learned from what, described for people and in numbers."""
     if config.task != "text":
-        opened = open_task(config, model, tokenizer, context, reporter, _reference(config))
+        opened = open_task(config, model, tokenizer, context, reporter, reference)
         if checkpoint is None:
             _check_examples(config, tokenizer, context, reporter)
         return opened
@@ -163,11 +168,47 @@ def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context: int, 
         reporter.warning(told)
 
 
-def _reference(config: FinetuneConfig) -> Callable[[], GPT]:
+def _find_base(
+    config: FinetuneConfig, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None
+) -> Stored:
+    """The model that is to be tuned, or that is being tuned by a run that goes on.
+
+    Raises:
+        CheckpointError: when it cannot be used.
+    """
+    try:
+        return find_checkpoint(config.model, reporter.note)
+    except CheckpointError as error:
+        if checkpoint is None:
+            raise
+        raise CheckpointError(
+            f"The run {run} tunes the model {config.model}, which cannot be used. {error.problem}",
+            error.remedy,
+        ) from None
+
+
+def _begun_with(config: FinetuneConfig, checkpoint: native.Checkpoint | None, model: GPT) -> native.Base:
+    """What a run was begun with; when it begins, that is `model`."""
+    if checkpoint is None:
+        return native.Base(config.model, native.fingerprint(model))
+    return checkpoint.base or native.Base(config.model, checkpoint.training["base"])
+
+
+def _require_unchanged(model: GPT, base: native.Base, run: Path) -> None:
+    """Raise CheckpointError unless this is the model, as it was loaded, that a run was begun with."""
+    if native.fingerprint(model) != base.fingerprint:
+        raise CheckpointError(
+            f"The run {run} tunes the model {base.name}, whose weights are not what they were when it began.",
+            "Put them back as they were, or begin a new run.",
+        )
+
+
+def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable[[], GPT]:
     """How to get the model as it was before the first step, in the precision that it is trained in."""
 
     def load() -> GPT:
         model = find_checkpoint(config.model).load_model()
+        _require_unchanged(model, base, run)
         if _keeps_bf16(config):
             frozen.keep_in_bf16(model)
         return model
@@ -221,13 +262,21 @@ def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Reader | Non
     return Remembered(model, layer, rows), rows
 
 
-def _save_adapter(model: GPT, tokenizer: Tokenizer, how: lora.LoRA, base: native.Base) -> Save:
-    """Checkpoints that hold the adapter alone."""
+def _save(model: GPT, tokenizer: Tokenizer, base: native.Base, how: lora.LoRA | None) -> Save:
+    """Checkpoints that know what the run was begun with; with LoRA they hold the adapter alone."""
 
     def save(folder: Path, training: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
         def write(aside: Path) -> None:
+            assert how is not None
             peft.write_adapter(aside, model, how, base.name)
 
-        native.save(folder, model, tokenizer, training, optimizer, (base, write))
+        native.save(
+            folder,
+            model,
+            tokenizer,
+            {**training, "base": base.fingerprint},
+            optimizer,
+            (base, write) if how else None,
+        )
 
     return save
