@@ -130,6 +130,11 @@ CASES = [
     files_case("A config.json that is no JSON", text("config.json", "{")),
     files_case("A config.json that is a list", text("config.json", "[]")),
     config_case("A config.json without a model_type", model_type=None),
+    config_case(
+        "Labels that are not numbered from 0",
+        architectures=["GPT2ForSequenceClassification"],
+        id2label={"0": "ham", "2": "spam"},
+    ),
     config_case("A GPT-2 with a head that tells tokens apart", architectures=["GPT2ForTokenClassification"]),
     config_case("Cross attention", add_cross_attention=True),
     config_case("An encoder", is_encoder_decoder=True),

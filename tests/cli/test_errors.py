@@ -26,6 +26,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))  # where pytest finds what all tests share
 
+import foreign_adapters
 import foreign_checkpoints
 import foreign_models
 import foreign_pulls
@@ -62,7 +63,13 @@ show; the test compares the code with this table and knows the few.
 | What | Command | Message |
 | --- | --- | --- |
 """
-ELSEWHERE = foreign_models.CASES + foreign_tokenizers.CASES + foreign_checkpoints.CASES + foreign_pulls.CASES
+ELSEWHERE = (
+    foreign_models.CASES
+    + foreign_tokenizers.CASES
+    + foreign_checkpoints.CASES
+    + foreign_adapters.CASES
+    + foreign_pulls.CASES
+)
 
 READERS = (
     "loading",
@@ -70,6 +77,7 @@ READERS = (
     "checkpoints.gpt2_config",
     "checkpoints.weights",
     "checkpoints.native",
+    "checkpoints.peft",
     "checkpoints.hub",
     "checkpoints.pulled",
     "checkpoints.pulling",
