@@ -243,6 +243,11 @@ def tune(task: str, data: str) -> str:
     return f"handloom finetune --task {task} --data {data}{model} --run runs/new --sample-every 0 --threads 1"
 
 
+def tune_text(*flags: str) -> str:
+    """A command that tunes runs/demo on running text."""
+    return f"handloom finetune {' '.join(flags)} --data fox.txt --model runs/demo --run runs/new"
+
+
 CASES = [
     # Text
     BadInput("An empty file", "handloom train --data empty.txt --run runs/new"),
@@ -294,6 +299,23 @@ CASES = [
         "handloom train --width 16 --heads 3 --data fox.txt --run runs/new",
     ),
     BadInput("An unknown preset", "handloom train --preset micr --data fox.txt --run runs/new"),
+    # Settings of tuning
+    BadInput("Nothing to tune on", "handloom finetune --model runs/demo --run runs/new"),
+    BadInput("A method that does not exist", tune_text("--method lorra")),
+    BadInput("More blocks than there are", tune_text("--method last:9")),
+    BadInput("A method and patterns", tune_text("--method lora", "--train '*.bias'")),
+    BadInput("A pattern that fits no parameter", tune_text("--train 'blocks.0.atention.*'")),
+    BadInput("A target of LoRA that is no layer", tune_text("--targets 'blocks.*.norm'")),
+    BadInput("A head to untie where none learns", tune_text("--untie-head")),
+    BadInput("A rank of nothing", tune_text("--rank 0")),
+    BadInput("A task that does not exist", tune_text("--task chat")),
+    BadInput("Rows longer than the context", tune_text("--context 99")),
+    BadInput("A stride where there are no windows", tune_text("--task instruct", "--stride 4")),
+    BadInput(
+        "A model to tune that is not there",
+        "handloom finetune --data fox.txt --model gpt2-large --run runs/new",
+    ),
+    BadInput("A run from scratch, to be tuned on", "handloom finetune --resume runs/demo"),
     # Runs and checkpoints
     BadInput("A missing run", "handloom generate Hello --model runs/nothing"),
     BadInput("A missing run to go on with", "handloom train --resume runs/nothing"),
