@@ -130,6 +130,12 @@ def test_the_makefile_and_contributing_name_the_same_commands():
     assert set(phony.replace("\\", " ").split()) == targets
 
 
+def test_contributing_draws_the_rooms_as_the_contract_has_them():
+    contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert "\n".join(layers).replace("handloom.", "") in read("CONTRIBUTING.md")
+
+
 def test_hooks_are_valid_and_run_the_parts_of_make_check():
     command = [sys.executable, "-m", "pre_commit", "validate-config", str(ROOT / ".pre-commit-config.yaml")]
     result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
