@@ -1,11 +1,11 @@
 """Scratch, pretrained and tuned, offline: the whole story, and what each way to tune is worth.
 
-    python benchmarks/story.py FOLDER [--minutes 5] [--steps 400] [--other python-docs] [--methods ...]
+    python benchmarks/story.py FOLDER [--minutes 5] [--steps 160] [--bytes 200000] [--other TEXT] [--methods ...]
 
 1. Pretrain a base on the code of Python's own library (`python-source`) for some minutes.
-2. Tune it to other text (`--other`: Python's documentation) by each method, with as many steps for each, and train a
-   model of the same shape from nothing on that other text for as many steps, too.
-3. Print a table: what was trained, the validation loss before and after, and the share of full tuning's gain.
+2. Tune it to a little other text (some pages of Python's documentation, or `--other`) by each method, with as many
+   steps for each, and train a model of the same shape from nothing on that other text for as many steps, too.
+3. Print a table: what was trained, the best validation loss, and the share of full tuning's gain.
 
 Every step is a command of `handloom`, which is printed; what is there already is not done again. `handloom compare`
 makes the page from the runs.
@@ -14,6 +14,7 @@ makes the page from the runs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import subprocess
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("full", "last:2", "norms", "lora")
-RATES = {"full": 2e-3, "last:2": 3e-3, "norms": 2e-2, "lora": 1e-2}
-"""Peak learning rates: the best of those tried for each (docs/LOG.md)."""
+RATES = {"full": 4e-4, "last:2": 1e-3, "norms": 1e-2, "lora": 2e-3}
+"""Peak learning rates: of full and lora the best of those tried (docs/LOG.md)."""
 
 
 def handloom(*words: object) -> None:
@@ -40,10 +41,32 @@ def finished(run: Path) -> dict[str, Any] | None:
     return found if found.get("finished") else None
 
 
-def first_validation(run: Path) -> float:
-    """The validation loss before the first step."""
+def validations(run: Path) -> list[dict[str, Any]]:
+    """All validations of a run, the first of them before its first step."""
     records = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return float(next(record["loss"] for record in records if record["kind"] == "validation"))
+    return [record for record in records if record["kind"] == "validation"]
+
+
+def best(run: Path) -> dict[str, Any]:
+    """The validation with the lowest loss; the run keeps that checkpoint."""
+    return min(validations(run), key=lambda record: float(record["loss"]))
+
+
+def some_pages(folder: Path, limit: int) -> Path:
+    """Pages of Python's documentation, chosen by the hash of their text, up to so many bytes."""
+    from handloom.data.corpus import open_corpus
+
+    texts = sorted(
+        (document.text() for document in open_corpus(("python-docs",)).documents()),
+        key=lambda text: hashlib.sha256(text.encode()).hexdigest(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(texts):
+        if limit < 0:
+            break
+        (folder / f"{number:03}.txt").write_text(text, encoding="utf-8")
+        limit -= len(text.encode())
+    return folder
 
 
 def main() -> None:
@@ -51,13 +74,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--other", default="python-docs")
-    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--bytes", type=int, default=200_000)
+    parser.add_argument("--other")
+    parser.add_argument("--rank", type=int, default=5)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     asked = parser.parse_args()
-    base, other = asked.folder / "base", asked.other
-    common = ("--sample-every", 0, "--batch-size", 8, "--context", 256)
+    base = asked.folder / "base"
+    other = asked.other or some_pages(asked.folder / "pages", asked.bytes)
+    common = (
+        "--sample-every", 0, "--batch-size", 8, "--context", 256, "--evaluate-every", max(1, asked.steps // 8),
+        "--validation-fraction", 0.25,
+    )  # fmt: skip
     if finished(base) is None:
         handloom(
             "train", "--data", "python-source", "--preset", "micro", "--minutes", asked.minutes, "--run", base,
@@ -81,28 +109,28 @@ def main() -> None:
 
 def print_table(folder: Path, methods: tuple[str, ...]) -> None:
     """What each method trained and gained, in Markdown."""
-    full = finished(folder / "full")
-    before = first_validation(folder / methods[0].replace(":", "-"))
+    runs = {method: folder / method.replace(":", "-") for method in methods}
+    before = validations(runs[methods[0]])[0]
     print(
-        "\n| method | trained | share | validation loss | bits/byte | of full's gain | tokens/s | peak memory |"
+        "\n| method | trained | share | best validation loss | bits/byte | of full's gain | tokens/s | peak memory |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    print(f"| base, as it is | | | {before:.3f} | | | | |")
-    for method in methods:
-        found = finished(folder / method.replace(":", "-"))
-        assert found is not None
-        gain = (before - found["val_loss"]) / (before - full["val_loss"]) if full else float("nan")
+    print(f"| the base as it is | | | {before['loss']:.3f} | {before['bits_per_byte']:.3f} | | | |")
+    for method, run in runs.items():
+        summary, found = finished(run), best(run)
+        assert summary is not None
+        gain = (before["loss"] - found["loss"]) / (before["loss"] - best(runs["full"])["loss"])
         print(
-            f"| {method} | {found['trained_parameters']:,} | {found['trained_share']:.2%} | {found['val_loss']:.3f} | "
-            f"{found['val_bits_per_byte']:.3f} | {gain:.0%} | {found['tokens_per_second']:,.0f} | "
-            f"{found['peak_memory_bytes'] / 1e6:,.0f} MB |"
+            f"| {method} | {summary['trained_parameters']:,} | {summary['trained_share']:.2%} | {found['loss']:.3f} "
+            f"(step {found['step']}) | {found['bits_per_byte']:.3f} | {gain:.0%} | "
+            f"{summary['tokens_per_second']:,.0f} | {summary['peak_memory_bytes'] / 1e6:,.0f} MB |"
         )
-    found = finished(folder / "scratch")
-    assert found is not None
+    summary, found = finished(folder / "scratch"), best(folder / "scratch")
+    assert summary is not None
     print(
-        f"| from scratch, its own vocabulary | {found['parameters']:,} | 100 % | {found['val_loss']:.3f} | "
-        f"{found['val_bits_per_byte']:.3f} | | {found['tokens_per_second']:,.0f} | "
-        f"{found['peak_memory_bytes'] / 1e6:,.0f} MB |"
+        f"| from nothing, its own vocabulary | {summary['parameters']:,} | 100 % | {found['loss']:.3f} "
+        f"(step {found['step']}) | {found['bits_per_byte']:.3f} | | {summary['tokens_per_second']:,.0f} | "
+        f"{summary['peak_memory_bytes'] / 1e6:,.0f} MB |"
     )
 
 
