@@ -308,7 +308,7 @@ CASES = [
     BadInput("A target of LoRA that is no layer", tune_text("--targets 'blocks.*.norm'")),
     BadInput("A head to untie where none learns", tune_text("--untie-head")),
     BadInput("A rank of nothing", tune_text("--rank 0")),
-    BadInput("A task that does not exist", tune_text("--task chat")),
+    BadInput("A task of tuning that does not exist", tune_text("--task chat")),
     BadInput("Rows longer than the context", tune_text("--context 99")),
     BadInput("A stride where there are no windows", tune_text("--task instruct", "--stride 4")),
     BadInput(
