@@ -77,7 +77,7 @@ def test_the_index_names_all_notes_in_order():
         r"^\| \[(\d+)\. [^\]]*\]\((\w+\.md)\)", read(ROOT / "notes" / "README.md"), re.MULTILINE
     )
     assert [name for _, name in named] == [path.name for path in LESSONS]
-    assert [int(number) for number, _ in named] == list(range(1, 19))
+    assert [int(number) for number, _ in named] == list(range(1, 20))
 
 
 # What the tests would notice
