@@ -122,3 +122,22 @@ def test_the_lowest_block_that_learns(patterns, lowest):
     model = GPT(CONFIG)
     choose.choose(model, patterns)
     assert choose.lowest_trained(model) == lowest
+
+
+def test_the_peak_that_is_told_is_what_was_measured():
+    """At 124M, in MB: the peaks of real runs (docs/LOG.md), within a tenth."""
+    everywhere, attention = LoRA(), LoRA(rank=16, targets=("blocks.*.attention.qkv",))
+    for method, rows, tokens, bf16, how, measured in (
+        ("full", 4, 256, True, everywhere, 3802),
+        ("lora", 4, 256, True, everywhere, 1688),
+        ("lora", 4, 256, True, attention, 1579),
+        ("norms", 4, 256, True, everywhere, 1857),
+        ("last:2", 4, 256, True, everywhere, 1538),
+        ("lora", 2, 1024, True, everywhere, 2119),
+        ("lora", 4, 1024, True, everywhere, 3162),
+        ("full", 2, 1024, True, everywhere, 4174),
+        ("full", 4, 256, False, everywhere, 3600),
+        ("lora", 4, 256, False, everywhere, 2074),
+    ):
+        told = ledger_of(preset("gpt2"), method, how, Pass(rows, tokens, bf16)).chosen.peak_bytes
+        assert told / 1e6 == pytest.approx(measured, rel=0.1), method

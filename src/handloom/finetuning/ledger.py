@@ -25,7 +25,7 @@ RUNTIME_BYTES = 360_000_000
 HELD = 1.6
 """How much the process holds for each byte that is kept for the way back: memory comes back in pieces that do not fit.
 
-Both were fitted to nine measurements at 124M, which they meet within a tenth (`docs/finetuning.md`).
+Both were fitted to nine measurements at 124M (`docs/LOG.md`), which they meet within a tenth.
 """
 
 
@@ -120,11 +120,9 @@ def peak_bytes(model: GPT, at_once: Pass) -> int:
     tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
     # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
     # activation; where a matrix or a detour learns, also what it reads.
+    reads = {"attention.qkv": c.width, "feedforward.up": c.width, "feedforward.down": c.feedforward_width}
     kept = 4 * c.width + c.feedforward_width
-    if with_detours or any(
-        p.requires_grad for name, p in model.named_parameters() if name.endswith("qkv.weight")
-    ):
-        kept = 6 * c.width + 2 * c.feedforward_width
+    kept += sum(width for part, width in reads.items() if _learns(model, part))
     block = tokens * (8 * c.width + size * kept)
     if (
         at_once.bf16 and at_once.tokens <= 256
@@ -138,6 +136,15 @@ def peak_bytes(model: GPT, at_once: Pass) -> int:
             4 * c.vocab_size * c.width
         )  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
+
+
+def _learns(model: GPT, part: str) -> bool:
+    """Whether a matrix of the blocks learns, or a detour beside it does."""
+    return any(
+        p.requires_grad and p.ndim == 2
+        for block in model.blocks
+        for p in block.get_submodule(part).parameters()
+    )
 
 
 def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
