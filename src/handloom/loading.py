@@ -127,8 +127,7 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     for own, (beside, checkpoint) in found.items():
         attach(model, beside, checkpoint, own)
         template = template or (_template(checkpoint) if checkpoint else None)
-        for detour in lora.detours(model, own).values():
-            detour.share = named[own][1]
+    lora.use(model, {own: share for own, (_, share) in named.items()})
     return LanguageModel(model, stored.load_tokenizer(), stored.folder, template)
 
 

@@ -11,7 +11,7 @@ from published import saved, sharpened, tokens
 
 from handloom.checkpoints import gpt2, peft
 from handloom.errors import CheckpointError
-from handloom.finetuning import lora
+from handloom.finetuning import lora, token_rows
 from handloom.finetuning.lora import LoRA
 
 with warnings.catch_warnings():
@@ -68,6 +68,9 @@ def trained_there(base, **settings):
         },
         {"r": 4, "target_modules": ["c_fc"], "layers_to_transform": [1]},
         {"r": 2, "target_modules": "all-linear"},
+        {"r": 2, "target_modules": ["c_attn"], "trainable_token_indices": [3, 7, 80]},
+        {"r": 2, "target_modules": ["c_fc"], "trainable_token_indices": {"wte": [9, 1, 5]}},
+        {"r": 2, "target_modules": ["c_fc"], "trainable_token_indices": {"transformer.wte": [4]}},
     ],
     ids=str,
 )
@@ -84,6 +87,7 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
     assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("tokens_", [None, [2, 3, 60]], ids=["", "with rows for tokens"])
 @pytest.mark.parametrize(
     "how",
     [
@@ -94,14 +98,16 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
     ],
     ids=str,
 )
-def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how):
+def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how, tokens_):
     ours = gpt2.open_folder(base).load_model()
-    names = lora.wrap(ours, how, seed=3)
+    names = lora.wrap(ours, how, seed=3, tokens=None if tokens_ is None else torch.tensor(tokens_))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for detour in lora.detours(ours, "adapter").values():
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
+        for rows in token_rows.sets(ours).values():
+            rows.token_rows.add_(torch.randn(rows.token_rows.shape, generator=generator))
     peft.write_adapter(tmp_path, ours, how, str(base))
     model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()
     adapted = [n for n, m in model.named_modules() if hasattr(m, "lora_A") and len(m.lora_A)]
@@ -145,6 +151,10 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
         ({"lora_bias": True}, "lora_bias is True; Handloom does not compute that"),
         ({"layer_replication": [[0, 2]]}, "layer_replication is"),
         ({"something_new": 3}, "something_new is 3"),
+        ({"trainable_token_indices": {"lm_head": [1]}}, "trainable_token_indices is {'lm_head'"),
+        ({"trainable_token_indices": [1, 1]}, "each once"),
+        ({"trainable_token_indices": [89, 90]}, "names the token 90, and the model knows those below 90"),
+        ({"trainable_token_indices": [1]}, "trainable_tokens_delta is missing"),
         ({"r": 5}, "says rank 5 of transformer.h.0.attn.c_attn, and its tensor has rank 2"),
         ({"lora_alpha": "much"}, "lora_alpha is 'much'; it must be a number"),
     ],

@@ -13,7 +13,7 @@ from handloom.checkpoints import native, peft
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import lora
 from handloom.loading import find_checkpoint, load
-from handloom.training import run
+from handloom.training import run, tuning
 from handloom.training.config import FinetuneConfig, merge_finetune
 from handloom.training.log import read_metrics
 from handloom.training.remembered import Remembered, Rows
@@ -119,6 +119,39 @@ def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, me
     )
 
 
+def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_path, tune, base):
+    summary = run.begin(tmp_path / "run", tune(token_rows=5, micro_batch_size=2, steps=20))
+    checkpoint, _ = native.latest(tmp_path / "run")
+    tokens = list(peft.open_adapter(checkpoint.folder).tokens)
+    before = find_checkpoint(base).load_model()
+    weight = before.embedding.token_embedding.weight
+    _, work = tuning.set_up(tune(method="full"), tmp_path, Silent())
+    for step in range(tuning.LOOKED_AT):  # in one piece each, by the plain loss
+        batch = work.objective.batch(step)
+        logits = before(batch["inputs"])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
+    longest = weight.grad.norm(dim=1).topk(5).indices
+    assert tokens == sorted(longest.tolist())
+    after = find_checkpoint(tmp_path / "run").load_model().embedding.token_embedding.weight
+    assert (after != weight).any(dim=1).nonzero()[:, 0].tolist() == tokens
+    assert summary["trained_parameters"] == sum(
+        t.numel() for t in load_file(checkpoint.folder / peft.WEIGHTS).values()
+    )
+    plain = run.begin(tmp_path / "plain", tune(steps=20))
+    assert summary["val_loss"] < plain["val_loss"]  # with words it hardly knows, it helps
+    beside = load(base, adapter=tmp_path / "run").model
+    assert torch.allclose(
+        beside(batch["inputs"]), find_checkpoint(tmp_path / "run").load_model()(batch["inputs"]), atol=1e-5
+    )
+
+
+def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_path, tune):
+    with pytest.raises(ConfigError, match="token_rows is 301, and the model knows 300 tokens"):
+        run.begin(tmp_path / "run", tune(token_rows=301))
+    with pytest.raises(ConfigError, match="token_rows is 5, and the method is norms"):
+        merge_finetune(None, {"data": ("x",), "method": "norms", "token_rows": 5})
+
+
 def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
     run.begin(tmp_path / "run", tune(method="norms+head", untie_head=True))
     model = find_checkpoint(tmp_path / "run").load_model()
@@ -146,6 +179,8 @@ def test_a_tied_head_that_learns_is_told(tmp_path, tune):
     ("settings", "stop"),
     [
         ({"method": "lora", "lora_dropout": 0.2}, 4),
+        ({"method": "lora", "token_rows": 9}, 4),
+        ({"method": "lora", "token_rows": 9, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dora": True, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dropout": 0.1, "micro_batch_size": 2, "optimizer": "muon"}, 5),
         ({"method": "last:1", "dropout": 0.1}, 4),

@@ -1,7 +1,7 @@
 """LoRA adapters in the folder format of Hugging Face's PEFT, read beside our models and written from them.
 
     adapter_config.json          rank, scale, which layers
-    adapter_model.safetensors    A and B of each detour, rows' lengths (DoRA), a head for labels
+    adapter_model.safetensors    A and B of each detour, rows' lengths (DoRA), rows for tokens, a head for labels
 
 The names are those of GPT-2 in transformers, from the one table of names in `gpt2`. A matrix that GPT-2 keeps
 turned (`fan_in_fan_out`) has its A and B as ours: A reads the inputs, B writes the outputs.
@@ -24,7 +24,7 @@ from torch import Tensor
 from handloom.checkpoints import files, native
 from handloom.checkpoints.gpt2 import names
 from handloom.errors import CheckpointError
-from handloom.finetuning import lora
+from handloom.finetuning import lora, token_rows
 from handloom.model.gpt import GPT
 
 CONFIG = "adapter_config.json"
@@ -33,13 +33,15 @@ WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _INNER = "transformer."
 _LABEL_HEAD = "score.weight"
+_EMBEDDING = "wte"
+_TOKEN_ROWS = f"{_EMBEDDING}.token_adapter.trainable_tokens_delta"
 _TENSOR = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?")
 _OURS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 _AGAIN = "Copy or fetch the adapter's folder again from where it came."
 
 _HONOURED = (
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "alpha_pattern", "rank_pattern",
-    "init_lora_weights", "fan_in_fan_out",
+    "init_lora_weights", "fan_in_fan_out", "trainable_token_indices",
 )  # fmt: skip
 _NO_EFFECT = frozenset(
     (
@@ -69,18 +71,33 @@ class Adapter:
         name = self.values.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that have rows of their own in the token embedding."""
+        told = self.values.get("trainable_token_indices") or ()
+        return tuple(next(iter(told.values())) if isinstance(told, dict) else told)
+
     def attach(self, model: GPT, name: str = "adapter") -> None:
-        """Lay its detours beside the model's matrices.
+        """Lay its detours beside the model's matrices, and its rows into the token embedding.
 
         Args:
             model: edited in place.
-            name: of the set of detours.
+            name: of the adapter in the model.
 
         Raises:
             CheckpointError: for tensors that do not fit the model, are not finite, or are of no use.
         """
         tensors = native.read_tensors(self.folder / WEIGHTS, _AGAIN)
+        for path, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"In {self.folder} the tensor {path} holds numbers that are not finite, or no numbers at all.",
+                    _AGAIN,
+                )
+        rows = self._token_rows(tensors, model)
         parts = self._parts(tensors, model)
+        if not parts and rows is None:
+            raise CheckpointError(f"{self.folder} holds no detours.", _AGAIN)
         lora.lay(
             model,
             {
@@ -90,13 +107,34 @@ class Adapter:
             name,
             float(self.values.get("lora_dropout", 0.0)),
             bool(self.values.get("use_dora")),
+            None if rows is None else torch.tensor(self.tokens),
         )
-        for path, detour in lora.detours(model, name).items():
-            for own, tensor in parts[path].items():
-                parameter = getattr(detour, own)
-                _require_shape(f"{path}.{own}", tensor, tuple(parameter.shape), self.folder)
-                with torch.no_grad():
+        with torch.no_grad():
+            if rows is not None:
+                token_rows.sets(model)[name].token_rows.copy_(rows)
+            for path, detour in lora.detours(model, name).items():
+                for own, tensor in parts[path].items():
+                    parameter = getattr(detour, own)
+                    _require_shape(f"{path}.{own}", tensor, tuple(parameter.shape), self.folder)
                     parameter.copy_(tensor)
+
+    def _token_rows(self, tensors: dict[str, Tensor], model: GPT) -> Tensor | None:
+        """The rows for `tokens`, (n, C), taken from among the tensors."""
+        if not self.tokens:
+            return None  # a tensor that is there all the same is refused with those of no use
+        if max(self.tokens) >= model.config.vocab_size:
+            raise CheckpointError(
+                f"{self.folder / CONFIG} names the token {max(self.tokens)}, and the model knows those below "
+                f"{model.config.vocab_size}.",
+                "The adapter belongs to a model with another vocabulary.",
+            )
+        names = (_PREFIX + _INNER + _TOKEN_ROWS, _PREFIX + _TOKEN_ROWS)
+        name = next((name for name in names if name in tensors), None)
+        if name is None:
+            raise CheckpointError(f"In {self.folder} the tensor {names[0]} is missing.", _AGAIN)
+        rows = tensors.pop(name)
+        _require_shape(name, rows, (len(self.tokens), model.config.width), self.folder)
+        return rows
 
     def _parts(self, tensors: dict[str, Tensor], model: GPT) -> dict[str, dict[str, Tensor]]:
         """The tensors by our layer and part; every one is used, or refused by name."""
@@ -105,11 +143,6 @@ class Adapter:
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             short = name.removeprefix(_PREFIX)
-            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-                raise CheckpointError(
-                    f"In {self.folder} the tensor {name} holds numbers that are not finite, or no numbers at all.",
-                    _AGAIN,
-                )
             if short == _LABEL_HEAD and tensor.ndim == 2:
                 if model.label_head is None:  # PEFT does not know what labels are called
                     model.add_label_head(tuple(str(label) for label in range(len(tensor))), 0)
@@ -132,8 +165,6 @@ class Adapter:
                 raise CheckpointError(
                     f"In {self.folder} the tensor {missing[0]} of {layer} is missing.", _AGAIN
                 )
-        if not parts:
-            raise CheckpointError(f"{self.folder} holds no detours.", _AGAIN)
         return parts
 
     def _scale(self, layer: str, rank: int, model: GPT) -> float:
@@ -180,6 +211,14 @@ def open_adapter(folder: Path) -> Adapter:
         value = values.get(key, 8)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise _refused(path, key, value, f"it must be a number of at least {least}")
+    told = values.get("trainable_token_indices")
+    if told is not None and not _tokens_of_the_embedding(told):
+        raise _refused(
+            path,
+            "trainable_token_indices",
+            told,
+            f"Handloom reads whole numbers, each once, for the token embedding, {_EMBEDDING}",
+        )
     return Adapter(folder, values)
 
 
@@ -198,7 +237,7 @@ def write_adapter(folder: Path, model: GPT, how: lora.LoRA, base: str, name: str
 
 
 def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
-    """The detours of one set under PEFT's names, with the head for labels."""
+    """An adapter's detours and rows under PEFT's names, with the head for labels."""
     theirs = _layer_names(model)
     found: dict[str, Tensor] = {}
     for path, detour in lora.detours(model, name).items():
@@ -207,6 +246,8 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
         found[f"{prefix}.lora_B.weight"] = detour.lora_B
         if detour.magnitude is not None:
             found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
+    if name in (rows := token_rows.sets(model)):
+        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].token_rows
     if model.label_head is not None:
         found[_PREFIX + _LABEL_HEAD] = model.label_head.weight
     return found
@@ -214,7 +255,7 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
 
 def config_values(model: GPT, how: lora.LoRA, base: str, name: str = "adapter") -> dict[str, Any]:
     """What `adapter_config.json` says about detours of ours."""
-    labels = model.config.labels
+    labels, rows = model.config.labels, token_rows.sets(model).get(name)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if labels else "CAUSAL_LM",
@@ -226,6 +267,7 @@ def config_values(model: GPT, how: lora.LoRA, base: str, name: str = "adapter") 
         "use_dora": how.dora,
         "target_modules": _target_modules(model, name),
         "modules_to_save": ["score"] if labels else None,
+        "trainable_token_indices": None if rows is None else {_EMBEDDING: rows.ids.tolist()},
         "bias": "none",
         "fan_in_fan_out": True,
         "init_lora_weights": True,
@@ -253,6 +295,19 @@ def _layer_names(model: GPT) -> dict[str, str]:
         for name in names(model.config)
         if name.turned
     }
+
+
+def _tokens_of_the_embedding(told: Any) -> bool:
+    """Whether these are tokens whose rows of the token embedding are exchanged, as PEFT may write them."""
+    if isinstance(told, dict):
+        if len(told) != 1 or next(iter(told)).rpartition(".")[2] != _EMBEDDING:
+            return False
+        told = next(iter(told.values()))
+    return (
+        isinstance(told, list)
+        and all(type(token) is int and token >= 0 for token in told)
+        and len(set(told)) == len(told)
+    )
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, name: str, otherwise: Any) -> Any:

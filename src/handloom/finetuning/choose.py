@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from handloom.errors import ConfigError, did_you_mean
-from handloom.finetuning.lora import TRAINED
+from handloom.finetuning.lora import DETOURS, TRAINED
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -120,13 +120,15 @@ def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
 def _group(name: str, config: GPTConfig) -> str:
     if name == TIED:
         return "token embedding" + (", which is the output head too" if config.tied_head else "")
+    if name.endswith(".token_rows"):
+        return "rows of the token embedding"
     if name.startswith("embedding."):
         return "position embedding"
     if name.startswith("label_head"):
         return "head for labels"
     if name.startswith("head"):
         return "output head"
-    if any(fnmatchcase(name, pattern) for pattern in TRAINED):
+    if any(fnmatchcase(name, pattern) for pattern in DETOURS):
         return "detours (LoRA)"
     if "norm." in name:
         return "LayerNorms"

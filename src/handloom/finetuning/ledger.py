@@ -155,14 +155,16 @@ def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
             model.untie_head()
         if how is not None:
             layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.targets)]
-            lora.lay(model, dict.fromkeys(layers, (how.rank, how.scale)), "adapter", dora=how.dora)
+            tokens = torch.zeros(how.token_rows, dtype=torch.int64) if how.token_rows else None
+            detours = dict.fromkeys(layers, (how.rank, how.scale))
+            lora.lay(model, detours, "adapter", dora=how.dora, tokens=tokens)
     return model
 
 
 def _remark(model: GPT) -> str:
     """What a person may not expect of this choice."""
-    embedding = model.embedding.token_embedding.weight
-    if not embedding.requires_grad or not model.config.tied_head:
+    embedding = dict(model.named_parameters()).get(choose.TIED)
+    if embedding is None or not embedding.requires_grad or not model.config.tied_head:
         return ""
     everything = sum(p.numel() for p in model.parameters())
     if everything == sum(p.numel() for p in model.parameters() if p.requires_grad):

@@ -5,7 +5,8 @@
 
 A matrix of 768 x 3072 has 2.4 million numbers; a detour of rank 8 beside it has 31 thousand. B begins as
 zeros, so that the model begins as what it was. Several detours may lie beside one matrix, each with its own
-share; merged, they are added into the matrix and cost nothing more.
+share; merged, they are added into the matrix and cost nothing more. An adapter is such a set of detours, and may
+have rows for some tokens as well (`token_rows`).
 
 Knows no files, no optimizer.
 """
@@ -22,11 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.errors import ConfigError, ModelError
+from handloom.finetuning import token_rows
 from handloom.finetuning.frozen import use_dtype_of
+from handloom.finetuning.token_rows import RowSet, TokenRows
 from handloom.model.gpt import GPT
 
-TRAINED = ("*.lora_A", "*.lora_B", "*.magnitude")
-"""Patterns of the parameters that learn in a model with detours."""
+DETOURS = ("*.lora_A", "*.lora_B", "*.magnitude")
+TRAINED = (*DETOURS, "*.token_rows")
+"""Patterns of the parameters that learn in a model with an adapter."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class LoRA:
     """Multiply by alpha / sqrt(rank) instead, so that a wide detour learns as fast as a narrow one."""
     dora: bool = False
     """Learn the length of each row of the matrix apart from its direction."""
+    token_rows: int = 0
+    """How many rows of the token embedding learn too."""
 
     @property
     def scale(self) -> float:
@@ -156,7 +162,7 @@ class LoRALinear(nn.Module):
             self._apart = None
 
 
-def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter") -> list[str]:
+def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter", tokens: Tensor | None = None) -> list[str]:
     """Lay detours beside the linear layers that `how` names, with A drawn and B zero.
 
     Args:
@@ -164,6 +170,7 @@ def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter") -> list[str]:
         how: see `LoRA`.
         seed: of A.
         name: of this set of detours.
+        tokens: (n) int64, each once, whose rows of the token embedding are to learn too.
 
     Returns:
         the names of the layers.
@@ -179,7 +186,7 @@ def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter") -> list[str]:
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    lay(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.dora)
+    lay(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.dora, tokens)
     generator = torch.Generator().manual_seed(seed)
     for detour in detours(model, name).values():
         bound = 1 / math.sqrt(detour.lora_A.shape[1])
@@ -189,20 +196,26 @@ def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter") -> list[str]:
 
 
 def lay(
-    model: GPT, layers: Mapping[str, tuple[int, float]], name: str, dropout: float = 0.0, dora: bool = False
+    model: GPT,
+    layers: Mapping[str, tuple[int, float]],
+    name: str,
+    dropout: float = 0.0,
+    dora: bool = False,
+    tokens: Tensor | None = None,
 ) -> None:
-    """Lay detours of zeros beside the layers of these names.
+    """Lay detours of zeros beside the layers of these names, and rows as they are for some tokens.
 
     Args:
         model: edited in place.
         layers: rank and scale of the detour beside each.
         name: of this set of detours; a set of that name must not be there.
         dropout, dora: as in `LoRA`.
+        tokens: (n) int64, each once, whose rows of the token embedding may change.
 
     Raises:
         ModelError: when there is a set of that name.
     """
-    if detours(model, name):
+    if name in adapters(model):
         raise ModelError(f"The model has an adapter {name!r} already.", "Choose another name for this one.")
     found = dict(linear_layers(model))
     for path, (rank, scale) in layers.items():
@@ -216,6 +229,8 @@ def lay(
         rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if dora else None
         detour = Detour(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
         layer.detours[name] = detour.train(model.training)
+    if tokens is not None:
+        token_rows.lay(model, name, tokens)
 
 
 def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Linear | LoRALinear]]:
@@ -237,56 +252,74 @@ def detours(model: GPT, name: str) -> dict[str, Detour]:
 
 
 def adapters(model: GPT) -> dict[str, float]:
-    """The sets of detours that the model has, and how much of each is taken."""
-    found: dict[str, float] = {}
-    for _, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear):
-            found.update({name: detour.share for name, detour in layer.detours.items()})  # type: ignore[misc]
-    return found
+    """The adapters that the model has, and how much of each is taken."""
+    return {name: parts[0].share for name, parts in _parts(model).items()}
 
 
 def use(model: GPT, shares: Mapping[str, float]) -> None:
-    """Take so much of each set of detours; those that are not named are switched off.
+    """Take so much of each adapter; those that are not named are switched off.
 
     Raises:
-        ModelError: for a set that the model does not have.
+        ModelError: for an adapter that the model does not have.
     """
-    known = adapters(model)
+    known = _parts(model)
     for name in shares:
         if name not in known:
             raise ModelError(f"The model has no adapter {name!r}.", f"It has: {', '.join(known) or 'none'}.")
     unmerge(model)
-    for name in known:
-        for detour in detours(model, name).values():
-            detour.share = shares.get(name, 0.0)
+    for name, parts in known.items():
+        for part in parts:
+            part.share = shares.get(name, 0.0)
 
 
 def merge(model: GPT) -> None:
     """Add all detours, each with its share, to their matrices: as quick as a model without any."""
-    for _, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear):
-            layer.merge()
+    for layer in _changed(model):
+        layer.merge()
 
 
 def unmerge(model: GPT) -> None:
     """Take them out again; the matrices are then what they were, bit for bit."""
-    for _, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear):
-            layer.unmerge()
+    for layer in _changed(model):
+        layer.unmerge()
 
 
 def bake(model: GPT) -> None:
-    """Merge, and forget the detours: what is left is a plain model."""
+    """Merge, and forget the adapters: what is left is a plain model."""
     merge(model)
     unwrap(model)
 
 
 def unwrap(model: GPT) -> None:
-    """Forget the detours; what is not merged is gone."""
+    """Forget the adapters; what is not merged is gone."""
     for path, layer in list(linear_layers(model)):
         if isinstance(layer, LoRALinear):
             parent, _, own = path.rpartition(".")
             setattr(model.get_submodule(parent), own, layer.base)
+    token_rows.unwrap(model)
+
+
+def _parts(model: GPT) -> dict[str, list[Detour | RowSet]]:
+    """The detours and rows of each adapter."""
+    found: dict[str, list[Detour | RowSet]] = {}
+    for _, layer in linear_layers(model):
+        if isinstance(layer, LoRALinear):
+            for name, detour in layer.detours.items():
+                assert isinstance(detour, Detour)
+                found.setdefault(name, []).append(detour)
+    for name, rows in token_rows.sets(model).items():
+        found.setdefault(name, []).append(rows)
+    return found
+
+
+def _changed(model: GPT) -> Iterator[LoRALinear | TokenRows]:
+    """What takes the place of a part of the model, and can merge what lies beside it."""
+    for _, layer in linear_layers(model):
+        if isinstance(layer, LoRALinear):
+            yield layer
+    embedding = model.embedding.token_embedding
+    if isinstance(embedding, TokenRows):
+        yield embedding
 
 
 def named(name: str, patterns: tuple[str, ...]) -> bool:

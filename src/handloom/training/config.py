@@ -198,6 +198,10 @@ class FinetuneConfig(LoopSettings, DataSettings):
     dora: bool = setting(
         False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA)."
     )
+    token_rows: int = setting(
+        0,
+        "LoRA: how many rows of the token embedding learn too: those of the tokens that the data asks most of.",
+    )
     context: int | None = setting(None, "Tokens in a training row; None: the model's.")
     dropout: float = setting(
         0.0, "Probability of dropping an activation, in blocks that are trained or above."
@@ -235,6 +239,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
         yield "task", self.task in TASKS, f"one of {', '.join(TASKS)}"
         yield "rank", self.rank >= 1, "at least 1"
         yield "alpha", self.alpha > 0, "above 0"
+        yield "token_rows", self.token_rows >= 0, "at least 0"
         yield "epochs", self.epochs > 0, "above 0"
         yield "beta", self.beta > 0, "above 0"
         yield "context", self.context is None or self.context >= 1, "at least 1"
@@ -252,6 +257,12 @@ class FinetuneConfig(LoopSettings, DataSettings):
             raise ConfigError(
                 "With the method lora no head learns, so there is nothing to gain from untie_head.",
                 "Leave --untie-head out, or choose norms+head or head.",
+            )
+        if self.token_rows and (self.method != "lora" or self.train):
+            chosen = f"the method is {self.method}" if not self.train else "patterns say what learns"
+            raise ConfigError(
+                f"The setting token_rows is {self.token_rows}, and {chosen}; rows are LoRA's.",
+                "Leave --token-rows out, or choose --method lora.",
             )
         if self.stride is not None and self.task != "text":
             raise ConfigError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from handloom import runtime
@@ -22,13 +23,16 @@ from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.config import FinetuneConfig, check_stride
-from handloom.training.loop import Save
+from handloom.training.loop import Save, parts
 from handloom.training.objective import NextToken, Objective
 from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
 from handloom.training.tasks import open_task
 from handloom.training.work import Work
+
+LOOKED_AT = 16
+"""How many batches are looked at to choose the tokens whose rows learn."""
 
 TOKENS_AT_ONCE = 4096
 """How many tokens a pass holds at most, if nobody says how many rows it is to hold."""
@@ -80,7 +84,7 @@ def set_up(
         if checkpoint:
             attach(model, peft.open_adapter(checkpoint.folder))
         else:
-            lora.wrap(model, how, config.seed)
+            lora.wrap(model, how, config.seed, tokens=_tokens_to_learn(config, model, objective))
     choose.require_fits(model, config.train)
     choose.choose(model, config.train or choose.patterns_of(config.method, model.config))
     reporter.ledger(ledger)
@@ -105,8 +109,14 @@ def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
     """What each way to tune a model of that shape would train and cost, with these settings.
 
     Raises:
-        ConfigError: for a pattern that fits nothing, or last:N with more blocks than there are.
+        ConfigError: for a pattern that fits nothing, last:N with more blocks than there are, or rows for more
+            tokens than there are.
     """
+    if config.token_rows > shape.vocab_size:
+        raise ConfigError(
+            f"The setting token_rows is {config.token_rows}, and the model knows {shape.vocab_size} tokens.",
+            "Give --token-rows a smaller number.",
+        )
     context = min(config.context or shape.context, shape.context)
     rows = config.micro_batch_size or rows_at_once(config.batch_size, context)
     at_once = Pass(rows, context, runtime.choose_precision(config.precision) == "bf16")
@@ -122,7 +132,13 @@ def rows_at_once(batch_size: int, context: int) -> int:
 def how_to_detour(config: FinetuneConfig) -> lora.LoRA:
     """LoRA as the settings ask for it."""
     return lora.LoRA(
-        config.rank, config.alpha, config.lora_dropout, config.targets, config.rank_stabilized, config.dora
+        config.rank,
+        config.alpha,
+        config.lora_dropout,
+        config.targets,
+        config.rank_stabilized,
+        config.dora,
+        config.token_rows,
     )
 
 
@@ -218,6 +234,31 @@ def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable
 
 def _with_lora(config: FinetuneConfig) -> bool:
     return config.method == "lora" and not config.train
+
+
+def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -> Tensor | None:
+    """The tokens whose rows of the token embedding are to learn, if any are: those that the data asks most of.
+
+    That is told by the gradient of the first `LOOKED_AT` batches: the rows for which it is longest. A token that is
+    frequent but already used as the data uses it gets a short one.
+    """
+    if not config.token_rows:
+        return None
+    embedding = model.embedding.token_embedding.weight
+    embedding.requires_grad_(True)
+    model.eval()
+    for step in range(LOOKED_AT):
+        batch = objective.batch(step)
+        count = objective.count(batch)
+        for part in parts(batch, config.accumulation):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = objective.loss(model, part)
+            (loss / count).backward()
+    assert embedding.grad is not None
+    longest = torch.linalg.vector_norm(embedding.grad, dim=1).topk(config.token_rows)
+    embedding.requires_grad_(False)
+    embedding.grad = None
+    return longest.indices.sort().values
 
 
 def _keeps_bf16(config: FinetuneConfig) -> bool:

@@ -1,0 +1,147 @@
+"""Some rows of the token embedding learn, while the rest of it is frozen.
+
+What a model knows of a token by itself is one row of the token embedding, and where the head is tied the same row
+decides when the token is written. A detour beside the matrices of the blocks (`lora`) reaches neither. So a set of
+rows, those of a few tokens, may be exchanged for rows that learn:
+
+    row of token t = learned[i] where t = ids[i], else W[t]
+
+They lie in the matrix itself while they are in use, and what was there before is kept: nothing is computed twice,
+and nothing is lost. Knows no files, no optimizer.
+
+Source: `trainable_token_indices` of Hugging Face's PEFT.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handloom.model.gpt import GPT
+
+
+class RowSet(nn.Module):
+    """Rows for some tokens, which begin as what they are exchanged for.
+
+    Args:
+        ids: (n) int64, the tokens, each once.
+        was: (n, C), their rows in the model.
+    """
+
+    ids: Tensor
+    was: Tensor
+
+    def __init__(self, ids: Tensor, was: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("was", was, persistent=False)
+        self.token_rows = nn.Parameter(was.clone())
+        self.share = 1.0
+        """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
+
+
+class TokenRows(nn.Module):
+    """A token embedding some of whose rows are exchanged, by sets with names. Where sets share a token, changes add."""
+
+    def __init__(self, base: nn.Embedding) -> None:
+        super().__init__()
+        self.base = base
+        base.weight.data = base.weight.data.clone()  # it is written into: it may lie in a file
+        self.sets = nn.ModuleDict()
+        self.merged = False
+        """Whether the rows in place are to stay when the sets are forgotten."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole matrix with the rows in place, (V, C)."""
+        self._put()
+        weight: Tensor = self.base.weight
+        for rows in self.laid():
+            if rows.token_rows.requires_grad and torch.is_grad_enabled():
+                weight = _Exchanged.apply(weight, rows.token_rows, rows.ids, rows.share)
+        return weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) int64 -> (..., C)."""
+        return F.embedding(tokens, self.weight)
+
+    def laid(self) -> list[RowSet]:
+        """The sets of which something is taken."""
+        return [rows for rows in self.sets.values() if isinstance(rows, RowSet) and rows.share]
+
+    def lay(self, name: str, ids: Tensor) -> RowSet:
+        """Add a set for these tokens, (n) int64, that is nothing but what is there."""
+        self.unmerge()
+        rows = RowSet(ids, self.base.weight.data[ids])
+        self.sets[name] = rows.train(self.training)
+        return rows
+
+    def merge(self) -> None:
+        """Leave the rows in place, as they are now, until `unmerge`."""
+        self._put()
+        self.merged = True
+
+    def unmerge(self) -> None:
+        """Put the rows back that were there, bit for bit; those of sets in use come back when they are asked for."""
+        self.merged = False
+        for rows in self.sets.values():
+            assert isinstance(rows, RowSet)
+            self.base.weight.data[rows.ids] = rows.was
+
+    def _put(self) -> None:
+        if self.merged:
+            return
+        self.unmerge()
+        weight = self.base.weight.data
+        for rows in self.laid():
+            change = weight[rows.ids] - rows.was  # 0, unless an earlier set has the token too
+            weight[rows.ids] = rows.was.lerp(rows.token_rows.detach(), rows.share) + change
+
+
+class _Exchanged(torch.autograd.Function):
+    """A matrix that has the rows in place already, for the way back: their gradient is cut out of the matrix's."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, token_rows: Tensor, ids: Tensor, share: float) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.share = share
+        return weight.data
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        (ids,) = ctx.saved_tensors
+        whole = gradient if ctx.needs_input_grad[0] else None
+        return whole, gradient[ids] * ctx.share, None, None
+
+
+def lay(model: GPT, name: str, ids: Tensor) -> RowSet:
+    """Let the rows of these tokens be exchanged in a model.
+
+    Args:
+        model: edited in place.
+        name: of the set, which must not be there.
+        ids: (n) int64, each once.
+    """
+    embedding: nn.Module = model.embedding.token_embedding
+    if not isinstance(embedding, TokenRows):
+        embedding = TokenRows(model.embedding.token_embedding)
+        model.embedding.register_module("token_embedding", embedding)
+    return embedding.lay(name, ids)
+
+
+def sets(model: GPT) -> dict[str, RowSet]:
+    """The sets of rows that a model has, by name."""
+    embedding = model.embedding.token_embedding
+    return dict(embedding.sets.items()) if isinstance(embedding, TokenRows) else {}  # type: ignore[arg-type]
+
+
+def unwrap(model: GPT) -> None:
+    """Forget all sets; unless they are merged, the matrix is then what it was."""
+    embedding = model.embedding.token_embedding
+    if isinstance(embedding, TokenRows):
+        if not embedding.merged:
+            embedding.unmerge()
+        model.embedding.token_embedding = embedding.base
