@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ def find_adapter(
     Raises:
         CheckpointError: when there is none.
     """
-    folder = _folder(name)
+    folder = _adapter_folder(name)
     checkpoint = None
     if (folder / native.CHECKPOINTS).is_dir():
         checkpoint = _newest(folder, on_note)
@@ -203,7 +204,7 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
     """Folder and share of each adapter, under a name of its own: that of its run or folder.
 
     Raises:
-        RequestError: for the same name twice.
+        RequestError: for the same name twice, or a share that is not finite.
     """
     if isinstance(adapter, Mapping):
         pairs: Iterator[tuple[str, float]] = iter(adapter.items())
@@ -212,6 +213,11 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
     found: dict[str, tuple[str, float]] = {}
     for folder, share in pairs:
         name = re.sub(r"[^\w-]", "_", Path(folder).name) or "adapter"
+        if not math.isfinite(share):
+            raise RequestError(
+                f"The share of the adapter {folder} is {share}; it must be a finite number.",
+                f"{folder}:0.5 takes half of it.",
+            )
         if name in found:
             raise RequestError(
                 f"Two adapters are called {name!r}: {found[name][0]} and {folder}.", "Leave one of them out."
@@ -222,9 +228,10 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
 
 def _share(word: str | Path) -> tuple[str, float]:
     folder, colon, share = str(word).rpartition(":")
-    if colon and re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", share):
-        return folder, float(share)
-    return str(word), 1.0
+    try:
+        return (folder, float(share)) if colon else (str(word), 1.0)
+    except ValueError:
+        return str(word), 1.0
 
 
 def _folder(name: str | Path) -> Path:
@@ -233,18 +240,41 @@ def _folder(name: str | Path) -> Path:
     Raises:
         CheckpointError: when there is none, or it may not be looked into.
     """
-    folder = Path(name)
-    try:
-        if not folder.exists():
-            folder = _pulled(folder) or folder
-        known = folder.exists()
-    except OSError as error:  # a name too long, or a folder that may not be looked into
-        raise CheckpointError(f"{folder} cannot be read: {error.strerror}.", "Name another folder.") from None
-    if not known:
+    folder = _existing(name)
+    if folder is None:
         raise CheckpointError(
-            f"There is no model at {folder}, and none of that name was pulled.", _remedy(folder)
+            f"There is no model at {Path(name)}, and none of that name was pulled.", _remedy(Path(name))
         )
     return folder
+
+
+def _adapter_folder(name: str | Path) -> Path:
+    """The same for an adapter."""
+    folder = _existing(name)
+    if folder is None:
+        before, colon, _ = str(name).rpartition(":")
+        share = colon and _existing(before)
+        raise CheckpointError(
+            f"There is no adapter at {Path(name)}.",
+            f"The share of an adapter is a number: {before}:0.5 takes half of it."
+            if share
+            else "Name a run that was tuned with LoRA, or a folder in PEFT's format.",
+        )
+    return folder
+
+
+def _existing(name: str | Path) -> Path | None:
+    """The folder or the pulled model of that name, if there is one.
+
+    Raises:
+        CheckpointError: when it may not be looked into.
+    """
+    folder = Path(name)
+    try:
+        found = folder if folder.exists() else _pulled(folder)
+        return found if found and found.exists() else None
+    except OSError as error:  # a name too long, or a folder that may not be looked into
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}.", "Name another folder.") from None
 
 
 def _newest(run: Path, on_note: Callable[[str], None]) -> native.Checkpoint:

@@ -93,6 +93,11 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[],
     return before
 
 
+def rows_for(tokens: object) -> Callable[[], None]:
+    """The adapter's adapter_config.json naming tokens whose rows it brings."""
+    return settings(trainable_token_indices=tokens)
+
+
 def without_base() -> None:
     values = json.loads((THEIRS / peft.CONFIG).read_text(encoding="utf-8"))
     (THEIRS / peft.CONFIG).write_text(
@@ -121,6 +126,16 @@ CASES = [
         lambda: Path("notes").mkdir(),
         "handloom generate Hello --model base --adapter notes",
     ),
+    adapter_case(
+        "An adapter that is not there",
+        lambda: None,
+        "handloom generate Hello --model base --adapter runs/none",
+    ),
+    adapter_case("A share that is no number", lambda: None, f"{BESIDE}:half"),
+    adapter_case("A share that is not finite", lambda: None, f"{BESIDE}:nan"),
+    adapter_case("Rows for a token that the model does not know", rows_for([3, 999])),
+    adapter_case("Rows for tokens that are missing", rows_for([3])),
+    adapter_case("Rows of another matrix than the token embedding", rows_for({"lm_head": [3]})),
     adapter_case(
         "A whole model as an adapter", lambda: whole(Path("whole")), f"{BESIDE.replace('theirs', 'whole')}"
     ),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 
 import pytest
+
+from handloom.cli import train
+from handloom.loading import find_checkpoint
 
 FLAGS = (
     "--steps",
@@ -33,8 +37,8 @@ def world(trained_run, tmp_path, monkeypatch):
 def tune(world, inside):
     """Tune runs/demo by a command, to runs/tuned unless told otherwise."""
 
-    def run(*more, model="runs/demo", to="runs/tuned"):
-        return inside("finetune", "--data", "fox.txt", "--model", model, "--run", to, *FLAGS, *more)
+    def run(*more, data="fox.txt", model="runs/demo", to="runs/tuned"):
+        return inside("finetune", "--data", data, "--model", model, "--run", to, *FLAGS, *more)
 
     return run
 
@@ -53,3 +57,61 @@ def test_each_command_goes_on_with_runs_of_its_own(tune, inside):
         assert "Go on with it by `handloom train --resume runs/demo`, or tune what it came to" in refused.err
     assert "4 steps in" in inside("finetune", "--resume", "runs/tuned").out
     assert "4 steps in" in inside("train", "--resume", "runs/demo").out
+
+
+def test_runs_that_begin_in_the_same_second_have_a_folder_each(world, inside, monkeypatch):
+    """Two runs without --run, begun together, wrote into one folder."""
+
+    class Stopped:
+        @staticmethod
+        def now():
+            return datetime(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(train, "datetime", Stopped)
+    before = set((world / "runs").iterdir())
+    command = ("finetune", "--data", "fox.txt", "--model", "runs/demo", *FLAGS)
+    refused = inside(*command, "--method", "last:99")
+    assert refused.returncode == 2
+    assert set((world / "runs").iterdir()) == before  # what cannot begin leaves no folder behind
+    first, second = inside(*command), inside(*command)
+    assert "--model runs/2026-01-02-030405 " in first.out
+    assert "--model runs/2026-01-02-030405-2 " in second.out
+    assert {folder.name for folder in set((world / "runs").iterdir()) - before} == {
+        "2026-01-02-030405",
+        "2026-01-02-030405-2",
+    }
+
+
+def test_a_model_with_labels_shows_the_head_for_them(tune, world, inside):
+    (world / "mail.jsonl").write_text(
+        "".join(f'{{"text": "letter {i}", "label": "{"ham" if i % 2 else "spam"}"}}\n' for i in range(20))
+    )
+    tuned = tune("--task", "classify", "--method", "head", data="mail.jsonl")
+    assert tuned.returncode == 0, tuned.err
+    shown = inside("model", "show", "runs/tuned").out
+    assert "head for labels" in shown
+    model = find_checkpoint(world / "runs/tuned").load_model()
+    assert f"{sum(p.numel() for p in model.parameters()):,}" in shown
+
+
+EXAMPLES = {
+    "instruct": '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "runs"}]}',
+    "prefer": '{"prompt": "the fox %d ", "chosen": "runs", "rejected": "sleeps"}',
+    "classify": '{"text": "the fox %d", "label": "animal"}\n{"text": "the loom %d", "label": "thing"}',
+}
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_rows_of_tokens_learn_in_every_task_and_are_kept(tune, world, inside, task):
+    line = EXAMPLES[task]
+    lines = [line % ((i,) * line.count("%d")) for i in range(12)]
+    (world / "examples.jsonl").write_text("\n".join(lines) + "\n")
+    shape = ("--layers", 1, "--heads", 2, "--width", 16, "--vocab-size", 280, "--context", 48)
+    inside("train", "--data", "fox.txt", "--run", "runs/base", *shape, *FLAGS[:4], *FLAGS[6:])
+    rows = ("--token-rows", 3, "--learning-rate", 0.01)
+    tuned = tune("--task", task, *rows, data="examples.jsonl", model="runs/base")
+    assert tuned.returncode == 0, tuned.err
+    before = find_checkpoint(world / "runs/base").load_model().embedding.token_embedding.weight
+    after = find_checkpoint(world / "runs/tuned").load_model().embedding.token_embedding.weight
+    assert int((after != before).any(dim=1).sum()) == 3
+    assert "rows of the token embedding" in tuned.out

@@ -26,12 +26,13 @@ def test_presets_have_the_published_number_of_parameters(name, parameters):
 
 @pytest.mark.parametrize("name", ["nano", "micro", "gpt2"])
 @pytest.mark.parametrize("tied_head", [True, False])
-def test_anatomy_counts_what_the_model_holds(name, tied_head):
+@pytest.mark.parametrize("labels", [(), ("ham", "spam", "eggs")])
+def test_anatomy_counts_what_the_model_holds(name, tied_head, labels):
     import dataclasses
 
     import torch
 
-    config = dataclasses.replace(PRESETS[name], tied_head=tied_head)
+    config = dataclasses.replace(PRESETS[name], tied_head=tied_head, labels=labels)
     with torch.device("meta"):
         model = GPT(config)
     assert sum(p.numel() for p in model.parameters()) == parameter_count(config)

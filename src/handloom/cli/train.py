@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,8 +89,8 @@ def begin_or_resume(
             summary = runs.resume(folder, terminal, changes=changes, stop_after=stop_after, kind=kind)
         else:
             assert merged is not None
-            folder = run or _new_run()
-            summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after)
+            with _folder_of_new_run(run) as folder:
+                summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after)
     conclude(folder, summary, terminal)
 
 
@@ -132,7 +136,32 @@ def found(summary: dict[str, Any]) -> str:
     return f"loss {summary['val_loss']:.3f}"
 
 
-def _new_run() -> Path:
-    from datetime import datetime
+@contextmanager
+def _folder_of_new_run(asked: Path | None) -> Iterator[Path]:
+    """The folder that was asked for, or one with the present time as its name.
 
-    return Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    The latter is made at once, so that of two runs that begin in the same second each has its own. It goes away again
+    when the run cannot begin.
+    """
+    if asked is not None:
+        yield asked
+        return
+    first = not Path("runs").exists()
+    now = datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = Path("runs") / (now if number == 1 else f"{now}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.parent.is_dir():
+                continue
+        except OSError:
+            pass  # the run will say what is wrong, with the remedy
+        break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # which a folder that is not empty raises
+            folder.rmdir()
+            if first:
+                folder.parent.rmdir()

@@ -37,7 +37,8 @@ def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
     def linear(name: str, fan_in: int, fan_out: int) -> Part:
         return Part(name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out)
 
-    return [
+    labels = len(config.labels)
+    parts = [
         Part("token embedding", f"{V} x {C}", 1, V * C, 0),
         Part("position embedding", f"{config.context} x {C}", 1, config.context * C, 0),
         Part("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
@@ -53,7 +54,9 @@ def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
             0 if config.tied_head else V * C,
             2 * C * V,
         ),
+        Part("head for labels", f"{C} -> {labels}", 1, labels * C, 0),  # once a text, not for each token
     ]
+    return parts if labels else parts[:-1]
 
 
 def parameter_count(config: GPTConfig) -> int:
