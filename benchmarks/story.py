@@ -1,9 +1,9 @@
 """Scratch, pretrained and tuned, offline: the whole story, and what each way to tune is worth.
 
-    python benchmarks/story.py FOLDER [--minutes 5] [--steps 160] [--bytes 200000] [--other TEXT] [--methods ...]
+    python benchmarks/story.py FOLDER [--minutes 15] [--steps 80] [--bytes 50000] [--other TEXT] [--ways ...]
 
 1. Pretrain a base on the code of Python's own library (`python-source`) for some minutes.
-2. Tune it to a little other text (some pages of Python's documentation, or `--other`) by each method, with as many
+2. Tune it to a little other text (some pages of Python's documentation, or `--other`) in each way, with as many
    steps for each, and train a model of the same shape from nothing on that other text for as many steps, too.
 3. Print a table: what was trained, the best validation loss, and the share of full tuning's gain.
 
@@ -22,9 +22,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = ("full", "last:2", "norms", "lora")
-RATES = {"full": 4e-4, "last:2": 1e-3, "norms": 1e-2, "lora": 2e-3}
-"""Peak learning rates: of full and lora the best of those tried (docs/LOG.md)."""
+WAYS = {
+    "full": "--method full --learning-rate 3e-4",
+    "last:2": "--method last:2 --learning-rate 5e-4",
+    "norms": "--method norms --learning-rate 5e-3",
+    "lora": "--method lora --rank 5 --learning-rate 1e-3",
+    "lora and rows": "--method lora --rank 1 --alpha 2 --token-rows 264 --learning-rate 1e-3",
+}
+"""Each way to tune, as flags. The rates of full and lora are the best of those tried (docs/LOG.md)."""
 
 
 def handloom(*words: object) -> None:
@@ -73,12 +78,11 @@ def main() -> None:
     """Do what has not been done, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--bytes", type=int, default=200_000)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--bytes", type=int, default=50_000)
     parser.add_argument("--other")
-    parser.add_argument("--rank", type=int, default=5)
-    parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     asked = parser.parse_args()
     base = asked.folder / "base"
     other = asked.other or some_pages(asked.folder / "pages", asked.bytes)
@@ -91,12 +95,12 @@ def main() -> None:
             "train", "--data", "python-source", "--preset", "micro", "--minutes", asked.minutes, "--run", base,
             "--validation-fraction", 0.02, "--overwrite",
         )  # fmt: skip
-    for method in asked.methods:
-        run = asked.folder / method.replace(":", "-")
+    for way in asked.ways:
+        run = run_of(asked.folder, way)
         if finished(run) is None:
             handloom(
-                "finetune", "--model", base, "--data", other, "--method", method, "--rank", asked.rank, "--run", run,
-                "--steps", asked.steps, "--learning-rate", RATES[method], "--overwrite", *common,
+                "finetune", "--model", base, "--data", other, *WAYS[way].split(), "--run", run,
+                "--steps", asked.steps, "--overwrite", *common,
             )  # fmt: skip
     scratch = asked.folder / "scratch"
     if finished(scratch) is None:
@@ -104,24 +108,29 @@ def main() -> None:
             "train", "--data", other, "--preset", "micro", "--steps", asked.steps, "--run", scratch, "--overwrite",
             *common,
         )  # fmt: skip
-    print_table(asked.folder, asked.methods)
+    print_table(asked.folder, asked.ways)
 
 
-def print_table(folder: Path, methods: tuple[str, ...]) -> None:
-    """What each method trained and gained, in Markdown."""
-    runs = {method: folder / method.replace(":", "-") for method in methods}
-    before = validations(runs[methods[0]])[0]
+def run_of(folder: Path, way: str) -> Path:
+    """The run of a way to tune."""
+    return folder / way.replace(":", "-").replace(" ", "-")
+
+
+def print_table(folder: Path, ways: list[str]) -> None:
+    """What each way trained and gained, in Markdown."""
+    runs = {way: run_of(folder, way) for way in ways}
+    before = validations(runs[ways[0]])[0]
     print(
-        "\n| method | trained | share | best validation loss | bits/byte | of full's gain | tokens/s | peak memory |"
+        "\n| way | trained | share | best validation loss | bits/byte | of full's gain | tokens/s | peak memory |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     print(f"| the base as it is | | | {before['loss']:.3f} | {before['bits_per_byte']:.3f} | | | |")
-    for method, run in runs.items():
+    for way, run in runs.items():
         summary, found = finished(run), best(run)
         assert summary is not None
         gain = (before["loss"] - found["loss"]) / (before["loss"] - best(runs["full"])["loss"])
         print(
-            f"| {method} | {summary['trained_parameters']:,} | {summary['trained_share']:.2%} | {found['loss']:.3f} "
+            f"| {way} | {summary['trained_parameters']:,} | {summary['trained_share']:.2%} | {found['loss']:.3f} "
             f"(step {found['step']}) | {found['bits_per_byte']:.3f} | {gain:.0%} | "
             f"{summary['tokens_per_second']:,.0f} | {summary['peak_memory_bytes'] / 1e6:,.0f} MB |"
         )

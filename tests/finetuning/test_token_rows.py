@@ -35,12 +35,13 @@ def test_a_fresh_set_changes_no_bit():
 
 
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("told", [True, False], ids=["only theirs", "of all"])
 @pytest.mark.parametrize("loss", [next_token_loss, token_losses], ids=["summed", "single"])
-def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, loss):
+def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told, loss):
     def gradient(made, parameter):
         for other in made.parameters():
             other.requires_grad_(other is parameter)
-        found = loss(made.hidden(IDS), made.head_weight, TARGETS)
+        found = loss(made.hidden(IDS), made.head_weight, TARGETS, made.learned_rows if told else None)
         (found[0] if isinstance(found, tuple) else found.square().sum()).backward()
         return parameter.grad
 
@@ -51,6 +52,7 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, loss)
         return made
 
     rows, whole = fresh(), fresh()
+    assert rows.learned_rows is None
     learned = token_rows.lay(rows, "adapter", TOKENS).token_rows
     with torch.no_grad():  # both somewhere else than where they began
         learned.add_(0.1)
@@ -61,6 +63,19 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, loss)
     )
     assert bool(found[3].abs().max() > 0) == tied  # a token that is never read learns as an answer alone
     assert rows.head_weight.equal(whole.head_weight)
+    assert (rows.learned_rows is not None) == tied
+
+
+def test_what_is_computed_without_the_loss_of_ours_leads_back_too():
+    made = with_rows()
+    for parameter in made.parameters():
+        parameter.requires_grad_(False)
+    rows = token_rows.sets(made)["adapter"].token_rows.requires_grad_(True)
+    cross_entropy = torch.nn.functional.cross_entropy
+    cross_entropy(made(IDS).flatten(0, 1), TARGETS.flatten(), reduction="sum").backward()
+    by_logits, rows.grad = rows.grad, None
+    next_token_loss(made.hidden(IDS), made.head_weight, TARGETS, made.learned_rows)[0].backward()
+    assert torch.allclose(by_logits, rows.grad, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -131,7 +131,7 @@ def peak_bytes(model: GPT, at_once: Pass) -> int:
     activations = HELD * (trained_blocks * block + 16 * tokens * c.width)
     loss = min(CHUNK, tokens) * c.vocab_size * (8 + size)
     loss += 2 * c.vocab_size * c.width if at_once.bf16 else 0
-    if model.head_weight.requires_grad:
+    if model.head_weight.requires_grad and model.learned_rows is None:
         loss += (
             4 * c.vocab_size * c.width
         )  # its gradient from the loss, before it is added to that from below

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
+from handloom.model.loss import LearnedRows
 
 
 class RowSet(nn.Module):
@@ -28,16 +29,20 @@ class RowSet(nn.Module):
 
     Args:
         ids: (n) int64, the tokens, each once.
-        was: (n, C), their rows in the model.
+        matrix: (V, C), that holds their rows.
     """
 
     ids: Tensor
     was: Tensor
+    places: Tensor
 
-    def __init__(self, ids: Tensor, was: Tensor) -> None:
+    def __init__(self, ids: Tensor, matrix: Tensor) -> None:
         super().__init__()
-        self.register_buffer("ids", ids, persistent=False)
-        self.register_buffer("was", was, persistent=False)
+        was = matrix[ids]  # (n, C)
+        places = ids.new_full((len(matrix),), len(ids))  # (V), where a token is in the set; n: nowhere
+        places[ids] = torch.arange(len(ids), device=ids.device)
+        for name, buffer in (("ids", ids), ("was", was), ("places", places)):
+            self.register_buffer(name, buffer, persistent=False)
         self.token_rows = nn.Parameter(was.clone())
         self.share = 1.0
         """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
@@ -59,23 +64,38 @@ class TokenRows(nn.Module):
         """The whole matrix with the rows in place, (V, C)."""
         self._put()
         weight: Tensor = self.base.weight
-        for rows in self.laid():
-            if rows.token_rows.requires_grad and torch.is_grad_enabled():
-                weight = _Exchanged.apply(weight, rows.token_rows, rows.ids, rows.share)
+        for rows in self._learning():
+            weight = _Exchanged.apply(weight, rows.token_rows, rows.ids, rows.share)
         return weight
+
+    @property
+    def learned(self) -> LearnedRows | None:
+        """The rows that learn, if a single set does and is taken whole: so the loss need not reckon the others'."""
+        learning = self._learning()
+        if len(learning) != 1 or learning[0].share != 1:
+            return None
+        return LearnedRows(learning[0].token_rows, learning[0].ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., C)."""
-        return F.embedding(tokens, self.weight)
+        self._put()
+        found = F.embedding(tokens, self.base.weight)  # (..., C)
+        for rows in self._learning():  # adds nothing, and leads the gradient back to the rows
+            nothing = rows.share * (rows.token_rows - rows.token_rows.detach())  # (n, C)
+            found = found + F.embedding(rows.places[tokens], F.pad(nothing, (0, 0, 0, 1)))
+        return found
 
     def laid(self) -> list[RowSet]:
         """The sets of which something is taken."""
         return [rows for rows in self.sets.values() if isinstance(rows, RowSet) and rows.share]
 
+    def _learning(self) -> list[RowSet]:
+        return [rows for rows in self.laid() if rows.token_rows.requires_grad and torch.is_grad_enabled()]
+
     def lay(self, name: str, ids: Tensor) -> RowSet:
         """Add a set for these tokens, (n) int64, that is nothing but what is there."""
         self.unmerge()
-        rows = RowSet(ids, self.base.weight.data[ids])
+        rows = RowSet(ids, self.base.weight.data)
         self.sets[name] = rows.train(self.training)
         return rows
 

@@ -19,6 +19,7 @@ from handloom.model.block import Block
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
 from handloom.model.kv_cache import KVCache
+from handloom.model.loss import LearnedRows
 
 
 class GPT(nn.Module):
@@ -70,6 +71,14 @@ class GPT(nn.Module):
     def head_weight(self) -> Tensor:
         """The matrix that turns hidden states into logits, (V, C): the token embedding if tied."""
         return self.embedding.token_embedding.weight if self.head is None else self.head.weight
+
+    @property
+    def learned_rows(self) -> LearnedRows | None:
+        """The rows of that matrix that learn, if only some do; the loss then reckons no gradient but theirs.
+
+        The embedding tells, since it is what such rows are laid into (`finetuning.token_rows`).
+        """
+        return None if self.head is not None else getattr(self.embedding.token_embedding, "learned", None)
 
     def hidden(
         self,

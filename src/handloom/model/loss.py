@@ -7,7 +7,7 @@ gradients at once and is then forgotten. It stays within the processor's cache m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,18 +20,36 @@ CHUNK = 256
 """Rows of logits alive at a time."""
 
 
+class LearnedRows(NamedTuple):
+    """Rows of the head's matrix that learn, while the rest of it is frozen. The matrix has them in place already."""
+
+    rows: Tensor
+    """(n, C)"""
+    ids: Tensor
+    """(n) int64, which rows they are."""
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of -log softmax(hidden @ weight^T)[target], with its gradients taken on the way forward.
 
     The gradient of a row's loss by its logits is softmax(logits) - onehot(target). Since the loss
     is a sum, the incoming gradient is one number, which backward only has to multiply in. A frozen
-    side, as the head in most fine-tuning, costs nothing.
+    side, as the head in most fine-tuning, costs nothing; of one that learns in some rows, only those are reckoned.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        learned: Tensor | None,
+        ids: Tensor | None,
+    ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         to_hidden, to_weight = ctx.needs_input_grad[:2]
+        learned_gradient = None if learned is None else torch.zeros_like(learned)  # (n, C)
         hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
         weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
         weight = weight.to(dtype)
@@ -48,18 +66,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 hidden_gradient[rows] = slope @ weight  # (n, C)
             if weight_gradient is not None:
                 weight_gradient += slope.T @ h  # (V, C)
-        ctx.gradients = hidden_gradient, weight_gradient
+            if learned_gradient is not None:
+                learned_gradient += slope[:, ids].T @ h  # (n, C)
+        ctx.gradients = hidden_gradient, weight_gradient, learned_gradient
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # In place, since the one for the weight is as large as the embedding; so there is no second way back.
-        by_hidden, by_weight = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
+        by_hidden, by_weight, by_learned = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
         del ctx.gradients
-        return by_hidden, by_weight, None, None
+        return by_hidden, by_weight, None, None, by_learned, None
 
 
-def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+def next_token_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, learned: LearnedRows | None = None
+) -> tuple[Tensor, int]:
     """Total surprise, in nats, and the number of tokens it is the total of.
 
     A sum and a count, not a mean: gradient accumulation and validation over batches of unequal size
@@ -69,6 +91,7 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
         targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+        learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
 
     Returns:
         the summed loss (a scalar tensor, float32) and how many targets counted.
@@ -79,13 +102,19 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
-            return _LinearCrossEntropy.apply(rows, weight, flat, dtype), count
+            weight, *learns = _apart(weight, learned)
+            return _LinearCrossEntropy.apply(rows, weight, flat, dtype, *learns), count
         weight = weight.to(dtype)
         total = rows.new_zeros((), dtype=torch.float32)
         for h, y in zip(rows.split(CHUNK), flat.split(CHUNK), strict=True):
             logits = F.linear(h.to(dtype), weight).float()  # (n, V)
             total += F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="sum")
     return total, count
+
+
+def _apart(weight: Tensor, learned: LearnedRows | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The weight, the rows of it that learn alone, and which those are."""
+    return (weight, None, None) if learned is None else (weight.detach(), learned.rows, learned.ids)
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -95,8 +124,16 @@ class _TokenLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(hidden, weight, targets)
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        learned: Tensor | None,
+        ids: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, targets, learned, ids)
         ctx.dtype = dtype
         used = weight.to(dtype)
         losses = [
@@ -106,9 +143,10 @@ class _TokenLosses(torch.autograd.Function):
         return torch.cat(losses)  # (N)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden, weight, targets = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, learned, ids = ctx.saved_tensors
         to_hidden, to_weight = ctx.needs_input_grad[:2]
+        learned_gradient = None if learned is None else torch.zeros_like(learned)  # (n, C)
         hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
         weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
         used = weight.to(ctx.dtype)
@@ -123,10 +161,14 @@ class _TokenLosses(torch.autograd.Function):
                 hidden_gradient[rows] = slope @ used  # (n, C)
             if weight_gradient is not None:
                 weight_gradient += slope.T @ h  # (V, C)
-        return hidden_gradient, weight_gradient, None, None
+            if learned_gradient is not None:
+                learned_gradient += slope[:, ids].T @ h  # (n, C)
+        return hidden_gradient, weight_gradient, None, None, learned_gradient, None
 
 
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def token_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, learned: LearnedRows | None = None
+) -> Tensor:
     """Surprise at each token, in nats; `next_token_loss` is its sum.
 
     For what needs more than the sum, such as the likelihoods of single texts. With gradients it computes
@@ -136,6 +178,7 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
         targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+        learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
 
     Returns:
         (B, T) float32, 0 where there is nothing to predict.
@@ -144,5 +187,6 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
     with torch.autocast("cpu", enabled=False):
-        losses: Tensor = _TokenLosses.apply(rows, weight, flat, dtype)
+        weight, *learns = _apart(weight, learned)
+        losses: Tensor = _TokenLosses.apply(rows, weight, flat, dtype, *learns)
     return losses.view(targets.shape)  # (B, T)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from handloom.model.kv_cache import KVCache
+from handloom.model.loss import LearnedRows
 
 
 class Reader(Protocol):
@@ -19,6 +20,10 @@ class Reader(Protocol):
     @property
     def head_weight(self) -> Tensor:
         """(V, C)."""
+
+    @property
+    def learned_rows(self) -> LearnedRows | None:
+        """The rows of that matrix that learn, if only some do."""
 
     def hidden(
         self,

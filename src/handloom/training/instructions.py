@@ -50,7 +50,7 @@ class Instructions:
     def loss(self, reader: Reader, part: Batch) -> Tensor:
         """Surprise at the answers, in nats."""
         hidden, targets = before_answers(reader, part)
-        return next_token_loss(hidden[None], reader.head_weight, targets[None])[0]
+        return next_token_loss(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]
 
     @torch.no_grad()
     def examine(self, reader: Reader) -> Finding:

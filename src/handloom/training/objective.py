@@ -121,7 +121,8 @@ class NextToken:
 
     def loss(self, reader: Reader, part: Batch) -> Tensor:
         """Surprise at the targets, in nats."""
-        return next_token_loss(reader.hidden(part["inputs"]), reader.head_weight, part["targets"])[0]
+        hidden = reader.hidden(part["inputs"])  # (B, T, C)
+        return next_token_loss(hidden, reader.head_weight, part["targets"], reader.learned_rows)[0]
 
     def examine(self, reader: Reader) -> Finding:
         """Surprise at every held-out token but the first."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
+from handloom.model.loss import LearnedRows
 
 SHARE = 0.5
 """Of the disk space that is free at the beginning, at most this much is used."""
@@ -100,6 +101,11 @@ class Remembered:
     def head_weight(self) -> Tensor:
         """(V, C)."""
         return self.model.head_weight
+
+    @property
+    def learned_rows(self) -> LearnedRows | None:
+        """As `GPT.learned_rows`."""
+        return self.model.learned_rows
 
     def train(self, mode: bool = True) -> Remembered:
         """Switch dropout on or off in the blocks that are trained, and above them."""
