@@ -140,7 +140,7 @@ class Terminal:
         if training_loss is not None:
             line.append(f"training {training_loss:.3f}  ", style="not bold")
         line.append(f"validation {found.loss:.3f} {found.unit}", style="not bold")
-        figures = "".join(f"  {value:.3f} {shown(name)}" for name, value in found.figures.items())
+        figures = "".join(f"  {shown(name, value)}" for name, value in found.figures.items())
         if line.cell_len + len(figures) > self.console.width:
             line.append("\n")
         self.console.print(line.append(figures, style="bold cyan"))
@@ -153,9 +153,10 @@ class Terminal:
         self.console.print(line)
 
 
-def shown(figure: str) -> str:
-    """A figure's name for people: `bits_per_byte` -> `bits/byte`."""
-    return figure.replace("_per_", "/").replace("_", " ")
+def shown(figure: str, value: float) -> str:
+    """A figure for people: `bits_per_byte` -> `1.734 bits/byte`, `token_accuracy` -> `94.3% token accuracy`."""
+    number = f"{value:.1%}" if figure.endswith("accuracy") else f"{value:.3f}"
+    return f"{number} {figure.replace('_per_', '/').replace('_', ' ')}"
 
 
 def megabytes(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import torch
 
 from handloom import runtime
 from handloom.checkpoints import files, native
-from handloom.errors import CheckpointError, ConfigError
+from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.training import scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
 from handloom.training.interrupt import stop_on_signals
@@ -186,7 +187,11 @@ def _train(
     )
     with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
         finished = trainer.train(wish, stop_after)
-    summary = {**summarize(trainer, finished), **work.summary}
+    earlier: dict[str, Any] = {}
+    if trainer.finding is None:  # gone on with, and not validated since: what was found before still holds
+        with suppress(HandloomError):
+            earlier = files.read_json(run / "summary.json")
+    summary = {**earlier, **summarize(trainer, finished), **work.summary}
     files.write_whole(run / "summary.json", _as_json(summary))
     return summary
 

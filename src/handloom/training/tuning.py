@@ -240,7 +240,8 @@ def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -
     """The tokens whose rows of the token embedding are to learn, if any are: those that the data asks most of.
 
     That is told by the gradient of the first `LOOKED_AT` batches: the rows for which it is longest. A token that is
-    frequent but already used as the data uses it gets a short one.
+    frequent but already used as the data uses it gets a short one. One example at a time goes through the model, since
+    the gradient of the whole embedding takes memory already.
     """
     if not config.token_rows:
         return None
@@ -250,7 +251,7 @@ def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -
     for step in range(LOOKED_AT):
         batch = objective.batch(step)
         count = objective.count(batch)
-        for part in parts(batch, config.accumulation):
+        for part in parts(batch, config.batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = objective.loss(model, part)
             (loss / count).backward()
