@@ -154,7 +154,9 @@ def test_labels_are_learned(base, write, tmp_path):
     assert summary["val_accuracy"] == summary["val_f1"] == 1
     (a, wrong), (missed, b) = summary["confusion"]
     assert wrong == missed == 0
-    assert run.resume(tmp_path / "run")["confusion"] == summary["confusion"]  # no step is left, and nothing lost
+    assert (
+        run.resume(tmp_path / "run")["confusion"] == summary["confusion"]
+    )  # no step is left, and nothing lost
     assert a + b == summary["labels"]["0"]["texts"] + summary["labels"]["1"]["texts"]
     assert load(tmp_path / "run").config.labels == ("0", "1")
 
