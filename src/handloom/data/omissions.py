@@ -1,0 +1,122 @@
+"""What of the user's data does not reach the model: counted by reason, said in sentences, written down as values.
+
+Whatever finds, reads, splits or cuts data fills one `Omissions`; a run says it once, keeps it in `data.json`, and
+`handloom data check` shows the same. A reason that is not in `REASONS` is our own mistake. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+_NAMES_KEPT = 3
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something was left out."""
+
+    one: str
+    """What is said of a single one, behind its number."""
+    many: str
+    remedy: str = ""
+    """What to do about it; empty where nothing has to be done."""
+
+
+REASONS = {
+    # Files and folders
+    "suffix": Reason(
+        "file in a folder was left out for its suffix",
+        "files in folders were left out for their suffix",
+        'Name such files themselves to have them read as text, for example "FOLDER/**/*.rst".',
+    ),
+    # Documents
+    "empty": Reason("empty document was left out", "empty documents were left out"),
+    "duplicate": Reason(
+        "exact copy of another document was left out", "exact copies of other documents were left out"
+    ),
+    # Examples
+    "cut": Reason(
+        "example was longer than a row and cut at its end",
+        "examples were longer than a row and cut at their end",
+    ),
+    "overlong": Reason(
+        "example was longer than a row and left out", "examples were longer than a row and left out"
+    ),
+}
+"""Every reason, in the order in which data is read."""
+
+
+@dataclass
+class _Count:
+    number: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+
+
+class Omissions:
+    """How much was left out for which reason, with the names of the first few."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, _Count] = {}
+
+    def add(self, reason: str, name: str = "", *, by: str = "", number: int = 1) -> None:
+        """Count one more, or several.
+
+        Args:
+            reason: a key of `REASONS`.
+            name: of the file, document or place, for people.
+            by: what to count separately within the reason: a suffix, a field.
+            number: how many.
+        """
+        assert reason in REASONS, reason
+        count = self._counts.setdefault(reason, _Count())
+        count.number += number
+        if by:
+            count.by[by] += number
+        if name and len(count.first) < _NAMES_KEPT:
+            count.first.append(name)
+
+    def update(self, other: Omissions) -> None:
+        """Add everything that `other` has counted."""
+        for reason, theirs in other._counts.items():
+            ours = self._counts.setdefault(reason, _Count())
+            ours.number += theirs.number
+            ours.by.update(theirs.by)
+            ours.first = (ours.first + theirs.first)[:_NAMES_KEPT]
+
+    def __getitem__(self, reason: str) -> int:
+        """How many were left out for that reason."""
+        assert reason in REASONS, reason
+        return self._counts[reason].number if reason in self._counts else 0
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by reason: `count`, `by` where it was counted separately, and the `first` names."""
+        return {
+            reason: {"count": count.number}
+            | ({"by": dict(count.by.most_common())} if count.by else {})
+            | ({"first": list(count.first)} if count.first else {})
+            for reason, count in self._in_order()
+        }
+
+    def sentences(self) -> list[tuple[str, bool]]:
+        """One sentence for each reason, and whether there is something to do about it."""
+        return [
+            (_sentence(REASONS[key], count), bool(REASONS[key].remedy)) for key, count in self._in_order()
+        ]
+
+    def _in_order(self) -> list[tuple[str, _Count]]:
+        return [(reason, self._counts[reason]) for reason in REASONS if reason in self._counts]
+
+
+def _sentence(reason: Reason, count: _Count) -> str:
+    words = reason.one if count.number == 1 else reason.many
+    by = ", ".join(f"{number:,} {name}" for name, number in count.by.most_common())
+    said = f"{count.number:,} {words}" + (f" ({by})" if by else "")
+    if count.first:
+        said += f": {', '.join(count.first)}" + (" and others" if count.number > len(count.first) else "")
+    return f"{said}. {reason.remedy}".rstrip()
