@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints import files, gpt2, native, peft, pulled
+from handloom import storage
+from handloom.checkpoints import gpt2, native, peft, pulled
 from handloom.errors import CheckpointError, RequestError
 from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
@@ -85,7 +86,7 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
     if (folder / native.CHECKPOINTS).is_dir():
         return _with_base(_newest(folder, on_note), on_note)
     if (folder / gpt2.CONFIG).is_file():
-        if files.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
+        if storage.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
             return _with_base(native.open_checkpoint(folder), on_note)
         return gpt2.open_folder(folder)
     if peft.is_adapter(folder):
@@ -159,7 +160,7 @@ def find_adapter(
     checkpoint = None
     if (folder / native.CHECKPOINTS).is_dir():
         checkpoint = _newest(folder, on_note)
-    elif (folder / gpt2.CONFIG).is_file() and files.read_json(folder / gpt2.CONFIG).get(
+    elif (folder / gpt2.CONFIG).is_file() and storage.read_json(folder / gpt2.CONFIG).get(
         "format"
     ) == native.FORMAT:
         checkpoint = native.open_checkpoint(folder)

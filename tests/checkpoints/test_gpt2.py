@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
-from handloom.checkpoints import files, gpt2, weights
+from handloom import storage
+from handloom.checkpoints import gpt2, weights
 from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -307,11 +308,11 @@ def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     own = learn_merges(["the cat sat on the mat"], 270)
     own.save(folder)
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")  # not read, where the other two are there
-    described = {path.name: files.describe(path) for path in folder.iterdir()}
-    files.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
+    described = {path.name: storage.describe(path) for path in folder.iterdir()}
+    storage.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
     assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
     (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
     with pytest.raises(CheckpointError, match=f"{name} is not the tokenizer that was pulled with its model"):
         gpt2.open_folder(folder).load_tokenizer()
-    files.write_json(folder / "origin.json", {"files": {name: 3}})  # says nothing of use
+    storage.write_json(folder / "origin.json", {"files": {name: 3}})  # says nothing of use
     assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

@@ -288,7 +288,7 @@ def test_a_disk_that_becomes_full_on_the_way_keeps_what_fits(hub, tmp_path, monk
         pytest.skip("mounting a small disk is not allowed here")
     try:
         monkeypatch.setenv("HANDLOOM_MODELS", str(disk / "models"))
-        monkeypatch.setattr("handloom.checkpoints.files.require_space", lambda folder, needed: None)
+        monkeypatch.setattr("handloom.storage.require_space", lambda folder, needed: None)
         with pytest.raises(CheckpointError, match=r"disk became full.* same command goes on"):
             pull("gpt2")
         had = part().stat().st_size

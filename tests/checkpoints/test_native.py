@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from handloom.checkpoints import files, native
+from handloom import storage
+from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -95,8 +96,8 @@ def test_a_manifest_that_says_nothing_of_a_file_is_damaged(saved):
 def rewrite_manifest(folder):
     (folder / "manifest.json").unlink()
     found = [p for p in folder.rglob("*") if p.is_file()]
-    files.write_json(
-        folder / "manifest.json", {p.relative_to(folder).as_posix(): files.describe(p) for p in found}
+    storage.write_json(
+        folder / "manifest.json", {p.relative_to(folder).as_posix(): storage.describe(p) for p in found}
     )
 
 
@@ -119,7 +120,7 @@ def test_another_tokenizer_is_refused(saved):
 def test_a_foreign_configuration_is_refused(saved, change, words):
     folder, _, _ = saved
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    files.write_json(folder / "config.json", {**described, **change})
+    storage.write_json(folder / "config.json", {**described, **change})
     rewrite_manifest(folder)
     with pytest.raises((CheckpointError, ConfigError), match=words):
         native.open_checkpoint(folder)
@@ -136,7 +137,7 @@ def test_a_foreign_configuration_is_refused(saved, change, words):
 def test_weights_of_another_shape_are_refused(saved, change, words):
     folder, _, _ = saved
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    files.write_json(folder / "config.json", {**described, "model": {**described["model"], **change}})
+    storage.write_json(folder / "config.json", {**described, "model": {**described["model"], **change}})
     rewrite_manifest(folder)
     with pytest.raises(CheckpointError, match=words):
         native.open_checkpoint(folder).load_model()
@@ -170,7 +171,7 @@ def test_space_is_asked_for_before_writing(saved, monkeypatch):
     folder, model, tokenizer = saved
     usage = os.statvfs(folder)
     monkeypatch.setattr(
-        files.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000, "total": usage.f_blocks})()
+        storage.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000, "total": usage.f_blocks})()
     )
     with pytest.raises(CheckpointError, match=r"No space to write .* are needed and 0\.0 MB are free"):
         native.save(folder.parent / "step-00000004", model, tokenizer, {})

@@ -113,7 +113,7 @@ def build_world(folder: Path) -> None:
 
 def build_models(folder: Path) -> None:
     """Hugging Face folders: `plain` has the shape of the run, `wider` not; `pulled` has the tokenizer of the latter."""
-    from handloom.checkpoints import files
+    from handloom import storage
     from handloom.checkpoints.gpt2_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
@@ -124,8 +124,8 @@ def build_models(folder: Path) -> None:
     export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
     export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
     export_folder(folder / "pulled", GPT(GPTConfig(width=16, **shape)), plain)
-    described = files.read_json(folder / "pulled" / files.MANIFEST)
-    files.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
+    described = storage.read_json(folder / "pulled" / storage.MANIFEST)
+    storage.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
     shutil.copy(folder / "wider" / "vocab.json", folder / "pulled" / "vocab.json")
 
 

@@ -15,7 +15,8 @@ from foreign_models import THEIRS, WEIGHTS, cut, model
 from foreign_tokenizers import MERGES, tokenizer
 
 import gpt2_folders
-from handloom.checkpoints import files, native
+from handloom import storage
+from handloom.checkpoints import native
 from handloom.tokenizer.bpe import BPETokenizer
 
 
@@ -29,10 +30,10 @@ def checkpoint_case(
         native.save(folder, model(), tokenizer(), {"progress": {"step": 3}})
         change()
         if manifest:
-            (folder / files.MANIFEST).unlink()
+            (folder / storage.MANIFEST).unlink()
             found = [path for path in folder.rglob("*") if path.is_file()]
-            described = {path.relative_to(folder).as_posix(): files.describe(path) for path in found}
-            files.write_json(folder / files.MANIFEST, described)
+            described = {path.relative_to(folder).as_posix(): storage.describe(path) for path in found}
+            storage.write_json(folder / storage.MANIFEST, described)
 
     return BadInput(what, "handloom generate Hello --model theirs", before)
 
@@ -55,16 +56,16 @@ def untied() -> None:
 
 def manifest_of(change: Callable[[dict], None]) -> Callable[[], None]:
     def before() -> None:
-        entries = files.read_json(THEIRS / files.MANIFEST)
+        entries = storage.read_json(THEIRS / storage.MANIFEST)
         change(entries)
-        files.write_json(THEIRS / files.MANIFEST, entries)
+        storage.write_json(THEIRS / storage.MANIFEST, entries)
 
     return before
 
 
 CASES = [
     checkpoint_case(
-        "A checkpoint without a manifest", lambda: (THEIRS / files.MANIFEST).unlink(), manifest=False
+        "A checkpoint without a manifest", lambda: (THEIRS / storage.MANIFEST).unlink(), manifest=False
     ),
     checkpoint_case(
         "A manifest that says nothing of a file",

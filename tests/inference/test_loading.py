@@ -84,11 +84,11 @@ def test_a_tokenizer_of_another_model_is_refused(run):
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     training["tokenizer"] = "0" * 64
     (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
-    from handloom.checkpoints import files
+    from handloom import storage
 
-    manifest = files.read_json(folder / files.MANIFEST)
-    manifest["training.json"] = files.describe(folder / "training.json")
-    files.write_json(folder / files.MANIFEST, manifest)
+    manifest = storage.read_json(folder / storage.MANIFEST)
+    manifest["training.json"] = storage.describe(folder / "training.json")
+    storage.write_json(folder / storage.MANIFEST, manifest)
     with pytest.raises(CheckpointError, match="is not the one that its model was trained with"):
         handloom.load(folder)
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from handloom.checkpoints import files, gpt2
+from handloom import storage
+from handloom.checkpoints import gpt2
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -72,7 +73,7 @@ def export_gguf(
     """
     writer_class = _library()
     if not overwrite:
-        files.require_new(target)
+        storage.require_new(target)
     name = target.resolve().name.removesuffix(SUFFIX)
     _require_same_arithmetic(model.config, tokenizer, name)
     tensors = _tensors(model, tokenizer)
@@ -80,7 +81,7 @@ def export_gguf(
         theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])
     }
     size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
-    with files.whole_folder(target, size + (16 << 20)) as aside:
+    with storage.whole_folder(target, size + (16 << 20)) as aside:
         writer = writer_class(aside / (name + SUFFIX), "gpt2")
         try:
             _describe(writer, name, model.config, training, precision)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from handloom.checkpoints import files
+from handloom import storage
 from handloom.checkpoints.gpt2_config import read_config
 from handloom.checkpoints.pulled import read_origin
 from handloom.checkpoints.weights import read_remarks, read_weights
@@ -142,7 +142,7 @@ class Published:
             wanted = entry.get("sha256") if isinstance(entry, dict) else None
             if wanted is None or not (self.folder / name).is_file():
                 continue
-            if (found := files.sha256(self.folder / name)) != wanted:
+            if (found := storage.sha256(self.folder / name)) != wanted:
                 raise CheckpointError(
                     f"{self.folder / name} is not the tokenizer that was pulled with its model: SHA-256 "
                     f"{found[:12]} instead of {str(wanted)[:12]}.",
@@ -157,7 +157,7 @@ def open_folder(folder: Path) -> Published:
         CheckpointError: when it is missing, or of a model that we would not compute exactly.
     """
     path = folder / CONFIG
-    return Published(folder, read_config(files.read_json(path), path))
+    return Published(folder, read_config(storage.read_json(path), path))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from handloom.checkpoints import files
+from handloom import storage
 from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_theirs
 from handloom.checkpoints.gpt2_config import write_config
 from handloom.checkpoints.model_card import Use, write_model_card
@@ -69,20 +69,20 @@ def export_folder(
         CheckpointError: the folder is there already, or the disk refuses.
     """
     if not overwrite:
-        files.require_new(target)
+        storage.require_new(target)
     # save_file wants every tensor in its own order in memory. Weights that were read from such a folder are so already.
     tensors = {name: tensor.detach().contiguous() for name, tensor in to_theirs(model).items()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with files.whole_folder(target, size + (16 << 20)) as aside:
+    with storage.whole_folder(target, size + (16 << 20)) as aside:
         try:
             # transformers asks for the first of these remarks, and overlooks the second.
             remarks = {"format": "pt", FINGERPRINT: tokenizer.fingerprint}
             save_file(tensors, aside / SAFETENSORS, metadata=remarks)
         except SafetensorError as error:
             raise as_os_error(error) from error
-        files.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text))
+        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text))
         ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
-        files.write_json(aside / "generation_config.json", ends)
+        storage.write_json(aside / "generation_config.json", ends)
         write_tokenizer(aside, tokenizer, model.config)
         write_model_card(
             aside,
@@ -145,4 +145,4 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: GPTConfig) -> No
         "unk_token": END_OF_TEXT,
         **({"pad_token": END_OF_TEXT} if config.labels else {}),
     }
-    files.write_json(folder / "tokenizer_config.json", settings)
+    storage.write_json(folder / "tokenizer_config.json", settings)

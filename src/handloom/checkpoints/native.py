@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from handloom.checkpoints import files
+from handloom import storage
 from handloom.errors import CheckpointError, HandloomError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -112,19 +112,19 @@ def save(
     weights = dict(model.state_dict()) if adapter is None else {}
     size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
     described: dict[str, Any] = {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()}
-    with files.whole_folder(folder, size + (4 << 20)) as aside:
+    with storage.whole_folder(folder, size + (4 << 20)) as aside:
         if adapter is None:
             write_tensors(aside / "model.safetensors", weights)
         else:
             base, write = adapter
             described["adapter"] = {"base": base.name, "fingerprint": base.fingerprint}
             write(aside)
-        files.write_json(aside / "config.json", described)
+        storage.write_json(aside / "config.json", described)
         (aside / "tokenizer").mkdir()
         tokenizer.save(aside / "tokenizer")
         if optimizer is not None:
             write_tensors(aside / "optimizer.safetensors", optimizer)
-        files.write_json(aside / "training.json", {**training, "tokenizer": tokenizer.fingerprint})
+        storage.write_json(aside / "training.json", {**training, "tokenizer": tokenizer.fingerprint})
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -137,8 +137,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder."
         )
-    files.verify_folder(folder)
-    described = files.read_json(folder / "config.json")
+    storage.verify_folder(folder)
+    described = storage.read_json(folder / "config.json")
     if described.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder}/config.json is not of a Handloom checkpoint.",
@@ -153,7 +153,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder,
         GPTConfig.from_dict(described["model"]),
-        files.read_json(folder / "training.json"),
+        storage.read_json(folder / "training.json"),
         Base(beside["base"], beside["fingerprint"]) if beside else None,
     )
 

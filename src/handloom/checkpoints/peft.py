@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handloom.checkpoints import files, native
+from handloom import storage
+from handloom.checkpoints import native
 from handloom.checkpoints.gpt2 import names
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, token_rows
@@ -196,7 +197,7 @@ def open_adapter(folder: Path) -> Adapter:
             f"{folder} is no adapter: it has no {CONFIG}.",
             "Name a folder that PEFT wrote, a run that was tuned with LoRA, or a checkpoint inside it.",
         )
-    values = files.read_json(path)
+    values = storage.read_json(path)
     for key, value in values.items():
         if key not in _HONOURED and key not in _NO_EFFECT and value not in (None, False, {}, []):
             raise _refused(path, key, value, "Handloom does not compute that")
@@ -232,7 +233,7 @@ def write_adapter(folder: Path, model: GPT, how: lora.LoRA, base: str, name: str
         base: the name of the model they lie beside.
         name: of the set of detours.
     """
-    files.write_json(folder / CONFIG, config_values(model, how, base, name))
+    storage.write_json(folder / CONFIG, config_values(model, how, base, name))
     native.write_tensors(folder / WEIGHTS, tensors_of(model, name))
 
 

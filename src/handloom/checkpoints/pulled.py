@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints.files import UNFINISHED
 from handloom.errors import CheckpointError
 from handloom.runtime import models_folder
+from handloom.storage import UNFINISHED
 
 ORIGIN = "origin.json"
 """The file in a pulled model's folder that says from where it came, with sizes and checksums."""

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints import files
+from handloom import storage
 from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository, alone
 from handloom.checkpoints.pulled import (
     ORIGIN,
@@ -74,7 +74,7 @@ def pull(
             f"{folder} is there already, and was not pulled: it has no {ORIGIN} that can be read.",
             "It is left alone. Move it away to pull the model anew.",
         )
-    aside = folder.parent / f"{files.UNFINISHED}{folder.name}"
+    aside = folder.parent / f"{storage.UNFINISHED}{folder.name}"
     with _our_remedies(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(aside.with_name(f"{aside.name}.lock")):
@@ -114,8 +114,8 @@ class _Gathering:
             shutil.rmtree(self.aside, ignore_errors=True)
             return self.fetched
         self._bring_all(missing)
-        files.write_json(self.aside / ORIGIN, self._origin(name, wanted))
-        files.move_into_place(self.aside, self.folder)
+        storage.write_json(self.aside / ORIGIN, self._origin(name, wanted))
+        storage.move_into_place(self.aside, self.folder)
         return self.fetched
 
     def _here(self, file: RemoteFile) -> bool:
@@ -144,7 +144,7 @@ class _Gathering:
         here = {file.name: _size(self._part(file)) for file in wanted}
         self.done, self.total = sum(here.values()), sum(file.bytes for file in wanted)
         try:
-            files.require_space(self.aside, self.total - self.done)
+            storage.require_space(self.aside, self.total - self.done)
         except CheckpointError as error:
             raise CheckpointError(error.problem, _SPACE) from None
         for file in wanted:
@@ -194,7 +194,7 @@ class _Gathering:
             "revision": self.repository.commit,
             "endpoint": self.hub.endpoint,
             "pulled": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "files": {file.name: files.describe(self.aside / file.name) for file in wanted},
+            "files": {file.name: storage.describe(self.aside / file.name) for file in wanted},
         }
 
 
@@ -208,7 +208,7 @@ def _our_remedies(folder: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = _SPACE if full else "Name a folder that you may write to in HANDLOOM_MODELS."
-        raise CheckpointError(files.refusal(error, folder.parent).problem, remedy) from None
+        raise CheckpointError(storage.refusal(error, folder.parent).problem, remedy) from None
 
 
 _SPACE = (

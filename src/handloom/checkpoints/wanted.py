@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints import files
+from handloom import storage
 from handloom.checkpoints.hub import RemoteFile, Repository
 from handloom.checkpoints.pulled import CONFIG
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
@@ -91,7 +91,7 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
     """Whether a file on disk has the size and the checksum that the hub names."""
     if not path.is_file() or path.stat().st_size != file.bytes:
         return False
-    return files.sha256(path) == file.sha256 if file.sha256 else git_id(path) == file.git
+    return storage.sha256(path) == file.sha256 if file.sha256 else git_id(path) == file.git
 
 
 def git_id(path: Path) -> str:

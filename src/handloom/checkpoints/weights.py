@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from handloom.checkpoints import files, native
+from handloom import storage
+from handloom.checkpoints import native
 from handloom.errors import CheckpointError
 
 SAFETENSORS = "model.safetensors"
@@ -71,7 +72,7 @@ def read_remarks(folder: Path) -> dict[str, str]:
 
 
 def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    places = files.read_json(index).get("weight_map")
+    places = storage.read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files.", _AGAIN)
     tensors: dict[str, Tensor] = {}

@@ -64,20 +64,19 @@ def compare(
     for file in (out, *([json] if json else [])):
         _require_writable(file)
 
-    from handloom import runtime
-    from handloom.checkpoints import files
+    from handloom import runtime, storage
     from handloom.cli.compare_table import print_report
     from handloom.evaluation import compare as comparison
     from handloom.evaluation.page import render
 
     runtime.use_threads(threads)
     report = comparison.compare(models, asked, _find, _say)
-    files.write_whole(out, render(report))
+    storage.write_output(out, render(report))
     if json:
         import json as encoder
 
         text = encoder.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        files.write_whole(json, text + "\n")
+        storage.write_output(json, text + "\n")
     print_report(report)
     print(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
 

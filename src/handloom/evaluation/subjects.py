@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints import files, native
+from handloom import storage
+from handloom.checkpoints import native
 from handloom.checkpoints.pulled import read_origin
 from handloom.errors import CheckpointError, HandloomError, RequestError
 from handloom.inference.text import LanguageModel
@@ -158,6 +159,6 @@ def _summary(folder: Path) -> dict[str, Any]:
     if folder.parent.name != native.CHECKPOINTS:
         return {}
     try:
-        return files.read_json(folder.parent.parent / "summary.json")
+        return storage.read_json(folder.parent.parent / "summary.json")
     except CheckpointError:
         return {}

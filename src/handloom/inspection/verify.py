@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from handloom.checkpoints import files, gpt2
+from handloom import storage
+from handloom.checkpoints import gpt2
 from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import HandloomError
 from handloom.inference.batch import Batch
@@ -220,4 +221,4 @@ def _is_hugging_face(folder: Path) -> bool:
     """Whether a model's folder is one that transformers reads."""
     if not (folder / gpt2.CONFIG).is_file():
         return False
-    return files.read_json(folder / gpt2.CONFIG).get("model_type") == "gpt2"
+    return storage.read_json(folder / gpt2.CONFIG).get("model_type") == "gpt2"

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints.files import refusal, write_whole
 from handloom.errors import ConfigError
+from handloom.storage import refusal, write_output
 
 METRICS = "metrics.jsonl"
 
@@ -31,7 +31,7 @@ class RunLog:
         self._run, self._unit = run, unit.replace("/", " per ")
         self._file = run / METRICS
         self.records = [record for record in read_metrics(run) if record["step"] <= keep_until]
-        write_whole(self._file, "".join(_line(record) for record in self.records))
+        write_output(self._file, "".join(_line(record) for record in self.records))
         self._board = _open_tensorboard(run) if tensorboard else None
 
     def add(self, kind: str, step: int, **values: Any) -> None:
@@ -62,7 +62,7 @@ class RunLog:
                 lines.append(f"\n## Step {step}\n")
             text = (record["prompt"] + record["text"]).replace("\n", "\n    ")
             lines.append(f"\n    {text}\n")
-        write_whole(self._run / "samples.md", "".join(lines))
+        write_output(self._run / "samples.md", "".join(lines))
 
     def draw_loss(self) -> None:
         """Make `loss.svg`: training and validation loss over the steps."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from handloom import runtime
-from handloom.checkpoints import files, native
+from handloom import runtime, storage
+from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.training import scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
@@ -72,8 +72,8 @@ def begin(
     config, work = _set_up(config, run, reporter)
     _describe(work, config, reporter)
     _make_room(run)  # only now: settings and text that are refused cost no earlier run
-    files.write_whole(run / "config.toml", config.to_toml())
-    files.write_whole(run / "data.json", _as_json({"key": work.objective.key, **work.report}))
+    storage.write_output(run / "config.toml", config.to_toml())
+    storage.write_output(run / "data.json", _as_json({"key": work.objective.key, **work.report}))
     work.tokenizer.save(run / "tokenizer")
     return _train(run, config, work, {}, Progress(), reporter, stop_after)
 
@@ -111,7 +111,7 @@ def resume(
         raise _of_another_kind(run, settings)
     config = _changed(settings, changes, progress)
     for folder in (run, run / native.CHECKPOINTS):
-        files.remove_unfinished(folder)
+        storage.remove_unfinished(folder)
     if "steps" in changes:
         progress.total = None
     _compare_versions(checkpoint, reporter)
@@ -127,7 +127,7 @@ def resume(
         if step > progress.step:
             shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
     reporter.note(f"Going on with {run} from step {progress.step:,}.")
-    files.write_whole(run / "config.toml", config.to_toml())
+    storage.write_output(run / "config.toml", config.to_toml())
     return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
@@ -190,9 +190,9 @@ def _train(
     earlier: dict[str, Any] = {}
     if trainer.finding is None:  # gone on with, and not validated since: what was found before still holds
         with suppress(HandloomError):
-            earlier = files.read_json(run / "summary.json")
+            earlier = storage.read_json(run / "summary.json")
     summary = {**earlier, **summarize(trainer, finished), **work.summary}
-    files.write_whole(run / "summary.json", _as_json(summary))
+    storage.write_output(run / "summary.json", _as_json(summary))
     return summary
 
 
@@ -250,7 +250,7 @@ def _make_room(run: Path) -> None:
             path = run / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except OSError as error:
-        raise files.refusal(error, run) from error
+        raise storage.refusal(error, run) from error
 
 
 def _decide(config: C) -> C:

@@ -1,7 +1,7 @@
-"""Folders that are either whole or absent: written aside, synced, renamed, and checked when read.
+"""Files and folders that are either whole or absent: written aside, synced, renamed, and checked when read.
 
-Knows nothing of models. A folder gets a `manifest.json` with the size and SHA-256 of every file in
-it, written last; a folder without a manifest, or that disagrees with it, is torn.
+Knows nothing of models. A folder gets a `manifest.json` with the size and SHA-256 of every file in it, written
+last; a folder without a manifest, or that disagrees with it, is incomplete.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from handloom.errors import CheckpointError
+from handloom.errors import CheckpointError, ConfigError
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
@@ -160,16 +161,74 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that it is either the old or the new, never half."""
-    aside = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
+@contextmanager
+def output_file(path: Path, inputs: Iterable[str | Path] = (), *, binary: bool = False) -> Iterator[IO[Any]]:
+    """An open file that becomes `path` in one step when the block ends without an error.
+
+    Args:
+        path: the file to make or replace; a link stays a link, and a device or a pipe is written as it is.
+        inputs: files and folders that the command reads; none of them is written over.
+        binary: open it for bytes instead of UTF-8 text.
+
+    Raises:
+        ConfigError: `path` is one of the inputs, lies in one of them, or is a folder.
+        CheckpointError: the disk refuses. An older file at `path` is unchanged then.
+    """
+    require_not_input(path, inputs)
+    how: dict[str, Any] = {} if binary else {"encoding": "utf-8", "newline": "\n"}
+    mode = "wb" if binary else "w"
+    aside = None
     try:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-        _sync(aside)
-        os.replace(aside, path)
+        if _is_stream(path):
+            with path.open(mode, **how) as file:
+                yield file
+            return
+        target = Path(os.path.realpath(path))
+        aside = target.with_name(f"{UNFINISHED}{target.name}-{os.getpid()}")
+        with aside.open(mode, **how) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            shutil.copymode(target, aside)
+        os.replace(aside, target)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise refusal(error, path) from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def write_output(path: Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:
+    """Write a file at once, as `output_file` does."""
+    with output_file(path, inputs, binary=isinstance(content, bytes)) as file:
+        file.write(content)
+
+
+def require_not_input(path: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ConfigError if writing the file `path` would replace something that the command reads, or a folder."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a file.", "Name a file in it.")
+    if not path.exists():
+        return
+    for name in inputs:
+        if is_within(path, Path(name)) or (Path(name).exists() and os.path.samefile(path, name)):
+            where = "" if Path(name) == path else f" as {'part of ' if Path(name).is_dir() else ''}{name}"
+            raise ConfigError(
+                f"{path} is read by this command{where}; it is not written over.", "Name another file."
+            )
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or lies in it, after links are followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether something is there that cannot be replaced by another file: a device, a pipe, an open descriptor."""
+    if path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        return True
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
 def read_json(path: Path) -> dict[str, Any]:
