@@ -75,6 +75,7 @@ READERS = (
     "loading",
     "checkpoints.gpt2",
     "checkpoints.gpt2_config",
+    "checkpoints.gpt2_tokenizer",
     "checkpoints.weights",
     "checkpoints.native",
     "checkpoints.peft",

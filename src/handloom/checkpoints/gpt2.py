@@ -16,13 +16,12 @@ from torch import Tensor
 
 from handloom import storage
 from handloom.checkpoints.gpt2_config import read_config
-from handloom.checkpoints.pulled import read_origin
+from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
 from handloom.checkpoints.weights import read_remarks, read_weights
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
-from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
+from handloom.tokenizer.base import Tokenizer
 
 CONFIG = "config.json"
 FINGERPRINT = "tokenizer"
@@ -101,30 +100,12 @@ class Published:
         return model.eval()
 
     def load_tokenizer(self) -> Tokenizer:
-        """The folder's own tokenizer, or GPT-2's for a model of its size that comes without one.
+        """What `read_tokenizer` finds, held against the remark that our own export leaves with the weights.
 
         Raises:
-            CheckpointError: no tokenizer, one with more ids than the model has, or one that is not what was
-                exported or pulled with the model.
-            DataError: a tokenizer that is torn or of another kind.
+            CheckpointError: also for another tokenizer than was exported with the model.
         """
-        self._require_pulled_files()
-        if any((self.folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
-            tokenizer = load_tokenizer(self.folder)
-        elif self.config.vocab_size == GPTConfig().vocab_size:
-            tokenizer = load_tokenizer("gpt2")
-        else:
-            raise CheckpointError(
-                f"{self.folder} has no tokenizer that Handloom reads: "
-                f"{VOCABULARY} and {MERGES} (or {SINGLE}) are missing.",
-                "Put them beside the weights, from where the model came.",
-            )
-        if tokenizer.vocab_size > self.config.vocab_size:
-            raise CheckpointError(
-                f"The tokenizer in {self.folder} has {tokenizer.vocab_size} ids, "
-                f"and its model {self.config.vocab_size}.",
-                "They do not belong together; fetch the folder again from where it came.",
-            )
+        tokenizer = read_tokenizer(self.folder, self.config)
         exported = read_remarks(self.folder).get(FINGERPRINT)
         if exported not in (None, tokenizer.fingerprint):
             raise CheckpointError(
@@ -133,21 +114,6 @@ class Published:
                 "Put back the tokenizer that was exported with this model, or export it again.",
             )
         return tokenizer
-
-    def _require_pulled_files(self) -> None:
-        """Raise CheckpointError unless the tokenizer is the one that `origin.json`, if there is one, describes."""
-        described = (read_origin(self.folder) or {}).get("files")
-        for name in (VOCABULARY, MERGES, SINGLE):
-            entry = described.get(name) if isinstance(described, dict) else None
-            wanted = entry.get("sha256") if isinstance(entry, dict) else None
-            if wanted is None or not (self.folder / name).is_file():
-                continue
-            if (found := storage.sha256(self.folder / name)) != wanted:
-                raise CheckpointError(
-                    f"{self.folder / name} is not the tokenizer that was pulled with its model: SHA-256 "
-                    f"{found[:12]} instead of {str(wanted)[:12]}.",
-                    "Pull the model again; only what has changed is fetched.",
-                )
 
 
 def open_folder(folder: Path) -> Published:
