@@ -17,6 +17,7 @@ from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.runtime import user_path
 from handloom.tokenizer import chat
 from handloom.tokenizer.base import Tokenizer
 
@@ -270,7 +271,7 @@ def _existing(name: str | Path) -> Path | None:
     Raises:
         CheckpointError: when it may not be looked into.
     """
-    folder = Path(name)
+    folder = user_path(name, "the model")
     try:
         found = folder if folder.exists() else _pulled(folder)
         return found if found and found.exists() else None

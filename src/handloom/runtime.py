@@ -10,11 +10,63 @@ import platform
 import sys
 from pathlib import Path
 
+from handloom.errors import ConfigError
+
+
+def user_path(given: str | Path, what: str) -> Path:
+    """A path as a user gave it: `expanded`."""
+    return Path(expanded(given, what))
+
+
+def expanded(given: str | Path, what: str) -> str:
+    """The text of a path as a user gave it, the one way in for flags, settings, environment and Python callers.
+
+    `~` and `~name` at the beginning stand for home folders, as in a shell; a file of such a name in the current
+    folder is reached by `./~name`, and where there is no user of that name, without.
+
+    Args:
+        given: the path.
+        what: what it was given for, as an error is to call it: a flag, a setting, an environment variable.
+
+    Raises:
+        ConfigError: for an empty path, one that no file can have, or a home folder that is not known.
+    """
+    text = str(given)
+    if not text.strip():
+        raise ConfigError(
+            f"The path for {what} is empty.",
+            'A shell variable that is not set leaves nothing behind, as in "$DATA". Give a path (. is the current '
+            "folder), or leave it out.",
+        )
+    if "\0" in text:
+        raise ConfigError(f"The path for {what} holds a NUL character.", "No file has such a name; check it.")
+    path = os.path.expanduser(text)
+    if path == text and text.startswith("~"):
+        name = Path(text).parts[0]
+        if name == "~":
+            raise _homeless(f"The path {text} for {what}")
+        if not os.path.lexists(text):
+            raise ConfigError(
+                f"The path {text} for {what} begins with the home folder of {name[1:]}, and there is no such user.",
+                f"Check the name; a file whose own name begins so is ./{text}.",
+            )
+    return path
+
+
+def _homeless(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} needs your home folder, which is not known: HOME is not set, and this user has no entry among the "
+        "users of this machine.",
+        "Set HOME, or name folders in full: HANDLOOM_CACHE for prepared data, HANDLOOM_MODELS for models.",
+    )
+
 
 def cache_folder() -> Path:
     """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
     named = os.environ.get("HANDLOOM_CACHE")
-    return Path(named) if named else _users_folder("XDG_CACHE_HOME", ".cache")
+    return (
+        user_path(named, "HANDLOOM_CACHE") if named is not None else _users_folder("XDG_CACHE_HOME", ".cache")
+    )
 
 
 def models_folder() -> Path:
@@ -24,13 +76,23 @@ def models_folder() -> Path:
     network cannot fetch a model again.
     """
     named = os.environ.get("HANDLOOM_MODELS")
-    return Path(named) if named else _users_folder("XDG_DATA_HOME", ".local/share") / "models"
+    if named is not None:
+        return user_path(named, "HANDLOOM_MODELS")
+    return _users_folder("XDG_DATA_HOME", ".local/share") / "models"
 
 
 def _users_folder(variable: str, otherwise: str) -> Path:
-    """Our folder in the one that the environment names, else in the usual one below the home folder."""
-    base = os.environ.get(variable)
-    return (Path(base) if base else Path.home() / otherwise) / "handloom"
+    """Our folder in the one that the environment names, else in the usual one below the home folder.
+
+    By the rules of freedesktop.org an empty variable, or a relative path in one, counts as none.
+    """
+    base = Path(os.environ.get(variable, ""))
+    if base.is_absolute():
+        return base / "handloom"
+    try:
+        return Path.home() / otherwise / "handloom"
+    except RuntimeError:
+        raise _homeless("Without HANDLOOM_CACHE and HANDLOOM_MODELS this") from None
 
 
 def granted_cores() -> int:

@@ -26,12 +26,14 @@ import pytest
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))  # where pytest finds what all tests share
 
+import bad_inputs
+import bad_paths
 import foreign_adapters
 import foreign_checkpoints
 import foreign_models
 import foreign_pulls
 import foreign_tokenizers
-from bad_inputs import CASES, BadInput, CannotMountError, build_world, normalized, words_of
+from bad_inputs import BadInput, CannotMountError, build_world, normalized, words_of
 
 from handloom.checkpoints.gpt2_config import REFUSED
 from handloom.errors import HandloomError
@@ -63,6 +65,10 @@ show; the test compares the code with this table and knows the few.
 | What | Command | Message |
 | --- | --- | --- |
 """
+CASES = [
+    *bad_inputs.CASES,
+    *bad_paths.CASES,
+]
 ELSEWHERE = (
     foreign_models.CASES
     + foreign_tokenizers.CASES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import ModelPath, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
@@ -40,7 +40,7 @@ keeps what is written.
 
 
 def chat(
-    model: Path = Path("runs/demo"),
+    model: ModelPath = Path("runs/demo"),
     *,
     adapter: AdapterFlag = None,
     system: str | None = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from handloom.cli.flags import ModelPath, PathFlag
 from handloom.cli.named import AdapterFlag, load_named
 from handloom.errors import RequestError
 
@@ -19,9 +20,9 @@ _SHOWN = 5  # labels of a single text
 def classify(
     text: str | None = None,
     *,
-    model: Path,
+    model: ModelPath,
     adapter: AdapterFlag = None,
-    texts: Path | None = None,
+    texts: PathFlag | None = None,
     overlong: Literal["error", "cut"] = "error",
     json: Annotated[bool, Parameter(negative="")] = False,
     batch_size: int = 16,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.errors import RequestError
 from handloom.evaluation.question import LEFT_OUT, PROMPTS, Question
 from handloom.inference.settings import Request, Sampling
@@ -23,9 +23,9 @@ SamplingFlags: Any = flags_of(Sampling, several=False)
 
 def compare(
     *models: str,
-    prompts: Path | None = None,
-    out: Path = Path("compare.html"),
-    json: Path | None = None,
+    prompts: PathFlag | None = None,
+    out: PathFlag = Path("compare.html"),
+    json: PathFlag | None = None,
     threads: int | None = None,
     question: Annotated[QuestionFlags, Parameter(name="*")] = QuestionFlags(),  # noqa: B008 - cyclopts wants one
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from handloom.cli.flags import PathFlag
+
 if TYPE_CHECKING:
     from handloom.data import PreparedData, Windows
     from handloom.tokenizer.base import Tokenizer
@@ -101,7 +103,7 @@ def prepare(
 def show(
     *,
     step: int = 0,
-    run: Path | None = None,
+    run: PathFlag | None = None,
     data: _Data = None,
     tokenizer: str | None = None,
     order: Order = Order(),

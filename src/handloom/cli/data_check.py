@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -93,9 +92,10 @@ def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, see
 
 def _measure(name: str) -> tuple[Tokenizer, int]:
     """The tokenizer that a name stands for, and the context of its model."""
+    from handloom.runtime import user_path
     from handloom.tokenizer.base import load_tokenizer
 
-    folder = Path(name)
+    folder = user_path(name, "--tokenizer")
     is_model = any((folder / part).exists() for part in ("config.json", "checkpoints", "adapter_config.json"))
     if name == "gpt2" or (folder.is_dir() and not is_model):
         return load_tokenizer(name), _GPT2_CONTEXT

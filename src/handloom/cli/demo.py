@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from handloom.cli.flags import PathFlag
+
 PROMPTS = ("The", "Return the", "Python is")
 
 
-def demo(*, run: Path = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
+def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
     """Learn a tokenizer and a GPT from this Python's own documentation, then write with them.
 
     Parameters

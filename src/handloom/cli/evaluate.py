@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from handloom.cli.flags import ModelPath, PathFlag
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "l
 
 
 def evaluate(
-    model: Path = Path("runs/demo"),
+    model: ModelPath = Path("runs/demo"),
     *,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     task: Task = "auto",
@@ -32,8 +33,8 @@ def evaluate(
     documents: Literal["alone", "joined"] = "alone",
     without_end_of_text: bool = False,
     text_field: str = "text",
-    labels: Path | None = None,
-    items: Path | None = None,
+    labels: PathFlag | None = None,
+    items: PathFlag | None = None,
     batch_size: int = 8,
     threads: int | None = None,
     json: bool = False,
@@ -86,7 +87,7 @@ def evaluate(
     for name, value in (("limit", limit), ("batch-size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
-    chosen = detect(Path(data[0])) if task == "auto" and len(data) == 1 else task
+    chosen = detect(runtime.user_path(data[0], "--data")) if task == "auto" and len(data) == 1 else task
     chosen = "text" if chosen == "auto" else chosen
     of_text = {
         "--stride": stride, "--context": context, "--detokenize": detokenize != "none",
@@ -98,7 +99,9 @@ def evaluate(
     runtime.use_threads(threads)
     lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
     if corpus is None:
-        _choose(lm, model, Path(data[0]), chosen, labels, items, limit, batch_size, json)
+        _choose(
+            lm, model, runtime.user_path(data[0], "--data"), chosen, labels, items, limit, batch_size, json
+        )
         return
     convention = Convention(
         documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size

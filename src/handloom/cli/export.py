@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from handloom.cli.flags import ModelPath, path_of
 
 
 def export(
-    model: Path,
-    folder: Path,
+    model: ModelPath,
+    folder: Annotated[Path, path_of("FOLDER")],
     *,
     to: Literal["hf", "gguf"],
     dtype: Literal["f32", "f16"] = "f32",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.cli.train import begin_or_resume
 from handloom.training.config import FinetuneConfig, merge_finetune
 
@@ -16,9 +15,9 @@ FinetuneFlags: Any = flags_of(FinetuneConfig)
 
 def finetune(
     *,
-    run: Path | None = None,
-    resume: Path | None = None,
-    config: Path | None = None,
+    run: PathFlag | None = None,
+    resume: PathFlag | None = None,
+    config: PathFlag | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     stop_after: int | None = None,
     ledger: bool = False,

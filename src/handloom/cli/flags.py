@@ -1,13 +1,33 @@
-"""Flags from a dataclass: one for each field, with its help and default; only those given are kept."""
+"""Flags from a dataclass: one for each field, with its help and default; only those given are kept. And paths."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+
+from handloom.runtime import user_path
+
+
+def path_of(argument: str | None = None) -> Parameter:
+    """How a word of the command line becomes a path.
+
+    Args:
+        argument: what to call the path in an error where it has no flag before it.
+    """
+
+    def convert(_: type, tokens: Sequence[Token]) -> Path:
+        return user_path(tokens[0].value, tokens[0].keyword or argument or "an argument")
+
+    return Parameter(converter=convert)
+
+
+PathFlag = Annotated[Path, path_of()]
+ModelPath = Annotated[Path, path_of("MODEL")]
 
 
 def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:

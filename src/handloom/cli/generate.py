@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
 from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
@@ -28,10 +28,10 @@ SamplingFlags: Any = flags_of(Sampling, several=False)
 def generate(
     prompt: str | None = None,
     *,
-    model: Path = Path("runs/demo"),
+    model: ModelPath = Path("runs/demo"),
     adapter: AdapterFlag = None,
-    prompt_file: Path | None = None,
-    prompts: Path | None = None,
+    prompt_file: PathFlag | None = None,
+    prompts: PathFlag | None = None,
     new_document: bool = False,
     raw: bool = False,
     stop: list[str] | None = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.errors import ConfigError
 from handloom.training.config import TrainConfig, merge
 
@@ -25,9 +25,9 @@ TrainFlags: Any = flags_of(TrainConfig)
 
 def train(
     *,
-    run: Path | None = None,
-    resume: Path | None = None,
-    config: Path | None = None,
+    run: PathFlag | None = None,
+    resume: PathFlag | None = None,
+    config: PathFlag | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     stop_after: int | None = None,
     flags: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # noqa: B008 - cyclopts wants an instance

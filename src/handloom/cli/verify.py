@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from handloom.cli.flags import ModelPath, PathFlag
 from handloom.inspection.check import TOLERANCE
 
 
 def verify(
-    model: Path = Path("runs/demo"),
+    model: ModelPath = Path("runs/demo"),
     *,
     against: str | None = None,
     text: str | None = None,
-    text_file: Path | None = None,
+    text_file: PathFlag | None = None,
     tolerance: float = TOLERANCE,
     json: bool = False,
     threads: int | None = None,

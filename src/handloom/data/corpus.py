@@ -21,6 +21,7 @@ from pathlib import Path
 from handloom.data.builtin import BUILTIN
 from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
 from handloom.errors import DataError
+from handloom.runtime import expanded
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".jsonl.gz")
 
@@ -137,6 +138,7 @@ def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     Raises:
         DataError: what is missing or empty, or a folder without such a file.
     """
+    source = expanded(source, "the data")
     path = Path(source)
     if path.is_dir():
         return _files_below(path, suffixes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from handloom.errors import DataError
+from handloom.runtime import user_path
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -61,8 +62,8 @@ def load_tokenizer(source: str | Path, *, fast: bool = True) -> Tokenizer:
 
     if source == "gpt2":
         by_hand = gpt2_bpe()
-    elif Path(source).is_dir():
-        by_hand = BPETokenizer.from_folder(Path(source))
+    elif (folder := user_path(source, "the tokenizer")).is_dir():
+        by_hand = BPETokenizer.from_folder(folder)
     else:
         raise DataError(
             f"There is no tokenizer folder {str(source)!r}.",

@@ -24,6 +24,7 @@ class DataSettings(Settings):
     data: tuple[str, ...] = setting(
         ("python-docs",),
         "What to learn from: files, folders, globs, - for stdin, or the built-in python-docs and python-source.",
+        path=True,
     )
     text_field: str = setting("text", "Field of a .jsonl record that holds its text.")
     encoding_errors: str = setting("strict", "Bytes that are not UTF-8: strict (an error) or replace.")
@@ -43,7 +44,9 @@ class ModelSettings(Settings):
     """What is built before it is trained: a vocabulary and a model."""
 
     tokenizer: str = setting(
-        "learn", "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt."
+        "learn",
+        "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.",
+        path=True,
     )
     vocab_size: int = setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
@@ -172,12 +175,15 @@ class FinetuneConfig(LoopSettings, DataSettings):
     data: tuple[str, ...] = setting(
         (),
         "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.",
+        path=True,
     )
     validation_fraction: float = setting(0.1, "Share of the documents or examples held out for validation.")
     sample_prompts: tuple[str, ...] = setting(
         ("The", "Return"), "What the samples begin with; in conversations two held-out questions."
     )
-    model: str = setting("gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.")
+    model: str = setting(
+        "gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.", path=True
+    )
     task: str = setting(
         "text", "text, instruct (conversations), prefer (DPO on pairs) or classify (texts with labels)."
     )

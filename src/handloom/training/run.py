@@ -44,7 +44,7 @@ _OURS = (
 
 
 def begin(
-    run: Path,
+    run: str | Path,
     config: LoopSettings,
     reporter: Reporter | None = None,
     *,
@@ -66,7 +66,7 @@ def begin(
     Raises:
         HandloomError: for settings, data or a disk that do not allow it.
     """
-    reporter = reporter or Silent()
+    run, reporter = runtime.user_path(run, "the run"), reporter or Silent()
     _check_room(run, overwrite)
     config = _decide(config)
     config, work = _set_up(config, run, reporter)
@@ -79,7 +79,7 @@ def begin(
 
 
 def resume(
-    run: Path,
+    run: str | Path,
     reporter: Reporter | None = None,
     *,
     changes: dict[str, Any] | None = None,
@@ -101,7 +101,7 @@ def resume(
     Raises:
         HandloomError: when there is nothing to go on from, or the text is not what it was.
     """
-    reporter, changes = reporter or Silent(), changes or {}
+    run, reporter, changes = runtime.user_path(run, "the run"), reporter or Silent(), changes or {}
     checkpoint, passed_over = native.latest(run)
     for error in passed_over:
         reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")

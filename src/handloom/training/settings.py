@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from handloom.errors import ConfigError, did_you_mean
+from handloom.runtime import expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,9 +28,15 @@ Rule = tuple[str, bool, str]
 """A setting, whether its value has a meaning, and what would have."""
 
 
-def setting(default: Any, meaning: str) -> Any:
-    """A field with its default and its help. What the help says after "None: " tells what None stands for."""
-    return dataclasses.field(default=default, metadata={"help": meaning})
+def setting(default: Any, meaning: str, *, path: bool = False) -> Any:
+    """A field with its default and its help. What the help says after "None: " tells what None stands for.
+
+    Args:
+        default: its value if none is given.
+        meaning: its help.
+        path: whether it names files or folders, so that `~` stands for the home folder.
+    """
+    return dataclasses.field(default=default, metadata={"help": meaning, "path": path})
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Settings:
             if str(field.type).startswith("tuple") and isinstance(value, str | list):
                 object.__setattr__(self, field.name, (value,) if isinstance(value, str) else tuple(value))
         _check_types(self)
+        self._expand_paths()
         for name, holds, limit in self.rules():
             if not holds:
                 raise ConfigError(
@@ -53,6 +61,14 @@ class Settings:
                     f"Set --{name.replace('_', '-')} accordingly.",
                 )
         self.check_together()
+
+    def _expand_paths(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.metadata.get("path"):
+                value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+                several = isinstance(value, tuple)
+                texts = tuple(expanded(text, flag) for text in (value if several else (value,)))
+                object.__setattr__(self, field.name, texts if several else texts[0])
 
     def rules(self) -> Iterable[Rule]:
         """What each value has to be."""
