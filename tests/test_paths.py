@@ -36,7 +36,7 @@ def test_a_file_whose_own_name_begins_with_a_tilde_is_reached(tmp_path, monkeypa
 @pytest.mark.parametrize("empty", ["", "  ", "\t"])
 def test_nothing_is_no_path(empty):
     for read in (lambda: find_checkpoint(empty), lambda: files_of(empty), lambda: load_tokenizer(empty)):
-        with pytest.raises(ConfigError, match="is empty.*variable that is not set"):
+        with pytest.raises(ConfigError, match=r"is empty.*variable that is not set"):
             read()
 
 
@@ -80,7 +80,7 @@ def test_without_home_and_without_an_entry_of_the_user_an_error_says_what_to_set
         runtime.models_folder,
         lambda: runtime.user_path("~/runs/x", "--run"),
     ):
-        with pytest.raises(ConfigError, match="home folder, which is not known.*Set HOME"):
+        with pytest.raises(ConfigError, match=r"home folder, which is not known.*Set HOME"):
             needs_home()
 
 

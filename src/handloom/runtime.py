@@ -35,7 +35,7 @@ def expanded(given: str | Path, what: str) -> str:
     if not text.strip():
         raise ConfigError(
             f"The path for {what} is empty.",
-            'A shell variable that is not set leaves nothing behind, as in "$DATA". Give a path (. is the current '
+            'A shell variable that is not set leaves nothing behind, as in "$NAME". Give a path (. is the current '
             "folder), or leave it out.",
         )
     if "\0" in text:
