@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
+from handloom.console import note, write
 from handloom.errors import RequestError
 from handloom.inference.settings import Request, Sampling
 
@@ -80,7 +81,7 @@ def chat(
     runtime.use_threads(threads)
     stops = stop_strings(stop or [])
     lm = load_named(model, adapter)
-    conversation = Dialogue(lm, how, stops, on_note=_note) if lm.template else Conversation(lm, how, stops)
+    conversation = Dialogue(lm, how, stops, on_note=note) if lm.template else Conversation(lm, how, stops)
     if system is not None:
         _tell(conversation, system)
     if sys.stdin.isatty():
@@ -94,11 +95,7 @@ def chat(
         try:
             _obey(conversation, line)
         except RequestError as error:
-            print(f"Error: {error}", file=sys.stderr)
-
-
-def _note(note: str) -> None:
-    print(f"Note: {note}", file=sys.stderr)
+            note(str(error), "Error: ")
 
 
 def _tell(conversation: Conversation, system: str) -> None:
@@ -124,7 +121,7 @@ def _obey(conversation: Conversation, line: str) -> None:
     elif command == "/undo":
         conversation.undo()
     elif command == "/history":
-        print(conversation.text)
+        write(conversation.text)
     elif command == "/save":
         _save(conversation, rest)
     elif command == "/settings":
@@ -149,10 +146,10 @@ def _show(answer: Callable[[Callable[[], bool]], Iterator[str]]) -> None:
     before = signal.signal(signal.SIGINT, lambda number, _: halts.append(number))
     try:
         for piece in answer(lambda: bool(halts)):
-            print(piece, end="", flush=True)
+            write(piece, end="")
     finally:
         signal.signal(signal.SIGINT, before)
-        print(flush=True)
+        write("")
 
 
 def _save(conversation: Conversation, name: str) -> None:
@@ -163,7 +160,7 @@ def _save(conversation: Conversation, name: str) -> None:
         path.write_text(conversation.text + "\n", encoding="utf-8", newline="\n")
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
-    print(f"Saved to {path}.", file=sys.stderr)
+    note(f"{path}.", "Saved to ")
 
 
 def _show_settings(conversation: Conversation) -> None:

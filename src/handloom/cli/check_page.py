@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from handloom.cli.data_page import visible
+from handloom.console import Console, new_console, visible
 from handloom.data.examples import KINDS
 from handloom.data.lint import Group, LintSettings, Seen
 from handloom.data.lint.findings import ERROR, NOTE, WARNING, Finding, count, counted
@@ -35,7 +34,7 @@ def print_page(groups: Sequence[Group], settings: LintSettings, seen: Seen, toke
         seen: what there is beside findings.
         tokenizer: the name of what lengths were measured with.
     """
-    console = Console(width=_WIDTH, highlight=False, markup=False)
+    console = new_console(width=_WIDTH)
     many = "documents" if settings.task == "text" else KINDS[settings.task].MANY
     found = counted(groups) or "nothing to say against them"
     console.print(f"Checked {seen.texts:,} {many if seen.texts != 1 else many[:-1]}: {found}.")

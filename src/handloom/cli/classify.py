@@ -53,6 +53,7 @@ def classify(
     wanted = _read(text, texts)
 
     from handloom import runtime
+    from handloom.console import write
     from handloom.inference import classify as classifying
 
     runtime.use_threads(threads)
@@ -63,12 +64,12 @@ def classify(
     elif texts is not None:
         width = max(map(len, lm.config.labels))
         for one, each in zip(wanted, found, strict=True):
-            print(f"{each.label:{width}}  {each.probability:6.1%}  {one}")
+            write(f"{each.label:{width}}  {each.probability:6.1%}  {one}")
     else:
         likeliest = sorted(found[0].probabilities.items(), key=lambda pair: -pair[1])[:_SHOWN]
         width = max(len(label) for label, _ in likeliest)
         for label, probability in likeliest:
-            print(f"{label:{width}}  {probability:6.1%}")
+            write(f"{label:{width}}  {probability:6.1%}")
 
 
 def _read(text: str | None, file: Path | None) -> list[str]:
@@ -90,8 +91,8 @@ def _read(text: str | None, file: Path | None) -> list[str]:
 
 
 def _print_json(texts: list[str], found: list[Classified]) -> None:
-    import json
+    from handloom.console import print_json
 
     for text, each in zip(texts, found, strict=True):
         answer = {"text": text, "label": each.label, "probabilities": each.probabilities}
-        print(json.dumps(answer, ensure_ascii=False))
+        print_json(answer)

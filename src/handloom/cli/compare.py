@@ -91,12 +91,13 @@ def _require_writable(file: Path) -> None:
 
 def _find(name: str, run: Path | None) -> Subject:
     """The model that a name stands for; one that a run names may be named from a folder above the run."""
+    from handloom.console import note
     from handloom.evaluation.subjects import Subject
     from handloom.loading import find_checkpoint, load
 
     places = [name] if run is None else [name, *(str(above / name) for above in run.absolute().parents)]
     there = next((place for place in places if Path(place).exists()), name)
-    stored = find_checkpoint(there, _note if run is None else _hush)
+    stored = find_checkpoint(there, note if run is None else _hush)
     training = getattr(stored, "training", {})
     return Subject(
         name,
@@ -108,14 +109,12 @@ def _find(name: str, run: Path | None) -> Subject:
     )
 
 
-def _note(note: str) -> None:
-    print(f"Note: {note}", file=sys.stderr)
-
-
 def _hush(note: str) -> None:
     """What was said once already."""
 
 
 def _say(step: str) -> None:
+    from handloom.console import visible
+
     if sys.stderr.isatty():
-        print(f"  {step}", file=sys.stderr)
+        print(f"  {visible(step)}", file=sys.stderr)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from handloom.console import new_console
 from handloom.evaluation.plots import SURE
 from handloom.evaluation.readings import Estimate
 from handloom.evaluation.report import Measured, Report
@@ -21,14 +20,14 @@ Cell = Callable[[Measured], str]
 
 def print_report(report: Report) -> None:
     """Print the notes and the numbers of a comparison."""
-    console = Console(width=_WIDTH, highlight=False, markup=False)
+    console = new_console(width=_WIDTH)
     for at in range(0, len(report.models), _AT_ONCE):
         models = report.models[at : at + _AT_ONCE]
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         table.add_column("", no_wrap=True)
         for model in models:
             name = model.name if len(model.name) <= _NARROW else model.name.replace("/", "/\n")
-            table.add_column(Text(name), justify="right", overflow="fold")
+            table.add_column(name, justify="right", overflow="fold")
         for label, cell in _rows(report):
             table.add_row(label, *(cell(model) for model in models))
         console.print(table)

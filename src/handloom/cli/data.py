@@ -89,12 +89,13 @@ def prepare(
         Print one JSON object, for other programs.
     """
     from handloom.cli.data_page import print_report
+    from handloom.console import print_json
     from handloom.tokenizer.base import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     prepared = _prepare(data, loaded, _given(reading), workers=workers, verify=verify or None)
     if as_json:
-        _print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
+        print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
     else:
         print_report(prepared.report, prepared.folder)
 
@@ -129,6 +130,7 @@ def show(
         Print one JSON object, for other programs.
     """
     from handloom.cli.data_page import print_batch
+    from handloom.console import print_json
     from handloom.data import Windows
     from handloom.tokenizer.base import load_tokenizer
     from handloom.training.config import FinetuneConfig
@@ -154,7 +156,7 @@ def show(
     windows = Windows(prepared.train.tokens, **windowing)
     batch = _described(windows, prepared, loaded, step)
     if as_json:
-        _print_json({"step": step, "windows": batch})
+        print_json({"step": step, "windows": batch})
     else:
         print_batch(batch, windows, loaded, step, ids)
 
@@ -171,16 +173,13 @@ def _prepare(
     data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any], **more: Any
 ) -> PreparedData:
     """Prepare with a progress bar on a terminal's standard error, which only long work gets to show."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    from handloom.console import column, progress
     from handloom.data import prepare
 
-    console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(
-        "Tokenizing", *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with progress(column("Tokenizing"), *columns) as bar:
         task = bar.add_task("", total=None)
         return prepare(
             data or [],
@@ -216,6 +215,7 @@ def _config_of(run: Path) -> TrainConfig | FinetuneConfig:
 def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_json: bool) -> None:
     """The batch of a run that was tuned on examples."""
     from handloom.cli.data_page import examples_of, print_examples
+    from handloom.console import print_json
     from handloom.loading import find_checkpoint
     from handloom.training.report import Silent
     from handloom.training.tasks import open_task
@@ -227,7 +227,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     _check_same_text(run, objective.key)
     rows = examples_of(objective.batch(step), tokenizer, model.config.labels)
     if as_json:
-        _print_json({"step": step, "rows": rows})
+        print_json({"step": step, "rows": rows})
     else:
         print_examples(rows, tokenizer, step, ids)
 
@@ -276,9 +276,3 @@ def _described(
             }
         )
     return batch
-
-
-def _print_json(answer: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(answer, ensure_ascii=False))

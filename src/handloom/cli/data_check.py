@@ -72,11 +72,10 @@ def check(
 
 def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, seen: Seen):  # type: ignore[no-untyped-def]
     """Every finding, with a line on a terminal's standard error that says how far it is."""
-    from rich.console import Console
-
+    from handloom.console import new_console
     from handloom.data.lint import lint
 
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     if not console.is_terminal:
         yield from lint(data, tokenizer, settings, seen)
         return
@@ -99,15 +98,15 @@ def _measure(name: str) -> tuple[Tokenizer, int]:
     is_model = any((folder / part).exists() for part in ("config.json", "checkpoints", "adapter_config.json"))
     if name == "gpt2" or (folder.is_dir() and not is_model):
         return load_tokenizer(name), _GPT2_CONTEXT
+    from handloom.console import note
     from handloom.loading import find_checkpoint
 
-    stored = find_checkpoint(name, lambda note: print(f"Note: {note}", file=sys.stderr))
+    stored = find_checkpoint(name, note)
     return stored.load_tokenizer(), stored.config.context
 
 
 def _print_json(groups: list[Group], settings: LintSettings, seen: Seen, tokenizer: str) -> None:
-    import json
-
+    from handloom.console import print_json
     from handloom.data.lint.findings import SEVERITIES, count
 
     answer = {
@@ -117,4 +116,4 @@ def _print_json(groups: list[Group], settings: LintSettings, seen: Seen, tokeniz
         "findings": [group.to_dict() for group in groups],
         **seen.to_dict(),
     }
-    print(json.dumps(answer, ensure_ascii=False))
+    print_json(answer)

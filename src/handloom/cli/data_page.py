@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.panel import Panel
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from handloom.console import new_console, panel, visible
 from handloom.data import Report, Windows
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
@@ -21,7 +21,7 @@ def print_batch(
     batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool
 ) -> None:
     """Print windows, as `handloom data show --json` describes them, in boxes of text or of `ids`."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = new_console(width=_WIDTH)
     console.print(
         f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context} tokens "
         f"(stride {windows.stride}, seed {windows.seed})."
@@ -32,8 +32,10 @@ def print_batch(
             body = Text(" ".join(map(str, [*window["inputs"], window["targets"][-1]])))
         else:
             body = _readable([*window["inputs"], window["targets"][-1]], tokenizer)
-        source = Text(" ... ".join(window["documents"]), style="dim", overflow="ellipsis", no_wrap=True)
-        console.print(Panel(Group(source, "", body), title=place, title_align="left", width=_WIDTH))
+        source = Text(
+            visible(" ... ".join(window["documents"])), style="dim", overflow="ellipsis", no_wrap=True
+        )
+        console.print(panel(Group(source, "", body), place, _WIDTH))
     console.print("The last token of each window is only a target; every other is an input too.", style="dim")
 
 
@@ -67,7 +69,7 @@ def examples_of(batch: Any, tokenizer: Tokenizer, labels: tuple[str, ...]) -> li
 
 def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, ids: bool) -> None:
     """Print rows of examples, what is learned of them in bold."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = new_console(width=_WIDTH)
     console.print(f"Step {step:,}: {len(rows)} rows.")
     for number, row in enumerate(rows, start=1):
         what = f"row {number}"
@@ -84,44 +86,29 @@ def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, 
             elif ends:
                 body.append(END_OF_TEXT * len(tokens), f"{style} reverse")
             else:
-                body.append(_safe(tokenizer.decode(tokens)), style)
-        console.print(Panel(body, title=what, title_align="left", width=_WIDTH))
+                body.append(visible(tokenizer.decode(tokens)), style)
+        console.print(panel(body, what, _WIDTH))
     if not any("label" in row for row in rows):
         console.print("What is learned is underlined; the rest is only read.", style="dim")
 
 
-def _safe(plain: str) -> str:
-    """Text for the eye: what would steer the terminal is shown as an escape."""
-    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in plain)
-
-
 def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
-    """Text for the eye: the end of a document marked, what would steer the terminal shown as an escape."""
+    """Text for people, the ends of documents marked."""
     text = Text(overflow="fold")
     run: list[int] = []
     for token in [*ids, None]:
         if token is not None and token != tokenizer.end_of_text:
             run.append(token)
             continue
-        plain = tokenizer.decode(run)
-        text.append(visible(plain))
+        text.append(visible(tokenizer.decode(run)))
         text.append(END_OF_TEXT if token is not None else "", style="bold reverse")
         run = []
     return text
 
 
-def visible(text: str) -> str:
-    """`text`, with what would steer the terminal as escapes; line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    return "    " if character == "\t" else character.encode("unicode_escape").decode("ascii")
-
-
 def print_report(report: Report, folder: Path) -> None:
     """Print what preparing came to."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = new_console(width=_WIDTH)
     table = Table(title_justify="left")
     for column in ("", "documents", "bytes", "tokens", "bytes/token"):
         table.add_column(column, justify="right" if column else "left")

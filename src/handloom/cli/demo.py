@@ -25,6 +25,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     from rich.text import Text
 
     from handloom.cli.train import conclude
+    from handloom.console import visible
     from handloom.inference.settings import Request, Sampling
     from handloom.loading import load
     from handloom.training import run as runs
@@ -44,7 +45,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     for prompt in PROMPTS:
         request = Request(60, Sampling(temperature=0.8, top_p=0.9), seed, "slide")
         text = lm.complete(prompt, request).completions[0].text
-        terminal.console.print(Text.assemble((prompt, "bold"), text))
+        terminal.console.print(Text.assemble((prompt, "bold"), visible(text)))
         terminal.console.print()
     conclude(run, summary, terminal)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -75,6 +74,7 @@ def evaluate(
         Print one JSON object instead of a table.
     """
     from handloom import runtime
+    from handloom.console import note
     from handloom.data.corpus import open_corpus
     from handloom.evaluation.records import detect
     from handloom.evaluation.texts import Convention
@@ -97,7 +97,7 @@ def evaluate(
     _refuse(chosen, [flag for flag, value in unused.items() if value], data)
     corpus = open_corpus(data, text_field=text_field) if chosen == "text" else None
     runtime.use_threads(threads)
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    lm = load(model, note)
     if corpus is None:
         _choose(
             lm, model, runtime.user_path(data[0], "--data"), chosen, labels, items, limit, batch_size, json
@@ -123,41 +123,28 @@ def _refuse(task: str, flags: list[str], data: list[str]) -> None:
 
 def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: Convention, json: bool) -> None:
     """Perplexity."""
-    from json import dumps
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from handloom.console import column, print_json, progress
     from handloom.evaluation.perplexity import measure
     from handloom.evaluation.table import as_json
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Reading", total=None)
+    with progress(column("Reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
         measured = measure(
             lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total)
         )
     if json:
-        print(dumps({"model": str(model), "data": corpus.sources, **as_json(measured)}, ensure_ascii=False))
+        print_json({"model": str(model), "data": corpus.sources, **as_json(measured)})
     else:
         _show(measured, f"{model} on {' '.join(corpus.sources)}")
 
 
 def _show(measured: Measured, title: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    from handloom.console import new_console, plain_table
     from handloom.evaluation.table import heads, reasons, rows, shown
 
-    table = Table(
-        title=escape(title),
-        title_justify="left",
-        box=None,
-        padding=(0, 1),
-        header_style="",
-        title_style="bold",
-    )
+    table = plain_table(title)
     table.add_column("", no_wrap=True)
     for head in heads(measured):
         table.add_column(head, justify="right", no_wrap=True)
@@ -166,10 +153,10 @@ def _show(measured: Measured, title: str) -> None:
             table.add_row(f"  {row.name}", *map(shown, row.values))
         else:
             table.add_row(row.name, style="bold")
-    console = Console(highlight=False)
+    console = new_console()
     console.print(table)
     for reason in reasons(measured):
-        console.print(f"\n{reason}", markup=False)
+        console.print(f"\n{reason}")
 
 
 def _choose(
@@ -187,19 +174,16 @@ def _choose(
     from contextlib import ExitStack
     from json import dumps
 
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
+    from handloom.console import column, print_json, progress
     from handloom.evaluation.choice import Answered, answers, as_json, item_json, tally
     from handloom.evaluation.records import read_items
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
         output = None if items is None else stack.enter_context(items.open("w", encoding="utf-8"))
-        bar = stack.enter_context(
-            Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        )
+        bar = stack.enter_context(progress(*columns))
         shown = bar.add_task("Items", total=limit)
 
         def told(one: Answered) -> None:
@@ -209,26 +193,16 @@ def _choose(
 
         sums = tally(answers(lm, read_items(file, task, labels, limit), batch_size), told)
     if json:
-        print(dumps({"model": str(model), "data": str(file), "task": task, **as_json(sums)}))
+        print_json({"model": str(model), "data": str(file), "task": task, **as_json(sums)})
     else:
         _show_tally(sums, f"{model} on {file}, task {task}: {sums.items:,} items")
 
 
 def _show_tally(sums: Tally, title: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    from handloom.console import new_console, plain_table
     from handloom.evaluation.choice import notes, scores
 
-    table = Table(
-        title=escape(title),
-        title_justify="left",
-        box=None,
-        padding=(0, 1),
-        header_style="",
-        title_style="bold",
-    )
+    table = plain_table(title)
     for column in ("", "value", "standard error", "elsewhere called"):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
     for score in scores(sums):
@@ -238,7 +212,7 @@ def _show_tally(sums: Tally, title: str) -> None:
             "-" if score.error is None else f"{score.error:.4f}",
             score.also,
         )
-    console = Console(highlight=False)
+    console = new_console()
     console.print(table)
     for note in notes(sums):
-        console.print(f"\n{note}", markup=False)
+        console.print(f"\n{note}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +36,7 @@ def export(
     from handloom.checkpoints import gpt2
     from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.console import note
     from handloom.errors import ConfigError
     from handloom.loading import find_checkpoint
 
@@ -45,7 +45,7 @@ def export(
             f"A Hugging Face folder is written in f32, not in {dtype}.",
             "Leave --dtype out, or export --to gguf.",
         )
-    stored = find_checkpoint(model, lambda note: print(f"Note: {note}", file=sys.stderr))
+    stored = find_checkpoint(model, note)
     training = None if isinstance(stored, gpt2.Published) else stored.training or None
     if to == "hf":
         export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,15 +83,14 @@ def generate(
             raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
 
     from handloom import runtime
+    from handloom.console import note
     from handloom.inference.text import Timing
 
     runtime.use_threads(threads)
     lm = load_named(model, adapter)
     asked = [_asked(lm, text, raw) for text in texts]
     if asked != texts:
-        print(
-            "Note: The model learned conversations, so it answers; --raw continues the text.", file=sys.stderr
-        )
+        note("The model learned conversations, so it answers; --raw continues the text.")
     for prompt_ in asked[batch_size:]:
         lm.check(prompt_, how)  # the first ones are checked before they are written, as these should be
     timing = Timing()
@@ -105,7 +103,7 @@ def generate(
         for text, prompt_, completions in zip(texts[at : at + batch_size], some, done, strict=True):
             _print_all(lm, text, completions, how, json, answers=prompt_ != text)
     if stats:
-        print(f"Stats: {_told(timing)}", file=sys.stderr)
+        note(_told(timing), "Stats: ")
 
 
 def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
@@ -166,19 +164,21 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
 
 
 def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: list[str], timing: Timing) -> None:
+    from handloom.console import write
+
     pieces = lm.stream_request(prompt, request, stop, timing=timing)
     first = next(pieces, "")  # errors in the request come before any output
-    print(prompt if isinstance(prompt, str) else "", end="", flush=True)
-    print(first, end="", flush=True)
+    write(prompt if isinstance(prompt, str) else "", end="")
+    write(first, end="")
     for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+        write(piece, end="")
+    write("")
 
 
 def _print_all(
     lm: LanguageModel, text: str | None, done: Completions, request: Request, as_json: bool, answers: bool
 ) -> None:
-    import json
+    from handloom.console import print_json, write
 
     for i, completion in enumerate(done.completions):
         if as_json:
@@ -195,11 +195,11 @@ def _print_all(
                 record["logprobs"] = _records(lm, completion.logprobs)
             if done.prompt_logprobs is not None:
                 record["prompt_logprobs"] = _records(lm, done.prompt_logprobs)
-            print(json.dumps(record, ensure_ascii=False))
+            print_json(record)
             continue
         if len(done.completions) > 1:
             print(f"--- {i + 1}")
-        print(completion.text if answers else (text or "") + completion.text)
+        write(completion.text if answers else (text or "") + completion.text)
 
 
 def _records(lm: LanguageModel, choices: Sequence[Choice]) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from handloom.console import Console
 
 _MOST = 6  # labels whose matrix still fits a terminal
 
@@ -25,8 +25,8 @@ def print_labels(console: Console, summary: dict[str, Any]) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("label", *(f"as {name}" for name in names), "precision", "recall", "F1"):
-        table.add_column(Text(column), justify="left" if column == "label" else "right")
+        table.add_column(column, justify="left" if column == "label" else "right")
     for name, row in zip(names, summary["confusion"], strict=True):
         figures = [f"{summary['labels'][name][figure]:.1%}" for figure in ("precision", "recall", "f1")]
-        table.add_row(Text(name), *map(str, row), *figures)
+        table.add_row(name, *map(str, row), *figures)
     console.print(table)

@@ -112,14 +112,14 @@ def _show_traceback(debug: bool) -> None:
 
 def fail(message: str) -> NoReturn:
     """Print one clear paragraph on standard error and exit with 2."""
-    from rich.console import Console
     from rich.text import Text
 
-    paragraph = " ".join(message.split())
-    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in paragraph)
-    console = Console(stderr=True, highlight=False)
+    from handloom.console import new_console, visible
+
+    console = new_console(stderr=True)
     # Only a terminal's lines are broken, and no word: paths stay whole, for copying and for other programs.
-    text = Text.assemble(("Error: ", "bold red"), visible, overflow="ignore")
+    paragraph = visible(" ".join(message.split()))
+    text = Text.assemble(("Error: ", "bold red"), paragraph, overflow="ignore")
     console.print(text, soft_wrap=not console.is_terminal)
     sys.exit(2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from cyclopts import App
 
@@ -20,10 +19,9 @@ def show(name: str) -> None:
         A preset (see `handloom model list`) or a run folder.
     """
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from handloom.console import new_console, note
     from handloom.model.anatomy import anatomy
     from handloom.model.config import PRESETS, preset
 
@@ -32,10 +30,10 @@ def show(name: str) -> None:
     else:
         from handloom.loading import find_checkpoint
 
-        config = find_checkpoint(name, lambda note: print(f"Note: {note}", file=sys.stderr)).config
+        config = find_checkpoint(name, note).config
     parts = anatomy(config)
     table = Table(
-        title=f"{escape(name)}: {config.layers} layers, context {config.context}",
+        title=f"{name}: {config.layers} layers, context {config.context}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -49,7 +47,7 @@ def show(name: str) -> None:
     total, flops = sum(part.parameters for part in parts), sum(part.flops for part in parts)
     table.add_section()
     table.add_row("all", "", "", f"{total:,}", f"{total * 4 / 1e6:,.1f}", f"{flops / 1e6:,.2f}", style="bold")
-    console = Console(highlight=False)
+    console = new_console()
     console.print(table)
     console.print(
         "MB in float32. MFLOP for each token: forward pass, attention over half the context; "
@@ -60,9 +58,9 @@ def show(name: str) -> None:
 @app.command(name="list")
 def list_presets() -> None:
     """List the presets."""
-    from rich.console import Console
     from rich.table import Table
 
+    from handloom.console import new_console
     from handloom.model.anatomy import parameter_count
     from handloom.model.config import PRESETS
 
@@ -72,7 +70,7 @@ def list_presets() -> None:
     for name, c in PRESETS.items():
         numbers = (c.layers, c.heads, c.width, c.context, c.vocab_size, parameter_count(c))
         table.add_row(name, *(f"{number:,}" for number in numbers))
-    Console().print(table)
+    new_console().print(table)
 
 
 def _is_path(name: str) -> bool:

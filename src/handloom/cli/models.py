@@ -13,27 +13,26 @@ def models(*, json: bool = False) -> None:
     json
         Print one JSON object a line.
     """
-    import json as encoder
-
     from handloom.checkpoints.pulled import pulled_models
+    from handloom.console import print_json
 
     found = pulled_models()
     if json:
         for model in found:
-            print(encoder.dumps(model.to_dict(), ensure_ascii=False))
+            print_json(model.to_dict())
         return
     _print(found)
 
 
 def _print(found: list[PulledModel]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from handloom.checkpoints.pulled import folder_bytes, unfinished_pulls
+    from handloom.console import new_console
     from handloom.runtime import models_folder
 
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     if found:
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("model", "MB", "origin", "revision", "pulled"):

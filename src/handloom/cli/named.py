@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,9 +27,10 @@ def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageMod
     Raises:
         HandloomError: as `handloom.load`.
     """
+    from handloom.console import note
     from handloom.finetuning import lora
     from handloom.loading import load
 
-    lm = load(model, lambda note: print(f"Note: {note}", file=sys.stderr), tuple(adapter or ()))
+    lm = load(model, note, tuple(adapter or ()))
     lora.merge(lm.model)
     return lm

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 
 def pull(name: str, *, revision: str | None = None, endpoint: str | None = None) -> None:
     """Fetch a GPT-2 model into the models folder.
@@ -20,24 +18,14 @@ def pull(name: str, *, revision: str | None = None, endpoint: str | None = None)
     endpoint
         Address of another hub or a mirror. HF_ENDPOINT sets it for good; HF_TOKEN is respected.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from handloom.checkpoints.pulling import Progress
     from handloom.checkpoints.pulling import pull as fetch
+    from handloom.console import column, note, progress
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    columns = (column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task("Asking", total=None)
 
         def show(progress: Progress) -> None:
@@ -47,7 +35,7 @@ def pull(name: str, *, revision: str | None = None, endpoint: str | None = None)
             ended = fetch(name, revision=revision, endpoint=endpoint, on_progress=show)
         except KeyboardInterrupt:
             bar.stop()
-            print("What was fetched is kept; the same command goes on.", file=sys.stderr)
+            note("What was fetched is kept; the same command goes on.", "")
             raise
     model = ended.model
     how = f"{ended.fetched / 1e6:,.1f} MB fetched" if ended.fetched else "nothing had to be fetched"

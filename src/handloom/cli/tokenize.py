@@ -39,6 +39,7 @@ def tokenize(
     as_json
         Print one JSON object, for other programs.
     """
+    from handloom.console import print_json, write
     from handloom.errors import ConfigError
     from handloom.tokenizer.base import load_tokenizer
 
@@ -53,12 +54,13 @@ def tokenize(
         ids = _read_ids(decode)
         decoded = load_tokenizer(tokenizer).decode(ids)
         if as_json:
-            _print_json({"ids": ids, "text": decoded})
+            print_json({"ids": ids, "text": decoded})
         else:
-            print(decoded)
+            write(decoded)
 
 
 def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
+    from handloom.console import new_console, print_json
     from handloom.errors import RequestError
     from handloom.tokenizer.base import load_tokenizer
     from handloom.tokenizer.bpe import BPETokenizer
@@ -78,12 +80,10 @@ def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
         answer |= {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
         if explain:
             answer["work"] = [_as_json(piece) for piece in work]
-        _print_json(answer)
+        print_json(answer)
         return
 
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = new_console()
     for number, piece in enumerate(work):
         if piece not in work[:number]:
             console.print(_piece_table(piece), "")
@@ -141,12 +141,6 @@ def _as_json(work: PieceWork) -> dict[str, Any]:
     ]
     piece, start = _readable(work.piece.encode()), [_readable(byte) for byte in work.start]
     return {"piece": piece, "bytes": start, "steps": steps, "ids": list(work.ids)}
-
-
-def _print_json(answer: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(answer, ensure_ascii=False))
 
 
 def _read_text(text: str) -> str:

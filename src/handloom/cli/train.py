@@ -96,6 +96,8 @@ def begin_or_resume(
 
 def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     """Say what the run came to and what to type next."""
+    from rich.text import Text
+
     from handloom.training.report import clock
 
     console = terminal.console
@@ -103,16 +105,17 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     if not summary["finished"]:
         console.print(f"\nStopped after step {summary['steps']:,} ({took}); everything is saved. Go on with:")
         command = "finetune" if "base" in summary else "train"
-        console.print(
-            f"\n    handloom {command} --resume {folder}\n", style="bold", soft_wrap=True, markup=False
-        )
+        console.print(f"\n    handloom {command} --resume {folder}\n", style="bold", soft_wrap=True)
         return
     if summary["predicted_seconds"]:
         took += f" ({clock(summary['predicted_seconds'])} were predicted)"
+    speed, memory = summary["tokens_per_second"], summary["peak_memory_bytes"] / 1e6
     console.print(
-        f"\n{summary['steps']:,} steps in {took}: "
-        f"[bold cyan]{found(summary)}[/] on held-out text, "
-        f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['peak_memory_bytes'] / 1e6:,.0f} MB at most."
+        Text.assemble(
+            f"\n{summary['steps']:,} steps in {took}: ",
+            (found(summary), "bold cyan"),
+            f" on held-out text, {speed:,.0f} tokens/s, {memory:,.0f} MB at most.",
+        )
     )
     if "confusion" in summary:
         from handloom.cli.labels_page import print_labels
@@ -124,7 +127,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     elif summary.get("template"):
         what, command = "Talk to it:", f"handloom chat {folder}"
     console.print(f"Plot, samples and settings are in the run's folder. {what}")
-    console.print(f"\n    {command}\n", style="bold", soft_wrap=True, markup=False)
+    console.print(f"\n    {command}\n", style="bold", soft_wrap=True)
 
 
 def found(summary: dict[str, Any]) -> str:

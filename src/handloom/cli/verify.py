@@ -46,12 +46,10 @@ def verify(
 
     from handloom import runtime
     from handloom.cli.verify_page import print_checks, print_comparison
+    from handloom.console import note
     from handloom.inspection.against import compare_models, is_precision
     from handloom.inspection.verify import verify as checks_of
     from handloom.loading import load
-
-    def note(words: str) -> None:
-        print(f"Note: {words}", file=sys.stderr)
 
     runtime.use_threads(threads)
     if against is None:

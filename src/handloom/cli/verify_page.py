@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from handloom.inspection.check import Check
     from handloom.inspection.numerics import Difference
 
-_RESULTS = {True: "[green]passed[/]", False: "[bold red]failed[/]", None: "not checked"}
+_RESULTS = {True: ("passed", "green"), False: ("failed", "bold red"), None: ("not checked", "")}
 _PARTS = {
     "embedding": "the sum of token and position embedding",
     "attention_norm": "the LayerNorm before attention",
@@ -69,38 +68,38 @@ def chosen_text(text: str | None, file: Path | None, against: str | None) -> str
 
 def print_checks(title: str, checks: Iterable[Check], as_json: bool) -> bool:
     """Print the checks. Returns whether none failed."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=escape(title), title_justify="left")
+    from handloom.console import new_console, print_json
+
+    table = Table(title=title, title_justify="left")
     for column in ("check", "result", "how it went"):
         table.add_column(column, overflow="fold")
     passed = True
     for check in checks:
         passed = passed and check.passed is not False
         if as_json:
-            print(json.dumps(dataclasses.asdict(check), ensure_ascii=False), flush=True)
-        table.add_row(escape(check.name), _RESULTS[check.passed], escape(check.detail))
+            print_json(dataclasses.asdict(check))
+        table.add_row(check.name, Text(*_RESULTS[check.passed]), check.detail)
     if not as_json:
-        Console(highlight=False).print(table)
+        new_console().print(table)
     return passed
 
 
 def print_comparison(one: str, other: str, found: Comparison, tolerance: float, as_json: bool) -> bool:
     """Print where two models part. Returns whether they do not."""
-    if as_json:
-        print(json.dumps(_record(one, other, found, tolerance), ensure_ascii=False))
-        return found.first is None
-    from rich.console import Console
-    from rich.markup import escape
+    from handloom.console import new_console, print_json
 
-    console = Console(highlight=False)
+    if as_json:
+        print_json(_record(one, other, found, tolerance))
+        return found.first is None
+    console = new_console()
     for line in (*_heading(one, other, found), *_what_is_compared(found)):
-        console.print(escape(line))
+        console.print(line)
     console.print(_table(found))
     for line in _verdict(one, other, found, tolerance):
-        console.print(escape(line))
+        console.print(line)
     return found.first is None
 
 
@@ -130,7 +129,6 @@ def _what_is_compared(found: Comparison) -> Iterable[str]:
 
 def _table(found: Comparison) -> Any:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -142,7 +140,7 @@ def _table(found: Comparison) -> Any:
         place = found.position(difference)
         where = f"{place} {_short(repr(found.tokens[place]), 20)}" if difference.worst else ""
         style = "bold red" if difference is found.first else None
-        table.add_row(name, f"{difference.worst:.1e}", f"{difference.scale:.3g}", escape(where), style=style)
+        table.add_row(name, f"{difference.worst:.1e}", f"{difference.scale:.3g}", where, style=style)
     return table
 
 

@@ -6,7 +6,6 @@ pages of two runs are the same to the byte.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from handloom.console import is_visible
 from handloom.evaluation import plots
 from handloom.evaluation.memorization import covered
 from handloom.evaluation.report import Measured, Report
@@ -23,8 +23,6 @@ from handloom.evaluation.writing import Written
 
 LEVELS = (0.5, 1.5, 3.0, 5.0, 8.0)
 """Nats at which the shading becomes one step darker."""
-
-_JOINERS = "\u200c\u200d"  # belong to words and signs of several scripts
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def visible(text: str) -> str:
 
 
 def _sign(c: str) -> str:
-    if c.isprintable() or c in "\n\t" or c in _JOINERS or unicodedata.category(c) == "Zs":
+    if is_visible(c):
         return c
     return chr(0x2400 + ord(c)) if ord(c) < 32 else "\ufffd"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID
 from rich.table import Table
 from rich.text import Text
 
 from handloom import runtime
+from handloom.console import Console, column, new_console, progress, visible
 from handloom.finetuning.ledger import Ledger
 from handloom.training.objective import Finding
 from handloom.training.pace import Pace
@@ -62,14 +61,12 @@ class Terminal:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.fields[where]}"),
+        self.console = console or new_console()
+        self._bar = progress(
+            column("{task.fields[where]}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[what]}"),
+            column("{task.fields[what]}"),
             console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
         )
         self._task: TaskID | None = None
         self._validation: float | None = None
@@ -83,22 +80,22 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Something worth saying once."""
-        self.console.print(escape(text), style="dim")
+        self.console.print(text, style="dim")
 
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
-        self.console.print(escape(text), style="yellow")
+        self.console.print(text, style="yellow")
 
     def ledger(self, ledger: Ledger) -> None:
         """A table of the ways to tune the model, the chosen one first and in bold."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True)
-        for column in ("tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
-            table.add_column(column, justify="right", no_wrap=True)
+        for heading in ("tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for entry in sorted(ledger.entries, key=lambda entry: not entry.chosen):
             cost = entry.cost
             table.add_row(
-                ("→ " if entry.chosen else "  ") + escape(entry.method) + ("*" if entry.remark else ""),
+                ("→ " if entry.chosen else "  ") + entry.method + ("*" if entry.remark else ""),
                 f"{cost.tensors:,}",
                 f"{cost.parameters:,}",
                 f"{cost.share:.2%}",
@@ -147,7 +144,7 @@ class Terminal:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """What the model wrote, on one line."""
-        begun, whole = " ".join(prompt.split()), " ".join((prompt + text).split())
+        begun, whole = (visible(" ".join(part.split())) for part in (prompt, prompt + text))
         line = Text.assemble("  ", (whole[: len(begun)], "bold"), (whole[len(begun) :], "italic"))
         line.truncate(self.console.width, overflow="ellipsis")
         self.console.print(line)
