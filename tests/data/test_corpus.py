@@ -148,7 +148,8 @@ def test_sources_that_hold_nothing(folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     expected = {
         "hollow": (
-            "hollow: the folder holds no text file (.txt, .md, .py, .jsonl, .jsonl.gz).",
+            "hollow: the folder holds no text file (.txt, .md, .py, .jsonl, .jsonl.gz). 1 file in a folder was "
+            "left out for its suffix (1 .png): hollow/picture.png.",
             "Name a folder",
         ),
         "*.rst": ("*.rst: no file matches.", "Check the pattern"),

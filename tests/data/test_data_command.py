@@ -109,13 +109,25 @@ def test_prepare_prints_a_table(handloom, write):
     code, out, _ = handloom("prepare", "--data", ".", "--tokenizer", "gpt2")
     assert code == 0
     assert max(len(line) for line in out.splitlines() if not line.startswith("Kept in")) <= 80
-    for words in ("train", "validation", "bytes/token", "1 exact duplicates and 1 empty", "MB/s"):
+    for words in (
+        "train",
+        "validation",
+        "bytes/token",
+        "1 exact copy of another document was left out: copy.txt.",
+        "1 empty document was left out: empty.txt.",
+        "MB/s",
+    ):
         assert words in out
     _, again, _ = handloom("prepare", "--data", ".", "--tokenizer", "gpt2")
     assert "Prepared before" in again
     _, as_json, _ = handloom("prepare", "--data", ".", "--json")
     report = json.loads(as_json)
-    assert (report["documents"], report["duplicates"], report["empty"], report["reused"]) == (31, 1, 1, True)
+    assert (report["documents"], report["reused"]) == (31, True)
+    assert report["omitted"] == {
+        "own-folder": {"count": 1, "first": ["cache"]},
+        "empty": {"count": 1, "first": ["empty.txt"]},
+        "duplicate": {"count": 1, "first": ["copy.txt"]},
+    }
 
 
 def test_prepare_reads_standard_input(handloom, monkeypatch):

@@ -28,7 +28,7 @@ def test_what_fits_is_encoded_to_its_end(gpt2):
     fitting = Fitting(room_for(LONG, gpt2), "error")
     found = fit_conversations([SHORT, LONG], gpt2, fitting)
     assert found == [(each, encode_conversation(gpt2, each.messages)) for each in (SHORT, LONG)]
-    assert fitting.told() is None
+    assert fitting.omissions.to_dict() == {}
 
 
 def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
@@ -48,15 +48,10 @@ def test_cut_leaves_out_the_end_and_skip_the_example(gpt2):
     (_, short), (_, cut) = fit_conversations([SHORT, LONG], gpt2, fitting)
     whole = encode_conversation(gpt2, LONG.messages)
     assert (cut.ids, cut.learned) == (whole.ids[:13], whole.learned[:13])
-    assert (
-        fitting.told()
-        == "1 example was longer than a row of 12 tokens and cut, the first at chat.jsonl, line 2."
-    )
+    assert fitting.omissions.to_dict() == {"cut": {"count": 1, "first": ["chat.jsonl, line 2"]}}
     fitting = Fitting(12, "skip")
     assert fit_conversations([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, short)]
-    assert fitting.told() == (
-        "2 examples were longer than a row of 12 tokens and left out, the first at chat.jsonl, line 2."
-    )
+    assert fitting.omissions["overlong"] == 2
 
 
 def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):

@@ -346,7 +346,11 @@ def test_running_text_is_counted_as_it_is_prepared(check, gpt2, split):
     assert seen.sides == [report.train_documents, report.validation_documents]
     assert seen.policy == report.split
     counts = {group.kind: group.count for group in grouped(found)}
-    assert counts == {"copy": report.duplicates, "empty-document": report.empty}
+    assert seen.omissions.to_dict() == report.omitted
+    assert counts == {
+        "copy": report.omitted["duplicate"]["count"],
+        "empty-document": report.omitted["empty"]["count"],
+    }
 
 
 def test_all_faults_of_a_file_are_found_in_one_go(check):

@@ -9,12 +9,11 @@ from handloom.data.omissions import REASONS, Omissions
 
 def test_counts_by_reason_with_the_first_names():
     omitted = Omissions()
-    assert not omitted
+    assert omitted.to_dict() == {}
     for number in range(5):
         omitted.add("suffix", f"docs/{number}.rst", by=".rst")
     omitted.add("suffix", "docs/a.csv", by=".csv")
     omitted.add("empty", number=80)
-    assert omitted
     assert (omitted["suffix"], omitted["empty"], omitted["duplicate"]) == (6, 80, 0)
     values = json.loads(json.dumps(omitted.to_dict()))
     assert values == {

@@ -250,11 +250,9 @@ def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
     heard = Heard()
     long = {"instruction": "a", "output": "red " * 60}
     _, _, report = opened("instruct", write(*conversations(), long), reporter=heard, overlong="skip")
-    assert (report["left_out"], report["cut"]) == (1, 0)
-    assert heard.warnings[0].startswith(
-        "1 example was longer than a row of 48 tokens and left out, the first at "
-    )
-    assert heard.warnings[0].endswith("line 61.")
+    assert list(report["omitted"]) == ["overlong"]
+    assert heard.notes[0].startswith("1 example was longer than a row and left out: ")
+    assert heard.notes[0].endswith("line 61.")
     heard = Heard()
     opened("classify", write(*labelled(), {"text": "z", "label": 7}), reporter=heard)
     assert len(heard.warnings) == 1

@@ -41,6 +41,10 @@ def print_page(groups: Sequence[Group], settings: LintSettings, seen: Seen, toke
     for group in groups:
         console.print()
         _print_group(console, group)
+    if omitted := seen.omissions.sentences():
+        console.print("\nLeft out by a run", style="bold")
+        for sentence, _ in omitted:
+            _print_indented(console, Text(visible(sentence)))
     console.print()
     _print_lengths(console, settings, seen, tokenizer)
     _print_bars(console, "Script and likely language", dict(seen.languages.most_common()))

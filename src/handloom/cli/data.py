@@ -97,7 +97,7 @@ def prepare(
     if as_json:
         print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
     else:
-        print_report(prepared.report, prepared.folder)
+        print_report(prepared)
 
 
 @app.command

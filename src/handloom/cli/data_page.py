@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handloom.console import new_console, panel, visible
-from handloom.data import Report, Windows
+from handloom.data import PreparedData, Windows
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
 _WIDTH = 80
@@ -106,8 +105,9 @@ def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
     return text
 
 
-def print_report(report: Report, folder: Path) -> None:
+def print_report(prepared: PreparedData) -> None:
     """Print what preparing came to."""
+    report = prepared.report
     console = new_console(width=_WIDTH)
     table = Table(title_justify="left")
     for column in ("", "documents", "bytes", "tokens", "bytes/token"):
@@ -126,13 +126,12 @@ def print_report(report: Report, folder: Path) -> None:
         "none": "nothing held out",
     }[report.split]
     console.print(f"Split: {report.split} ({how}).")
-    console.print(
-        f"Found {report.documents:,} documents; left out {report.duplicates:,} exact duplicates and "
-        f"{report.empty:,} empty ones."
-    )
+    console.print(f"Found {report.documents:,} documents.")
+    for sentence, _ in prepared.omissions.sentences():
+        console.print(sentence)
     if report.reused:
         console.print("Prepared before; nothing had to be tokenized.")
     else:
         speed = (report.train_bytes + report.validation_bytes) / 1e6 / report.seconds
         console.print(f"Took {report.seconds:.1f} s with {report.workers} processes, {speed:.1f} MB/s.")
-    console.print(f"Kept in {folder}", soft_wrap=True)
+    console.print(f"Kept in {prepared.folder}", soft_wrap=True)

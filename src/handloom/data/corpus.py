@@ -6,9 +6,6 @@ one. Documents stream, so a file may be larger than memory. Knows no tokens and 
 
 from __future__ import annotations
 
-import difflib
-import glob
-import os
 import shutil
 import sys
 import tempfile
@@ -19,11 +16,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
+from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
+from handloom.data.sources import files_of, has_suffix
 from handloom.errors import DataError
-from handloom.runtime import expanded
-
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,16 @@ class Document:
 
 
 class Corpus:
-    """Documents in a fixed order, to be walked as often as needed."""
+    """Documents in a fixed order, to be walked as often as needed; and what was left out in finding them."""
 
-    def __init__(self, sources: Sequence[str], origins: Sequence[Callable[[], Iterable[Document]]]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        origins: Sequence[Callable[[], Iterable[Document]]],
+        omissions: Omissions | None = None,
+    ) -> None:
         self.sources = tuple(sources)
+        self.omissions = Omissions() if omissions is None else omissions
         self._origins = tuple(origins)
 
     def documents(self) -> Iterator[Document]:
@@ -63,9 +65,9 @@ def open_corpus(
     """Find the documents that `sources` name; their text is read later, while walking.
 
     Args:
-        sources: each a file, a folder (walked recursively, in sorted order, hidden ones left out), a
-            glob, `-` (standard input, read to its end now), or the name of a built-in corpus.
-            A file in the current folder that is called like a built-in corpus is reached by `./NAME`.
+        sources: each a file, a folder, a glob (see `sources.files_of`), `-` (standard input, read to its end
+            now), or the name of a built-in corpus. A file in the current folder that is called like a built-in
+            corpus is reached by `./NAME`.
         text_field: the field of a JSON Lines object that holds the text.
         encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
     Raises:
@@ -81,6 +83,7 @@ def open_corpus(
     names = [str(source) for source in given]
     spool = Path(tempfile.mkdtemp(prefix="handloom-stdin-")) if "-" in names else None
     origins: list[Callable[[], Iterable[Document]]] = []
+    omissions = Omissions()
     try:
         for source in dict.fromkeys(names):
             if source in BUILTIN:
@@ -89,13 +92,13 @@ def open_corpus(
                 path = _spool_stdin(spool / "stdin")
                 origins.append(partial(_text_document, path, "standard input", encoding_errors))
             else:
-                for path in files_of(source):
+                for path in files_of(source, omissions=omissions):
                     origins.append(partial(_file_documents, path, text_field, encoding_errors))
     except BaseException:
         if spool is not None:
             shutil.rmtree(spool, ignore_errors=True)
         raise
-    corpus = Corpus(names, origins)
+    corpus = Corpus(names, origins, omissions)
     if spool is not None:
         weakref.finalize(corpus, shutil.rmtree, spool, ignore_errors=True)
     return corpus
@@ -117,7 +120,7 @@ def _text_document(path: Path, name: str, encoding_errors: str) -> Iterator[Docu
 
 def _file_documents(path: Path, text_field: str, encoding_errors: str) -> Iterator[Document]:
     name = path.as_posix()
-    if not name.endswith((".jsonl", ".jsonl.gz")):
+    if not has_suffix(name, (".jsonl", ".jsonl.gz")):
         yield from _text_document(path, name, encoding_errors)
         return
     for line, text in read_jsonl(path, name, text_field, encoding_errors):
@@ -126,82 +129,6 @@ def _file_documents(path: Path, text_field: str, encoding_errors: str) -> Iterat
 
 def _one(text: str) -> tuple[str]:
     return (text,)
-
-
-def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The files that a name stands for.
-
-    Args:
-        source: a file, whatever its suffix; a folder (walked recursively, in sorted order, hidden ones left
-            out); or a glob.
-        suffixes: what files in a folder have to end in.
-    Raises:
-        DataError: what is missing or empty, or a folder without such a file.
-    """
-    source = expanded(source, "the data")
-    path = Path(source)
-    if path.is_dir():
-        return _files_below(path, suffixes)
-    if path.exists():
-        _refuse_empty(path)
-        return [path]
-    if glob.has_magic(source):
-        return _files_matching(source, suffixes)
-    raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
-
-
-def _files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"{error.filename}: cannot be listed ({error.strerror}).",
-            "Check your permission to read that folder.",
-        )
-
-    found = []
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
-        found += [
-            Path(where, name)
-            for name in sorted(files)
-            if not name.startswith(".") and name.endswith(suffixes)
-        ]
-    if not found:
-        kind = "text file" if suffixes == SUFFIXES else "such file"
-        raise DataError(
-            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).",
-            'Name a folder that does, or name the files themselves, for example with "FOLDER/*.rst".',
-        )
-    return sorted(found, key=lambda path: path.parts)
-
-
-def _files_matching(pattern: str, suffixes: tuple[str, ...]) -> list[Path]:
-    matches = sorted(glob.glob(pattern, recursive=True))
-    found = [path for path in map(Path, matches) if path.is_file()]
-    for path in map(Path, matches):
-        if path.is_dir() and "**" not in pattern:
-            found += _files_below(path, suffixes)
-    if not found:
-        raise DataError(
-            f"{pattern}: no file matches.", "Check the pattern with ls; ** matches folders at every depth."
-        )
-    return found
-
-
-def _refuse_empty(path: Path) -> None:
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path.as_posix()}: the file is empty.", "Name a file that holds text.")
-
-
-def _remedy_for_missing(path: Path) -> str:
-    folder = path.parent
-    try:
-        around = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    except OSError:
-        around = []
-    near = difflib.get_close_matches(path.name, [*around, *BUILTIN], n=1)
-    if near:
-        return f'Did you mean "{near[0] if near[0] in BUILTIN else (folder / near[0]).as_posix()}"?'
-    return f"Check the path, or name a built-in corpus ({', '.join(BUILTIN)})."
 
 
 def _spool_stdin(path: Path) -> Path:

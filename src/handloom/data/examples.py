@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from handloom.data import records
-from handloom.data.corpus import files_of
+from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors, parse_json, read_lines
 from handloom.data.records import Origin
+from handloom.data.sources import files_of, has_suffix
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
 
@@ -112,13 +113,19 @@ KINDS: dict[str, type[Conversation] | type[Pair] | type[Labelled]] = {
 """What each task takes."""
 
 
-def read_examples(kind: type[E], sources: Iterable[str | Path], encoding_errors: str = "strict") -> list[E]:
+def read_examples(
+    kind: type[E],
+    sources: Iterable[str | Path],
+    encoding_errors: str = "strict",
+    omissions: Omissions | None = None,
+) -> list[E]:
     """Every example of some files, in order.
 
     Args:
         kind: which there should be.
         sources: each a .jsonl or .jsonl.gz file, a folder of such (walked as for text), or a glob.
         encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
+        omissions: told what was left out.
 
     Raises:
         DataError: for the first record that is none, naming file and line; or when there are no files, or no
@@ -127,7 +134,7 @@ def read_examples(kind: type[E], sources: Iterable[str | Path], encoding_errors:
     """
     check_encoding_errors(encoding_errors)
     names = [str(source) for source in sources]
-    found = [parse(kind, line, origin, encoding_errors) for origin, line in lines(names)]
+    found = [parse(kind, line, origin, encoding_errors) for origin, line in lines(names, omissions)]
     if not found:
         raise DataError(
             f"{', '.join(names) or 'No file'}: no records, only blank lines.", "Name files that hold some."
@@ -135,13 +142,15 @@ def read_examples(kind: type[E], sources: Iterable[str | Path], encoding_errors:
     return found
 
 
-def lines(sources: Iterable[str | Path]) -> Iterator[tuple[Origin, bytes]]:
+def lines(
+    sources: Iterable[str | Path], omissions: Omissions | None = None
+) -> Iterator[tuple[Origin, bytes]]:
     """Every line that should be a record, with where it stands; blank ones are left out.
 
     Raises:
         DataError: a source that is missing, empty, or no JSON Lines file.
     """
-    files = dict.fromkeys(path for source in sources for path in example_files(str(source)))
+    files = dict.fromkeys(path for source in sources for path in example_files(str(source), omissions))
     for path in files:
         for number, line in read_lines(path, path.as_posix()):
             yield Origin(path.as_posix(), number), line
@@ -212,7 +221,7 @@ def place_of(example: Example) -> float:
     return int.from_bytes(_hash(example.parted_by)[:8], "big") / 2**64
 
 
-def example_files(source: str) -> list[Path]:
+def example_files(source: str, omissions: Omissions | None = None) -> list[Path]:
     """The JSON Lines files that a name stands for.
 
     Raises:
@@ -223,9 +232,9 @@ def example_files(source: str) -> list[Path]:
             "Examples cannot come through standard input: a run reads them again when it goes on.",
             "Write them to a .jsonl file.",
         )
-    found = files_of(source, SUFFIXES)
+    found = files_of(source, SUFFIXES, omissions)
     for path in found:
-        if not path.name.endswith(SUFFIXES):
+        if not has_suffix(path.name, SUFFIXES):
             raise DataError(
                 f"{path.as_posix()}: not a JSON Lines file by its name.",
                 f"Examples are read from files that end in {' or '.join(SUFFIXES)}, one JSON object a line.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from handloom.data.examples import Conversation, Example, Labelled, Pair
+from handloom.data.omissions import Omissions
 from handloom.data.records import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
@@ -21,17 +22,17 @@ T = TypeVar("T")
 
 @dataclass
 class Fitting:
-    """Makes texts fit a row, and remembers which did not.
+    """Makes texts fit a row, and counts those that did not.
 
     Args:
         context: tokens that the model reads of a row.
         policy: `error`; `cut`: leave out their end; `skip`: leave out the example.
+        omissions: told which were cut or left out.
     """
 
     context: int
     policy: str
-    cut: list[Origin] = field(default_factory=list)
-    skipped: list[Origin] = field(default_factory=list)
+    omissions: Omissions = field(default_factory=Omissions)
 
     def fit(self, texts: Sequence[Encoded], origin: Origin, room: int) -> list[Encoded] | None:
         """The texts of one example, each at most `room` tokens long; None when it is to be left out.
@@ -48,17 +49,8 @@ class Fitting:
                 "Shorten it, choose a larger --context if the model has one, or name a policy: --overlong cut leaves "
                 "out the end of such examples, --overlong skip leaves them out.",
             )
-        (self.cut if self.policy == "cut" else self.skipped).append(origin)
+        self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
         return None if self.policy == "skip" else [Encoded(t.ids[:room], t.learned[:room]) for t in texts]
-
-    def told(self) -> str | None:
-        """What was done, in a sentence for people; None if nothing was."""
-        for origins, done in ((self.cut, "cut"), (self.skipped, "left out")):
-            if origins:
-                what = "1 example was" if len(origins) == 1 else f"{len(origins):,} examples were"
-                longer = f"longer than a row of {self.context:,} tokens"
-                return f"{what} {longer} and {done}, the first at {origins[0]}."
-        return None
 
 
 def fit_conversations(

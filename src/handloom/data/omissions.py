@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _NAMES_KEPT = 3
+_KINDS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,20 @@ class Reason:
 
 REASONS = {
     # Files and folders
+    "own-folder": Reason(
+        "folder of a run, a model or prepared data was left out",
+        "folders of runs, models or prepared data were left out",
+        "Name the files in them one by one if they are meant.",
+    ),
+    "hidden": Reason("hidden file or folder was left out", "hidden files or folders were left out"),
+    "link-loop": Reason(
+        "linked folder was not followed, since it leads back to where it lies",
+        "linked folders were not followed, since they lead back to where they lie",
+    ),
+    "no-file": Reason(
+        "entry of a folder was left out, since it is no file (a pipe, a socket, a broken link)",
+        "entries of folders were left out, since they are no files (pipes, sockets, broken links)",
+    ),
     "suffix": Reason(
         "file in a folder was left out for its suffix",
         "files in folders were left out for their suffix",
@@ -91,9 +106,6 @@ class Omissions:
         assert reason in REASONS, reason
         return self._counts[reason].number if reason in self._counts else 0
 
-    def __bool__(self) -> bool:
-        return bool(self._counts)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values by reason: `count`, `by` where it was counted separately, and the `first` names."""
         return {
@@ -104,10 +116,15 @@ class Omissions:
         }
 
     def sentences(self) -> list[tuple[str, bool]]:
-        """One sentence for each reason, and whether there is something to do about it."""
+        """One sentence for each reason with its remedy, and whether there is one."""
         return [
-            (_sentence(REASONS[key], count), bool(REASONS[key].remedy)) for key, count in self._in_order()
+            (f"{problem} {REASONS[key].remedy}".rstrip(), bool(REASONS[key].remedy))
+            for problem, (key, _) in zip(self.problems(), self._in_order(), strict=True)
         ]
+
+    def problems(self) -> list[str]:
+        """One sentence for each reason, without what to do about it."""
+        return [_sentence(REASONS[key], count) for key, count in self._in_order()]
 
     def _in_order(self) -> list[tuple[str, _Count]]:
         return [(reason, self._counts[reason]) for reason in REASONS if reason in self._counts]
@@ -115,8 +132,10 @@ class Omissions:
 
 def _sentence(reason: Reason, count: _Count) -> str:
     words = reason.one if count.number == 1 else reason.many
-    by = ", ".join(f"{number:,} {name}" for name, number in count.by.most_common())
+    kinds = count.by.most_common()
+    by = ", ".join(f"{number:,} {name}" for name, number in kinds[:_KINDS_SHOWN])
+    by += f" and {len(kinds) - _KINDS_SHOWN} more kinds" if len(kinds) > _KINDS_SHOWN else ""
     said = f"{count.number:,} {words}" + (f" ({by})" if by else "")
     if count.first:
         said += f": {', '.join(count.first)}" + (" and others" if count.number > len(count.first) else "")
-    return f"{said}. {reason.remedy}".rstrip()
+    return f"{said}."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from handloom.data.corpus import Corpus, Document
+from handloom.data.omissions import Omissions
 from handloom.data.pieces import cut_tail, safe_pieces
 from handloom.errors import ConfigError, DataError
 
@@ -42,6 +43,7 @@ class Plan:
     digest: str = ""
     fates: bytearray = field(default_factory=bytearray)  # one of TRAIN .. EMPTY for each document
     sizes: array[int] = field(default_factory=lambda: array("q"))  # UTF-8 bytes of each document
+    omissions: Omissions = field(default_factory=Omissions)  # files and documents left out
 
     def count(self, fate: int) -> int:
         """Number of documents with that fate."""
@@ -75,6 +77,7 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
             "0.1 holds out a tenth of the text.",
         )
     plan = Plan("none" if validation_fraction == 0 else "documents", validation_fraction)
+    plan.omissions.update(corpus.omissions)
     total = hashlib.sha256()
     seen: set[bytes] = set()
     for document in corpus.documents():
@@ -89,6 +92,8 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
         if fate in (TRAIN, VALIDATION):
             seen.add(text_hash[:16])  # 128 bits never collide by accident, and take half the memory
             total.update(text_hash)
+        else:
+            plan.omissions.add("empty" if fate == EMPTY else "duplicate", document.name)
         plan.fates.append(fate)
         plan.sizes.append(size)
     plan.digest = total.hexdigest()

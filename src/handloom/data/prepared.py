@@ -20,6 +20,7 @@ from typing import Any
 
 from handloom.data import plan as plans
 from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.omissions import Omissions
 from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
@@ -36,8 +37,7 @@ class Report:
     """What preparing did. Bytes are UTF-8 bytes of text; end-of-text tokens stand for none."""
 
     documents: int  # all that were found
-    empty: int
-    duplicates: int  # exact copies of an earlier document, left out
+    omitted: dict[str, Any]  # what was left out, as `Omissions.to_dict` has it
     split: str  # "documents", "tail" or "none": the policy used
     train_documents: int
     train_bytes: int
@@ -69,6 +69,7 @@ class PreparedData(TokenData):
     """Tokens of both sides, and how they came about."""
 
     report: Report
+    omissions: Omissions
 
 
 def prepare(
@@ -111,8 +112,7 @@ def prepare(
     train, validation = _open_sides(folder, tokenizer, verify)
     report = Report(
         documents=len(plan.fates),
-        empty=plan.count(plans.EMPTY),
-        duplicates=plan.count(plans.DUPLICATE),
+        omitted=plan.omissions.to_dict(),
         split=plan.policy,
         train_documents=train.n_documents,
         train_bytes=train.n_bytes,
@@ -124,7 +124,7 @@ def prepare(
         workers=0 if reused else workers,
         seconds=time.monotonic() - began,
     )
-    return PreparedData(train, validation, folder, report)
+    return PreparedData(train, validation, folder, report, plan.omissions)
 
 
 def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:

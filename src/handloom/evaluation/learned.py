@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from handloom.data.corpus import files_of, open_corpus
+from handloom.data.corpus import open_corpus
 from handloom.data.examples import SUFFIXES
 from handloom.data.prepared import TokenData, prepare, reopen
 from handloom.data.readers import parse_json, read_lines
 from handloom.data.shards import Shard
+from handloom.data.sources import files_of
 from handloom.errors import DataError
 from handloom.evaluation.memorization import Piece
 from handloom.evaluation.selection import Named

@@ -14,7 +14,7 @@ from handloom.tokenizer.learn import learn_merges
 from handloom.training.config import DataSettings, TrainConfig
 from handloom.training.objective import NextToken
 from handloom.training.report import Reporter
-from handloom.training.work import Work, counted, save_whole
+from handloom.training.work import Work, counted, save_whole, tell
 
 
 def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None) -> Work:
@@ -73,12 +73,8 @@ def prepare_text(
 ) -> PreparedData:
     """The text that the settings name, as token shards."""
     data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
-    report = data.report
-    if report.duplicates:
-        reporter.note(
-            f"{counted(report.duplicates, 'exact copy', 'exact copies')} of other documents left out."
-        )
-    if report.split == "tail":
+    tell(data.omissions, reporter)
+    if data.report.split == "tail":
         reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
     return data
 

@@ -24,7 +24,7 @@ from handloom.training.labels import Labels
 from handloom.training.objective import Batch, Objective
 from handloom.training.preferences import Preferences
 from handloom.training.report import Reporter
-from handloom.training.work import counted
+from handloom.training.work import counted, tell
 
 Opened = tuple[Objective, str, dict[str, Any]]
 _LABELS_SHOWN = 6
@@ -65,9 +65,9 @@ def open_task(
 
 def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> Opened:
     fitting = Fitting(context, config.overlong)
-    examples = read_examples(Conversation, config.data, config.encoding_errors)
+    examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
     found = fit_conversations(examples, tokenizer, fitting)
-    _tell(fitting, reporter)
+    tell(fitting.omissions, reporter)
     kept = [example for example, _ in found]
     sides: tuple[list[Row], list[Row]] = ([], [])
     out_of_training = held_out(kept, config.validation_fraction)
@@ -110,9 +110,9 @@ def _prefer(
     reference: Callable[[], GPT] | None,
 ) -> Opened:
     fitting = Fitting(context, config.overlong)
-    examples = read_examples(Pair, config.data, config.encoding_errors)
+    examples = read_examples(Pair, config.data, config.encoding_errors, fitting.omissions)
     found = fit_pairs(examples, tokenizer, fitting)
-    _tell(fitting, reporter)
+    tell(fitting.omissions, reporter)
     kept = [example for example, _, _ in found]
     template = None if any(isinstance(example.prompt, str) for example in kept) else TEMPLATE
     sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
@@ -163,9 +163,9 @@ def _classify(
     config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context: int, reporter: Reporter
 ) -> Opened:
     fitting = Fitting(context, config.overlong)
-    examples = read_examples(Labelled, config.data, config.encoding_errors)
+    examples = read_examples(Labelled, config.data, config.encoding_errors, fitting.omissions)
     found = fit_labelled(examples, tokenizer, fitting)
-    _tell(fitting, reporter)
+    tell(fitting.omissions, reporter)
     kept = [example for example, _ in found]
     names = _label_names(kept, model)
     sides: tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]] = ([], [])
@@ -239,11 +239,6 @@ def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], r
         reporter.warning(f"No held-out text has the label {' or '.join(missing)}; its F1 is 0 for that.")
 
 
-def _tell(fitting: Fitting, reporter: Reporter) -> None:
-    if told := fitting.told():
-        reporter.warning(told)
-
-
 def _report(
     config: FinetuneConfig, fitting: Fitting, training: int, validation: int, template: str | None
 ) -> dict[str, Any]:
@@ -252,8 +247,7 @@ def _report(
         "template": template,
         "training_examples": training,
         "validation_examples": validation,
-        "cut": len(fitting.cut),
-        "left_out": len(fitting.skipped),
+        "omitted": fitting.omissions.to_dict(),
     }
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from handloom.checkpoints import native
+from handloom.data.omissions import Omissions
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.loop import Save
 from handloom.training.objective import Objective
+from handloom.training.report import Reporter
 
 
 @dataclass
@@ -42,6 +44,12 @@ def save_whole(model: GPT, tokenizer: Tokenizer) -> Save:
         native.save(folder, model, tokenizer, training, optimizer)
 
     return save
+
+
+def tell(omissions: Omissions, reporter: Reporter) -> None:
+    """Say what of the data is left out: as a warning where there is something to do about it."""
+    for sentence, asks_for_action in omissions.sentences():
+        (reporter.warning if asks_for_action else reporter.note)(sentence)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from handloom.data.examples import KINDS
 from handloom.data.lint.findings import Finding
 from handloom.data.lint.lengths import Lengths
+from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors
 from handloom.errors import ConfigError, did_you_mean
 
@@ -71,6 +72,8 @@ class Seen:
     languages: Counter[str] = field(default_factory=Counter)
     labels: dict[str, list[int]] = field(default_factory=dict)
     """Of each label the texts to learn from, and held out."""
+    omissions: Omissions = field(default_factory=Omissions)
+    """What a run would leave out."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -78,6 +81,7 @@ class Seen:
         if self.policy:
             values["split"] |= {"policy": self.policy, "tokens": dict(zip(SIDES, self.tokens, strict=True))}
         values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
+        values["omitted"] = self.omissions.to_dict()
         if self.labels:
             values["labels"] = {
                 label: dict(zip(SIDES, numbers, strict=True)) for label, numbers in self.labels.items()

@@ -40,6 +40,7 @@ def lint_text(
     yield from told.drain()
     told.listening = False
     plan, finding = _planned(corpus, settings)
+    seen.omissions.update(corpus.omissions if plan is None else plan.omissions)
     told.listening = True
     copies, places = Copies(), list[Place]()
     for number, document in enumerate(corpus.documents()):

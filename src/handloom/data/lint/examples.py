@@ -13,6 +13,7 @@ from handloom.data.examples import KINDS, Conversation, Example, Labelled, Pair,
 from handloom.data.fitting import (
     Fitting,
     fit_conversations,
+    fit_labelled,
     fit_pairs,
     in_ids,
     room_for,
@@ -38,14 +39,15 @@ def lint_examples(
 ) -> Iterator[Finding]:
     """See `lint`."""
     told, sides, known = Told(), _Sides(), _Known()
+    fitting = Fitting(settings.context, settings.overlong, seen.omissions)
     kind = KINDS[settings.task]
-    for example in lenient_examples(kind, sources, settings.encoding_errors, told):  # type: ignore[type-var]
+    for example in lenient_examples(kind, sources, settings.encoding_errors, told, seen.omissions):  # type: ignore[type-var]
         place = Place(example.origin.file, example.origin.line)
         faults = list(told.drain())
         yield from faults
         not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in faults)
         yield from _oddities(example, place, not_utf8)
-        finding, length = _fitted(example, tokenizer, settings, place)
+        finding, length = _fitted(example, tokenizer, fitting, place)
         if finding is not None:
             yield finding
         left_out = settings.overlong == "skip" and finding is not None and finding.kind == "overlong"
@@ -203,31 +205,33 @@ def _hash(parts: list[_Part]) -> bytes:
 
 
 def _fitted(
-    example: Example, tokenizer: Tokenizer, settings: LintSettings, place: Place
+    example: Example, tokenizer: Tokenizer, fitting: Fitting, place: Place
 ) -> tuple[Finding | None, int]:
     """What a run would say of an example's length or of what it teaches, and the length in tokens."""
     try:
-        length = max(len(text.ids) for text in in_ids(example, tokenizer))
+        texts = in_ids(example, tokenizer)
     except DataError as error:
         assert isinstance(example, Conversation)
         return _nothing(error, example, place), len(encode_conversation(tokenizer, example.messages).ids)
-    room = room_for(type(example), settings.context)
+    length, room = max(len(text.ids) for text in texts), room_for(type(example), fitting.context)
     if length <= room:
         return None, length
-    if settings.overlong == "cut":
-        fitting = Fitting(settings.context, "cut")
-        try:
-            if isinstance(example, Conversation):
-                fit_conversations([example], tokenizer, fitting)
-            elif isinstance(example, Pair):
-                fit_pairs([example], tokenizer, fitting)
-        except DataError as error:
-            return _nothing(error, example, place), length
     detail = f"{length:,} tokens, where a row has room for {room:,}"
-    if settings.overlong == "error":
+    if fitting.policy == "error":
         return Finding("overlong", detail, place, size=length), length
-    what = "cut off" if settings.overlong == "cut" else "left out"
-    remedy = f"Nothing, if they may be {what}; that is what --overlong {settings.overlong} does."
+    try:
+        if fitting.policy == "skip":
+            fitting.fit(texts, example.origin, room)
+        elif isinstance(example, Conversation):
+            fit_conversations([example], tokenizer, fitting)
+        elif isinstance(example, Pair):
+            fit_pairs([example], tokenizer, fitting)
+        else:
+            fit_labelled([example], tokenizer, fitting)
+    except DataError as error:
+        return _nothing(error, example, place), length
+    what = "cut off" if fitting.policy == "cut" else "left out"
+    remedy = f"Nothing, if they may be {what}; that is what --overlong {fitting.policy} does."
     return Finding("overlong", detail, place, size=length, severity=WARNING, remedy=remedy), length
 
 

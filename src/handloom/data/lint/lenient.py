@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from handloom.data.builtin import BUILTIN
-from handloom.data.corpus import Corpus, Document, files_of, open_corpus
+from handloom.data.corpus import Corpus, Document, open_corpus
 from handloom.data.examples import E, example_files, parse
 from handloom.data.lint.findings import WARNING, Finding, Place
+from handloom.data.omissions import Omissions
 from handloom.data.readers import read_lines, read_raw, read_text, text_of
 from handloom.data.records import EmptyError, NoAssistantError, NoLabelError, Origin
+from handloom.data.sources import files_of, has_suffix
 from handloom.errors import DataError
 
 T = TypeVar("T")
@@ -54,23 +56,25 @@ def lenient_corpus(
     if not names:
         open_corpus(names)  # refuses
     origins: list[Callable[[], Iterable[Document]]] = []
+    omissions = Omissions()
     for name in names:
         if name in BUILTIN or name == "-":
             origins.append(partial(_placed, open_corpus([name], encoding_errors="replace")))
             continue
-        for path in _found(name, files_of, tell, alone=len(names) == 1):
+        for path in _found(name, partial(files_of, omissions=omissions), tell, alone=len(names) == 1):
             origins.append(partial(_documents, path, text_field, encoding_errors, tell))
-    return Corpus(names, origins)
+    return Corpus(names, origins, omissions)
 
 
 def lenient_examples(
-    kind: type[E], sources: Sequence[str | Path], encoding_errors: str, tell: Tell
+    kind: type[E], sources: Sequence[str | Path], encoding_errors: str, tell: Tell, omissions: Omissions
 ) -> Iterator[E]:
     """Every example that can be read.
 
     Args:
         kind, sources, encoding_errors: as `read_examples` takes them.
         tell: told what cannot be read, when its turn comes.
+        omissions: told what is left out.
 
     Raises:
         DataError: no source was named, or the only one cannot be opened.
@@ -78,7 +82,8 @@ def lenient_examples(
     names = list(dict.fromkeys(map(str, sources)))
     if not names:
         raise DataError("No data was named.", "Name .jsonl files: --data FILE.")
-    found = (path for name in names for path in _found(name, example_files, tell, alone=len(names) == 1))
+    find = partial(example_files, omissions=omissions)
+    found = (path for name in names for path in _found(name, find, tell, alone=len(names) == 1))
     for path in dict.fromkeys(found):
         for origin, line in _lines(path, tell):
             example = _tried(partial(parse, kind, line, origin), origin, encoding_errors, tell)
@@ -130,7 +135,7 @@ def _placed(corpus: Corpus) -> Iterator[Document]:
 
 def _documents(path: Path, text_field: str, encoding_errors: str, tell: Tell) -> Iterator[Document]:
     name = path.as_posix()
-    if not name.endswith((".jsonl", ".jsonl.gz")):
+    if not has_suffix(name, (".jsonl", ".jsonl.gz")):
         yield Placed(name, partial(_text, path, name, tell), path, Place(name, 1))
         return
     for origin, line in _lines(path, tell):

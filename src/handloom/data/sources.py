@@ -1,0 +1,199 @@
+"""Which files a name stands for: a file, a folder, a glob.
+
+Folders are walked in sorted order, linked ones too. What is left out on the way is counted. Our own folders (runs,
+checkpoints, models, tokenizers, prepared data) are never data unless their files are named. Reads no text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from handloom.data.builtin import BUILTIN
+from handloom.data.omissions import Omissions
+from handloom.errors import ConfigError, DataError
+from handloom.runtime import cache_folder, expanded, models_folder
+
+SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".jsonl.gz")
+"""What files in a folder have to end in to be read as text."""
+
+_OWN = (
+    ("config.toml", "checkpoints"),
+    ("config.toml", "data.json"),
+    ("manifest.json", "config.json"),
+    ("origin.json",),
+    ("adapter_config.json",),
+    ("config.json", "model.safetensors"),
+    ("config.json", "model.safetensors.index.json"),
+    ("config.json", "pytorch_model.bin"),
+    ("vocab.json", "merges.txt"),
+)
+"""Names of which all are there in a folder of a run, a checkpoint, a model or a tokenizer."""
+
+
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file's name ends in one of these, in small letters or capitals."""
+    return name.lower().endswith(suffixes)
+
+
+def files_of(
+    source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omissions | None = None
+) -> list[Path]:
+    """The files that a name stands for.
+
+    Args:
+        source: a file, whatever its suffix; a folder (walked recursively, in sorted order); or a glob.
+        suffixes: what files in a folder have to end in.
+        omissions: told what was left out on the way.
+    Raises:
+        DataError: what is missing or empty, a folder without such a file, or one of our own folders.
+    """
+    omissions = Omissions() if omissions is None else omissions
+    source = expanded(source, "the data")
+    path = Path(source)
+    if path.is_dir():
+        if is_own_folder(path):
+            raise DataError(
+                f"{path.as_posix()}: the folder of a run, a model or prepared data, which is never taken as data.",
+                "Name the files in it one by one if they are meant.",
+            )
+        return _files_below(path, suffixes, omissions)
+    if path.exists():
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path.as_posix()}: the file is empty.", "Name a file that holds text.")
+        return [path]
+    if glob.has_magic(source):
+        return _files_matching(source, suffixes, omissions)
+    raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether it was written by Handloom, or is a model's: a run, a checkpoint, an export, a tokenizer, the cache."""
+    if any(all((folder / name).exists() for name in names) for names in _OWN):
+        return True
+    for place in (cache_folder, models_folder):
+        with suppress(ConfigError, OSError):  # no home folder, or nothing there yet
+            if os.path.samefile(folder, place()):
+                return True
+    return False
+
+
+def _files_below(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
+    left_out = Omissions()
+    found = list(_walk(folder, suffixes, left_out))
+    omissions.update(left_out)
+    if not found:
+        kind = "text file" if suffixes == SUFFIXES else "such file"
+        raise DataError(
+            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).{_told(left_out)}",
+            'Name a folder that does, or name the files themselves, for example with "FOLDER/*.rst".',
+        )
+    return sorted(found, key=lambda path: path.parts)
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> Iterator[Path]:
+    """Files below a folder; those behind links come last, and no folder is walked twice."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be listed ({error.strerror}).",
+            "Check your permission to read that folder.",
+        )
+
+    visited, starts = set[str](), [folder]
+    for start in starts:
+        for where, folders, files in os.walk(start, onerror=refuse):
+            real = os.path.realpath(where)
+            if real in visited:
+                folders.clear()
+                continue
+            visited.add(real)
+            below = [path for name in sorted(folders) if _is_walked(path := Path(where, name), omissions)]
+            starts += [path for path in below if path.is_symlink()]
+            folders[:] = [path.name for path in below if not path.is_symlink()]
+            for name in sorted(files):
+                if _is_read(path := Path(where, name), suffixes, omissions):
+                    yield path
+
+
+def _is_walked(folder: Path, omissions: Omissions) -> bool:
+    """Whether a folder below another is walked; if not, that is counted."""
+    if folder.name == "__pycache__":
+        return False
+    reason = ""
+    if folder.name.startswith("."):
+        reason = "hidden"
+    elif is_own_folder(folder):
+        reason = "own-folder"
+    elif folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        reason = "link-loop"
+    if reason:
+        omissions.add(reason, folder.as_posix())
+    return not reason
+
+
+def _is_read(path: Path, suffixes: tuple[str, ...], omissions: Omissions) -> bool:
+    """Whether a file in a folder is read; if not, that is counted."""
+    if path.name.startswith("."):
+        omissions.add("hidden", path.as_posix())
+    elif not path.is_file():
+        omissions.add("no-file", path.as_posix())
+    elif not has_suffix(path.name, suffixes):
+        omissions.add("suffix", path.as_posix(), by=path.suffix.lower() or "without any")
+    else:
+        return True
+    return False
+
+
+def _files_matching(pattern: str, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
+    """Files that a glob matches, and those below matching folders; none in our own folders that wildcards matched."""
+    parts = Path(pattern).parts
+    named = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    is_own = cache(is_own_folder)
+    left_out, own, visited, found = Omissions(), set[Path](), set[str](), list[Path]()
+    matches = sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda path: (len(path.parts), path))
+    for path in matches:
+        real = os.path.realpath(path)
+        if real in visited:  # by a shorter path; links may lead in a circle
+            continue
+        visited.add(real)
+        below = [folder for folder in (path, *path.parents) if named in folder.parents and folder.is_dir()]
+        if inside := [folder for folder in below if is_own(folder)]:
+            own.add(inside[-1])
+        elif path.is_file():
+            found.append(path)
+        elif not path.is_dir():
+            left_out.add("no-file", path.as_posix())
+        elif "**" not in parts:
+            found += _walk(path, suffixes, left_out)
+    for folder in sorted(own):
+        left_out.add("own-folder", folder.as_posix())
+    omissions.update(left_out)
+    if not found:
+        raise DataError(
+            f"{pattern}: no file matches.{_told(left_out)}",
+            "Check the pattern with ls; ** matches folders at every depth.",
+        )
+    return sorted(found, key=lambda path: path.parts)
+
+
+def _told(omissions: Omissions) -> str:
+    return "".join(f" {sentence}" for sentence in omissions.problems())
+
+
+def _remedy_for_missing(path: Path) -> str:
+    folder = path.parent
+    try:
+        around = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    except OSError:
+        around = []
+    near = difflib.get_close_matches(path.name, [*around, *BUILTIN], n=1)
+    if near:
+        return f'Did you mean "{near[0] if near[0] in BUILTIN else (folder / near[0]).as_posix()}"?'
+    return f"Check the path, or name a built-in corpus ({', '.join(BUILTIN)})."
