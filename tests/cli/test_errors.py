@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 import bad_inputs
 import bad_paths
+import bad_text
 import foreign_adapters
 import foreign_checkpoints
 import foreign_models
@@ -68,6 +69,7 @@ show; the test compares the code with this table and knows the few.
 CASES = [
     *bad_inputs.CASES,
     *bad_paths.CASES,
+    *bad_text.CASES,
 ]
 ELSEWHERE = (
     foreign_models.CASES
