@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from shlex import quote
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,6 +27,7 @@ from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.files import MERGES, VOCABULARY
 
@@ -85,7 +85,7 @@ def export_gguf(
         writer = writer_class(aside / (name + SUFFIX), "gpt2")
         try:
             _describe(writer, name, model.config, training, precision)
-            _add_tokenizer(writer, tokenizer, aside)
+            _add_tokenizer(writer, tokenizer)
             _write_tensors(writer, tensors, halves)
         finally:
             writer.close()
@@ -170,11 +170,11 @@ def _describe(
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, folder: Path) -> None:
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     """Tokens and merges, spelled as in `vocab.json` and `merges.txt`. Only the end of text is a special token."""
     from gguf import TokenType
 
-    with TemporaryDirectory(dir=folder) as scratch:
+    with TemporaryFolder("tokenizer") as scratch:
         tokenizer.save(Path(scratch))
         vocabulary = json.loads((Path(scratch) / VOCABULARY).read_text(encoding="utf-8"))
         merges = (Path(scratch) / MERGES).read_text(encoding="utf-8").splitlines()[1:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
 from handloom.data.sources import files_of, has_suffix
 from handloom.errors import DataError
+from handloom.temporary import TemporaryFolder
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def open_corpus(
             "No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)})."
         )
     names = [str(source) for source in given]
-    spool = Path(tempfile.mkdtemp(prefix="handloom-stdin-")) if "-" in names else None
+    spool = TemporaryFolder("stdin") if "-" in names else None
     origins: list[Callable[[], Iterable[Document]]] = []
     omissions = Omissions()
     try:
@@ -89,18 +89,18 @@ def open_corpus(
             if source in BUILTIN:
                 origins.append(_builtin(source))
             elif source == "-" and spool is not None:
-                path = _spool_stdin(spool / "stdin")
+                path = _spool_stdin(Path(spool.name, "stdin"))
                 origins.append(partial(_text_document, path, "standard input", encoding_errors))
             else:
                 for path in files_of(source, omissions=omissions):
                     origins.append(partial(_file_documents, path, text_field, encoding_errors))
     except BaseException:
         if spool is not None:
-            shutil.rmtree(spool, ignore_errors=True)
+            spool.cleanup()
         raise
     corpus = Corpus(names, origins, omissions)
     if spool is not None:
-        weakref.finalize(corpus, shutil.rmtree, spool, ignore_errors=True)
+        weakref.finalize(corpus, spool.cleanup)
     return corpus
 
 

@@ -28,6 +28,7 @@ from handloom.data.pieces import PIECE
 from handloom.data.plan import Piece
 from handloom.data.worker import encode_texts, read_frame, write_frame
 from handloom.errors import DataError
+from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
 
 # Below this many bytes a worker's start costs more than it saves.
@@ -113,7 +114,7 @@ class _Pool:
         return self
 
     def _start(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="handloom-tokenizer-") as folder:
+        with TemporaryFolder("tokenizer") as folder:
             self._tokenizer.save(Path(folder))
             for _ in range(self._workers):
                 self._all.append(_Worker(folder, self._token_bytes))

@@ -6,7 +6,6 @@ Offline: the reference for the whole model is transformers, where it is installe
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from handloom.inspection import numerics
 from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
 from handloom.model.kv_cache import KVCache
+from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
 _TEXTS = (
@@ -46,7 +46,7 @@ def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
     Yields:
         each result as soon as it is there. A check that cannot be ended, as with weights that are no numbers, fails.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryFolder("verify") as scratch:
         subject = _Subject(lm, tolerance, Path(scratch) / "exported")
         for name, check in (*subject.checks(), *golden(lm)):
             yield _made(name, check)
