@@ -52,6 +52,10 @@ class Console(rich_console.Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Let the error go on to where all commands end alike; rich would exit with 1 here."""
+        raise
+
 
 def new_console(*, stderr: bool = False, width: int | None = None) -> Console:
     """A console without markup, emoji codes and highlighting."""

@@ -157,14 +157,11 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
     torch.testing.assert_close(found["gradient"], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_minutes_choose_the_steps_mend_them_once_and_a_resumed_run_keeps_them(tmp_path, tiny, monkeypatch):
+def test_minutes_choose_the_steps_correct_them_and_a_resumed_run_keeps_them(tmp_path, tiny, monkeypatch):
     folder = tmp_path / "run"
     config = tiny(steps=None, minutes=10.0, evaluate_every=None, checkpoint_every=None)
-    plans = [30, 24]
-    monkeypatch.setattr(
-        Pace, "ready", lambda self, minutes: len(self._steps) >= 5 * minutes
-    )  # 2.5 and 16.5 steps
-    monkeypatch.setattr(Pace, "steps_within", lambda self, minutes, step: plans.pop(0))
+    plans = {3: 30, 17: 24}
+    monkeypatch.setattr(Pace, "plan", lambda self, minutes, step, total: plans.get(step))
     told: list[int] = []
 
     class Listener(Silent):

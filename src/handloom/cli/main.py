@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import sys
 from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
 import handloom
+from handloom import screen, temporary
 from handloom.errors import HandloomError
+from handloom.training.interrupt import end_on_signals
 
 COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
@@ -31,6 +31,8 @@ COMMANDS = {
     "compare": ("handloom.cli.compare:compare", "Set models side by side: a table, JSON and a page."),
     "model": ("handloom.cli.model:app", "Show what a model is made of."),
 }
+RUNS = ("train", "finetune", "demo")
+"""Commands whose product is a run: what they print is a view of it, and may be lost."""
 
 
 def _default_shown(value: Any) -> str | None:
@@ -56,12 +58,29 @@ for _name, (_path, _help) in COMMANDS.items():
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    The exit code is 0 when all is done, 2 after an error that the user can mend, 130 after Ctrl-C.
+    The exit code is 0 when all is done, 2 after an error that the user can mend, 130 after Ctrl-C, 143 after SIGTERM
+    and 129 after SIGHUP. Notes on standard error may always be lost; standard output only where it is no product.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, debug = _without_debug(words)
     words = [_Hyphen(word) if word == "-" else word for word in words]
+    shield = screen.NAMES if words and words[0] in RUNS else ("stderr",)
+    screen.fill_closed()
     _speak_utf8()
+    try:
+        with end_on_signals(), screen.shielded(*shield):
+            temporary.sweep()
+            _obey(words, debug)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                screen.abandon(stream)
+
+
+def _obey(words: list[str], debug: bool) -> NoReturn:
+    """Run a command; an error becomes a paragraph, and every end an exit code."""
     try:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
@@ -75,12 +94,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail(complaint(error, words))
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
-        _leave_output()
+        screen.abandon(sys.stdout)
         sys.exit(130)
     except BrokenPipeError:
-        _leave_output()  # the reader of our output (`| head`) has what it wanted
+        screen.abandon(sys.stdout)  # the reader of our output (`| head`) has what it wanted
     except OSError as error:
-        _leave_output()
+        screen.abandon(sys.stdout)
         _show_traceback(debug)
         fail(_refused(error))
     except (MemoryError, RuntimeError) as error:
@@ -139,12 +158,6 @@ def _speak_utf8() -> None:
                 encoding=None if stream.isatty() else "utf-8",
                 errors="replace" if stream is sys.stdout else "backslashreplace",
             )
-
-
-def _leave_output() -> None:
-    """Whatever is still waiting to be printed goes nowhere, so that Python cannot complain about it at the end."""
-    with contextlib.suppress(io.UnsupportedOperation):  # an output that is no file has no such end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refused(error: OSError) -> str:

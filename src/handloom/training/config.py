@@ -75,7 +75,8 @@ class LoopSettings(Settings):
 
     steps: int | None = setting(None, "Optimizer steps; None: 1000, or as many as --minutes allow.")
     minutes: float | None = setting(
-        None, "Instead of steps: train this long, validation and samples included."
+        None,
+        "Instead of steps: as many as take so long, validation and samples included; suspended time does not count.",
     )
     batch_size: int = setting(16, "Sequences in one optimizer step.")
     micro_batch_size: int | None = setting(None, "Sequences computed at once; None: the whole batch.")

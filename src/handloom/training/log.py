@@ -35,7 +35,7 @@ class RunLog:
         self._board = _open_tensorboard(run) if tensorboard else None
 
     def add(self, kind: str, step: int, **values: Any) -> None:
-        """Write one record: `train`, `validation` or `sample`."""
+        """Write one record: `train`, `validation`, `sample`, or `screen` for output that was lost."""
         record = {"kind": kind, "step": step, **values}
         self.records.append(record)
         try:

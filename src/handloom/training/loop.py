@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from handloom import runtime
+from handloom import runtime, screen
 from handloom.checkpoints import native
 from handloom.errors import HandloomError
 from handloom.inference.settings import Request, Sampling
@@ -36,12 +35,6 @@ from handloom.training.report import Reporter
 from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
 
-PLANS: tuple[Callable[[float], float], ...] = (
-    lambda minutes: min(0.05 * minutes, 0.5),
-    lambda minutes: minutes / 3,
-)
-"""When the number of steps is chosen, and when it is mended once; from minutes, in minutes."""
-
 
 class DivergenceError(HandloomError):
     """The loss or a gradient is no number any more."""
@@ -56,13 +49,11 @@ class Progress:
     """Steps of the whole run; None while they are still being measured."""
     tokens: int = 0
     seconds: float = 0.0
-    """Time of the whole run up to now, validations, samples and saving included."""
+    """Computing time of the whole run up to now, validations, samples and saving included."""
     step_seconds: float = 0.0
     """Time in optimizer steps alone."""
     best_step: int | None = None
     best_loss: float = math.inf
-    plans: int = 0
-    """How often the steps were chosen from the minutes, up to now."""
     predicted_seconds: float | None = None
     """How long the whole run would take, as predicted when its steps were chosen last."""
 
@@ -112,6 +103,7 @@ class Trainer:
             tensorboard=config.tensorboard,
         )
         self.pace = Pace(progress.seconds)
+        self._told_lost: set[str] = set()
 
     def train(self, wish: Wish, stop_after: int | None = None) -> bool:
         """Go on until the end, or until somebody wishes to stop.
@@ -126,6 +118,10 @@ class Trainer:
         Raises:
             DivergenceError: at the first loss or gradient that is not finite; nothing was updated with it.
         """
+        with self.pace.clock.beating():
+            return self._train(wish, stop_after)
+
+    def _train(self, wish: Wish, stop_after: int | None) -> bool:
         progress = self.progress
         if progress.step == 0 and not self.log.records:
             self.validate()
@@ -146,6 +142,7 @@ class Trainer:
                 self.save()
         if not native.step_folder(self.run, progress.step).exists():
             self.save()
+        self._record_lost_output()
         self.log.close()
         return progress.step == progress.total
 
@@ -159,7 +156,7 @@ class Trainer:
         Returns:
             whether the step was completed.
         """
-        began, config, progress = time.perf_counter(), self.config, self.progress
+        began, config, progress = self.pace.seconds, self.config, self.progress
         batch = self.objective.batch(progress.step)
         count, tokens = self.objective.count(batch), self.objective.tokens(batch)
         loss = 0.0
@@ -178,15 +175,15 @@ class Trainer:
         self.optimizer.step(factor)
         progress.step += 1
         progress.tokens += tokens
-        self.pace.stepped(time.perf_counter() - began)
-        progress.step_seconds += time.perf_counter() - began
         progress.seconds = self.pace.seconds
+        self.pace.stepped(progress.seconds - began)
+        progress.step_seconds += progress.seconds - began
         self._record_step(loss, norm, factor, tokens)
         return True
 
     def validate(self) -> Finding:
         """The loss on all held-out data, in float32: what anybody who loads the model will find."""
-        began = time.perf_counter()
+        began = self.pace.seconds
         found = self.objective.examine(self.reader)
         if not math.isfinite(found.loss):
             self._diverged("the validation loss is not finite")
@@ -202,14 +199,14 @@ class Trainer:
                 f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
                 "More text, dropout, or fewer steps would help."
             )
-        self.pace.paused("validation", time.perf_counter() - began, self.config.evaluate_every)
+        self.pace.paused("validation", self.pace.seconds - began, self.config.evaluate_every)
         return found
 
     def sample(self) -> None:
         """Let the model write, and keep what it wrote."""
         if self._sample_every() == 0:
             return
-        began = time.perf_counter()
+        began = self.pace.seconds
         template = self.objective.template
         lm = LanguageModel(self.model, self.tokenizer, template=template)
         for prompt in self.config.sample_prompts:
@@ -222,7 +219,7 @@ class Trainer:
             self.log.add("sample", self.progress.step, prompt=begun, text=text)
             self.reporter.sample(self.progress.step, begun, text)
         self.log.write_samples()
-        self.pace.paused("sample", time.perf_counter() - began, self._sample_every())
+        self.pace.paused("sample", self.pace.seconds - began, self._sample_every())
 
     def save(self) -> None:
         """Write a checkpoint, then remove those that need not be kept.
@@ -230,7 +227,7 @@ class Trainer:
         Raises:
             DivergenceError: when a weight is not finite; nothing is written then.
         """
-        began, progress = time.perf_counter(), self.progress
+        began, progress = self.pace.seconds, self.progress
         if not all(bool(p.isfinite().all()) for p in self.optimizer.named.values()):
             self._diverged("a weight is not finite")
         progress.seconds = self.pace.seconds
@@ -246,20 +243,20 @@ class Trainer:
             self.optimizer.state_tensors(),
         )
         native.prune(self.run, self.config.keep_checkpoints, progress.best_step)
-        self.pace.paused("save", time.perf_counter() - began, self.config.checkpoint_every)
+        self.pace.paused("save", self.pace.seconds - began, self.config.checkpoint_every)
 
     def _choose_total(self) -> bool:
         """Decide how many steps there are, once that is possible; returns whether it was decided by the clock."""
         progress, config = self.progress, self.config
         if config.minutes is None:
             progress.total = config.steps or 1000
-        elif progress.plans < len(PLANS) and self.pace.ready(PLANS[progress.plans](config.minutes)):
-            progress.total = self.pace.steps_within(config.minutes, progress.step)
-            progress.plans += 1
-            progress.predicted_seconds = self.pace.predict(progress.total - progress.step)
-            self.reporter.planned(progress.total, self.pace.step_seconds(), config.minutes)
-            return True
-        return False
+            return False
+        total = self.pace.plan(config.minutes, progress.step, progress.total)
+        if total is None:
+            return False
+        progress.total, progress.predicted_seconds = total, self.pace.predict(progress.step, total)
+        self.reporter.planned(total, self.pace.step_seconds(), config.minutes)
+        return True
 
     def _due(self, every: int | None) -> bool:
         """Whether something that happens `every` steps (None: `EVENTS` times in the run) happens now."""
@@ -321,6 +318,14 @@ class Trainer:
         )
         speed = tokens / self.pace.step_seconds() if self.pace.measured else None
         self.reporter.step(progress.step, progress.total, loss, speed, self.pace)
+        self._record_lost_output()
+
+    def _record_lost_output(self) -> None:
+        """Write down, once, that standard output or error could not show something."""
+        for lost in screen.losses():
+            if lost not in self._told_lost:
+                self._told_lost.add(lost)
+                self.log.add("screen", self.progress.step, lost=lost)
 
     def _recent_loss(self) -> float | None:
         """Mean training loss over the last twentieth of the steps so far."""

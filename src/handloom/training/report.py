@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Protocol
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.text import Text
 from handloom import runtime
 from handloom.console import Console, column, new_console, progress, visible
 from handloom.finetuning.ledger import Ledger
+from handloom.screen import NAMES, shielded
 from handloom.training.objective import Finding
 from handloom.training.pace import Pace
 
@@ -20,7 +22,7 @@ class Reporter(Protocol):
     """Who is told what happens in a run."""
 
     def note(self, text: str) -> None:
-        """Something worth saying once."""
+        """Something worth saying once; may come from another thread than the rest."""
 
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
@@ -57,7 +59,7 @@ class Terminal:
     """A live line of progress, with losses and samples above it.
 
     Use as a context manager. Where the output is no terminal, the live line is left out and a plain
-    line is written with each validation instead.
+    line is written with each validation instead. Within it, what cannot be shown is lost without an error.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -70,13 +72,16 @@ class Terminal:
         )
         self._task: TaskID | None = None
         self._validation: float | None = None
+        self._shield = ExitStack()
 
     def __enter__(self) -> Terminal:
+        self._shield.enter_context(shielded(*NAMES))
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._shield.close()
 
     def note(self, text: str) -> None:
         """Something worth saying once."""

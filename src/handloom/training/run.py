@@ -13,6 +13,7 @@ import torch
 from handloom import runtime, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
+from handloom.screen import NAMES, shielded
 from handloom.training import scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
 from handloom.training.interrupt import stop_on_signals
@@ -20,6 +21,7 @@ from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
+from handloom.training.reproducible import left_as_found
 from handloom.training.work import Work, counted
 
 C = TypeVar("C", bound=LoopSettings)
@@ -43,6 +45,8 @@ _OURS = (
 )
 
 
+@left_as_found()
+@shielded(*NAMES)
 def begin(
     run: str | Path,
     config: LoopSettings,
@@ -78,6 +82,8 @@ def begin(
     return _train(run, config, work, {}, Progress(), reporter, stop_after)
 
 
+@left_as_found()
+@shielded(*NAMES)
 def resume(
     run: str | Path,
     reporter: Reporter | None = None,
