@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,23 @@ def test_show_marks_the_end_of_a_document(handloom, write):
     _, out, _ = handloom("show", "--data", ".", "--batch-size", 8, "--context", 60)
     assert "<|endoftext|>" in out
     assert ".txt ... " in out
+
+
+def test_show_names_files_as_they_are_called_now(handloom, write):
+    """The tokens are those that were prepared under another name, of a file that is gone."""
+    text = f"{STORIES['29.txt']}\n<|endoftext|>\n{STORIES['28.txt']}"
+    for split, places in (("tail", {"new.txt", "new.txt:4"}), ("documents", {"new.txt", "new.txt:4"})):
+        shown = {}
+        for name in ("old.txt", "new.txt"):
+            write(**{name: text})
+            flags = ("--split", split, "--validation-fraction", 0.1 if split == "tail" else 0)
+            _, out, _ = handloom("show", "--data", name, "--batch-size", 8, *flags, "--json")
+            shown[name] = json.loads(out)["windows"]
+            Path(name).unlink()
+        assert {name for window in shown["new.txt"] for name in window.pop("documents")} == places
+        assert all(window.pop("documents")[0].startswith("old.txt") for window in shown["old.txt"])
+        assert shown["new.txt"] == shown["old.txt"]
+    assert len(list(Path("cache", "data").iterdir())) == 2
 
 
 def test_show_takes_a_run(handloom, write, gpt2, tmp_path):

@@ -57,6 +57,19 @@ def test_the_training_text_and_what_was_held_out_are_all_there_was(
     assert found.named == str(folder)
 
 
+def test_documents_are_called_as_they_are_now(folder, training, byte_tokenizer, tmp_path):
+    """A comparison names where a text was copied from; once that was the file under which it was first prepared."""
+    moved = folder.rename(tmp_path / "moved")
+    training["settings"]["data"] = [str(moved)]
+    found = Learned(training, byte_tokenizer)
+    texts = joined(found.pieces())
+    names = [*texts, *(name for name, _ in found.held_out())]
+    assert sorted(names) == sorted(path.as_posix() for path in moved.iterdir())
+    shutil.rmtree(moved)  # what is in the cache is still known, though only under its old names
+    again = joined(Learned(training, byte_tokenizer).pieces())
+    assert sorted(again.values()) == sorted(texts.values())
+
+
 def test_a_text_that_has_changed_since_is_refused(folder, training, byte_tokenizer, tmp_path):
     shutil.rmtree(tmp_path / "cache")
     (folder / "3.txt").write_text("Another text.\n", encoding="utf-8")

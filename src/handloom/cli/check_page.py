@@ -41,9 +41,10 @@ def print_page(groups: Sequence[Group], settings: LintSettings, seen: Seen, toke
     for group in groups:
         console.print()
         _print_group(console, group)
-    if omitted := seen.omissions.sentences():
-        console.print("\nLeft out by a run", style="bold")
-        for sentence, _ in omitted:
+    told = seen.omissions.sentences() + (seen.separation.sentences() if seen.separation else [])
+    if told:
+        console.print("\nWhat a run would say", style="bold")
+        for sentence, _ in told:
             _print_indented(console, Text(visible(sentence)))
     console.print()
     _print_lengths(console, settings, seen, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,8 @@ class Reading:
     "Field of a .jsonl record that holds its text [default: text]."
     encoding_errors: str | None = None
     "Bytes that are not UTF-8: strict (an error) or replace [default: strict]."
+    document_separator: str | None = None
+    'Line between two documents of a text file; "" for none [default: <|endoftext|>].'
     validation_fraction: float | None = None
     "Share of the text held out for validation [default: 0.1]."
     split: str | None = None
@@ -258,12 +261,22 @@ def _described(
     windows: Windows, prepared: PreparedData, tokenizer: Tokenizer, step: int
 ) -> list[dict[str, Any]]:
     """The windows of a batch as plain values."""
+    from handloom.data.plan import TRAIN
+
     inputs, targets = windows.batch(step)
     epochs, starts = windows.places(step)
-    shard, batch = prepared.train, []
+    last_tokens = starts + inputs.shape[1] - 1
+    shown = [
+        [prepared.train.document_at(token) for token in pair]
+        for pair in zip(starts, last_tokens, strict=True)
+    ]
+    wanted = {number for pair in shown for number in pair}
+    names = islice(prepared.names(TRAIN), max(wanted) + 1)
+    named = {number: name for number, name in enumerate(names) if number in wanted}
+    batch = []
     for row, (epoch, start) in enumerate(zip(epochs.tolist(), starts.tolist(), strict=True)):
         tokens = inputs[row].tolist()
-        first, last = shard.document_at(start), shard.document_at(start + len(tokens) - 1)
+        first, last = (named[number] for number in shown[row])
         batch.append(
             {
                 "number": (step * windows.batch_size + row) % len(windows) + 1,

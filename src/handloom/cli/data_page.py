@@ -127,7 +127,7 @@ def print_report(prepared: PreparedData) -> None:
     }[report.split]
     console.print(f"Split: {report.split} ({how}).")
     console.print(f"Found {report.documents:,} documents.")
-    for sentence, _ in prepared.omissions.sentences():
+    for sentence, _ in prepared.sentences():
         console.print(sentence)
     if report.reused:
         console.print("Prepared before; nothing had to be tokenized.")

@@ -1,7 +1,8 @@
 """Which documents there are: files, folders, globs, standard input and the built-in corpora.
 
-A text file is one document, a line of JSON Lines is one, a module or topic of a built-in corpus is
-one. Documents stream, so a file may be larger than memory. Knows no tokens and no split.
+A text file is one document, or several with a separator between them; a line of JSON Lines is one, and
+so is a module or topic of a built-in corpus. Documents stream, so a file may be
+larger than memory. Knows no tokens and no split.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from pathlib import Path
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
+from handloom.data.separator import check_separator, split_documents
 from handloom.data.sources import files_of, has_suffix
 from handloom.errors import DataError
 from handloom.temporary import TemporaryFolder
+from handloom.tokenizer.base import END_OF_TEXT
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,16 @@ class Document:
     name: str
     pieces: Callable[[], Iterable[str]]
     path: Path | None = None
-    """The file, where the document is all of it."""
+    """The text file that it begins."""
+    part: int = 1
+    """Which of the documents separated within its file."""
+    line: int = 1
+    """The line that it begins in, of a text file."""
+
+    @property
+    def file(self) -> str:
+        """The name of its file, if that is a text file."""
+        return self.name if self.part == 1 else self.name.rpartition(":")[0]
 
     def text(self) -> str:
         """The whole text, in memory."""
@@ -44,8 +56,9 @@ class Corpus:
         sources: Sequence[str],
         origins: Sequence[Callable[[], Iterable[Document]]],
         omissions: Omissions | None = None,
+        document_separator: str = END_OF_TEXT,
     ) -> None:
-        self.sources = tuple(sources)
+        self.sources, self.document_separator = tuple(sources), document_separator
         self.omissions = Omissions() if omissions is None else omissions
         self._origins = tuple(origins)
 
@@ -60,7 +73,11 @@ class Corpus:
 
 
 def open_corpus(
-    sources: Sequence[str | Path] | str | Path, *, text_field: str = "text", encoding_errors: str = "strict"
+    sources: Sequence[str | Path] | str | Path,
+    *,
+    text_field: str = "text",
+    encoding_errors: str = "strict",
+    document_separator: str = END_OF_TEXT,
 ) -> Corpus:
     """Find the documents that `sources` name; their text is read later, while walking.
 
@@ -70,11 +87,13 @@ def open_corpus(
             corpus is reached by `./NAME`.
         text_field: the field of a JSON Lines object that holds the text.
         encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
+        document_separator: line between two documents of a text file; empty for none.
     Raises:
         DataError: a source that is missing, empty, or holds no text file.
-        ConfigError: an unknown `encoding_errors`.
+        ConfigError: an unknown `encoding_errors`, or a separator of several lines or none.
     """
     check_encoding_errors(encoding_errors)
+    check_separator(document_separator)
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     if not given:
         raise DataError(
@@ -90,15 +109,18 @@ def open_corpus(
                 origins.append(_builtin(source))
             elif source == "-" and spool is not None:
                 path = _spool_stdin(Path(spool.name, "stdin"))
-                origins.append(partial(_text_document, path, "standard input", encoding_errors))
+                read = partial(read_text, path, "standard input", encoding_errors)
+                origins.append(partial(separated, read, "standard input", path, document_separator))
             else:
                 for path in files_of(source, omissions=omissions):
-                    origins.append(partial(_file_documents, path, text_field, encoding_errors))
+                    origins.append(
+                        partial(_file_documents, path, text_field, encoding_errors, document_separator)
+                    )
     except BaseException:
         if spool is not None:
             spool.cleanup()
         raise
-    corpus = Corpus(names, origins, omissions)
+    corpus = Corpus(names, origins, omissions, document_separator)
     if spool is not None:
         weakref.finalize(corpus, spool.cleanup)
     return corpus
@@ -114,14 +136,17 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
     return documents
 
 
-def _text_document(path: Path, name: str, encoding_errors: str) -> Iterator[Document]:
-    yield Document(name, partial(read_text, path, name, encoding_errors), path)
+def separated(read: Callable[[], Iterable[str]], name: str, path: Path, separator: str) -> Iterator[Document]:
+    """The documents of a text file that `read` gives the text of."""
+    for part, (line, pieces) in enumerate(split_documents(read, separator), start=1):
+        first = part == 1
+        yield Document(name if first else f"{name}:{line}", pieces, path if first else None, part, line)
 
 
-def _file_documents(path: Path, text_field: str, encoding_errors: str) -> Iterator[Document]:
+def _file_documents(path: Path, text_field: str, encoding_errors: str, separator: str) -> Iterator[Document]:
     name = path.as_posix()
     if not has_suffix(name, (".jsonl", ".jsonl.gz")):
-        yield from _text_document(path, name, encoding_errors)
+        yield from separated(partial(read_text, path, name, encoding_errors), name, path, separator)
         return
     for line, text in read_jsonl(path, name, text_field, encoding_errors):
         yield Document(f"{name}:{line}", partial(_one, text))

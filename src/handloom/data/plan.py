@@ -15,7 +15,9 @@ from itertools import groupby
 from handloom.data.corpus import Corpus, Document
 from handloom.data.omissions import Omissions
 from handloom.data.pieces import cut_tail, safe_pieces
+from handloom.data.separator import Separation
 from handloom.errors import ConfigError, DataError
+from handloom.tokenizer.base import END_OF_TEXT
 
 TRAIN, VALIDATION, DUPLICATE, EMPTY = range(4)
 SIDES = ("train", "validation")
@@ -44,6 +46,7 @@ class Plan:
     fates: bytearray = field(default_factory=bytearray)  # one of TRAIN .. EMPTY for each document
     sizes: array[int] = field(default_factory=lambda: array("q"))  # UTF-8 bytes of each document
     omissions: Omissions = field(default_factory=Omissions)  # files and documents left out
+    separation: Separation = field(default_factory=Separation)
 
     def count(self, fate: int) -> int:
         """Number of documents with that fate."""
@@ -78,10 +81,11 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
         )
     plan = Plan("none" if validation_fraction == 0 else "documents", validation_fraction)
     plan.omissions.update(corpus.omissions)
+    plan.separation.separator = corpus.document_separator
     total = hashlib.sha256()
     seen: set[bytes] = set()
     for document in corpus.documents():
-        text_hash, size = _hash_of(document)
+        text_hash, size, end_of_text = _hash_of(document)
         fate = (
             EMPTY
             if size == 0
@@ -94,6 +98,8 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
             total.update(text_hash)
         else:
             plan.omissions.add("empty" if fate == EMPTY else "duplicate", document.name)
+        kept = fate in (TRAIN, VALIDATION)
+        plan.separation.add(document.name, document.file, document.part, end_of_text if kept else 0)
         plan.fates.append(fate)
         plan.sizes.append(size)
     plan.digest = total.hexdigest()
@@ -132,13 +138,16 @@ def _parted(chunks: Iterable[str], fate: int, plan: Plan, size: int) -> Iterator
     return ((VALIDATION if is_tail else TRAIN, text) for is_tail, text in cut_tail(chunks, mark))
 
 
-def _hash_of(document: Document) -> tuple[bytes, int]:
-    text_hash, size = hashlib.sha256(), 0
+def _hash_of(document: Document) -> tuple[bytes, int, int]:
+    """SHA-256 and size in bytes of a text, and how often `<|endoftext|>` stands in it."""
+    text_hash, size, marks, before = hashlib.sha256(), 0, 0, ""
     for text in document.pieces():
         raw = text.encode("utf-8")
         text_hash.update(raw)
         size += len(raw)
-    return text_hash.digest(), size
+        marks += text.count(END_OF_TEXT) + (before + text[: len(END_OF_TEXT) - 1]).count(END_OF_TEXT)
+        before = (before + text)[1 - len(END_OF_TEXT) :]
+    return text_hash.digest(), size, marks
 
 
 def _hashing(chunks: Iterable[str], text_hash: hashlib._Hash) -> Iterator[str]:

@@ -20,7 +20,6 @@ from typing import Any
 
 from handloom.data import plan as plans
 from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.omissions import Omissions
 from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
@@ -38,6 +37,7 @@ class Report:
 
     documents: int  # all that were found
     omitted: dict[str, Any]  # what was left out, as `Omissions.to_dict` has it
+    separation: dict[str, Any]  # of documents within files, as `Separation.to_dict` has it
     split: str  # "documents", "tail" or "none": the policy used
     train_documents: int
     train_bytes: int
@@ -63,37 +63,51 @@ class TokenData:
         """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
         return self.folder.name
 
+    def names(self, side: int) -> Iterator[str]:
+        """The documents of a side (TRAIN or VALIDATION), in the order of their tokens; as they were called when the
+        text was first prepared."""
+        return iter((self.train, self.validation)[side].names)
+
 
 @dataclass(frozen=True)
 class PreparedData(TokenData):
     """Tokens of both sides, and how they came about."""
 
     report: Report
-    omissions: Omissions
+    corpus: Corpus
+    plan: Plan
+
+    def names(self, side: int) -> Iterator[str]:
+        """As for any tokens, but called as the sources call them now; reads the text again."""
+        pieces = plans.pieces(self.corpus, self.plan)
+        return (piece.name for piece in pieces if piece.side == side and piece.ends)
+
+    def sentences(self) -> list[tuple[str, bool]]:
+        """What is worth saying of the text, and whether there is something to do about it."""
+        return self.plan.omissions.sentences() + self.plan.separation.sentences()
 
 
 def prepare(
     sources: Sources,
     tokenizer: Tokenizer,
     *,
-    text_field: str = "text",
-    encoding_errors: str = "strict",
     validation_fraction: float = 0.1,
     split: str = "auto",
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     verify: bool | None = None,
+    **reading: str,
 ) -> PreparedData:
     """Tokenize `sources` into the cache, or find that this was done before.
 
     Args:
-        sources: what `open_corpus` takes, or the corpus it gave; with a corpus, `text_field` and
-            `encoding_errors` are settled already.
+        sources: what `open_corpus` takes, or the corpus it gave.
         validation_fraction, split: see `plan.survey`.
         workers: processes that tokenize; default: the cores granted to us, or none but this one for
             a small corpus.
         on_progress: called with bytes of text done and in all.
         verify: whether opening reads the shards through; see `open_shard`.
+        reading: what else `open_corpus` takes; settled already if it gave the corpus.
     Raises:
         DataError: text that cannot be used, a torn shard in the cache, no space, a dead worker.
         ConfigError: a setting outside its limits.
@@ -101,7 +115,7 @@ def prepare(
     began = time.monotonic()
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}, but must be at least 1.", "Leave it out to use every core.")
-    corpus = _opened(sources, text_field, encoding_errors)
+    corpus = _opened(sources, reading)
     plan = survey(corpus, validation_fraction=validation_fraction, split=split)
     total = plan.bytes_of(TRAIN, VALIDATION)
     workers = workers or _workers_for(total)
@@ -113,6 +127,7 @@ def prepare(
     report = Report(
         documents=len(plan.fates),
         omitted=plan.omissions.to_dict(),
+        separation=plan.separation.to_dict(),
         split=plan.policy,
         train_documents=train.n_documents,
         train_bytes=train.n_bytes,
@@ -124,7 +139,7 @@ def prepare(
         workers=0 if reused else workers,
         seconds=time.monotonic() - began,
     )
-    return PreparedData(train, validation, folder, report, plan.omissions)
+    return PreparedData(train, validation, folder, report, corpus, plan)
 
 
 def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
@@ -138,12 +153,7 @@ def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
 
 
 def training_documents(
-    sources: Sources,
-    *,
-    text_field: str = "text",
-    encoding_errors: str = "strict",
-    validation_fraction: float = 0.1,
-    split: str = "auto",
+    sources: Sources, *, validation_fraction: float = 0.1, split: str = "auto", **reading: str
 ) -> Iterator[str]:
     """The text that `prepare` with the same settings puts into training, to learn a tokenizer from.
 
@@ -151,7 +161,7 @@ def training_documents(
         documents in order; one longer than 256k characters comes in several pieces, cut where the
         split pattern has a boundary anyway, so that nothing is learned across a cut.
     """
-    corpus = _opened(sources, text_field, encoding_errors)
+    corpus = _opened(sources, reading)
     plan = survey(corpus, validation_fraction=validation_fraction, split=split)
     return (piece.text for piece in plans.pieces(corpus, plan) if piece.side == TRAIN)
 
@@ -164,10 +174,8 @@ def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tupl
     return train, validation
 
 
-def _opened(sources: Sources, text_field: str, encoding_errors: str) -> Corpus:
-    if isinstance(sources, Corpus):
-        return sources
-    return open_corpus(sources, text_field=text_field, encoding_errors=encoding_errors)
+def _opened(sources: Sources, reading: dict[str, str]) -> Corpus:
+    return sources if isinstance(sources, Corpus) else open_corpus(sources, **reading)
 
 
 def _workers_for(n_bytes: int) -> int:

@@ -98,9 +98,9 @@ class Shard:
             file.seek(self._header.file_bytes - self._header.names_bytes)
             return file.read().decode("utf-8").split("\n")[:-1]
 
-    def document_at(self, offset: int) -> str:
-        """Name of the document that the token at `offset` belongs to."""
-        return self.names[int(np.searchsorted(self.ends, offset, side="right"))]
+    def document_at(self, offset: int) -> int:
+        """Number, from 0, of the document that the token at `offset` belongs to."""
+        return int(np.searchsorted(self.ends, offset, side="right"))
 
     def _map(self, offset: int, dtype: str, count: int) -> np.ndarray:
         if count == 0:  # nothing cannot be mapped

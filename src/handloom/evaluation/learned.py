@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
 from handloom.data.examples import SUFFIXES
+from handloom.data.plan import TRAIN, VALIDATION
 from handloom.data.prepared import TokenData, prepare, reopen
 from handloom.data.readers import parse_json, read_lines
 from handloom.data.shards import Shard
@@ -58,7 +60,7 @@ class Learned:
     def pieces(self) -> Iterator[Piece]:
         """The text that it was trained on; of examples every text in them, held out or not."""
         if self._tokens is not None:
-            return _text_of(self._tokens.train, self._tokenizer)
+            return _text_of(self._tokens, TRAIN, self._tokenizer)
         return (piece for path in self._examples for piece in _strings_of(path))
 
     def held_out(self) -> Iterator[Named]:
@@ -69,29 +71,31 @@ class Learned:
         """
         if self._tokens is None:
             raise DataError(f"{self.named} holds examples, not text.", "Name held-out text with --data.")
-        return _documents(_text_of(self._tokens.validation, self._tokenizer))
+        return _documents(_text_of(self._tokens, VALIDATION, self._tokenizer))
 
 
 def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
+    """The text with its documents called as they are now; what was lost or has changed comes from the cache."""
     key = str(training.get("data", ""))
-    if key and (found := reopen(key, tokenizer)) is not None:
+    found = reopen(key, tokenizer) if key else None
+    if found is not None and {*map(str, settings["data"])} <= {"-", *BUILTIN}:  # called the same at all times
         return found
+    try:
+        return _prepared_again(key, settings, tokenizer)
+    except DataError:
+        if found is None:
+            raise
+        return found
+
+
+def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
     sources = [str(source) for source in settings["data"]]
     if "-" in sources:
         raise DataError(
             "It learned from standard input, which cannot be read again.", "Name the text with --training."
         )
-    corpus = open_corpus(
-        sources,
-        text_field=settings.get("text_field", "text"),
-        encoding_errors=settings.get("encoding_errors", "strict"),
-    )
-    data = prepare(
-        corpus,
-        tokenizer,
-        validation_fraction=settings.get("validation_fraction", 0.1),
-        split=settings.get("split", "auto"),
-    )
+    how = ("text_field", "encoding_errors", "document_separator", "validation_fraction", "split")
+    data = prepare(sources, tokenizer, **{name: settings[name] for name in how if name in settings})
     if key and data.key != key:
         raise DataError(
             f"{', '.join(sources)} is not the text any more that it learned from.",
@@ -100,12 +104,13 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
     return data
 
 
-def _text_of(shard: Shard, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """The documents of a shard."""
+def _text_of(data: TokenData, side: int, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """The documents of one side."""
+    shard = (data.train, data.validation)[side]
     known = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     known[tokenizer.end_of_text] = b""
     start = 0
-    for name, end in zip(shard.names, shard.ends.tolist(), strict=True):
+    for name, end in zip(data.names(side), shard.ends.tolist(), strict=True):
         yield from _pieces(name, _decoded(shard, start, end, known))
         start = end
 

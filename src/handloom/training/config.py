@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handloom.data.separator import LIMITS, is_separator
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset
+from handloom.tokenizer.base import END_OF_TEXT
 from handloom.training import schedule
 from handloom.training.settings import Rule, Settings, merge_settings, setting
 
@@ -28,6 +30,9 @@ class DataSettings(Settings):
     )
     text_field: str = setting("text", "Field of a .jsonl record that holds its text.")
     encoding_errors: str = setting("strict", "Bytes that are not UTF-8: strict (an error) or replace.")
+    document_separator: str = setting(
+        END_OF_TEXT, 'Line between two documents of a text file; "" for none: a file is one document.'
+    )
     validation_fraction: float = setting(0.1, "Share of the documents held out for validation.")
     split: str = setting("auto", "How to hold out: documents, tail (the end of each document), or auto.")
 
@@ -35,6 +40,7 @@ class DataSettings(Settings):
         """What each value has to be."""
         yield from super().rules()
         yield "encoding_errors", self.encoding_errors in ("strict", "replace"), "strict or replace"
+        yield "document_separator", is_separator(self.document_separator), LIMITS
         yield "split", self.split in ("auto", "documents", "tail"), "auto, documents or tail"
         yield "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1"
 

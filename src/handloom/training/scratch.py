@@ -56,7 +56,12 @@ def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> T
 
 def open_text(config: DataSettings) -> Corpus:
     """The documents that the settings name."""
-    return open_corpus(config.data, text_field=config.text_field, encoding_errors=config.encoding_errors)
+    return open_corpus(
+        config.data,
+        text_field=config.text_field,
+        encoding_errors=config.encoding_errors,
+        document_separator=config.document_separator,
+    )
 
 
 def reopened(
@@ -73,7 +78,7 @@ def prepare_text(
 ) -> PreparedData:
     """The text that the settings name, as token shards."""
     data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
-    tell(data.omissions, reporter)
+    tell(data.sentences(), reporter)
     if data.report.split == "tail":
         reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
     return data

@@ -67,7 +67,7 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
     fitting = Fitting(context, config.overlong)
     examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
     found = fit_conversations(examples, tokenizer, fitting)
-    tell(fitting.omissions, reporter)
+    tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _ in found]
     sides: tuple[list[Row], list[Row]] = ([], [])
     out_of_training = held_out(kept, config.validation_fraction)
@@ -112,7 +112,7 @@ def _prefer(
     fitting = Fitting(context, config.overlong)
     examples = read_examples(Pair, config.data, config.encoding_errors, fitting.omissions)
     found = fit_pairs(examples, tokenizer, fitting)
-    tell(fitting.omissions, reporter)
+    tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _, _ in found]
     template = None if any(isinstance(example.prompt, str) for example in kept) else TEMPLATE
     sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
@@ -165,7 +165,7 @@ def _classify(
     fitting = Fitting(context, config.overlong)
     examples = read_examples(Labelled, config.data, config.encoding_errors, fitting.omissions)
     found = fit_labelled(examples, tokenizer, fitting)
-    tell(fitting.omissions, reporter)
+    tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _ in found]
     names = _label_names(kept, model)
     sides: tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]] = ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from handloom.checkpoints import native
-from handloom.data.omissions import Omissions
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
@@ -46,9 +46,9 @@ def save_whole(model: GPT, tokenizer: Tokenizer) -> Save:
     return save
 
 
-def tell(omissions: Omissions, reporter: Reporter) -> None:
-    """Say what of the data is left out: as a warning where there is something to do about it."""
-    for sentence, asks_for_action in omissions.sentences():
+def tell(sentences: Iterable[tuple[str, bool]], reporter: Reporter) -> None:
+    """Say something about the data, each as a warning if there is something to do about it."""
+    for sentence, asks_for_action in sentences:
         (reporter.warning if asks_for_action else reporter.note)(sentence)
 
 

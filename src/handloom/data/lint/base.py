@@ -12,7 +12,9 @@ from handloom.data.lint.findings import Finding
 from handloom.data.lint.lengths import Lengths
 from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors
+from handloom.data.separator import Separation, check_separator
 from handloom.errors import ConfigError, did_you_mean
+from handloom.tokenizer.base import END_OF_TEXT
 
 TASKS = ("text", *KINDS)
 SIDES = ("train", "validation")
@@ -31,12 +33,14 @@ class LintSettings:
     context: int = 1024
     text_field: str = "text"
     encoding_errors: str = "strict"
+    document_separator: str = END_OF_TEXT
     validation_fraction: float = 0.1
     split: str = "auto"
     overlong: str = "error"
 
     def __post_init__(self) -> None:
         check_encoding_errors(self.encoding_errors)
+        check_separator(self.document_separator)
         for name, known in (("task", TASKS), ("overlong", OVERLONG)):
             value = getattr(self, name)
             if value not in known:
@@ -72,6 +76,8 @@ class Seen:
     languages: Counter[str] = field(default_factory=Counter)
     labels: dict[str, list[int]] = field(default_factory=dict)
     """Of each label the texts to learn from, and held out."""
+    separation: Separation | None = None
+    """Of documents within text files."""
     omissions: Omissions = field(default_factory=Omissions)
     """What a run would leave out."""
 
@@ -82,6 +88,8 @@ class Seen:
             values["split"] |= {"policy": self.policy, "tokens": dict(zip(SIDES, self.tokens, strict=True))}
         values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
         values["omitted"] = self.omissions.to_dict()
+        if self.separation is not None:
+            values["separation"] = self.separation.to_dict()
         if self.labels:
             values["labels"] = {
                 label: dict(zip(SIDES, numbers, strict=True)) for label, numbers in self.labels.items()

@@ -36,11 +36,14 @@ def lint_text(
 ) -> Iterator[Finding]:
     """See `lint`."""
     told = Told()
-    corpus = lenient_corpus(sources, settings.text_field, settings.encoding_errors, told)
+    corpus = lenient_corpus(
+        sources, settings.text_field, settings.encoding_errors, settings.document_separator, told
+    )
     yield from told.drain()
     told.listening = False
     plan, finding = _planned(corpus, settings)
     seen.omissions.update(corpus.omissions if plan is None else plan.omissions)
+    seen.separation = None if plan is None else plan.separation
     told.listening = True
     copies, places = Copies(), list[Place]()
     for number, document in enumerate(corpus.documents()):
@@ -87,7 +90,12 @@ def _document(
         faults += faults_of(document.path, document.name, settings.encoding_errors)
     yield from faults
     not_utf8 = {fault.place.line for fault in faults if fault.place and fault.kind == "encoding"}
-    line, behind, characters, sample = 1, 0, 0, ""  # where a piece begins: its line, and how far into that
+    line, behind, characters, sample = (
+        document.place.line or 1,
+        0,
+        0,
+        "",
+    )  # where a piece begins: its line, and how far into that
     for piece in safe_pieces(document.pieces()):
         ends = [found.start() for found in re.finditer("\n", piece)]
         for kind, start, detail in oddities(piece):
@@ -103,9 +111,10 @@ def _document(
         characters += len(piece)
         sample += piece[: SAMPLE - len(sample)]
         reading.add(piece)
-    unreadable = list(told.drain())
-    yield from unreadable
-    if characters == 0 and not unreadable:
+    more_faults = list(told.drain())
+    yield from more_faults
+    readable = all(fault.kind != "unreadable" for fault in faults + more_faults)
+    if characters == 0 and readable:
         yield Finding("empty-document", "nothing in it", document.place)
     elif characters and not reading.words:
         yield Finding("blank", f"{characters:,} characters", document.place)

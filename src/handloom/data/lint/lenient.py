@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from handloom.data.builtin import BUILTIN
-from handloom.data.corpus import Corpus, Document, open_corpus
+from handloom.data.corpus import Corpus, Document, open_corpus, separated
 from handloom.data.examples import E, example_files, parse
 from handloom.data.lint.findings import WARNING, Finding, Place
 from handloom.data.omissions import Omissions
@@ -41,12 +41,12 @@ class Placed(Document):
 
 
 def lenient_corpus(
-    sources: Sequence[str | Path], text_field: str, encoding_errors: str, tell: Tell
+    sources: Sequence[str | Path], text_field: str, encoding_errors: str, document_separator: str, tell: Tell
 ) -> Corpus:
     """Every document that can be read, each a `Placed`; bytes that are not UTF-8 are read as U+FFFD.
 
     Args:
-        sources, text_field, encoding_errors: as `open_corpus` takes them.
+        sources, text_field, encoding_errors, document_separator: as `open_corpus` takes them.
         tell: told what cannot be read: missing files at once, all else with every walk.
 
     Raises:
@@ -59,11 +59,12 @@ def lenient_corpus(
     omissions = Omissions()
     for name in names:
         if name in BUILTIN or name == "-":
-            origins.append(partial(_placed, open_corpus([name], encoding_errors="replace")))
+            alone = open_corpus([name], encoding_errors="replace", document_separator=document_separator)
+            origins.append(partial(_placed, alone.documents))
             continue
         for path in _found(name, partial(files_of, omissions=omissions), tell, alone=len(names) == 1):
-            origins.append(partial(_documents, path, text_field, encoding_errors, tell))
-    return Corpus(names, origins, omissions)
+            origins.append(partial(_documents, path, text_field, encoding_errors, document_separator, tell))
+    return Corpus(names, origins, omissions, document_separator)
 
 
 def lenient_examples(
@@ -128,20 +129,25 @@ def _found(name: str, find: Callable[[str], list[Path]], tell: Tell, alone: bool
         return []
 
 
-def _placed(corpus: Corpus) -> Iterator[Document]:
-    for document in corpus.documents():
-        yield Placed(document.name, document.pieces, document.path, Place(document.name, 1))
+def _placed(documents: Callable[[], Iterable[Document]]) -> Iterator[Document]:
+    for document in documents():
+        yield Placed(**vars(document), place=Place(document.file, document.line))
 
 
-def _documents(path: Path, text_field: str, encoding_errors: str, tell: Tell) -> Iterator[Document]:
+def _documents(
+    path: Path, text_field: str, encoding_errors: str, document_separator: str, tell: Tell
+) -> Iterator[Document]:
     name = path.as_posix()
     if not has_suffix(name, (".jsonl", ".jsonl.gz")):
-        yield Placed(name, partial(_text, path, name, tell), path, Place(name, 1))
+        read = partial(_text, path, name, tell)
+        yield from _placed(partial(separated, read, name, path, document_separator))
         return
     for origin, line in _lines(path, tell):
         text = _tried(partial(text_of, line, str(origin), text_field), origin, encoding_errors, tell)
         if text is not None:
-            yield Placed(f"{name}:{origin.line}", partial(_one, text), None, Place(name, origin.line), True)
+            yield Placed(
+                f"{name}:{origin.line}", partial(_one, text), place=Place(name, origin.line), is_line=True
+            )
 
 
 def _one(text: str) -> tuple[str]:

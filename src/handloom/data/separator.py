@@ -1,0 +1,196 @@
+"""Several documents in one text, with a line between them that separates them: the usual form of story corpora.
+
+The text streams, so a file may be larger than memory. Knows no files and no tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any
+
+from handloom.errors import ConfigError
+from handloom.tokenizer.base import END_OF_TEXT
+
+LIMITS = "one line that is not blank; empty for none"
+_LONGEST_LINE = 1 << 16  # characters of a line that are held back until its end is seen
+Pieces = Callable[[], Iterable[str]]
+
+
+@dataclass
+class Separation:
+    """Where documents were separated within files, and where `<|endoftext|>` stayed within a text."""
+
+    separator: str = END_OF_TEXT
+    files: int = 0
+    """Text files in which documents are separated."""
+    documents: int = 0
+    """In these."""
+    first_file: str = ""
+    end_of_text: int = 0
+    """How often `<|endoftext|>` stands within a document, and is learned as ordinary text."""
+    first_document: str = ""
+
+    def add(self, name: str, file: str, part: int, end_of_text: int) -> None:
+        """Count a document: the `part`-th of its file, in which `<|endoftext|>` stands so many times."""
+        if part > 1:
+            self.files += part == 2
+            self.documents += 2 if part == 2 else 1
+            self.first_file = self.first_file or file
+        if end_of_text:
+            self.end_of_text += end_of_text
+            self.first_document = self.first_document or name
+
+    def sentences(self) -> list[tuple[str, bool]]:
+        """What is worth saying, and whether there is something to do about it."""
+        said = []
+        if self.files:
+            where = (
+                self.first_file if self.files == 1 else f"{self.files:,} files, the first {self.first_file}"
+            )
+            said.append((f"{self.documents:,} documents separated by {self.separator} in {where}.", False))
+        if self.end_of_text:
+            times = "once" if self.end_of_text == 1 else f"{self.end_of_text:,} times, first"
+            stays = f"{END_OF_TEXT} stands {times} in {self.first_document}, and is learned as ordinary text there."
+            if self.separator == END_OF_TEXT:
+                said.append(
+                    (f"{stays} It separates documents where it begins or ends a line of a text file.", False)
+                )
+            else:
+                said.append(
+                    (f"{stays} --document-separator '{END_OF_TEXT}' separates documents at it.", True)
+                )
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without what is empty."""
+        return {name: value for name, value in asdict(self).items() if value or name == "separator"}
+
+
+def is_separator(text: str) -> bool:
+    """Whether documents can be separated by it: see `LIMITS`."""
+    return text == "" or bool(text.strip() and "\n" not in text and "\r" not in text)
+
+
+def check_separator(text: str) -> None:
+    """Raises ConfigError unless documents can be separated by `text`."""
+    if not is_separator(text):
+        raise ConfigError(
+            f"document_separator is {text!r}, but must be {LIMITS}.", f'Give a line such as "{END_OF_TEXT}".'
+        )
+
+
+def split_documents(read: Pieces, separator: str) -> Iterator[tuple[int, Pieces]]:
+    """The documents of one text.
+
+    Args:
+        read: gives the text from its beginning, in pieces of any size.
+        separator: what stands alone in a line between two documents, white space around it allowed. `<|endoftext|>`
+            separates where it begins or ends a line, too. Empty: the whole text is one document.
+    Returns:
+        for each document the line that it begins in, counted from 1, and what gives its text. Reading a document
+        before the next is asked for costs nothing; later the text is read again from its beginning. White space
+        between separators is no document, but a text without any document is an empty one.
+    """
+    if not separator:
+        yield 1, read
+        return
+    empty = True
+    for number, texts in groupby(_numbered(read(), separator), key=itemgetter(0)):
+        document = _Document(read, separator, number, texts)
+        yield document.line, document.pieces
+        document.is_current = empty = False
+    if empty:
+        yield 1, tuple
+
+
+class _Document:
+    """One document of a text that is being read, or that was."""
+
+    def __init__(
+        self, read: Pieces, separator: str, number: int, texts: Iterator[tuple[int, int, str]]
+    ) -> None:
+        self._read, self._separator, self._number = read, separator, number
+        first = next(texts)
+        self.line = first[1]
+        self.is_current = True
+        self._texts: Iterator[tuple[int, int, str]] | None = chain((first,), texts)
+
+    def pieces(self) -> Iterator[str]:
+        """Its text: from the stream while that stands at its beginning, otherwise read again."""
+        texts, self._texts = self._texts, None
+        if texts is None or not self.is_current:
+            for number, _, text in _numbered(self._read(), self._separator):
+                if number > self._number:
+                    return
+                if number == self._number:
+                    yield text
+            return
+        for _, _, text in texts:
+            yield text
+            assert self.is_current, (
+                "a document's text is read before the next document is asked for, or from scratch"
+            )
+
+
+def _numbered(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, int, str]]:
+    """Number of a document (separators before it), the line of its text, and its text piece by piece."""
+    number, line, blank, begun = 0, 1, list[str](), False
+    for text, is_separator in _parts(chunks, separator):
+        if is_separator:
+            number, begun = number + 1, False
+            line += text.count("\n") + sum(piece.count("\n") for piece in blank)
+            blank.clear()
+            continue
+        blank.append(text)
+        begun = begun or not text.isspace()
+        if begun:
+            for piece in blank:
+                yield number, line, piece
+                line += piece.count("\n")
+            blank.clear()
+    if not number:
+        for piece in blank:
+            yield number, line, piece
+
+
+def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
+    """The text in parts, none empty, each with whether it is a separator."""
+    mark = separator.strip()
+    held, start = "", 0  # held[:start] is done with; its last character tells whether a line begins behind it
+    for chunk in chunks:
+        held += chunk
+        end = held.rfind("\n") + 1
+        if len(held) - end > _LONGEST_LINE:
+            end = len(held) - _LONGEST_LINE
+            across = held.find(mark, end - len(mark) + 1, end + len(mark) - 1)
+            end = end if across < 0 else across
+        if end > start:
+            yield from _cut(held, start, end, mark, is_all=False)
+            keep = end - 1
+            held, start = held[keep:], 1
+    yield from _cut(held, start, len(held), mark, is_all=True)
+
+
+def _cut(text: str, start: int, end: int, mark: str, is_all: bool) -> Iterator[tuple[str, bool]]:
+    """The parts of text[start:end]; `is_all` if nothing follows `text`."""
+    at = text.find(mark, start, end)
+    while at >= 0:
+        first, last = at, at + len(mark)
+        while first > start and text[first - 1] in " \t":
+            first -= 1
+        while last < len(text) and text[last] in " \t":
+            last += 1
+        begins = first == 0 or text[first - 1] == "\n"
+        ends = text[last] == "\n" if last < len(text) else is_all
+        if (begins and ends) or (mark == END_OF_TEXT and (begins or ends)):
+            first, last = first if begins else at, last + 1 if ends else at + len(mark)
+            if first > start:
+                yield text[start:first], False
+            yield text[first:last], True
+            start = last
+        at = text.find(mark, max(start, at + len(mark)), end)
+    if end > start:
+        yield text[start:end], False
