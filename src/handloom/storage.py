@@ -196,7 +196,8 @@ def output_file(path: Path, inputs: Iterable[str | Path] = (), *, binary: bool =
         raise refusal(error, path) from error
     finally:
         if aside is not None:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # which would stand in the place of the error that led here
+                aside.unlink()
 
 
 def write_output(path: Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import handloom as package
 from handloom.cli import chat as module
+from handloom.errors import RequestError
 from handloom.inference import conversation as rules
 
 
@@ -72,16 +73,28 @@ def test_settings_change_on_the_fly_and_are_shown(piped, lm):
     [
         ("/temperature -1", "The temperature is -1; it must be"),
         ("/temperature warm", "temperature is 'warm'; it must be a number"),
-        ("/temprature 1", "Did you mean 'temperature'?"),
+        ("/temprature 1", "Did you mean '/temperature'?"),
+        ("/qiut", "There is no command /qiut. Did you mean '/quit'?"),
+        ("/Undo", "There is no command /Undo. Did you mean '/undo'?"),
+        ("/usr/bin", "// begins a text with a /."),
+        ("/temperature", "/temperature needs a value."),
+        ("/undo 3", "/undo takes no value."),
+        ("/logit-bias 999999=5", "There is no token 999999;"),
+        ("/stop a\\b", "has a backslash that stands for nothing"),
+        ("/save ~nobody-here/x", "there is no such user"),
+        ("/save fox.txt/x", "Could not write fox.txt/x: Not a directory."),
+        ("/save .", "is a folder"),
+        ("/save ", "/save needs the name of a file"),
         ("/beams 3", "beams cannot be set in a chat"),
         ("/force-end maybe", "force_end is 'maybe'"),
         ("/nonsense", "There is no command /nonsense"),
         ("/save", "/save needs the name of a file"),
-        ("/save missing/story.txt", "cannot be written: No such file or directory."),
+        ("/save missing/story.txt", "Could not write missing/story.txt: No such file or directory."),
         ("/retry", "Nothing has been written yet"),
     ],
 )
-def test_a_mistake_is_told_and_the_chat_goes_on(piped, lm, line, problem):
+def test_a_mistake_is_told_and_the_chat_goes_on(piped, lm, line, problem, tmp_path):
+    (tmp_path / "fox.txt").touch()
     result = piped(line, "The")
     assert result.returncode == 0
     assert problem in result.err
@@ -95,6 +108,65 @@ def test_save_writes_the_text(piped, lm, tmp_path):
     assert (tmp_path / "story.txt").read_text(encoding="utf-8") == text + answer(lm, text) + "\n"
     assert result.err == "Saved to story.txt.\n"
     assert result.out == answer(lm, text) + "\n"
+
+
+@pytest.mark.parametrize("word", ["/quit ", "/exit", "/exit  ", " /quit"])
+def test_blanks_around_the_word_that_leaves_do_not_matter(piped, word):
+    result = piped(word, "never read")
+    assert (result.returncode, result.out, result.err) == (0, "", "")
+
+
+def test_clear_takes_back_all_turns_and_keeps_the_settings(piped, lm):
+    result = piped("/temperature 0", "The", "fox", "/clear", "/history", "The", "/history")
+    greedy = answer(lm, "The", temperature=0)
+    assert result.out.endswith(f"\n\n{greedy}\nThe{greedy}\n")
+    assert result.err == ""
+
+
+def test_save_never_writes_over_a_file_that_it_did_not_make(piped, tmp_path):
+    (tmp_path / "mine.txt").write_text("years of work", encoding="utf-8")
+    (tmp_path / "link.txt").symlink_to("mine.txt")
+    result = piped(
+        "The", "/save mine.txt", "/save link.txt", "/save new.txt", "fox", "/save ./new.txt", "/history"
+    )
+    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "years of work"
+    assert result.err.count("exists already; it is not written over.") == 2
+    assert result.out.endswith((tmp_path / "new.txt").read_text(encoding="utf-8"))
+
+
+def test_a_line_break_can_be_typed_as_stop_string(piped, lm):
+    whole = answer(lm, "The", max_new_tokens=40)
+    assert "\n" not in whole
+    for typed, stop in ((whole[3], whole[3]), ("\\n", "\n"), ("\\\\q", "\\q"), ("\\t\\n", "\t\n")):
+        result = piped(f"/stop {typed}", "/max-new-tokens 40", "The", "/settings")
+        assert result.out.startswith(answer(lm, "The", max_new_tokens=40, stop=stop) + "\n")
+        assert f"/stop {stop!r}" in result.out
+
+
+FAILURES = [
+    OSError(5, "Input/output error"),
+    MemoryError(),
+    RuntimeError("a kernel failed"),
+    RequestError("Every token is forbidden.", "Loosen it."),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_an_error_in_mid_answer_costs_neither_the_conversation_nor_changes_it(piped, lm, monkeypatch, error):
+    """The answer to "fox" fails after its first piece."""
+    stream = package.LanguageModel.stream_request
+
+    def failing(self, prompt, *args, **kwargs):
+        for piece in stream(self, prompt, *args, **kwargs):
+            yield piece
+            if prompt.endswith("fox"):
+                raise error
+
+    monkeypatch.setattr(package.LanguageModel, "stream_request", failing)
+    result = piped("The", "fox", "/edit fox", "/retry", "/history")
+    assert result.returncode == 0
+    assert result.err.count("Error: ") == 2
+    assert result.out.endswith(f"\nThe{answer(lm, 'The', 1)}\n")
 
 
 def test_a_slash_may_begin_a_text_and_help_is_there(piped, lm):

@@ -26,6 +26,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))  # where pytest finds what all tests share
 
+import bad_commands
 import bad_inputs
 import bad_paths
 import bad_text
@@ -70,6 +71,7 @@ CASES = [
     *bad_inputs.CASES,
     *bad_paths.CASES,
     *bad_text.CASES,
+    *bad_commands.CASES,
 ]
 ELSEWHERE = (
     foreign_models.CASES

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
+from handloom.cli.prompts import standard_input
 from handloom.console import note, write
-from handloom.errors import RequestError
+from handloom.errors import HandloomError, RequestError, did_you_mean
 from handloom.inference.settings import Request, Sampling
 
 if TYPE_CHECKING:
@@ -30,14 +31,18 @@ HOW = {
 }
 HELP = """\
 \\ at the end of a line goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answer and
-keeps what is written.
+keeps what is written. An error changes nothing.
 
-/retry        write the last answer anew        /history    show all of the text
-/edit TEXT    say something else instead        /save FILE  write it to a file
+/retry        write the last answer again       /history    show all of the text
+/edit TEXT    say something else instead        /save FILE  write it to a new file
 /undo         take back the last turn           /settings   show the settings
-/help         this                              /quit       leave (or Ctrl-D)
+/clear        take back all turns               /quit       leave (or /exit, Ctrl-D)
+/help         this
 
-/temperature 0.7 and the like change a setting, /top-k off takes it back, /stop TEXT adds a stop string."""
+/temperature 0.7 and the like change a setting, /top-k off takes it back, /stop TEXT adds a stop string, where \\n is
+a line break, \\t a tab and \\\\ a backslash."""
+PLAIN = ("/retry", "/undo", "/clear", "/history", "/settings", "/help", "/quit", "/exit")
+COMMANDS = (*PLAIN, "/edit", "/save", "/system", "/stop")
 
 
 def chat(
@@ -63,7 +68,7 @@ def chat(
     system
         Tell a model that learned conversations this before all turns.
     stop
-        End an answer where this string appears; may be given several times.
+        End an answer where this string appears; may be given several times. \\n is a line break, \\\\ a backslash.
     threads
         Threads for the matrix products [default: the cores granted].
     """
@@ -76,26 +81,40 @@ def chat(
     from handloom import runtime
     from handloom.inference.conversation import Conversation
     from handloom.inference.dialogue import Dialogue
-    from handloom.inference.row import stop_strings
+    from handloom.inference.row import stop_strings, typed_stop
 
     runtime.use_threads(threads)
-    stops = stop_strings(stop or [])
+    stops = stop_strings([typed_stop(text) for text in stop or []])
     lm = load_named(model, adapter)
     conversation = Dialogue(lm, how, stops, on_note=note) if lm.template else Conversation(lm, how, stops)
     if system is not None:
         _tell(conversation, system)
-    if sys.stdin.isatty():
+    asked = standard_input("a conversation")
+    if asked.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives input() a history and its keys
         does = "answers" if lm.template else "goes on"
         print(f"Write, and the model {does}. /help shows the commands, /quit leaves.", file=sys.stderr)
-    for line in _lines():
-        if line == "/quit":
+    saved: set[Path] = set()
+    for line in _lines(_typed() if asked.isatty() else _piped(asked)):
+        if line.strip() in ("/quit", "/exit"):
             return
         try:
-            _obey(conversation, line)
-        except RequestError as error:
+            with conversation.unchanged_by_errors():
+                _obey(conversation, line, saved)
+        except BrokenPipeError:
+            raise  # nobody reads the answers
+        except HandloomError as error:
             note(str(error), "Error: ")
+        except KeyboardInterrupt:
+            if not asked.isatty():
+                raise
+            print("\n/quit or Ctrl-D leaves.", file=sys.stderr)
+        except Exception as error:  # the conversation is worth more than where this came from
+            note(
+                f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.",
+                "Error: ",
+            )
 
 
 def _tell(conversation: Conversation, system: str) -> None:
@@ -110,20 +129,24 @@ def _tell(conversation: Conversation, system: str) -> None:
     conversation.tell(system.strip() or None)
 
 
-def _obey(conversation: Conversation, line: str) -> None:
+def _obey(conversation: Conversation, line: str, saved: set[Path]) -> None:
     command, _, rest = line.partition(" ")
     if not line.startswith("/") or line.startswith("//"):
         _show(lambda halted: conversation.say(line[1:] if line.startswith("//") else line, halted))
-    elif command == "/retry":
+        return
+    _require_command(command, rest)
+    if command == "/retry":
         _show(conversation.retry)
     elif command == "/edit":
         _show(lambda halted: conversation.edit(rest, halted))
     elif command == "/undo":
         conversation.undo()
+    elif command == "/clear":
+        conversation.clear()
     elif command == "/history":
         write(conversation.text)
     elif command == "/save":
-        _save(conversation, rest)
+        _save(conversation, rest, saved)
     elif command == "/settings":
         _show_settings(conversation)
     elif command == "/help":
@@ -132,12 +155,26 @@ def _obey(conversation: Conversation, line: str) -> None:
         print(f"{HOW[isinstance(conversation, Dialogue)]}\n{HELP}")
     elif command == "/system":
         _tell(conversation, rest)
-    elif rest.strip():
-        conversation.set(command[1:], rest.strip())
     else:
+        conversation.set(command[1:], rest.strip())
+
+
+def _require_command(command: str, rest: str) -> None:
+    """Raise RequestError for a command that there is not, or that lacks its value, or has one too many."""
+    from handloom.inference.conversation import FIXED, settable
+
+    settings = [f"/{name.replace('_', '-')}" for name in (*settable(), *FIXED)]
+    known = [*COMMANDS, *settings]
+    name = command.replace("_", "-")
+    if name not in known:
         raise RequestError(
-            f"There is no command {command}, or it needs a value.", "/help shows what there is."
+            f"There is no command {command}.",
+            f"{did_you_mean(name, known)} /help shows what there is; // begins a text with a /.".strip(),
         )
+    if command in PLAIN and rest.strip():
+        raise RequestError(f"{command} takes no value.", f"Write {command} alone.")
+    if name in ("/stop", *settings) and not rest.strip():
+        raise RequestError(f"{command} needs a value.", f"For example {command} off; /settings shows all.")
 
 
 def _show(answer: Callable[[Callable[[], bool]], Iterator[str]]) -> None:
@@ -152,14 +189,18 @@ def _show(answer: Callable[[Callable[[], bool]], Iterator[str]]) -> None:
         write("")
 
 
-def _save(conversation: Conversation, name: str) -> None:
+def _save(conversation: Conversation, name: str, saved: set[Path]) -> None:
+    """Write the text to a file: a new one, or one that this chat has saved before."""
+    from handloom.runtime import user_path
+    from handloom.storage import write_output
+
     if not name.strip():
         raise RequestError("/save needs the name of a file.", "For example /save story.txt.")
-    path = Path(name.strip()).expanduser()
-    try:
-        path.write_text(conversation.text + "\n", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
+    path = user_path(name.strip(), "/save")
+    if path.is_file() and path.resolve() not in saved:
+        raise RequestError(f"{path} exists already; it is not written over.", "Name another file.")
+    write_output(path, conversation.text + "\n")
+    saved.add(path.resolve())
     note(f"{path}.", "Saved to ")
 
 
@@ -173,10 +214,10 @@ def _show_settings(conversation: Conversation) -> None:
     print(f"/stop {' '.join(map(repr, conversation.stop)) or 'off'}")
 
 
-def _lines() -> Iterator[str]:
+def _lines(given: Iterable[str | None]) -> Iterator[str]:
     """The lines of the person, those that end in a backslash joined with the next."""
     held: list[str] = []
-    for line in _typed() if sys.stdin.isatty() else _piped():
+    for line in given:
         if line is None:  # Ctrl-C
             held = []
         elif line.endswith("\\"):
@@ -200,8 +241,8 @@ def _typed() -> Iterator[str | None]:
             print("\nError: That was no text in this terminal's encoding. Write it again.", file=sys.stderr)
 
 
-def _piped() -> Iterator[str]:
-    for number, raw in enumerate(sys.stdin.buffer, 1):
+def _piped(stream: BinaryIO) -> Iterator[str]:
+    for number, raw in enumerate(stream, 1):
         try:
             yield raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:

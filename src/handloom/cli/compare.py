@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,8 +62,13 @@ def compare(
     )
     if threads is not None and threads < 1:
         raise RequestError(f"--threads is {threads}; it must be at least 1.", "Leave it out for the usual.")
+    texts_read = [*asked.data, *asked.general, *asked.training]
+    inputs = [*models, *texts_read, *(file for name in texts_read for file in glob(name))]
+    inputs += [str(prompts)] if prompts else []
     for file in (out, *([json] if json else [])):
-        _require_writable(file)
+        _require_writable(file, inputs)
+    if json and json.resolve() == out.resolve():
+        raise RequestError(f"--out and --json both name {out}.", "Give each a file of its own.")
 
     from handloom import runtime, storage
     from handloom.cli.compare_table import print_report
@@ -71,20 +77,21 @@ def compare(
 
     runtime.use_threads(threads)
     report = comparison.compare(models, asked, _find, _say)
-    storage.write_output(out, render(report))
+    storage.write_output(out, render(report), inputs)
     if json:
         import json as encoder
 
         text = encoder.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        storage.write_output(json, text + "\n")
+        storage.write_output(json, text + "\n", inputs)
     print_report(report)
     print(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
 
 
-def _require_writable(file: Path) -> None:
+def _require_writable(file: Path, inputs: list[str]) -> None:
     """Better now than after minutes of measuring."""
-    if file.is_dir():
-        raise RequestError(f"{file} is a folder, not a file.", "Name a file in it.")
+    from handloom.storage import require_not_input
+
+    require_not_input(file, inputs)
     if not file.parent.is_dir():
         raise RequestError(f"There is no folder {file.parent} to write {file.name} to.", "Make it first.")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from handloom.data.corpus import Corpus
     from handloom.evaluation.choice import Tally
     from handloom.evaluation.perplexity import Measured
+    from handloom.evaluation.records import Item
     from handloom.evaluation.texts import Convention
     from handloom.inference.text import LanguageModel
 
@@ -74,11 +75,13 @@ def evaluate(
         Print one JSON object instead of a table.
     """
     from handloom import runtime
-    from handloom.console import note
+    from handloom.console import note, print_json
     from handloom.data.corpus import open_corpus
-    from handloom.evaluation.records import detect
+    from handloom.evaluation import choice
+    from handloom.evaluation.records import detect, read_items
     from handloom.evaluation.texts import Convention
     from handloom.loading import load
+    from handloom.storage import require_not_input
 
     if not data:
         raise RequestError(
@@ -96,12 +99,19 @@ def evaluate(
     unused = {"--labels": labels, "--items": items} if chosen == "text" else of_text
     _refuse(chosen, [flag for flag, value in unused.items() if value], data)
     corpus = open_corpus(data, text_field=text_field) if chosen == "text" else None
+    file = runtime.user_path(data[0], "--data")
+    questions = list(read_items(file, chosen, labels, limit)) if corpus is None else []
+    inputs = [model, file, *([labels] if labels else [])]
+    if items is not None:
+        require_not_input(items, inputs)
     runtime.use_threads(threads)
     lm = load(model, note)
     if corpus is None:
-        _choose(
-            lm, model, runtime.user_path(data[0], "--data"), chosen, labels, items, limit, batch_size, json
-        )
+        sums = _choose(lm, questions, batch_size, items, inputs)
+        if json:
+            print_json({"model": str(model), "data": str(file), "task": chosen, **choice.as_json(sums)})
+        else:
+            _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
         return
     convention = Convention(
         documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size
@@ -160,42 +170,30 @@ def _show(measured: Measured, title: str) -> None:
 
 
 def _choose(
-    lm: LanguageModel,
-    model: Path,
-    file: Path,
-    task: str,
-    labels: Path | None,
-    items: Path | None,
-    limit: int | None,
-    batch_size: int,
-    json: bool,
-) -> None:
-    """Questions."""
+    lm: LanguageModel, questions: list[Item], batch_size: int, items: Path | None, inputs: list[Path]
+) -> Tally:
+    """Questions, with what became of each in the file `items`."""
     from contextlib import ExitStack
     from json import dumps
 
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-    from handloom.console import column, print_json, progress
-    from handloom.evaluation.choice import Answered, answers, as_json, item_json, tally
-    from handloom.evaluation.records import read_items
+    from handloom.console import column, progress
+    from handloom.evaluation.choice import Answered, answers, item_json, tally
+    from handloom.storage import output_file
 
     columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
-        output = None if items is None else stack.enter_context(items.open("w", encoding="utf-8"))
+        output = None if items is None else stack.enter_context(output_file(items, inputs))
         bar = stack.enter_context(progress(*columns))
-        shown = bar.add_task("Items", total=limit)
+        shown = bar.add_task("Items", total=len(questions))
 
         def told(one: Answered) -> None:
             bar.advance(shown)
             if output is not None:
                 output.write(dumps(item_json(one), ensure_ascii=False) + "\n")
 
-        sums = tally(answers(lm, read_items(file, task, labels, limit), batch_size), told)
-    if json:
-        print_json({"model": str(model), "data": str(file), "task": task, **as_json(sums)})
-    else:
-        _show_tally(sums, f"{model} on {file}, task {task}: {sums.items:,} items")
+        return tally(answers(lm, questions, batch_size), told)
 
 
 def _show_tally(sums: Tally, title: str) -> None:

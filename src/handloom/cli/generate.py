@@ -11,6 +11,7 @@ from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
 from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
+from handloom.inference.row import typed_stop
 from handloom.inference.settings import Request, Sampling
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def generate(
     raw
         Continue the text as it is, even with a model that learned conversations and would answer it.
     stop
-        End the text where this string appears; may be given several times.
+        End the text where this string appears; may be given several times. \\n is a line break, \\\\ a backslash.
     n
         How many texts to write.
     stream
@@ -76,6 +77,7 @@ def generate(
     """
     how = Request().changed(**given(request), **given(sampling))
     json = json or prompts is not None
+    stops = [typed_stop(text) for text in stop or []]
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
     _require_sense(how, n, stream, json)
     for name, value in (("batch-size", batch_size), ("threads", threads)):
@@ -97,9 +99,9 @@ def generate(
     for at in range(0, len(texts), batch_size):
         some = asked[at : at + batch_size]
         if stream:
-            _stream(lm, some[0], how, stop or [], timing)
+            _stream(lm, some[0], how, stops, timing)
             continue
-        done = lm.complete_batch(some, how, n, stop or [], timing=timing)
+        done = lm.complete_batch(some, how, n, stops, timing=timing)
         for text, prompt_, completions in zip(texts[at : at + batch_size], some, done, strict=True):
             _print_all(lm, text, completions, how, json, answers=prompt_ != text)
     if stats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from handloom.errors import RequestError
 
@@ -23,15 +24,36 @@ def read_lines(file: Path) -> list[str]:
     return lines
 
 
-def read_standard_input(what: str) -> str:
-    """All that comes through standard input, without its last line end.
+def standard_input(what: str) -> BinaryIO:
+    """Standard input as bytes.
 
     Raises:
-        RequestError: when it is not UTF-8.
+        RequestError: when this process was started without one, as services are.
     """
-    if sys.stdin.isatty():
+    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.closed:
+        raise RequestError(
+            f"There is no standard input to read {what} from: it is closed.",
+            "Pipe something into the command, or name a text or a file instead.",
+        )
+    return stream
+
+
+def read_standard_input(what: str, *, exact: bool = False) -> str:
+    """All that comes through standard input; unless `exact`, as `decoded` has it, without its last line end.
+
+    Raises:
+        RequestError: when there is none, or it cannot be read, or is not UTF-8.
+    """
+    stream = standard_input(what)
+    if stream.isatty():
         print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
-    return decoded(sys.stdin.buffer.read(), "Standard input")
+    try:
+        return decoded(stream.read(), "Standard input", exact=exact)
+    except OSError as error:
+        raise RequestError(
+            f"Standard input cannot be read: {error.strerror or error}.", "Pipe a text into the command."
+        ) from None
 
 
 def read_file(file: Path, what: str = "The prompt file") -> str:
@@ -48,13 +70,13 @@ def read_file(file: Path, what: str = "The prompt file") -> str:
         ) from None
 
 
-def decoded(raw: bytes, where: str) -> str:
+def decoded(raw: bytes, where: str, *, exact: bool = False) -> str:
     """The text of a prompt that came as bytes. The line end that editors and `echo` put last is not meant."""
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8" if exact else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(
             f"{where} is not UTF-8 text: the byte at offset {error.start} is wrong.",
             "Convert it first, for example with iconv.",
         ) from None
-    return text.replace("\r\n", "\n").removesuffix("\n")
+    return text if exact else text.replace("\r\n", "\n").removesuffix("\n")

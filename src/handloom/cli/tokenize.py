@@ -39,12 +39,14 @@ def tokenize(
     as_json
         Print one JSON object, for other programs.
     """
+    from handloom.cli.prompts import read_standard_input
     from handloom.console import print_json, write
     from handloom.errors import ConfigError
     from handloom.tokenizer.base import load_tokenizer
 
     if decode is None:
-        _show_tokens(_read_text(text), tokenizer, explain, as_json)
+        text = read_standard_input("the text", exact=True) if text == "-" else text
+        _show_tokens(text, tokenizer, explain, as_json)
     elif explain or text != "-":
         raise ConfigError(
             "--decode turns ids into text, so it takes no text and no --explain.",
@@ -141,25 +143,6 @@ def _as_json(work: PieceWork) -> dict[str, Any]:
     ]
     piece, start = _readable(work.piece.encode()), [_readable(byte) for byte in work.start]
     return {"piece": piece, "bytes": start, "steps": steps, "ids": list(work.ids)}
-
-
-def _read_text(text: str) -> str:
-    import sys
-
-    from handloom.errors import DataError
-
-    if text != "-":
-        return text
-    if sys.stdin.isatty():
-        print("Reading text until Ctrl-D.", file=sys.stderr)
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"Standard input is not UTF-8 text: the byte at offset {error.start} is wrong.",
-            "Convert it first, for example with iconv.",
-        ) from error
 
 
 def _read_ids(text: str) -> list[int]:

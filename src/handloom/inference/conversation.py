@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import RequestError
+from handloom.inference.row import typed_stop
 from handloom.inference.settings import Request, Sampling, setting_names
 from handloom.inference.text import LanguageModel
 
@@ -37,6 +39,7 @@ class Conversation:
         self.turns: list[Turn] = []
         self.stop = stop
         self.request = request.changed(overflow="slide")
+        lm.check(None, self.request)
         self._lm = lm
         self._answers = 0
 
@@ -88,6 +91,20 @@ class Conversation:
         self._last()
         self.turns.pop()
 
+    def clear(self) -> None:
+        """Take back all turns; the settings stay."""
+        self.turns = []
+
+    @contextmanager
+    def unchanged_by_errors(self) -> Iterator[None]:
+        """If anything goes wrong inside, turns and settings are as they were before. Ctrl-C keeps what is written."""
+        before = {**vars(self), "turns": [dataclasses.replace(turn) for turn in self.turns]}
+        try:
+            yield
+        except Exception:
+            vars(self).update(before)
+            raise
+
     def set(self, name: str, value: str) -> None:
         """Change a setting of `Request` or `Sampling` from here on.
 
@@ -96,15 +113,17 @@ class Conversation:
             value: as typed; `off` for what it is when nothing is said.
 
         Raises:
-            RequestError: for a setting that does not exist, or a value that has no meaning.
+            RequestError: for a setting that does not exist, or a value that has no meaning; nothing is changed then.
         """
         name = name.replace("-", "_")
         if name == "stop":
-            self.stop = () if value == "off" else (*self.stop, value)
+            self.stop = () if value == "off" else (*self.stop, typed_stop(value))
             return
         if name in FIXED:
             raise RequestError(f"{name} cannot be set in a chat.", "/help lists what can.")
-        self.request = self.request.changed(**{name: _parsed(name, value)})
+        request = self.request.changed(**{name: _parsed(name, value)})
+        self._lm.check(None, request)
+        self.request = request
 
     def _answer(self, halted: Callable[[], bool]) -> Iterator[str]:
         turn, text = self._last(), self.text

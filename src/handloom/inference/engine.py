@@ -154,7 +154,7 @@ def require_possible(request: Request, model: GPT, prompt_tokens: Iterator[int])
     """Raise RequestError when a text would not fit the context, or a setting names a token there is not."""
     for length in prompt_tokens:
         require_room(length, request, model.config.context)
-    named = [token for token, _ in request.sampling.logit_bias]
+    named: list[object] = [token for token, _ in request.sampling.logit_bias]
     named += [token for word in request.sampling.bad_words for token in word]
     for token in named:
         if isinstance(token, int) and not 0 <= token < model.config.vocab_size:

@@ -5,6 +5,7 @@ Knows no model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from handloom.errors import RequestError
@@ -68,13 +69,34 @@ class Row:
         return 0
 
 
-def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """One stop string or several, checked.
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def typed_stop(text: str) -> str:
+    r"""A stop string as a person types it, who has no other way to write a line break than \n.
+
+    Raises:
+        RequestError: for a backslash before anything but n, t, r and another backslash.
+    """
+
+    def character(found: re.Match[str]) -> str:
+        if found[1] not in _ESCAPES:
+            raise RequestError(
+                f"The stop string {text} has a backslash that stands for nothing.",
+                r"Write \\ for a backslash, \n for a line break, \t for a tab, \r for a carriage return.",
+            )
+        return _ESCAPES[found[1]]
+
+    return re.sub(r"\\(.?)", character, text, flags=re.DOTALL)
+
+
+def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One stop string or several, or None for none, checked and as they stand.
 
     Raises:
         RequestError: for what is no text, or empty.
     """
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    strings = (stop,) if isinstance(stop, str) else tuple(() if stop is None else stop)
     if any(not isinstance(s, str) for s in strings):
         raise RequestError("A stop string is no text.", "Pass a str, or several.")
     if any(not s for s in strings):

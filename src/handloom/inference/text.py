@@ -12,7 +12,7 @@ from typing import Any
 from handloom.errors import RequestError
 from handloom.inference.beam import beam_search
 from handloom.inference.classify import Classified, classify
-from handloom.inference.engine import Choice, Writing, prompt_choices, require_room
+from handloom.inference.engine import Choice, Writing, prompt_choices, require_possible
 from handloom.inference.prompts import Prompt, prompt_ids
 from handloom.inference.row import Row, stop_strings
 from handloom.inference.settings import Request, require_number
@@ -95,7 +95,7 @@ class LanguageModel:
         """The shape of the model."""
         return self.model.config
 
-    def generate(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **settings: Any) -> str:
+    def generate(self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any) -> str:
         """Continue `prompt` and return the new text.
 
         Args:
@@ -108,7 +108,9 @@ class LanguageModel:
         """
         return self.complete(prompt, Request.of(**settings), stop=stop).completions[0].text
 
-    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **settings: Any) -> Iterator[str]:
+    def stream(
+        self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any
+    ) -> Iterator[str]:
         """Like `generate`, piece by piece, as soon as each piece is certain.
 
         No piece holds half a character, and none holds the beginning of a stop string that then came.
@@ -119,7 +121,7 @@ class LanguageModel:
         self,
         prompt: Prompt,
         request: Request,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         *,
         timing: Timing | None = None,
         halted: Callable[[], bool] = lambda: False,
@@ -153,7 +155,7 @@ class LanguageModel:
             yield piece
 
     def complete(
-        self, prompt: Prompt, request: Request, n: int = 1, stop: str | Sequence[str] = ()
+        self, prompt: Prompt, request: Request, n: int = 1, stop: str | Sequence[str] | None = ()
     ) -> Completions:
         """Continue one prompt `n` times, together.
 
@@ -167,7 +169,7 @@ class LanguageModel:
         prompts: Sequence[Prompt],
         request: Request,
         n: int = 1,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         *,
         timing: Timing | None = None,
     ) -> list[Completions]:
@@ -232,8 +234,8 @@ class LanguageModel:
         return prompt_ids(self.tokenizer, prompt, self.template)
 
     def check(self, prompt: Prompt, request: Request) -> None:
-        """Raise RequestError where continuing `prompt` would, for the prompt's sake."""
-        require_room(len(self.prompt_ids(prompt)), request, self.config.context)
+        """Raise RequestError where continuing `prompt` would: for its length, or for a setting of the request."""
+        require_possible(self._in_tokens(request), self.model, iter([len(self.prompt_ids(prompt))]))
 
     def _write(
         self,
