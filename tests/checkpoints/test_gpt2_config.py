@@ -11,6 +11,8 @@ from handloom.checkpoints.gpt2_config import (
     ALIASES,
     FIELDS,
     NO_EFFECT,
+    OVERLOOKED,
+    overlooked,
     read_config,
     write_config,
 )
@@ -111,6 +113,85 @@ def test_what_would_be_computed_otherwise_is_refused_by_name(change, words):
     assert "config.json" in str(refused.value)
 
 
+def test_everything_that_stands_in_the_way_is_named_at_once():
+    with pytest.raises(CheckpointError) as refused:
+        read(
+            rope_theta=10000,
+            sliding_window=4096,
+            activation_function="silu",
+            add_cross_attention=True,
+            n_ctx=5,
+        )
+    for key in ("rope_theta", "sliding_window", "activation_function", "add_cross_attention", "n_ctx"):
+        assert f"{key} is " in refused.value.problem
+    with pytest.raises(
+        CheckpointError, match="If rope_theta and sliding_window are mere remarks, remove them"
+    ):
+        read(rope_theta=10000, sliding_window=4096)
+
+
+LEFTOVERS = {  # of other architectures and of training programs, as files on the hub have them
+    "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "hidden_act": "gelu_new", "type_vocab_size": 2,
+    "intermediate_size": 3072, "layer_norm_eps": 1e-05, "position_embedding_type": "absolute",
+    "eos_token_ids": [50256], "unk_token_id": 0, "cls_token_id": 1, "mask_token_id": 2, "unsloth_version": "2025.3",
+    "attention_dropout": 0.1, "classifier_dropout": 0.1, "tie_encoder_decoder": True, "gradient_checkpointing": True,
+    "min_p": 0.1, "initializer_factor": 1.0, "transformers.js_config": {"dtype": "q8"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LEFTOVERS)
+def test_what_gpt2_does_not_look_at_is_no_obstacle(key):
+    assert read(**{key: LEFTOVERS[key]}) == read()
+    assert overlooked(LEFTOVERS, read(), PATH) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ({"hidden_act": "relu"}, "activation_function, which is 'gelu_new'"),
+        ({"intermediate_size": 99}, "n_inner, which is 3072"),
+        ({"layer_norm_eps": 1e-12}, "layer_norm_epsilon, which is 1e-05"),
+    ],
+)
+def test_a_key_of_another_architecture_that_says_otherwise_gets_a_note(values, counts):
+    config = read(**values)
+    assert config == read()  # as transformers computes it
+    (note,) = overlooked(values, config, PATH)
+    assert note.endswith(f"GPT-2 goes by {counts}.")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architectures": ["GPT2LMHeadModel"]},
+        {"n_embd": 768, "n_head": 12, "n_layer": 12, "n_ctx": 1024, "n_positions": 1024},
+        {"model_type": "gpt2", "architectures": ["TFGPT2LMHeadModel"]},
+        {"model_type": "gpt2", "architectures": ["GPT2DoubleHeadsModel"]},
+        {"model_type": "gpt2", "architectures": ["GPT2HeadWithValueModel"]},
+    ],
+)
+def test_old_files_and_other_heads_describe_a_gpt2(values):
+    assert read_config(values, PATH) == GPTConfig(dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"architectures": ["T5Model"], "n_embd": 768, "n_head": 12, "n_layer": 12},
+        {"vocab_size": 50257, "n_layer": 12},
+    ],
+)
+def test_a_file_that_names_neither_type_nor_class_nor_gpt2s_sizes_is_refused(values):
+    with pytest.raises(CheckpointError, match="a model of type None"):
+        read_config(values, PATH)
+
+
+def test_the_first_gpt_is_refused_by_its_own_key():
+    with pytest.raises(CheckpointError, match="afn is 'gelu'; only the first GPT has that key"):
+        read_config({"n_embd": 768, "n_head": 12, "n_layer": 12, "afn": "gelu"}, PATH)
+
+
 @pytest.mark.parametrize("nothing", [None, False, {}, []])
 def test_an_unknown_key_that_says_nothing_is_no_obstacle(nothing):
     assert read(never_heard_of=nothing) == read()
@@ -121,6 +202,7 @@ def test_no_key_is_in_two_lists():
         set(FIELDS),
         set(ALIASES),
         set(NO_EFFECT),
+        set(OVERLOOKED),
         {"activation_function", "model_type", "architectures", "n_ctx"},
     ]
     assert sum(map(len, lists)) == len(set().union(*lists))

@@ -14,7 +14,7 @@ from handloom.errors import RequestError
 if TYPE_CHECKING:
     from handloom.inference.classify import Classified
 
-_SHOWN = 5  # labels of a single text
+_SHOWN = 5  # labels of a single text; more where it has more
 
 
 def classify(
@@ -30,6 +30,9 @@ def classify(
 ) -> None:
     """Say which of its labels a model gives a text, and how likely it finds them.
 
+    A model for regression gives values instead. One whose texts may have several labels gives each label a
+    probability of its own; a text has those of at least 50 %.
+
     Parameters
     ----------
     text
@@ -41,7 +44,7 @@ def classify(
     overlong
         What to do with a text beyond the context: error, or cut its end.
     json
-        Print one JSON object a line, with the probabilities of all labels.
+        Print one JSON object a line, with the probabilities (or values) of all labels.
     batch_size
         Texts that are read side by side.
     threads
@@ -62,14 +65,30 @@ def classify(
     if json:
         _print_json(wanted, found)
     elif texts is not None:
-        width = max(map(len, lm.config.labels))
-        for one, each in zip(wanted, found, strict=True):
-            write(f"{each.label:{width}}  {each.probability:6.1%}  {one}")
+        shown = [_in_short(each) for each in found]
+        width = max(map(len, shown))
+        for one, each in zip(wanted, shown, strict=True):
+            write(f"{each:{width}}  {one}")
     else:
-        likeliest = sorted(found[0].probabilities.items(), key=lambda pair: -pair[1])[:_SHOWN]
-        width = max(len(label) for label, _ in likeliest)
-        for label, probability in likeliest:
-            write(f"{label:{width}}  {probability:6.1%}")
+        only = found[0]
+        likeliest = sorted(only.probabilities.items(), key=lambda pair: -pair[1])
+        for line in _lines(only, likeliest[: max(_SHOWN, len(only.labels))]):
+            write(line)
+
+
+def _lines(each: Classified, likeliest: list[tuple[str, float]]) -> list[str]:
+    """A line for each of these labels, the likeliest first; of a model for regression, for each of its values."""
+    pairs = likeliest or list(each.values.items())
+    width = max(map(len, each.values))
+    return [
+        f"{label:{width}}  " + (f"{value:6.1%}" if likeliest else f"{value:.4f}") for label, value in pairs
+    ]
+
+
+def _in_short(each: Classified) -> str:
+    """The labels that a text has, or its values, in one line."""
+    given = [(label, each.values[label]) for label in each.labels]
+    return ", ".join(_lines(each, given)) if given or not each.probabilities else "no label"
 
 
 def _read(text: str | None, file: Path | None) -> list[str]:
@@ -92,7 +111,11 @@ def _read(text: str | None, file: Path | None) -> list[str]:
 
 def _print_json(texts: list[str], found: list[Classified]) -> None:
     from handloom.console import print_json
+    from handloom.model.config import MULTI_LABEL
 
     for text, each in zip(texts, found, strict=True):
-        answer = {"text": text, "label": each.label, "probabilities": each.probabilities}
-        print_json(answer)
+        said: dict[str, object] = {"values": each.values}
+        if each.probabilities:
+            given = {"labels": each.labels} if each.problem_type == MULTI_LABEL else {"label": each.label}
+            said = {**given, "probabilities": each.probabilities}
+        print_json({"text": text, **said})

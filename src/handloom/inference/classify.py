@@ -1,14 +1,17 @@
-"""Which of its labels a model gives a text, and how sure it is of each. Knows no files."""
+"""Which of its labels a model gives a text, and how sure it is of each; or its values. Knows no files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from handloom.errors import ModelError, RequestError
 from handloom.inference.prompts import prompt_ids
+from handloom.model.config import MULTI_LABEL, REGRESSION
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 
@@ -17,24 +20,49 @@ POLICIES = ("error", "cut")
 
 @dataclass(frozen=True)
 class Classified:
-    """A text's label."""
+    """What a model says of a text: which labels it has, or, of a model for regression, its values."""
 
-    label: str
-    """The likeliest."""
-    probabilities: dict[str, float]
-    """Of every label, in the model's order; their sum is 1."""
+    problem_type: str
+    values: dict[str, float]
+    """Of every label, in the model's order: its probability; of a model for regression, its score as it is."""
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Of every label; nothing of a model for regression. Their sum is 1 where a text has a single label."""
+        return {} if self.problem_type == REGRESSION else self.values
+
+    @property
+    def label(self) -> str | None:
+        """The likeliest, however unlikely it is; None of a model for regression."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that the text has: the likeliest alone, or each of at least 50 % where a text may have several."""
+        if self.problem_type == MULTI_LABEL:
+            return tuple(label for label, probability in self.values.items() if probability >= 0.5)
+        return () if self.label is None else (self.label,)
 
     @property
     def probability(self) -> float:
-        """Of the label."""
-        return self.probabilities[self.label]
+        """Of the label; not a number of a model for regression."""
+        return math.nan if self.label is None else self.values[self.label]
+
+
+def label_values(scores: Tensor, problem_type: str) -> Tensor:
+    """Scores of labels (..., labels) -> what they mean, as transformers computes it for each problem type."""
+    if problem_type == REGRESSION:
+        return scores
+    # Of a single label the softmax would always be 1.
+    alone = problem_type == MULTI_LABEL or scores.shape[-1] == 1
+    return scores.sigmoid() if alone else scores.softmax(-1)
 
 
 @torch.inference_mode()
 def classify(
     model: GPT, tokenizer: Tokenizer, texts: Sequence[str], overlong: str = "error", batch_size: int = 16
 ) -> list[Classified]:
-    """The label of each text. What is said of one does not depend on the others.
+    """The labels of each text, or its values. What is said of one does not depend on the others.
 
     Args:
         model: with labels, in evaluation mode.
@@ -62,15 +90,15 @@ def classify(
         for text, name in zip(texts, names, strict=True)
     ]
     found: list[Classified] = []
+    problem_type = model.config.problem_type
     for at in range(0, len(rows), batch_size):
         some = rows[at : at + batch_size]
         longest = max(map(len, some))
         tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in some])  # (B, T)
         last = torch.tensor([len(ids) - 1 for ids in some])  # (B)
         hidden = model.hidden(tokens)[torch.arange(len(some)), last]  # (B, C)
-        for row in model.label_scores(hidden).float().softmax(-1).tolist():
-            probabilities = dict(zip(model.config.labels, row, strict=True))
-            found.append(Classified(max(probabilities, key=probabilities.__getitem__), probabilities))
+        for row in label_values(model.label_scores(hidden).float(), problem_type).tolist():
+            found.append(Classified(problem_type, dict(zip(model.config.labels, row, strict=True))))
     return found
 
 

@@ -12,6 +12,12 @@ from handloom.errors import ConfigError, did_you_mean
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
 """What may bend the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU."""
 
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = (
+    "single_label_classification", "multi_label_classification", "regression",
+)  # fmt: skip
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
+"""What the scores of labels mean, as transformers names it: one label for each text, any number of them, or values."""
+
 
 class Dropouts(NamedTuple):
     """The probabilities of dropping an activation, by place."""
@@ -64,6 +70,8 @@ class GPTConfig:
     """Whether the output head is the token embedding itself."""
     labels: tuple[str, ...] = ()
     """What the model tells texts apart by, if it was tuned for that; it then has a head for it beside the other."""
+    problem_type: str = SINGLE_LABEL
+    """What the scores of the labels mean; one of `PROBLEM_TYPES`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -83,11 +91,12 @@ class GPTConfig:
                 f"The model's width {self.width} cannot be shared equally by heads {self.heads}.",
                 f"Choose a number of heads that divides the width, for example {best}.",
             )
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"The model's activation is {self.activation!r}, which does not exist.",
-                f"Choose one of: {', '.join(ACTIVATIONS)}.",
-            )
+        for name, choices in (("activation", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"The model's {name} is {getattr(self, name)!r}, which does not exist.",
+                    f"Choose one of: {', '.join(choices)}.",
+                )
         for name in ("tied_head", "scale_attention_weights", "scale_attention_by_inverse_layer"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(

@@ -14,7 +14,8 @@ import torch
 from handloom.data.examples import Conversation, Labelled, Pair, digest, held_out, read_examples
 from handloom.data.fitting import Fitting, fit_conversations, fit_labelled, fit_pairs
 from handloom.data.rows import IGNORE, Order, Row, by_length, pack, padded, row_of, stacked
-from handloom.errors import DataError
+from handloom.errors import DataError, ModelError
+from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message
@@ -211,7 +212,14 @@ def _label_names(examples: Sequence[Labelled], model: GPT) -> tuple[str, ...]:
 
     Raises:
         DataError: for a single label, or one that the model was not made for.
+        ModelError: for a model that does not give each text one label.
     """
+    if model.config.problem_type != SINGLE_LABEL:
+        raise ModelError(
+            f"The problem_type of the model is {model.config.problem_type}, and classify learns one label for each "
+            "text.",
+            "Tune a model without labels, such as the one that it came from.",
+        )
     found = {example.label: example for example in reversed(examples)}
     if known := model.config.labels:
         for label, example in found.items():
