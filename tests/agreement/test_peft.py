@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from published import saved, sharpened, tokens
+from published import edit_json, saved, sharpened, tokens
 
 from handloom.checkpoints import gpt2, peft
 from handloom.errors import CheckpointError
@@ -196,3 +196,64 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
         {**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)}
     )
     assert "holds no detours" in refusal({})
+
+
+TARGETS = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}
+OTHER_KINDS = {
+    "IA3": lambda: theirs.IA3Config(feedforward_modules=["c_fc"], **TARGETS),
+    "ADALORA": lambda: theirs.AdaLoraConfig(total_step=10, r=2, **TARGETS),
+    "VERA": lambda: theirs.VeraConfig(r=2, **TARGETS),
+    "FOURIERFT": lambda: theirs.FourierFTConfig(n_frequency=5, **TARGETS),
+    "LN_TUNING": lambda: theirs.LNTuningConfig(target_modules=["ln_1"]),
+    "PROMPT_TUNING": lambda: theirs.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    "PREFIX_TUNING": lambda: theirs.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    "P_TUNING": lambda: theirs.PromptEncoderConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    "OFT": lambda: theirs.OFTConfig(oft_block_size=4, target_modules=["c_attn"]),
+    "BOFT": lambda: theirs.BOFTConfig(target_modules=["c_attn"]),
+    "LOHA": lambda: theirs.LoHaConfig(target_modules=["c_attn"]),
+    "LOKR": lambda: theirs.LoKrConfig(target_modules=["c_attn"]),
+}  # fmt: skip
+MERGED = ("IA3", "ADALORA", "VERA", "LN_TUNING")
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_an_adapter_of_another_kind_is_refused_by_its_kind(tmp_path, kind):
+    OTHER_KINDS[kind]().save_pretrained(tmp_path)
+    remedy = "it with PEFT" if kind.startswith("P") else "merge_and_unload"
+    with pytest.raises(CheckpointError, match=f"peft_type is '{kind}'; Handloom reads LORA.*{remedy}"):
+        peft.open_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("kind", MERGED)
+def test_the_way_on_from_another_kind_leads_to_the_same_scores(base, tmp_path, kind):
+    torch.manual_seed(0)
+    model = theirs.get_peft_model(GPT2LMHeadModel.from_pretrained(base), OTHER_KINDS[kind]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape) * 0.3)
+    model.eval()
+    ids = tokens(model.config, 2, 10)
+    before = scores(GPT2LMHeadModel.from_pretrained(base).eval(), ids)
+    wanted = scores(model, ids)
+    assert (wanted - before).abs().max() > 1e-3
+    model.merge_and_unload().save_pretrained(tmp_path)
+    assert (scores(gpt2.open_folder(tmp_path).load_model(), ids) - wanted).abs().max() < 1e-4
+
+
+def test_all_settings_that_stand_in_the_way_are_named_at_once(base, tmp_path):
+    trained_there(base, r=2, target_modules=["c_attn"]).save_pretrained(tmp_path)
+    edit_json(tmp_path / peft.CONFIG, lora_bias=True, bias="all", r="two")
+    with pytest.raises(CheckpointError) as refused:
+        peft.open_adapter(tmp_path)
+    assert all(f"{key} is " in refused.value.problem for key in ("lora_bias", "bias", "r"))
+
+
+def test_an_adapter_of_another_library_is_refused_by_its_kind_too(tmp_path):
+    (tmp_path / peft.CONFIG).write_text(
+        '{"config": {"adapter_residual_before_ln": false}, "model_type": "gpt2"}', encoding="utf-8"
+    )
+    with pytest.raises(
+        CheckpointError, match=r"peft_type is None; Handloom reads LORA.*library that wrote it"
+    ):
+        peft.open_adapter(tmp_path)

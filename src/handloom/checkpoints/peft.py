@@ -40,6 +40,15 @@ _TENSOR = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?"
 _OURS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 _AGAIN = "Copy or fetch the adapter's folder again from where it came."
 
+_PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT")
+_IN_THE_PROMPT = "It puts vectors of its own before the text, which no weights can hold; use it with PEFT."
+_MERGE = (
+    "Merge it where PEFT is installed, and use the folder that comes of it: PeftModel.from_pretrained(MODEL, ADAPTER)"
+    ".merge_and_unload().save_pretrained(FOLDER)."
+)
+_BY_ITS_LIBRARY = (
+    "Merge it into its model with the library that wrote it, and use the folder that comes of it."
+)
 _HONOURED = (
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "alpha_pattern", "rank_pattern",
     "init_lora_weights", "fan_in_fan_out", "trainable_token_indices",
@@ -198,27 +207,31 @@ def open_adapter(folder: Path) -> Adapter:
             "Name a folder that PEFT wrote, a run that was tuned with LoRA, or a checkpoint inside it.",
         )
     values = storage.read_json(path)
-    for key, value in values.items():
-        if key not in _HONOURED and key not in _NO_EFFECT and value not in (None, False, {}, []):
-            raise _refused(path, key, value, "Handloom does not compute that")
-    for key, allowed in (
-        ("peft_type", ("LORA",)),
-        ("bias", ("none",)),
-        ("init_lora_weights", _PLAIN_BEGINNINGS),
-    ):
+    kind = values.get("peft_type", "LORA" if "lora_alpha" in values else None)
+    if kind != "LORA":
+        remedy = _IN_THE_PROMPT if kind in _PROMPTS else _MERGE if kind else _BY_ITS_LIBRARY
+        raise CheckpointError(f"{path}: peft_type is {kind!r}; Handloom reads LORA.", remedy)
+    refused = {
+        key: "Handloom does not compute that"
+        for key, value in values.items()
+        if key not in _HONOURED and key not in _NO_EFFECT and value not in (None, False, {}, [])
+    }
+    for key, allowed in (("bias", ("none",)), ("init_lora_weights", _PLAIN_BEGINNINGS)):
         if values.get(key, allowed[0]) not in allowed:
-            raise _refused(path, key, values[key], f"Handloom reads {', '.join(map(str, allowed))}")
+            refused[key] = f"Handloom reads {', '.join(map(str, allowed))}"
     for key, least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
         value = values.get(key, 8)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-            raise _refused(path, key, value, f"it must be a number of at least {least}")
+            refused[key] = f"it must be a number of at least {least}"
     told = values.get("trainable_token_indices")
     if told is not None and not _tokens_of_the_embedding(told):
-        raise _refused(
-            path,
-            "trainable_token_indices",
-            told,
-            f"Handloom reads whole numbers, each once, for the token embedding, {_EMBEDDING}",
+        refused["trainable_token_indices"] = (
+            f"Handloom reads whole numbers, each once, for the token embedding, {_EMBEDDING}"
+        )
+    if refused:
+        raise CheckpointError(
+            " ".join([f"{path}:", *(f"{key} is {values[key]!r}; {why}." for key, why in refused.items())]),
+            "Such an adapter would compute something else here, so it is not read.",
         )
     return Adapter(folder, values)
 
@@ -325,10 +338,3 @@ def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], folder: Pa
             f"In {folder} the tensor {name} has shape {tuple(tensor.shape)} instead of {shape}.",
             "The adapter belongs to a model of another shape.",
         )
-
-
-def _refused(path: Path, key: str, value: Any, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: {key} is {value!r}; {why}.",
-        "Such an adapter would compute something else here, so it is not read.",
-    )
