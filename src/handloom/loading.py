@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom import storage
-from handloom.checkpoints import gpt2, native, peft, pulled
+from handloom.checkpoints import elsewhere, gpt2, native, peft, pulled
 from handloom.errors import CheckpointError, RequestError
 from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
@@ -76,20 +76,21 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
 
     Args:
         name: a run folder (its newest whole checkpoint), a checkpoint folder, a Hugging Face folder, an adapter's
-            folder, or the name of a model that was pulled. A folder that is there goes before a pulled model of
-            that name.
-        on_note: told when newer checkpoints of the run were passed over because they are torn.
+            folder, a GGUF file, nanoGPT's ckpt.pt, or the name of a model that was pulled. A folder that is there
+            goes before a pulled model of that name.
+        on_note: told when newer checkpoints of the run were passed over because they are incomplete, and what is
+            left out of a model from elsewhere.
 
     Raises:
         CheckpointError: when there is none.
     """
     folder = _folder(name)
-    if (folder / native.CHECKPOINTS).is_dir():
+    if _is_run(folder):
         return _with_base(_newest(folder, on_note), on_note)
     if (folder / gpt2.CONFIG).is_file():
         if storage.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
             return _with_base(native.open_checkpoint(folder), on_note)
-        return gpt2.open_folder(folder)
+        return gpt2.open_folder(folder, on_note)
     if peft.is_adapter(folder):
         adapter = peft.open_adapter(folder)
         if adapter.base is None:
@@ -98,11 +99,13 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
                 f"Name that model, and the adapter beside it: --model MODEL --adapter {folder}.",
             )
         return Adapted(adapter, _base(adapter.base, folder, on_note))
-    raise CheckpointError(
-        f"{folder} is neither a run folder (it has no {native.CHECKPOINTS}/) nor a checkpoint or a Hugging Face "
-        f"folder (it has no {gpt2.CONFIG}).",
-        "Name a run folder such as runs/demo.",
-    )
+    return elsewhere.open_model(folder, on_note)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether this is a run of ours, rather than a model of somebody else's who keeps checkpoints with it."""
+    foreign = (folder / gpt2.CONFIG).is_file() or peft.is_adapter(folder)
+    return (folder / native.CHECKPOINTS).is_dir() and not foreign
 
 
 def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = ()) -> LanguageModel:
@@ -159,7 +162,7 @@ def find_adapter(
     """
     folder = _adapter_folder(name)
     checkpoint = None
-    if (folder / native.CHECKPOINTS).is_dir():
+    if _is_run(folder):
         checkpoint = _newest(folder, on_note)
     elif (folder / gpt2.CONFIG).is_file() and storage.read_json(folder / gpt2.CONFIG).get(
         "format"

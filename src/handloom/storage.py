@@ -232,12 +232,26 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
+def require_content(path: Path) -> None:
+    """Raise CheckpointError for a file that Git LFS has not fetched yet: a pointer stands in its place."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise CheckpointError(
+                f"{path} is a pointer of Git LFS, not the file itself.",
+                f"Fetch it: `git lfs install`, then `git lfs pull` in {path.parent}.",
+            )
+
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
         CheckpointError: when the file is missing or is no JSON object.
     """
+    require_content(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -138,3 +138,16 @@ def test_a_nan_is_a_difference(tmp_path):
     first = numerics.first_difference(numerics.compare(spoiled, found), 1e3)
     assert first is not None
     assert (first.name, first.where[:2]) == ("final_norm", (0, 3))
+
+
+def test_the_language_model_of_a_double_heads_model_is_read_whole(tmp_path):
+    from transformers import GPT2DoubleHeadsModel
+
+    config = GPT2Config(vocab_size=97, n_positions=16, n_layer=2, n_head=2, n_embd=16)
+    theirs, notes = GPT2DoubleHeadsModel(config).eval(), []
+    theirs.save_pretrained(tmp_path)
+    ours = gpt2.open_folder(tmp_path, notes.append).load_model()
+    x = tokens(config, 2, 10)
+    with torch.no_grad():
+        assert (theirs(x).logits - ours(x)).abs().max() < 1e-5
+    assert "multiple_choice_head" in notes[-1]

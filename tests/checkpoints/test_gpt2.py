@@ -154,12 +154,15 @@ def spoiled(model):
         "missing": ({n: t for n, t in good.items() if n != norm}, ["h.1.ln_1.weight", "(8,)", "missing"]),
         "renamed": (renamed, ["h.1.ln_1.weight", "missing", "h.1.ln1.weight", "(8,)"]),
         "surplus": ({**good, "score.weight": torch.zeros(2, 8)}, ["score.weight", "(2, 8)", "of no use"]),
-        "a third layer": ({**good, "h.2.ln_1.weight": torch.zeros(8)}, ["h.2.ln_1.weight", "of no use"]),
+        "a third layer": (
+            {**good, "transformer.h.2.ln_1.weight": torch.zeros(8)},
+            ["h.2.ln_1.weight", "of no use"],
+        ),
         "turned": (
             {**good, "transformer.h.0.attn.c_attn.weight": shape},
             ["c_attn.weight", "(24, 8)", "(8, 24)"],
         ),
-        "twice": ({**good, "wte.weight": nan.clone()}, ["wte.weight", "twice"]),
+        "twice": ({**good, "wte.weight": nan.clone()}, ["wte.weight", "more than one way"]),
         "nan": ({**good, "transformer.wte.weight": nan}, ["wte.weight", "not finite"]),
         "infinite": (infinite, ["h.1.ln_1.weight", "not finite"]),
         "whole numbers": ({**good, norm: torch.ones(8, dtype=torch.int64)}, ["ln_1.weight", "int64"]),

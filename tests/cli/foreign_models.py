@@ -129,7 +129,13 @@ CASES = [
     # config.json
     files_case("A config.json that is no JSON", text("config.json", "{")),
     files_case("A config.json that is a list", text("config.json", "[]")),
-    config_case("A config.json without a model_type", model_type=None),
+    config_case("A config.json of another architecture", model_type="bert"),
+    config_case("Several keys that are not known", rope_theta=10000, sliding_window=4096),
+    config_case("Weights compressed by a library", compression_config={"format": "int-quantized"}),
+    config_case("The first GPT", afn="gelu"),
+    config_case(
+        "A problem type that is none", architectures=["GPT2ForSequenceClassification"], problem_type="ranking"
+    ),
     config_case(
         "Labels that are not numbered from 0",
         architectures=["GPT2ForSequenceClassification"],

@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 import bad_commands
 import bad_inputs
+import bad_models
 import bad_paths
 import bad_text
 import foreign_adapters
@@ -78,11 +79,15 @@ ELSEWHERE = (
     + foreign_tokenizers.CASES
     + foreign_checkpoints.CASES
     + foreign_adapters.CASES
+    + bad_models.CASES
     + foreign_pulls.CASES
 )
 
 READERS = (
     "loading",
+    "checkpoints.elsewhere",
+    "checkpoints.foreign",
+    "checkpoints.gguf_import",
     "checkpoints.gpt2",
     "checkpoints.gpt2_config",
     "checkpoints.gpt2_tokenizer",
@@ -90,6 +95,7 @@ READERS = (
     "checkpoints.native",
     "checkpoints.peft",
     "checkpoints.hub",
+    "checkpoints.nanogpt",
     "checkpoints.pulled",
     "checkpoints.pulling",
     "checkpoints.wanted",

@@ -71,7 +71,9 @@ def export_gguf(
         CheckpointError: the library gguf is missing, llama.cpp would compute something else, the folder is there
             already, weights are too large for f16, or the disk refuses.
     """
-    writer_class = _library()
+    require_library("write")
+    from gguf import GGUFWriter
+
     if not overwrite:
         storage.require_new(target)
     name = target.resolve().name.removesuffix(SUFFIX)
@@ -82,7 +84,7 @@ def export_gguf(
     }
     size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
     with storage.whole_folder(target, size + (16 << 20)) as aside:
-        writer = writer_class(aside / (name + SUFFIX), "gpt2")
+        writer = GGUFWriter(aside / (name + SUFFIX), "gpt2")
         try:
             _describe(writer, name, model.config, training, precision)
             _add_tokenizer(writer, tokenizer)
@@ -93,15 +95,24 @@ def export_gguf(
     return target / (name + SUFFIX)
 
 
-def _library() -> type[GGUFWriter]:
+def require_library(purpose: str) -> None:
+    """Raise CheckpointError unless the library gguf is there, to read or write such a file."""
     try:
-        from gguf import GGUFWriter
+        import gguf  # noqa: F401
     except ImportError:
         raise CheckpointError(
-            "To write a GGUF file, Handloom needs the library gguf, which is not installed.",
+            f"To {purpose} a GGUF file, Handloom needs the library gguf, which is not installed.",
             "Install it: pip install 'handloom[gguf]'.",
         ) from None
-    return GGUFWriter
+
+
+def llama_names(config: GPTConfig) -> dict[str, str]:
+    """GPT-2's name of each tensor -> llama.cpp's."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    known = get_tensor_name_map(MODEL_ARCH.GPT2, config.layers)
+    found = {name.theirs: known.get_name(name.theirs, (".weight", ".bias")) for name in gpt2.names(config)}
+    return {theirs: name for theirs, name in found.items() if name}  # it has no name for a head for labels
 
 
 def _require_same_arithmetic(config: GPTConfig, tokenizer: Tokenizer, name: str) -> None:
@@ -134,15 +145,11 @@ def _require_same_arithmetic(config: GPTConfig, tokenizer: Tokenizer, name: str)
 
 def _tensors(model: GPT, tokenizer: Tokenizer) -> dict[str, Tensor]:
     """Our tensors, (out, in) as they are, under llama.cpp's names."""
-    from gguf import MODEL_ARCH, get_tensor_name_map
-
-    known = get_tensor_name_map(MODEL_ARCH.GPT2, model.config.layers)
     ours, theirs = model.state_dict(), {}
+    called = llama_names(model.config)
     for name in gpt2.names(model.config):
-        found = known.get_name(name.theirs, (".weight", ".bias"))
-        assert found is not None, f"the library gguf has no name for {name.theirs}"
         by_token = name.theirs in ("wte.weight", "lm_head.weight")
-        theirs[found] = ours[name.ours][: tokenizer.vocab_size] if by_token else ours[name.ours]
+        theirs[called[name.theirs]] = ours[name.ours][: tokenizer.vocab_size] if by_token else ours[name.ours]
     return theirs
 
 

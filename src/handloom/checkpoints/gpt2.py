@@ -7,7 +7,7 @@ are turned. Reading copies nothing: the model's weights are views of the mapped 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from handloom import storage
-from handloom.checkpoints.gpt2_config import read_config
+from handloom.checkpoints.gpt2_config import overlooked, read_config
 from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
 from handloom.checkpoints.weights import read_remarks, read_weights
 from handloom.errors import CheckpointError
@@ -62,6 +62,12 @@ _IN_BLOCK = (
 )
 _HEAD = Name("head.weight", "lm_head.weight")
 _LABEL_HEAD = Name("label_head.weight", "score.weight")
+_PREFIXED = re.compile(
+    r"((?:module\.|_orig_mod\.|model\.|base_model\.|pretrained_model\.)*)(transformer\.)?(.*)", re.DOTALL
+)
+"""What DataParallel, torch.compile and training programs put before every name; `PREFIX`; the plain name."""
+_OTHER_HEADS = re.compile(r"(v_head|ilql_heads|multiple_choice_head)\..+")
+"""Heads beside the language model's: TRL's and trlX's for values, GPT2DoubleHeadsModel's."""
 _MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 """Older files store the causal mask, and the number that stood for minus infinity. Neither is learned."""
 
@@ -86,6 +92,8 @@ class Published:
 
     folder: Path
     config: GPTConfig
+    on_note: Callable[[str], None] = lambda note: None
+    """Told of what is left out of the weights."""
 
     def load_model(self) -> GPT:
         """The model, ready to use, in float32.
@@ -95,9 +103,13 @@ class Published:
         """
         with torch.device("meta"):
             model = GPT(self.config)
-        weights = to_ours(read_weights(self.folder), model, self.folder)
+        weights = to_ours(self.read_tensors(), model, self.folder, self.on_note)
         model.load_state_dict(weights, assign=True)
         return model.eval()
+
+    def read_tensors(self) -> dict[str, Tensor]:
+        """The weights under GPT-2's names."""
+        return read_weights(self.folder)
 
     def load_tokenizer(self) -> Tokenizer:
         """What `read_tokenizer` finds, held against the remark that our own export leaves with the weights.
@@ -116,18 +128,28 @@ class Published:
         return tokenizer
 
 
-def open_folder(folder: Path) -> Published:
+def open_folder(folder: Path, on_note: Callable[[str], None] = lambda note: None) -> Published:
     """Read the `config.json` of a Hugging Face folder.
+
+    Args:
+        folder: with the weights.
+        on_note: told what is overlooked in it, and later what is left out of the weights.
 
     Raises:
         CheckpointError: when it is missing, or of a model that we would not compute exactly.
     """
     path = folder / CONFIG
-    return Published(folder, read_config(storage.read_json(path), path))
+    values = storage.read_json(path)
+    config = read_config(values, path)
+    for note in overlooked(values, config, path):
+        on_note(note)
+    return Published(folder, config, on_note)
 
 
 @torch.no_grad()
-def to_ours(tensors: dict[str, Tensor], model: GPT, origin: Path) -> dict[str, Tensor]:
+def to_ours(
+    tensors: dict[str, Tensor], model: GPT, origin: Path, on_note: Callable[[str], None] = lambda note: None
+) -> dict[str, Tensor]:
     """GPT-2's tensors under our names, as views of themselves where they are float32.
 
     Args:
@@ -135,11 +157,12 @@ def to_ours(tensors: dict[str, Tensor], model: GPT, origin: Path) -> dict[str, T
             converted can be forgotten.
         model: ours; its shapes are what is expected.
         origin: where they came from, for messages.
+        on_note: told what is left out: prefixes of all names, and heads that write no text.
 
     Raises:
-        CheckpointError: unless every tensor is used exactly once, has the shape and kind expected, and is finite.
+        CheckpointError: unless every other tensor is used exactly once, has the shape and kind expected, and is finite.
     """
-    plain = _without_prefix(tensors, origin)
+    plain = language_model(tensors, origin, on_note)
     tensors.clear()
     if model.config.tied_head:
         _drop_tied_head(plain, origin)
@@ -171,19 +194,46 @@ def to_theirs(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def _without_prefix(tensors: dict[str, Tensor], origin: Path) -> dict[str, Tensor]:
-    """The same without `transformer.` and without stored masks."""
+def language_model(
+    tensors: dict[str, Tensor], origin: Path, on_note: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """The language model, or classifier, among the tensors, under plain names.
+
+    What wraps a model for training puts its own name before each of theirs, and `transformer.` comes before all but
+    the heads. Stored masks, and heads that write no text, are left out.
+
+    Raises:
+        CheckpointError: for several prefixes, so that it is not clear what the model is.
+    """
     plain: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    wrappings: dict[str, str] = {}  # each prefix, and a name that has it
+    inners: dict[str, str] = {}
     for name, tensor in tensors.items():
-        short = name.removeprefix(PREFIX)
+        match = _PREFIXED.fullmatch(name)
+        assert match
+        wrapping, inner, short = match.groups("")
         if _MASKS.fullmatch(short):
             continue
-        if short in plain:
+        if _OTHER_HEADS.fullmatch(short) and not inner:
+            left_out.append(name)
+            continue
+        wrappings.setdefault(wrapping, name)
+        if short in (_HEAD.theirs, _LABEL_HEAD.theirs):
+            plain[inner + short] = tensor
+        else:
+            inners.setdefault(inner, name)
+            plain[short] = tensor
+    for prefixes in (wrappings, inners):
+        if len(prefixes) > 1:
             raise CheckpointError(
-                f"{origin} holds the tensor {short} twice, with and without {PREFIX!r} before its name.",
-                _REMEDY,
+                f"{origin} names its tensors in more than one way: {' and '.join(sorted(prefixes.values())[:2])}.",
+                "It is not clear which of them are the model. Use a file that holds the model alone.",
             )
-        plain[short] = tensor
+    if wrapping := next(iter(wrappings), ""):
+        on_note(f"{origin}: {wrapping!r} before the names of the tensors is overlooked.")
+    if left_out:
+        on_note(f"{origin}: {', '.join(sorted(left_out))} left out; the language model does not need them.")
     return plain
 
 

@@ -256,6 +256,7 @@ def read_tensors(path: Path, remedy: str = "Use an earlier checkpoint of the run
     Raises:
         CheckpointError: when it is missing or not such a file.
     """
+    storage.require_content(path)
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

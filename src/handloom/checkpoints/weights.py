@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,12 +22,8 @@ from torch import Tensor
 
 from handloom import storage
 from handloom.checkpoints import native
+from handloom.checkpoints.foreign import INDEX, SAFETENSORS, choose_weights
 from handloom.errors import CheckpointError
-
-SAFETENSORS = "model.safetensors"
-PICKLED = "pytorch_model.bin"
-INDEX = ".index.json"
-"""What follows the name of a file that is cut into several."""
 
 _AGAIN = "Copy or fetch the folder again from where it came."
 _MALFORMED = (
@@ -51,15 +48,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         CheckpointError: no weights, a file that is missing, torn, or holds anything but tensors, or an
             index that disagrees with its files.
     """
-    for name, read in ((SAFETENSORS, _read_safetensors), (PICKLED, _read_pickled)):
-        if (folder / name).is_file():
-            return read(folder / name)
-        if (folder / (name + INDEX)).is_file():
-            return _read_several(folder / (name + INDEX), read)
-    raise CheckpointError(
-        f"{folder} holds no weights: there is neither {SAFETENSORS} nor {PICKLED}, and no index of several files.",
-        _AGAIN,
-    )
+    found = choose_weights([path.name for path in folder.iterdir() if path.is_file()], str(folder))
+    read = _read_safetensors if found.startswith(SAFETENSORS) else _read_pickled
+    return _read_several(folder / found, read) if found.endswith(INDEX) else read(folder / found)
 
 
 def read_remarks(folder: Path) -> dict[str, str]:
@@ -102,7 +93,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     # Files of before PyTorch 1.6 are no zip archives, and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
-    return _widened(lambda: _unpickle(path, mapped), mapped)
+    return _widened(lambda: _plain(path, unpickle(path, mapped)), mapped)
 
 
 def _widened(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Tensor]:
@@ -127,7 +118,13 @@ def _widened(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, T
     return {name: tensor for name, tensor in tensors.items() if name not in wide} | wide
 
 
-def _unpickle(path: Path, mapped: bool) -> dict[str, Tensor]:
+def unpickle(path: Path, mapped: bool) -> dict[str, Any]:
+    """What a pickled file holds: a dict of tensors and plain values, read by torch's weights-only unpickler.
+
+    Raises:
+        CheckpointError: for a file that is torn, is no dict, or wants to run something.
+    """
+    storage.require_content(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old ways of pickling, which nobody here can change
@@ -140,6 +137,11 @@ def _unpickle(path: Path, mapped: bool) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.", _AGAIN) from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds a {type(found).__name__}, not tensors with names.", _AGAIN)
+    return found
+
+
+def _plain(path: Path, found: dict[str, Any]) -> dict[str, Tensor]:
+    """The same, once it is certain that all are tensors."""
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
             raise CheckpointError(

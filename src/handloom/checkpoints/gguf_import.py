@@ -1,0 +1,177 @@
+"""A GPT-2 in a GGUF file, llama.cpp's format, read into our model: the inverse of gguf_export.
+
+Weights come out in float32: those in f32, f16 and bf16 exactly, quantized ones as the library gguf takes them apart.
+The tokenizer's tokens and merges are spelled as in `vocab.json` and `merges.txt`, so they are read as those are.
+
+Source: llama.cpp's `src/models/gpt2.cpp`, which names what such a file must tell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handloom import storage
+from handloom.checkpoints.gguf_export import llama_names, require_library
+from handloom.checkpoints.gpt2 import Published, names
+from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
+from handloom.errors import CheckpointError, ConfigError
+from handloom.model.config import GPTConfig
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.files import MERGES, VOCABULARY
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+    from gguf.gguf_reader import ReaderTensor
+
+_AGAIN = "Copy or fetch the file again from where it came."
+_SIZES = {
+    "context": "gpt2.context_length",
+    "width": "gpt2.embedding_length",
+    "layers": "gpt2.block_count",
+    "inner_width": "gpt2.feed_forward_length",
+    "heads": "gpt2.attention.head_count",
+    "layer_norm_epsilon": "gpt2.attention.layer_norm_epsilon",
+}
+"""Our field -> the key of the file, in which llama.cpp keeps it."""
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_CONTROL, _USER_DEFINED = 3, 4
+"""Types of tokens that are not pieces of words."""
+
+
+@dataclass(frozen=True)
+class GGUFModel(Published):
+    """A GPT-2 in a GGUF file, which is its `folder`; so far only what stands before the weights was read."""
+
+    def read_tensors(self) -> dict[str, Tensor]:
+        """The weights under GPT-2's names, as GPT-2 keeps them."""
+        reader = _open(self.folder)
+        found = {tensor.name: tensor for tensor in reader.tensors}
+        theirs = llama_names(self.config)
+        tensors = {}
+        for name in names(self.config):
+            if (tensor := found.pop(theirs[name.theirs], None)) is not None:
+                plain = _float32(tensor, self.folder)
+                tensors[name.theirs] = plain.T if name.turned else plain
+        if rounded := sorted({tensor.tensor_type.name for tensor in reader.tensors} - {"F32", "F16", "BF16"}):
+            self.on_note(
+                f"{self.folder}: weights were quantized ({', '.join(rounded)}); computed with in float32."
+            )
+        if self.config.tied_head:
+            found.pop(_HEAD, None)
+        return tensors | {name: torch.empty(0) for name in found}  # of no use, and refused as such
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the file describes."""
+        reader = _open(self.folder)
+        with TemporaryDirectory() as scratch:
+            for name, content in _tokenizer_files(reader).items():
+                text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+                Path(scratch, name).write_text(text, encoding="utf-8", newline="\n")
+            return read_tokenizer(Path(scratch), self.config)
+
+
+def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
+    """Read what a GGUF file says of its model.
+
+    Raises:
+        CheckpointError: the library gguf is missing, the file is damaged, of another architecture, or has another
+            kind of tokenizer.
+    """
+    reader = _open(path)
+    architecture = _value(reader, "general.architecture")
+    if architecture != "gpt2":
+        raise CheckpointError(
+            f"{path} holds a model of the architecture {architecture!r}; Handloom reads 'gpt2'.",
+            "Use a GPT-2, or llama.cpp for this one.",
+        )
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    sizes = {ours: _value(reader, theirs) for ours, theirs in _SIZES.items()}
+    if isinstance(epsilon := sizes["layer_norm_epsilon"], float):
+        sizes["layer_norm_epsilon"] = float(
+            str(np.float32(epsilon))
+        )  # 1e-05 as it was written, not as it was rounded
+    missing = [_SIZES[ours] for ours, value in sizes.items() if value is None]
+    if missing or _EMBEDDING not in found:
+        raise CheckpointError(f"{path} lacks {', '.join([*missing] or [_EMBEDDING])}.", _AGAIN)
+    kind, cut = _value(reader, "tokenizer.ggml.model"), _value(reader, "tokenizer.ggml.pre")
+    if kind != "gpt2" or cut not in ("gpt-2", "default", None):
+        raise CheckpointError(
+            f"{path}: its tokenizer is of the kind {kind!r}, cut as {cut!r}.",
+            "Handloom reads a byte-level BPE that cuts text as GPT-2's does ('gpt2', cut as 'gpt-2').",
+        )
+    embedding, head = found[_EMBEDDING], found.get(_HEAD)
+    tied = head is None or (
+        head.tensor_type == embedding.tensor_type and np.array_equal(head.data, embedding.data)
+    )
+    try:
+        config = GPTConfig(vocab_size=int(embedding.shape[1]), tied_head=tied, **sizes)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.problem}", error.remedy) from None
+    return GGUFModel(path, config, on_note)
+
+
+def _open(path: Path) -> GGUFReader:
+    require_library("read")
+    from gguf import GGUFReader
+
+    storage.require_content(path)
+    try:
+        return GGUFReader(path)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path} cannot be read as GGUF: {error}.", _AGAIN) from None
+
+
+def _value(reader: GGUFReader, key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _float32(tensor: ReaderTensor, path: Path) -> Tensor:
+    """The numbers of a tensor, (out, in)."""
+    from gguf.quants import dequantize
+
+    try:
+        plain = dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError:
+        raise CheckpointError(
+            f"{path}: {tensor.name} is of type {tensor.tensor_type.name}, which the library gguf cannot convert.",
+            "Use a file of the same model in another precision, such as F16 or Q8_0.",
+        ) from None
+    shape = [int(size) for size in reversed(tensor.shape)]
+    return torch.from_numpy(np.array(plain, dtype=np.float32)).view(shape)  # (out, in)
+
+
+def _tokenizer_files(reader: GGUFReader) -> dict[str, Any]:
+    """The contents of the files that a Hugging Face folder would have for this tokenizer."""
+    tokens = _value(reader, "tokenizer.ggml.tokens") or []
+    kinds = _value(reader, "tokenizer.ggml.token_type") or [1] * len(tokens)
+    end = _value(reader, "tokenizer.ggml.eos_token_id")
+    added = {
+        token: number
+        for number, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        if kind in (_CONTROL, _USER_DEFINED)
+    }
+    settings = {
+        "eos_token": tokens[end] if end is not None and end < len(tokens) else None,
+        "add_prefix_space": bool(_value(reader, "tokenizer.ggml.add_space_prefix")),
+        "chat_template": _value(reader, "tokenizer.chat_template"),
+        "added_tokens_decoder": {
+            str(number): {"content": token, "special": True} for token, number in added.items()
+        },
+    }
+    return {
+        VOCABULARY: {token: number for number, token in enumerate(tokens)},
+        MERGES: "".join(
+            line + "\n" for line in ["#version: 0.2", *(_value(reader, "tokenizer.ggml.merges") or [])]
+        ),
+        "tokenizer_config.json": {key: value for key, value in settings.items() if value},
+    }
