@@ -17,7 +17,7 @@ from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.runtime import user_path
+from handloom.runtime import found_from, user_path
 from handloom.tokenizer import chat
 from handloom.tokenizer.base import Tokenizer
 
@@ -298,14 +298,8 @@ def _with_base(checkpoint: native.Checkpoint, on_note: Callable[[str], None]) ->
 
 def _base(name: str, adapter: Path, on_note: Callable[[str], None]) -> Stored:
     """The model that an adapter lies beside, which was named from the folder that the tuning was started in."""
-    places = (
-        [Path(name)]
-        if Path(name).is_absolute()
-        else [Path(name), *(up / name for up in adapter.absolute().parents)]
-    )
-    found = next((place for place in places if place.exists()), Path(name))
     try:
-        return find_checkpoint(found, on_note)
+        return find_checkpoint(found_from(name, adapter.absolute().parents), on_note)
     except CheckpointError as error:
         raise CheckpointError(
             f"The adapter in {adapter} lies beside the model {name}, which cannot be used. {error.problem}",

@@ -5,9 +5,11 @@ Knows nothing of models or text. torch is imported only inside the functions tha
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from handloom.errors import ConfigError
@@ -51,6 +53,16 @@ def expanded(given: str | Path, what: str) -> str:
                 f"Check the name; a file whose own name begins so is ./{text}.",
             )
     return path
+
+
+def is_there(path: str) -> bool:
+    """Whether a path leads to something, or a glob matches something."""
+    return os.path.exists(path) or (glob.has_magic(path) and any(glob.iglob(path, recursive=True)))
+
+
+def found_from(name: str, folders: Iterable[Path]) -> str:
+    """A path that was named from another folder: as it is if it is there, else in the first folder that has it."""
+    return next(filter(is_there, (name, *(str(folder / name) for folder in folders))), name)
 
 
 def _homeless(what: str) -> ConfigError:

@@ -349,7 +349,7 @@ CASES = [
     BadInput("A run of torn checkpoints only", "handloom generate Hello --model runs/demo", flip_all),
     BadInput("A changed text under a run", "handloom train --resume runs/demo", change_text),
     BadInput("A setting that cannot change", "handloom train --resume runs/demo --width 32"),
-    BadInput("A new run and an old one", "handloom train --resume runs/demo --run runs/new"),
+    BadInput("A new run and an old one", "handloom train --resume runs/demo --overwrite"),
     BadInput("A missing tokenizer", "handloom tokenize Hello --tokenizer nothing"),
     BadInput(
         "A training that diverges", f"handloom train --data fox.txt --run runs/new {TINY}--learning-rate 1e38"

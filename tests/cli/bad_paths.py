@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from bad_inputs import BadInput
+from bad_inputs import OLDER, BadInput
 
 
 def _environment(**values: str | None):
@@ -22,6 +25,27 @@ def _environment(**values: str | None):
     return before
 
 
+def _edited(old: str, new: str):
+    """Edit the settings of runs/demo."""
+
+    def before(_: ExitStack) -> None:
+        file = Path("runs/demo/config.toml")
+        file.write_text(file.read_text().replace(old, new))
+
+    return before
+
+
+def _copy_checkpoint(_: ExitStack) -> None:
+    shutil.copytree(OLDER, "alone")
+
+
+def _lose_text(_: ExitStack) -> None:
+    Path("fox.txt").rename("moved.txt")
+    shutil.rmtree("cache")
+    about = Path("runs/demo/data.json")
+    about.write_text(json.dumps({**json.loads(about.read_text()), "folder": "."}))
+
+
 CASES = [
     BadInput("data from a variable that is not set", 'handloom train --data "" --run runs/new'),
     BadInput("an empty name for a run", "handloom train --data fox.txt --run="),
@@ -31,4 +55,16 @@ CASES = [
         "an empty cache folder", "handloom data prepare --data fox.txt", _environment(HANDLOOM_CACHE="")
     ),
     BadInput("the home folder of nobody", "handloom train --data fox.txt --run=~no-such-user/x"),
+    BadInput(
+        "settings of a run edited that cannot change",
+        "handloom train --resume runs/demo",
+        _edited("width = 16", "width = 32"),
+    ),
+    BadInput("a checkpoint that is not the last", f"handloom train --resume {OLDER}"),
+    BadInput("no checkpoint beyond which to drop", "handloom train --resume runs/demo --drop-later"),
+    BadInput("later checkpoints of a new run", "handloom train --data fox.txt --run runs/new --drop-later"),
+    BadInput("a checkpoint outside of its run", "handloom train --resume alone", _copy_checkpoint),
+    BadInput("text that was moved", "handloom train --resume runs/demo --steps 5", _lose_text),
+    BadInput("other text than a run's", "handloom train --resume runs/demo --data long.txt"),
+    BadInput("a stop before the beginning", "handloom train --data fox.txt --run runs/new --stop-after -1"),
 ]

@@ -101,9 +101,9 @@ def _find(name: str, run: Path | None) -> Subject:
     from handloom.console import note
     from handloom.evaluation.subjects import Subject
     from handloom.loading import find_checkpoint, load
+    from handloom.runtime import found_from
 
-    places = [name] if run is None else [name, *(str(above / name) for above in run.absolute().parents)]
-    there = next((place for place in places if Path(place).exists()), name)
+    there = found_from(name, () if run is None else run.absolute().parents)
     stored = find_checkpoint(there, note if run is None else _hush)
     training = getattr(stored, "training", {})
     return Subject(

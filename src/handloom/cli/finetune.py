@@ -20,6 +20,7 @@ def finetune(
     config: PathFlag | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     stop_after: int | None = None,
+    drop_later: Annotated[bool, Parameter(negative="")] = False,
     ledger: bool = False,
     flags: Annotated[FinetuneFlags, Parameter(name="*")] = FinetuneFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
@@ -32,13 +33,17 @@ def finetune(
     run
         Folder of the new run [default: runs/ and the present time].
     resume
-        Go on with this run instead, bit for bit as if it had never stopped.
+        Go on with this run instead, bit for bit as if it had never stopped; or from one of its checkpoints,
+        RUN/checkpoints/step-N. With --run in a new folder, and the old one stays as it is.
     config
         TOML file of settings, `name = value` for any flag below.
     overwrite
         Replace the run that lies in the folder.
     stop_after
-        Stop after this step as Ctrl-C would: saved, and ready to go on.
+        Stop after this step as Ctrl-C would: saved, and ready to go on. 0 stops before the first.
+    drop_later
+        Go on from the checkpoint that --resume names although the run has later ones: they are moved into its
+        folder `dropped`.
     ledger
         Only show what each method would train, and the memory it takes; then stop.
     """
@@ -47,7 +52,7 @@ def finetune(
         _show_ledger(merge_finetune(config, {"data": ("-",), **settings}))
         return
     merged = merge_finetune(config, settings) if resume is None else None  # refused before torch is imported
-    begin_or_resume(FinetuneConfig, merged, settings, run, resume, config, overwrite, stop_after)
+    begin_or_resume(FinetuneConfig, merged, settings, run, resume, config, overwrite, stop_after, drop_later)
 
 
 def _show_ledger(settings: FinetuneConfig) -> None:

@@ -30,6 +30,7 @@ def train(
     config: PathFlag | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     stop_after: int | None = None,
+    drop_later: Annotated[bool, Parameter(negative="")] = False,
     flags: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Train a GPT from scratch on text, or go on with a run that was stopped.
@@ -41,17 +42,21 @@ def train(
     run
         Folder of the new run [default: runs/ and the present time].
     resume
-        Go on with this run instead, bit for bit as if it had never stopped.
+        Go on with this run instead, bit for bit as if it had never stopped; or from one of its checkpoints,
+        RUN/checkpoints/step-N. With --run in a new folder, and the old one stays as it is.
     config
         TOML file of settings, `name = value` for any flag below.
     overwrite
         Replace the run that lies in the folder.
     stop_after
-        Stop after this step as Ctrl-C would: saved, and ready to go on.
+        Stop after this step as Ctrl-C would: saved, and ready to go on. 0 stops before the first.
+    drop_later
+        Go on from the checkpoint that --resume names although the run has later ones: they are moved into its
+        folder `dropped`.
     """
     settings = given(flags)
     merged = merge(config, settings) if resume is None else None  # refused before torch is imported
-    begin_or_resume(TrainConfig, merged, settings, run, resume, config, overwrite, stop_after)
+    begin_or_resume(TrainConfig, merged, settings, run, resume, config, overwrite, stop_after, drop_later)
 
 
 def begin_or_resume(
@@ -63,6 +68,7 @@ def begin_or_resume(
     config: Path | None,
     overwrite: bool,
     stop_after: int | None,
+    drop_later: bool,
 ) -> None:
     """Train as the flags of `handloom train` or `handloom finetune` say, and tell what came of it.
 
@@ -70,23 +76,34 @@ def begin_or_resume(
         kind: of the settings of the command's runs.
         merged: the settings of a new run; None to go on with one.
         changes: settings that a run that goes on may change.
-        run, resume, config, overwrite, stop_after: the flags.
+        run, resume, config, overwrite, stop_after, drop_later: the flags.
 
     Raises:
         HandloomError: as `training.run` does, or for flags that contradict each other.
     """
-    if resume is not None and (run is not None or config is not None or overwrite):
+    if resume is not None and (config is not None or overwrite):
         raise ConfigError(
-            "--resume goes on with a run as it is; --run, --config and --overwrite are for new runs.",
+            "--resume goes on with a run as it is; --config and --overwrite are for new runs.",
             f"Use --resume {resume} alone, or with the flags that a run may change.",
         )
+    if resume is None and drop_later:
+        raise ConfigError("--drop-later is for a run that goes on.", "Add --resume RUN/checkpoints/step-N.")
     from handloom.training import run as runs
     from handloom.training.report import Terminal
+    from handloom.training.resuming import run_of
 
     with Terminal() as terminal:
         if resume is not None:
-            folder = resume
-            summary = runs.resume(folder, terminal, changes=changes, stop_after=stop_after, kind=kind)
+            folder = run or run_of(resume) or resume
+            summary = runs.resume(
+                resume,
+                terminal,
+                changes=changes,
+                stop_after=stop_after,
+                kind=kind,
+                into=run,
+                drop_later=drop_later,
+            )
         else:
             assert merged is not None
             with _folder_of_new_run(run) as folder:

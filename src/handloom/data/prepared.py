@@ -119,7 +119,7 @@ def prepare(
     plan = survey(corpus, validation_fraction=validation_fraction, split=split)
     total = plan.bytes_of(TRAIN, VALIDATION)
     workers = workers or _workers_for(total)
-    folder = cache_folder() / "data" / _key(plan, tokenizer)
+    folder = _folder_of(_key(plan, tokenizer))
     reused = folder.is_dir()
     if not reused:
         _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
@@ -148,7 +148,7 @@ def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
     Raises:
         DataError: a torn shard, or one of another tokenizer.
     """
-    folder = cache_folder() / "data" / key
+    folder = _folder_of(key)
     return TokenData(*_open_sides(folder, tokenizer, None), folder) if folder.is_dir() else None
 
 
@@ -172,6 +172,15 @@ def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tupl
         for side in SIDES
     )
     return train, validation
+
+
+def is_prepared(key: str) -> bool:
+    """Whether the cache has tokens under that `key`."""
+    return _folder_of(key).is_dir()
+
+
+def _folder_of(key: str) -> Path:
+    return cache_folder() / "data" / key
 
 
 def _opened(sources: Sources, reading: dict[str, str]) -> Corpus:

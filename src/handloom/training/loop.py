@@ -129,7 +129,9 @@ class Trainer:
             self.save()
         self._choose_total()
         while not (
-            wish.stop or progress.step == progress.total or (stop_after and progress.step >= stop_after)
+            wish.stop
+            or progress.step == progress.total
+            or (stop_after is not None and progress.step >= stop_after)
         ):
             if not self.step(wish):
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,8 @@ from handloom import runtime, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.screen import NAMES, shielded
-from handloom.training import scratch, tuning
-from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
+from handloom.training import resuming, scratch, tuning
+from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 from handloom.training.interrupt import stop_on_signals
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
@@ -25,12 +26,6 @@ from handloom.training.reproducible import left_as_found
 from handloom.training.work import Work, counted
 
 C = TypeVar("C", bound=LoopSettings)
-
-CHANGEABLE = (
-    "steps", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
-    "checkpoint_every", "keep_checkpoints", "tensorboard",
-)  # fmt: skip
-"""Settings that may be given anew to a run that goes on; the others would make it another run."""
 
 _OURS = (
     native.CHECKPOINTS,
@@ -71,14 +66,13 @@ def begin(
         HandloomError: for settings, data or a disk that do not allow it.
     """
     run, reporter = runtime.user_path(run, "the run"), reporter or Silent()
+    _require_stop(stop_after)
     _check_room(run, overwrite)
     config = _decide(config)
     config, work = _set_up(config, run, reporter)
     _describe(work, config, reporter)
     _make_room(run)  # only now: settings and text that are refused cost no earlier run
-    storage.write_output(run / "config.toml", config.to_toml())
-    storage.write_output(run / "data.json", _as_json({"key": work.objective.key, **work.report}))
-    work.tokenizer.save(run / "tokenizer")
+    _write_beginning(run, config, work)
     return _train(run, config, work, {}, Progress(), reporter, stop_after)
 
 
@@ -91,15 +85,21 @@ def resume(
     changes: dict[str, Any] | None = None,
     stop_after: int | None = None,
     kind: type[LoopSettings] | None = None,
+    into: Path | None = None,
+    drop_later: bool = False,
 ) -> dict[str, Any]:
     """Go on with a run from its newest whole checkpoint, to the very bits it would have had without a stop.
 
+    What was edited in its config.toml holds, as far as it may change.
+
     Args:
-        run: its folder.
+        run: its folder, or one of its checkpoints to go on from.
         reporter: told what happens; nobody if None.
-        changes: settings to change; only those in `CHANGEABLE`.
+        changes: settings to change; only those in `resuming.CHANGEABLE`.
         stop_after: stop after this step, as Ctrl-C would.
         kind: of its settings, where only such a run is meant; None for any.
+        into: the folder of a new run to go on in, which leaves the old one as it is.
+        drop_later: whether checkpoints later than the one named may be moved out of the way.
 
     Returns:
         the summary, as in `summary.json`.
@@ -107,28 +107,26 @@ def resume(
     Raises:
         HandloomError: when there is nothing to go on from, or the text is not what it was.
     """
-    run, reporter, changes = runtime.user_path(run, "the run"), reporter or Silent(), changes or {}
-    checkpoint, passed_over = native.latest(run)
-    for error in passed_over:
-        reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")
-    settings: LoopSettings = settings_of(checkpoint.training["settings"])
-    progress = _read_progress(checkpoint)
-    if kind is not None and not isinstance(settings, kind):
-        raise _of_another_kind(run, settings)
-    config = _changed(settings, changes, progress)
+    named, reporter = runtime.user_path(run, "the run"), reporter or Silent()
+    _require_stop(stop_after)
+    start = resuming.start_of(named, changes or {}, kind, reporter)
+    checkpoint, progress = start.checkpoint, start.progress
+    run = resuming.choose_folder(named, start, into, drop_later)
+    if into is not None:
+        _check_room(run, False)
     for folder in (run, run / native.CHECKPOINTS):
         storage.remove_unfinished(folder)
-    if "steps" in changes:
-        progress.total = None
-    _compare_versions(checkpoint, reporter)
-    config = _decide(config)
-    config, work = _set_up(config, run, reporter, checkpoint)
+    config, work = _set_up(_decide(start.config), run, reporter, checkpoint)
     if work.objective.key != checkpoint.training["data"]:
         raise CheckpointError(
-            f"The text of run {run} is not what it was: its data has the key {work.objective.key[:12]} now and had "
-            f"{checkpoint.training['data'][:12]} then.",
-            "Put the text back as it was, or begin a new run.",
+            f"The text of run {start.run or named} is not what it was: its data ({', '.join(start.config.data)}) has "
+            f"the key {work.objective.key[:12]} now and had {checkpoint.training['data'][:12]} then.",
+            "Put the text back as it was, name the place it was moved to (--data), or begin a new run.",
         )
+    if into is not None:
+        resuming.copy_start(start, run)
+        _write_beginning(run, config, work)
+    resuming.set_aside_later(start, run, reporter)
     for step in native.steps(run):  # what lies beyond is torn, and will be written again
         if step > progress.step:
             shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
@@ -137,17 +135,12 @@ def resume(
     return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
-def _of_another_kind(run: Path, settings: LoopSettings) -> ConfigError:
-    if isinstance(settings, FinetuneConfig):
-        return ConfigError(
-            f"The run {run} tunes the model {settings.model}; it was not begun from scratch.",
-            f"Go on with it by: handloom finetune --resume {run}",
-        )
-    return ConfigError(
-        f"The run {run} was begun from scratch; it tunes no model.",
-        f"Go on with it by `handloom train --resume {run}`, or tune what it came to: "
-        f"handloom finetune --model {run} --data FILE",
-    )
+def _write_beginning(run: Path, config: LoopSettings, work: Work) -> None:
+    """What a run's folder has from its beginning."""
+    storage.write_output(run / "config.toml", config.to_toml())
+    about = {"key": work.objective.key, "folder": os.getcwd(), **work.report}
+    storage.write_output(run / "data.json", _as_json(about))
+    work.tokenizer.save(run / "tokenizer")
 
 
 def _set_up(
@@ -241,7 +234,7 @@ def _as_json(value: dict[str, Any]) -> str:
 def _check_room(run: Path, overwrite: bool) -> None:
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file, not a folder.", "Name another folder with --run.")
-    if not overwrite and any((run / name).exists() for name in (native.CHECKPOINTS, METRICS)):
+    if not overwrite and (native.steps(run) or (run / METRICS).exists()):
         raise ConfigError(
             f"{run} already holds a run.",
             f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
@@ -254,7 +247,8 @@ def _make_room(run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
         for name in _OURS:
             path = run / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for each in path.iterdir() if path.is_symlink() and path.is_dir() else [path]:  # on another disk
+                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
     except OSError as error:
         raise storage.refusal(error, run) from error
 
@@ -274,36 +268,8 @@ def _describe(work: Work, config: LoopSettings, reporter: Reporter) -> None:
     )
 
 
-def _changed(config: C, changes: dict[str, Any], progress: Progress) -> C:
-    for name in changes:
-        if name not in CHANGEABLE:
-            raise ConfigError(
-                f"The setting {name} cannot change when a run goes on; it is {getattr(config, name)!r}.",
-                f"Leave it out, or begin a new run. These may change: {', '.join(CHANGEABLE)}.",
-            )
-    if "steps" in changes:
-        changes = {**changes, "minutes": None}
-    config = dataclasses.replace(config, **changes)
-    if config.steps is not None and config.steps < progress.step:
+def _require_stop(after: int | None) -> None:
+    if after is not None and after < 0:
         raise ConfigError(
-            f"The run has done {progress.step} steps; steps cannot be {config.steps}.",
-            "Give a larger number.",
+            f"--stop-after is {after}; it must be at least 0.", "Leave it out to train to the end."
         )
-    return config
-
-
-def _read_progress(checkpoint: native.Checkpoint) -> Progress:
-    values = dict(checkpoint.training["progress"])
-    if values["best_loss"] is None:
-        del values["best_loss"]
-    return Progress(**values)
-
-
-def _compare_versions(checkpoint: native.Checkpoint, reporter: Reporter) -> None:
-    now = runtime.versions()
-    for name, then in checkpoint.training["versions"].items():
-        if now.get(name) != then:
-            reporter.warning(
-                f"This run began with {name} {then} and goes on with {now.get(name)}: the last bits may differ from "
-                "those of a run without a stop."
-            )

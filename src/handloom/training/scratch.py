@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from handloom.checkpoints import native
+from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
 from handloom.model.gpt import GPT
@@ -67,8 +68,8 @@ def open_text(config: DataSettings) -> Corpus:
 def reopened(
     config: DataSettings, tokenizer: Tokenizer | None, checkpoint: native.Checkpoint | None
 ) -> TokenData | None:
-    """What came through a pipe cannot be read again, but its tokens may still be in the cache."""
-    if checkpoint is None or tokenizer is None or "-" not in config.data:
+    """What came through a pipe, or is gone, cannot be read again, but its tokens may still be in the cache."""
+    if checkpoint is None or tokenizer is None or not again.passing(config.data):
         return None
     return reopen(checkpoint.training["data"], tokenizer)
 
