@@ -10,7 +10,9 @@ from pathlib import Path
 from handloom import storage
 from handloom.data.builtin import BUILTIN
 from handloom.errors import HandloomError
-from handloom.runtime import found_from, is_there
+from handloom.runtime import expanded, found_from, is_there
+
+_NAMES = (*BUILTIN, "-")
 
 
 def found(sources: Sequence[str], run: Path) -> tuple[str, ...]:
@@ -18,16 +20,18 @@ def found(sources: Sequence[str], run: Path) -> tuple[str, ...]:
     folders = list(run.absolute().parents)
     with suppress(HandloomError):
         folders.insert(0, Path(str(storage.read_json(run / "data.json").get("folder", os.curdir))))
-    return tuple(one if one in (*BUILTIN, "-") else found_from(one, folders) for one in sources)
+    return tuple(one if one in _NAMES else found_from(one, folders) for one in sources)
+
+
+def from_anywhere(sources: Sequence[str]) -> tuple[str, ...]:
+    """Sources with their paths in full."""
+    return tuple(one if one in _NAMES else os.path.abspath(expanded(one, "--data")) for one in sources)
 
 
 def passing(sources: Sequence[str]) -> list[str]:
     """Those that cannot be read again: standard input and other pipes, and what is not there any more."""
-    return [
-        one
-        for one in sources
-        if one not in BUILTIN and (one == "-" or not is_there(one) or is_pipe(Path(one)))
-    ]
+    others = (one for one in sources if one not in BUILTIN)
+    return [one for one in others if one == "-" or not is_there(one) or is_pipe(Path(one))]
 
 
 def is_pipe(path: Path) -> bool:

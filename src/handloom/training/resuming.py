@@ -83,6 +83,8 @@ def start_of(
         raise _of_another_kind(run or named, settings)
     edits = _edits(run, settings, reporter) if run is not None else {}
     config = _changed(settings, {**edits, **changes}, progress)
+    if "data" in changes:
+        config = dataclasses.replace(config, data=again.from_anywhere(config.data))
     if config.steps != settings.steps or config.minutes != settings.minutes:
         progress.total = None
     _compare_versions(checkpoint, settings, config, reporter)
