@@ -20,6 +20,7 @@ from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.tokenizer import hf_write
 from handloom.tokenizer.learn import learn_merges
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
@@ -301,6 +302,7 @@ def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
         (tmp_path / "m" / name).write_bytes((tmp_path / "other" / name).read_bytes())
     with pytest.raises(CheckpointError, match="not the one that its model was exported with"):
         gpt2.open_folder(tmp_path / "m").load_tokenizer()
+    (tmp_path / "m" / "tokenizer.json").unlink(missing_ok=True)
     own.save(tmp_path / "m")
     assert gpt2.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
 
@@ -310,7 +312,7 @@ def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     folder = write(tmp_path, random_model())
     own = learn_merges(["the cat sat on the mat"], 270)
     own.save(folder)
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")  # not read, where the other two are there
+    (folder / "tokenizer.json").write_text(hf_write.contents(own)["tokenizer.json"], encoding="utf-8")
     described = {path.name: storage.describe(path) for path in folder.iterdir()}
     storage.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
     assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

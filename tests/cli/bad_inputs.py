@@ -68,7 +68,7 @@ def build_world(folder: Path) -> None:
         "long.txt": (FOX * 10).encode(),
         "bert-hf/config.json": b'{"model_type": "bert"}',
         "gpt2-hf/config.json": b'{"model_type": "gpt2", "add_cross_attention": true}',
-        "gpt2-empty/config.json": b'{"model_type": "gpt2"}',
+        "gpt2-empty/config.json": b'{"model_type": "gpt2", "vocab_size": 300}',
         "prompts.txt": b"The quick\n\nThe lazy\n",
         "notes/readme.txt": b"no model here",
         "piqa.jsonl": b'{"goal": "Open a jar", "sol1": "Turn it.", "sol2": "Eat it."}\n',
@@ -223,7 +223,7 @@ def read_only_disk(stack: ExitStack) -> None:
 
 
 def mix_tokenizers(stack: ExitStack) -> None:
-    for name in ("vocab.json", "merges.txt"):
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         shutil.copy(Path("wider", name), Path("plain", name))
 
 

@@ -31,6 +31,7 @@ import bad_inputs
 import bad_models
 import bad_paths
 import bad_text
+import bad_tokens
 import foreign_adapters
 import foreign_checkpoints
 import foreign_models
@@ -77,6 +78,7 @@ CASES = [
 ELSEWHERE = (
     foreign_models.CASES
     + foreign_tokenizers.CASES
+    + bad_tokens.CASES
     + foreign_checkpoints.CASES
     + foreign_adapters.CASES
     + bad_models.CASES
@@ -101,6 +103,9 @@ READERS = (
     "checkpoints.wanted",
     "tokenizer.base",
     "tokenizer.files",
+    "tokenizer.hf_config",
+    "tokenizer.hf_folder",
+    "tokenizer.tokenizer_json",
     "tokenizer.gpt2",
 )
 """The modules whose every refusal has a row."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handloom import storage
 from handloom.checkpoints.gpt2_config import overlooked, read_config
-from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
+from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer, read_tokenizer
 from handloom.checkpoints.weights import read_remarks, read_weights
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -117,6 +117,8 @@ class Published:
         Raises:
             CheckpointError: also for another tokenizer than was exported with the model.
         """
+        if lacks_tokenizer(self.folder, self.config):
+            self.on_note(f"{self.folder} has no tokenizer of any kind; GPT-2's is used.")
         tokenizer = read_tokenizer(self.folder, self.config)
         exported = read_remarks(self.folder).get(FINGERPRINT)
         if exported not in (None, tokenizer.fingerprint):

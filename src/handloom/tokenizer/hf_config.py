@@ -1,0 +1,166 @@
+"""The keys of `tokenizer.json`, `tokenizer_config.json` and their like, and what a tokenizer keeps of them.
+
+Every key is honoured, or known to change no id, or refused by name. Reads nothing itself: that is `hf_folder`.
+
+Source: `TokenizersBackend`, `GPT2Tokenizer` and `GenerationConfig` in the library transformers, and the serialized form
+of the library tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handloom.errors import DataError
+from handloom.tokenizer import files
+from handloom.tokenizer.added import AddedToken
+
+CONFIG = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+ADDED = "added_tokens.json"
+GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
+MODEL = "config.json"
+READ = (files.SINGLE, files.VOCABULARY, files.MERGES, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)
+"""Every file of a folder that says something of its tokenizer."""
+
+NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
+CLASSES = (*GPT2_CLASSES, "PreTrainedTokenizerFast", "TokenizersBackend")
+
+THE_MODEL, AN_ADDED_TOKEN = "model", "added token"
+MORE = ("additional_special_tokens", "extra_special_tokens")
+_HONOURED = {
+    CONFIG: {*NAMED, *MORE, "add_prefix_space", "added_tokens_decoder", "chat_template", "tokenizer_class"},
+    SPECIAL: {*NAMED, *MORE},
+    GENERATION: {"eos_token_id"},
+    files.SINGLE: {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"},
+    THE_MODEL: {
+        "type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges", "dropout",
+        "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
+    },
+    AN_ADDED_TOKEN: {"id", "content", "special", "lstrip", "rstrip", "single_word", "normalized", "__type"},
+}  # fmt: skip
+"""Keys that are looked at one by one."""
+
+_HARMLESS = {
+    CONFIG: {
+        # Names and bookkeeping.
+        "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "backend",
+        "is_local", "local_files_only", "processor_class", "use_fast", "legacy", "from_slow", "trust_remote_code",
+        "_commit_hash", "model_input_names", "model_type", "response_schema", "model_specific_special_tokens",
+        # What is done with ids afterwards: cutting and filling rows, tidying text for display.
+        "model_max_length", "max_len", "max_length", "stride", "padding", "padding_side", "truncation",
+        "truncation_side", "truncation_strategy", "pad_to_multiple_of", "pad_token_id", "pad_token_type_id",
+        "return_token_type_ids", "clean_up_tokenization_spaces", "errors", "trim_offsets", "verbose",
+        # What we do anyway: typed text becomes no special token.
+        "split_special_tokens",
+    },
+    SPECIAL: set[str](),
+    GENERATION: {
+        "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "decoder_start_token_id",
+        # Wishes for sampling: whoever asks for text states them.
+        "do_sample", "early_stopping", "max_length", "min_length", "max_new_tokens", "min_new_tokens", "max_time",
+        "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k", "top_p", "min_p", "top_h",
+        "typical_p", "epsilon_cutoff", "eta_cutoff", "length_penalty", "repetition_penalty", "diversity_penalty",
+        "no_repeat_ngram_size", "bad_words_ids", "exponential_decay_length_penalty", "remove_invalid_values",
+        "renormalize_logits", "use_cache", "cache_implementation", "cache_config", "output_scores",
+        "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate", "trust_remote_code",
+    },
+    files.SINGLE: {"version", "truncation", "padding"},
+    THE_MODEL: set[str](),
+    AN_ADDED_TOKEN: set[str](),
+}  # fmt: skip
+"""Keys whose value, whatever it is, changes no id."""
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "added_tokens_decoder": dict, "additional_special_tokens": (list, dict), "extra_special_tokens": (list, dict),
+    "added_tokens": list, "merges": list, "unk_token": (str, dict), "post_processor": dict, "normalizer": dict,
+    "pre_tokenizer": dict, "decoder": dict,
+}  # fmt: skip
+"""What the values of keys with an inside must be."""
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What a tokenizer's files say beyond vocabulary and merges. The defaults are GPT-2's."""
+
+    added: tuple[AddedToken, ...] = ()
+    add_prefix_space: bool = False
+    unk: str | None = None
+    """The token for bytes that are not in the vocabulary."""
+    fuse_unk: bool = False
+    ignore_merges: bool = False
+    """Whether a whole piece that is in the vocabulary is one token, whatever its merges make."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """Which tokens are called `bos_token`, `eos_token`, ..."""
+    end_of_text: int | None = None
+    """The id that parts documents; None: the last one."""
+    ends: tuple[int, ...] = ()
+    """The ids that end what is generated; none: the end of text."""
+    chat_template: str | None = None
+    """In Jinja, as transformers has it."""
+
+
+PLAIN = TokenizerSettings()
+
+
+def require_known(values: dict[str, Any], path: Path, kind: str) -> dict[str, Any]:
+    """The same, after its keys have been looked up in the list of that kind.
+
+    Raises:
+        DataError: naming every key that we do not honour.
+    """
+    known = _HONOURED[kind] | _HARMLESS[kind]
+    strange = {
+        key: value
+        for key, value in values.items()
+        if key not in known and not (value is False or value in (None, {}, [], ""))
+    }
+    for key, kinds in _KINDS.items():
+        if values.get(key) is not None and not isinstance(values[key], kinds):
+            raise refused(path, f"{key} is {values[key]!r}", "it is of another kind")
+    if strange:
+        prefix = f"{kind}: " if kind in (THE_MODEL, AN_ADDED_TOKEN) else ""
+        said = ", ".join(f"{key} is {value!r}" for key, value in strange.items())
+        raise refused(path, prefix + said, "Handloom does not know what that changes")
+    return values
+
+
+def refused(path: Path, what: str, why: str) -> DataError:
+    """The error for a value that would give other ids."""
+    return DataError(
+        f"{path}: {what}; {why}.",
+        "Such a tokenizer may give other ids here, so it is not read. If it is a mere remark, remove it from the file.",
+    )
+
+
+def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
+    """An added token as the files have it: an object, or its content alone.
+
+    Args:
+        given: as read.
+        path: for messages.
+        number: its id; that in the object if not given, and -1 where there is none.
+
+    Raises:
+        DataError: for what is neither, or has no id where there should be one.
+    """
+    values = {"content": given, "special": True} if isinstance(given, str) else given
+    if not isinstance(values, dict) or not isinstance(values.get("content"), str) or not values["content"]:
+        raise DataError(f"{path}: an added token is {given!r}, which has no content.", files.REMEDY)
+    require_known(values, path, AN_ADDED_TOKEN)
+    number = values.get("id", -1) if number is None else number
+    try:
+        number = int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.", files.REMEDY
+        ) from None
+    special = bool(values.get("special", False))
+    flags = {name: bool(values.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
+    normalized = bool(values.get("normalized", not special))
+    return AddedToken(number, values["content"], special, normalized=normalized, **flags)

@@ -1,0 +1,97 @@
+"""A tokenizer as Hugging Face's libraries read it: `tokenizer.json` and its settings; the inverse of `hf_folder`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from handloom.tokenizer import files
+from handloom.tokenizer.hf_config import CONFIG, GENERATION, GPT2_CLASSES, TEMPLATE
+
+if TYPE_CHECKING:
+    from handloom.tokenizer.added import AddedToken
+    from handloom.tokenizer.bpe import BPETokenizer
+
+
+def contents(tokenizer: BPETokenizer, more: dict[str, Any] | None = None) -> dict[str, str]:
+    """The files that say what `vocab.json` and `merges.txt` cannot, by name.
+
+    Args:
+        tokenizer: to write.
+        more: further keys of `tokenizer_config.json`; they replace what the tokenizer says.
+    """
+    settings = tokenizer.settings
+    end = tokenizer.tokens[tokenizer.end_of_text].decode()
+    # GPT-2's class takes vocabulary, merges and added tokens from tokenizer.json, and nothing else.
+    plain = settings.unk is None and not settings.ignore_merges
+    config: dict[str, Any] = {
+        "tokenizer_class": GPT2_CLASSES[0] if plain else "PreTrainedTokenizerFast",
+        "add_prefix_space": settings.add_prefix_space,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(token.id): _flags(token) for token in tokenizer.all_added},
+        **{"bos_token": end, "eos_token": end, "unk_token": end},
+        **settings.named,
+        **(more or {}),
+    }
+    template = config.pop("chat_template", settings.chat_template)
+    ends = list(tokenizer.ends)
+    written = {
+        files.SINGLE: _single(tokenizer),
+        CONFIG: config,
+        GENERATION: {
+            "bos_token_id": tokenizer.end_of_text,
+            "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        },
+    }
+    texts = {
+        name: json.dumps(values, ensure_ascii=False, indent=None if name == files.SINGLE else 2) + "\n"
+        for name, values in written.items()
+    }
+    return texts | ({TEMPLATE: template} if template else {})
+
+
+def distinct(tokenizer: BPETokenizer) -> str:
+    """What of the settings changes the ids of texts and documents; nothing where it is as GPT-2 has it."""
+    settings, known = tokenizer.settings, tokenizer.vocabulary
+    added = [[t.id, _flags(t)] for t in settings.added if not t.special or t.content not in known]
+    unk = [settings.unk, settings.fuse_unk] if tokenizer.lacks_bytes else None
+    whole = settings.ignore_merges and tokenizer.in_order is None
+    said = [added, settings.add_prefix_space, unk, whole, settings.end_of_text]
+    return "" if said == [[], False, None, False, None] else json.dumps(said)
+
+
+def _flags(token: AddedToken) -> dict[str, Any]:
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {name: getattr(token, name) for name in names}
+
+
+def _single(tokenizer: BPETokenizer) -> dict[str, Any]:
+    settings = tokenizer.settings
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": settings.add_prefix_space,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": token.id, **_flags(token)} for token in tokenizer.all_added],
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": level | {"trim_offsets": False},
+        "decoder": level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": settings.unk,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": settings.fuse_unk,
+            "byte_fallback": False,
+            "ignore_merges": settings.ignore_merges,
+            "vocab": tokenizer.vocabulary,
+            "merges": [list(merge) for merge in tokenizer.word_merges],
+        },
+    }
