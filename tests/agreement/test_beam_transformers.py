@@ -89,7 +89,7 @@ def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     ours, theirs = pair
     prompt = [3, 1, 4]
     request = Request.of(max_new_tokens=12, beams=beams, **changed)
-    request = dataclasses.replace(request, end_of_text=END)
+    request = dataclasses.replace(request, ends=(END,))
     found = beam_search(ours, prompt, request, beams, ended)
     names = {"no_repeat_ngram": "no_repeat_ngram_size"}
     wanted = theirs.generate(

@@ -138,7 +138,7 @@ def test_logit_bias(logits, rows, bias):
 def test_minimum_length(logits, rows, least):
     new = [row[3:] for row in rows]
     reference = theirs.MinNewTokensLengthLogitsProcessor(3, least, END)
-    same(so_far.hold_off_end(logits, new, END, least), reference(ids(rows), logits))
+    same(so_far.hold_off_end(logits, new, (END,), least), reference(ids(rows), logits))
 
 
 @quick
@@ -146,7 +146,7 @@ def test_minimum_length(logits, rows, least):
 def test_forced_end(logits, rows, most):
     new = [row[3:] for row in rows]
     reference = theirs.ForcedEOSTokenLogitsProcessor(3 + most, END)
-    same(so_far.force_end(logits, new, END, most), reference(ids(rows), logits))
+    same(so_far.force_end(logits, new, (END,), most), reference(ids(rows), logits))
 
 
 @quick
@@ -173,7 +173,7 @@ def test_all_of_them_in_order(logits, rows):
         bad_words=((1, 2), (3,)),
         logit_bias={4: 1.5},
     )
-    ours = so_far.adjusted(logits, rows, [6, 6], Request(sampling=how, min_new_tokens=20, end_of_text=END))
+    ours = so_far.adjusted(logits, rows, [6, 6], Request(sampling=how, min_new_tokens=20, ends=(END,)))
     reference = transformers.LogitsProcessorList(
         [
             theirs.SequenceBiasLogitsProcessor({(4,): 1.5}),
@@ -206,8 +206,8 @@ def test_the_functions_are_pure_and_take_rows_of_any_length():
     so_far.penalize_repetition(logits, rows, 2.0)
     so_far.penalize_frequency(logits, rows, 1.0, 1.0)
     so_far.ban_words(logits, rows, [(1, 2), (1,)])
-    so_far.hold_off_end(logits, rows, END, 3)
-    so_far.force_end(logits, rows, END, 1)
+    so_far.hold_off_end(logits, rows, (END,), 3)
+    so_far.force_end(logits, rows, (END,), 1)
     banned = so_far.ban_repeated_ngrams(logits, rows, 2)
     assert logits.equal(before)
     assert (banned == -math.inf).nonzero().tolist() == [[2, 2]]
@@ -225,7 +225,7 @@ def test_a_text_that_cannot_go_on_is_an_error():
     everything = tuple((token,) for token in range(V))
     with pytest.raises(RequestError, match="Every token is forbidden"):
         so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=everything)))
-    with pytest.raises(RequestError, match="None is no token id"):
+    with pytest.raises(RequestError, match="No id ends a text"):
         so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(min_new_tokens=1))
     with pytest.raises(RequestError, match="is no token id"):
         so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=("word",))))

@@ -69,12 +69,6 @@ def test_a_model_is_asked_for_every_token_but_the_first(model, context):
     assert found.accuracy == wanted.accuracy
 
 
-def test_ids_that_stand_for_nothing_have_no_probability(model):
-    ids = np.arange(20)
-    some = calibrate(model, [ids], context=16, vocabulary=100)
-    assert some.confidence > calibrate(model, [ids], context=16).confidence
-
-
 def test_the_model_is_left_in_its_mode(model):
     model.train()
     calibrate(model, [np.arange(5)], context=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from stand_ins import lively
 
 from handloom.errors import RequestError
+from handloom.evaluation.calibration import calibrate
+from handloom.evaluation.surprise import Window, read_windows
 from handloom.inference.batch import Batch
 from handloom.inference.beam import beam_search
 from handloom.inference.engine import Writing, choices, prompt_choices
@@ -159,16 +162,32 @@ def test_tokens_that_there_are_not_are_refused():
             Writing(tame(), [[1]], Request(3, how))
 
 
-def test_ids_that_stand_for_nothing_are_never_chosen_and_have_no_probability():
+def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_that_the_model_gives_them():
     model = lively()
     request = Request(20, Sampling(5.0), overflow="slide", logprobs=257, vocabulary=7)
     writing = Writing(model, [[1, 2], [3]], request)
     for _ in range(20):
         for choice in writing.step().values():
             assert choice.token < 7
-            assert len(choice.top) == 7
+            assert len(choice.top) == 257
             assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
     (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, lambda ids: False)
     assert all(choice.token < 7 for choice in found.choices)
-    _, second = prompt_choices(model, [1, 2], 1, 7)
-    assert second.top[0][0] < 7
+
+
+def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
+    """Of a new token, of one in a prompt, in an evaluation, of a beam: that over all ids of the model."""
+    model, prompt = lively(), [1, 2, 3]
+    (new,) = Writing(model, [prompt], Request(1, Sampling(0.0), logprobs=0, vocabulary=7)).step().values()
+    text = [*prompt, new.token]
+    expected = model(torch.tensor([prompt]))[0, -1].log_softmax(-1)[new.token].item()
+    assert new.logprob == pytest.approx(expected, abs=1e-5)
+    assert prompt_choices(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
+    window = Window(np.array(prompt), np.array([new.token]))
+    assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
+    (beam,) = beam_search(model, prompt, Request(1, beams=2, logprobs=0, vocabulary=7), 1, lambda ids: False)
+    assert (beam.choices[0].token, beam.choices[0].logprob) == (new.token, pytest.approx(expected, abs=1e-5))
+    assert calibrate(model, [np.array(text)], context=16).confidence == pytest.approx(
+        float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])),
+        abs=1e-5,
+    )

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handloom.data.windows import IGNORE, validation_batches
-from handloom.inference.batch import without_padding
 from handloom.model.loss import CHUNK
 from handloom.model.reader import Reader
 
@@ -56,7 +55,6 @@ def calibrate(
     *,
     context: int,
     batch_size: int = 8,
-    vocabulary: int | None = None,
 ) -> Calibration:
     """Let a model predict each token but the first of each text, from at most `context` tokens before it.
 
@@ -65,13 +63,12 @@ def calibrate(
         texts: (N,) ids each, with at least 2 of them.
         context: window length; windows lie side by side, so a token at a window's start is predicted from little.
         batch_size: windows read together; has no influence on the result beyond rounding.
-        vocabulary: how many ids stand for something; all of the model's if not given.
     """
     was_training = model.training
     model.eval()
     try:
         found = [
-            _predicted(model, torch.from_numpy(inputs), torch.from_numpy(targets), vocabulary)
+            _predicted(model, torch.from_numpy(inputs), torch.from_numpy(targets))
             for ids in texts
             for inputs, targets in validation_batches(ids, min(context, len(ids) - 1), batch_size)
         ]
@@ -106,15 +103,13 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     return Calibration(tuple(made), error, len(confidence), float(confidence.mean()), float(right.mean()))
 
 
-def _predicted(
-    model: Reader, inputs: Tensor, targets: Tensor, vocabulary: int | None
-) -> tuple[Tensor, Tensor]:
+def _predicted(model: Reader, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Of each target that counts: the probability of the likeliest token, and whether it is the target."""
     counts = targets != IGNORE  # (B, T)
     hidden, wanted = model.hidden(inputs)[counts], targets[counts]  # (N, C), (N)
     confidence, right = [], []
     for h, y in zip(hidden.split(CHUNK), wanted.split(CHUNK), strict=True):
-        logits = without_padding(F.linear(h, model.head_weight).float(), vocabulary)  # (n, V)
+        logits = F.linear(h, model.head_weight).float()  # (n, V)
         highest, token = logits.max(dim=-1)  # each (n)
         confidence.append((highest - logits.logsumexp(dim=-1)).exp())
         right.append(token == y)

@@ -215,7 +215,7 @@ class HandloomLM(TemplateLM):
             Sampling(**how),
             self.seed,
             "error",
-            end_of_text=self.eot_token_id,
+            ends=self.lm.tokenizer.ends,
             vocabulary=self.lm.tokenizer.vocab_size,
         )
 

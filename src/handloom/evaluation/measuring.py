@@ -72,7 +72,6 @@ class Measuring:
             lm.model,
             [np.array(end + each) for each in ids],
             context=config.context,
-            vocabulary=lm.tokenizer.vocab_size,
         )
         self._step("searching its training text")
         memorization, why_not, written = self._memorization(written, line)

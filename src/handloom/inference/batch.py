@@ -26,14 +26,10 @@ class Batch:
         model: in evaluation mode.
         prompts: at least one token each.
         room: how many tokens will be added at most.
-        vocabulary: how many ids stand for something; all of the model's if not given.
     """
 
-    def __init__(
-        self, model: GPT, prompts: Sequence[Sequence[int]], room: int, vocabulary: int | None = None
-    ) -> None:
+    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], room: int) -> None:
         self.model = model
-        self.vocabulary = vocabulary
         self.texts = [list(prompt) for prompt in prompts]
         self.prompts = [len(prompt) for prompt in prompts]
         """How many tokens at the beginning of each text are its prompt."""
@@ -44,7 +40,7 @@ class Batch:
 
     @torch.inference_mode()
     def scores(self) -> Tensor:
-        """The scores (B, V) of each row's next token, -inf for ids that stand for nothing.
+        """The scores (B, V) of each row's next token, over all ids of the model.
 
         Raises:
             ModelError: when they are no finite numbers.
@@ -74,7 +70,7 @@ class Batch:
                 "The model's scores are not finite numbers, so no token can be chosen.",
                 "Its weights are damaged; use an earlier checkpoint.",
             )
-        return without_padding(logits, self.vocabulary)
+        return logits
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append one token to each row."""
@@ -106,13 +102,6 @@ class Batch:
     def _new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
         size = self._capacity if capacity is None else capacity
         return KVCache(self.model.config, rows, size, self.model.head_weight.dtype)
-
-
-def without_padding(logits: Tensor, vocabulary: int | None) -> Tensor:
-    """Scores (..., V) with -inf for the ids from `vocabulary` on; all stay if it is None."""
-    if vocabulary is None or vocabulary >= logits.shape[-1]:
-        return logits
-    return logits.masked_fill(torch.arange(logits.shape[-1]) >= vocabulary, float("-inf"))
 
 
 def first_read(length: int, context: int) -> int:

@@ -52,7 +52,7 @@ def beam_search(
     if n > request.beams:
         raise RequestError(f"{n} texts are asked of {request.beams} beams.", f"Use --beams {n} or more.")
     require_possible(request, model, iter([len(prompt)]))
-    batch = Batch(model, [prompt], request.max_new_tokens, request.vocabulary)
+    batch = Batch(model, [prompt], request.max_new_tokens)
     running, finished = [Hypothesis(0.0)], list[Hypothesis]()
     for length in range(1, request.max_new_tokens + 1):
         going: list[tuple[int, Hypothesis]] = []

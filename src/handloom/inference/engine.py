@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from handloom.errors import RequestError
-from handloom.inference.batch import Batch, first_read, without_padding
+from handloom.inference.batch import Batch, first_read
 from handloom.inference.sampling import draw, probabilities
 from handloom.inference.settings import Request
 from handloom.inference.so_far import adjusted
@@ -55,7 +55,7 @@ class Writing:
         self.running = list(range(len(prompts)))
         """The rows that are still written."""
         self._request = request
-        self._batch = Batch(model, prompts, request.max_new_tokens, request.vocabulary)
+        self._batch = Batch(model, prompts, request.max_new_tokens)
         keys = [np.array([request.seed, number], dtype=np.uint64) for number in numbers or self.running]
         self._chance = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
@@ -130,9 +130,7 @@ def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choi
 
 
 @torch.inference_mode()
-def prompt_choices(
-    model: GPT, prompt: Sequence[int], top: int, vocabulary: int | None = None
-) -> tuple[Choice, ...]:
+def prompt_choices(model: GPT, prompt: Sequence[int], top: int) -> tuple[Choice, ...]:
     """Each token of a prompt with its log probability, and the `top` tokens that were likeliest in its place.
 
     What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
@@ -143,7 +141,7 @@ def prompt_choices(
     rest = prompt[begin + 1 :]
     for at in range(0, len(rest), _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
-        found += choices(without_padding(model.unembed(hidden[part]), vocabulary), rest[part], top)
+        found += choices(model.unembed(hidden[part]), rest[part], top)
     return tuple(found)
 
 

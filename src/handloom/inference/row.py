@@ -20,7 +20,7 @@ class Row:
         self.ids: list[int] = []
         self.text = ""
         self.finish = ""
-        self._end_of_text = tokenizer.end_of_text
+        self._ends = frozenset(tokenizer.ends)
         self._stop = stop
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer)
@@ -31,7 +31,7 @@ class Row:
         if self.finish:
             return ""
         self.ids.append(token)
-        if token == self._end_of_text:
+        if token in self._ends:
             return self._release(self._stream.finish(), "end_of_text")
         return self._release(self._stream.push(token), "")
 
@@ -41,7 +41,7 @@ class Row:
 
     def would_end(self, ids: Sequence[int]) -> bool:
         """Whether a text of these new tokens has come to its end."""
-        if ids[-1] == self._end_of_text:
+        if ids[-1] in self._ends:
             return True
         trial = Row(self._tokenizer, self._stop)
         for token in ids if self._stop else ():

@@ -122,11 +122,11 @@ class Request:
         None, "Also give each new token's log probability, and this many likeliest alternatives."
     )
     echo: bool = _setting(False, "Also give the prompt's tokens, with their own log probabilities.")
-    end_of_text: int | None = None
-    """Token that ends a text; known to the tokenizer, and filled in by `LanguageModel`."""
+    ends: tuple[int, ...] = ()
+    """Tokens that end a text; known to the tokenizer, and filled in by `LanguageModel`."""
     vocabulary: int | None = None
     """How many ids stand for something, filled in likewise. A model may have more, so that its size is a round
-    number; those are never chosen, and have no probability. None: all stand for something."""
+    number; those are never chosen, though they have a probability. None: all stand for something."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "seed", "min_new_tokens", "beams"):

@@ -84,21 +84,28 @@ def ban_words(logits: Tensor, texts: Texts, words: Iterable[Sequence[int]]) -> T
     return logits
 
 
-def hold_off_end(logits: Tensor, new: Texts, end: int, least: int) -> Tensor:
-    """Forbid the end of text in rows that have fewer than `least` new tokens."""
+def hold_off_end(logits: Tensor, new: Texts, ends: Sequence[int], least: int) -> Tensor:
+    """Forbid the ends of a text in rows that have fewer than `least` new tokens."""
     early = torch.tensor([len(text) < least for text in new])  # (B)
     logits = logits.clone()
-    logits[early, end] = NEVER
+    logits[early[:, None] & _marked(ends, logits)] = NEVER
     return logits
 
 
-def force_end(logits: Tensor, new: Texts, end: int, most: int) -> Tensor:
-    """Leave only the end of text to rows whose next token is the last of `most`."""
+def force_end(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
+    """Leave only the ends of a text to rows whose next token is the last of `most`."""
     final = torch.tensor([len(text) == most - 1 for text in new])  # (B)
     logits = logits.clone()
     logits[final] = NEVER
-    logits[final, end] = 0.0
+    logits[final[:, None] & _marked(ends, logits)] = 0.0
     return logits
+
+
+def _marked(ids: Sequence[int], logits: Tensor) -> Tensor:
+    """(V) bool: which ids are among these."""
+    if not ids:
+        raise RequestError("No id ends a text.", "Let LanguageModel fill in the ends of its tokenizer.")
+    return torch.isin(torch.arange(logits.shape[-1]), torch.tensor(ids))
 
 
 def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Request) -> Tensor:
@@ -108,12 +115,12 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
         logits: (B, V).
         texts: B texts so far.
         prompts: how many tokens at the beginning of each text are its prompt.
-        request: with its words in ids, and with the end of text where that is needed.
+        request: with its words in ids, and with the ends of a text where they are needed.
 
     Raises:
         RequestError: when no token is left to choose.
     """
-    how, logits = request.sampling, logits.float()
+    how, logits = request.sampling, without_padding(logits.float(), request.vocabulary)
     new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
     if how.logit_bias:
         logits = bias_tokens(logits, [(_id(token), amount) for token, amount in how.logit_bias])
@@ -126,9 +133,9 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     if how.bad_words:
         logits = ban_words(logits, texts, [[_id(token) for token in word] for word in how.bad_words])
     if request.min_new_tokens:
-        logits = hold_off_end(logits, new, _id(request.end_of_text), request.min_new_tokens)
+        logits = hold_off_end(logits, new, request.ends, request.min_new_tokens)
     if request.force_end:
-        logits = force_end(logits, new, _id(request.end_of_text), request.max_new_tokens)
+        logits = force_end(logits, new, request.ends, request.max_new_tokens)
     if (logits == NEVER).all(dim=-1).any():
         raise RequestError(
             "Every token is forbidden at this place, so the text cannot go on.",
@@ -137,9 +144,14 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     return logits
 
 
+def without_padding(logits: Tensor, vocabulary: int | None) -> Tensor:
+    """Forbid the ids from `vocabulary` on, which stand for nothing; all stay if it is None."""
+    if vocabulary is None or vocabulary >= logits.shape[-1]:
+        return logits
+    return logits.masked_fill(torch.arange(logits.shape[-1]) >= vocabulary, NEVER)
+
+
 def _id(token: object) -> int:
     if isinstance(token, int):
         return token
-    raise RequestError(
-        f"{token!r} is no token id.", "Let LanguageModel turn words into ids, and fill in the end of text."
-    )
+    raise RequestError(f"{token!r} is no token id.", "Let LanguageModel turn words into ids.")

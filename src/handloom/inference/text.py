@@ -213,9 +213,7 @@ class LanguageModel:
                 len(one),
                 timing.first_token_seconds,
                 timing.seconds,
-                prompt_choices(self.model, one, request.logprobs or 0, self.tokenizer.vocab_size)
-                if request.echo
-                else None,
+                prompt_choices(self.model, one, request.logprobs or 0) if request.echo else None,
             )
             for at, one in enumerate(ids)
         ]
@@ -268,7 +266,7 @@ class LanguageModel:
                     yield {row: choice}, rows[row].push(choice.token)
 
     def _in_tokens(self, request: Request) -> Request:
-        """The same request with its words in ids, and the end of text filled in."""
+        """The same request with its words in ids, and the ends of a text filled in."""
         how = request.sampling
         bias = tuple((self._one_token(token), amount) for token, amount in how.logit_bias)
         words: list[tuple[int, ...]] = []
@@ -278,8 +276,8 @@ class LanguageModel:
             else:
                 words.append(word)
         sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
-        end, vocabulary = self.tokenizer.end_of_text, self.tokenizer.vocab_size
-        return dataclasses.replace(request, sampling=sampling, end_of_text=end, vocabulary=vocabulary)
+        ends, vocabulary = self.tokenizer.ends, self.tokenizer.vocab_size
+        return dataclasses.replace(request, sampling=sampling, ends=ends, vocabulary=vocabulary)
 
     def _one_token(self, token: int | str) -> int:
         if isinstance(token, int):

@@ -133,28 +133,28 @@ class _Subject:
         lengths = {1, max(1, longest // 2), longest}
         prompts = [self.random_ids(1, length)[0].tolist() for length in sorted(lengths)]
         prompts += prompts[-1:]
-        together = Batch(self.model, prompts, 3, self.vocabulary)
-        alone = [Batch(self.model, [prompt], 3, self.vocabulary) for prompt in prompts]
+        together = Batch(self.model, prompts, 3)
+        alone = [Batch(self.model, [prompt], 3) for prompt in prompts]
         found, expected = [self.model(self.ids[1:])[0]], [self.plain[1]]
         for _ in range(3):
-            found.append(together.scores()[:, : self.vocabulary])  # (B, V)
-            expected.append(torch.cat([one.scores() for one in alone])[:, : self.vocabulary])  # (B, V)
+            found.append(together.scores())  # (B, V)
+            expected.append(torch.cat([one.scores() for one in alone]))  # (B, V)
             news = self.random_ids(1, len(prompts))[0].tolist()
             together.extend(news)
             for one, token in zip(alone, news, strict=True):
                 one.extend([token])
-        both = [torch.cat([scores[:, : self.vocabulary] for scores in each]) for each in (found, expected)]
+        both = [torch.cat(each) for each in (found, expected)]
         return self.compare("batch = single", *both)
 
     def overflow(self) -> Check:
         """Text beyond the context is read from the context's last half on, as if nothing stood before that."""
         text = self.random_ids(1, self.context)  # (1, T)
-        batch = Batch(self.model, text.tolist(), 3, self.vocabulary)
+        batch = Batch(self.model, text.tolist(), 3)
         found, expected = [], []
         for read in (self.context, max(1, self.context // 2), max(1, self.context // 2) + 1):
             hidden = self.model.hidden(text[:, -min(read, self.context) :])[:, -1]  # (1, C)
-            expected.append(self.model.unembed(hidden)[:, : self.vocabulary])  # (1, V)
-            found.append(batch.scores()[:, : self.vocabulary])  # (1, V)
+            expected.append(self.model.unembed(hidden))  # (1, V)
+            found.append(batch.scores())  # (1, V)
             token = self.random_ids(1, 1)
             batch.extend(token[0].tolist())
             text = torch.cat([text, token], dim=1)
