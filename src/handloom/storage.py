@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from handloom.errors import CheckpointError, ConfigError
+from handloom.values import parse_json
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
@@ -253,12 +254,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     require_content(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object.", _LAST_GOOD)

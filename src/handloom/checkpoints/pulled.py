@@ -5,7 +5,6 @@ Reads local files only. Knows neither the network (that is `hub`) nor what is in
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from handloom.errors import CheckpointError
 from handloom.runtime import models_folder
 from handloom.storage import UNFINISHED
+from handloom.values import parse_json
 
 ORIGIN = "origin.json"
 """The file in a pulled model's folder that says from where it came, with sizes and checksums."""
@@ -85,7 +85,7 @@ def unfinished_pulls() -> list[tuple[str, Path]]:
 def read_origin(folder: Path) -> dict[str, Any] | None:
     """What `origin.json` says; None where there is none, or none that can be read."""
     try:
-        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        origin = parse_json((folder / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return origin if isinstance(origin, dict) else None

@@ -6,7 +6,6 @@ Knows neither how files come here (that is `hub`) nor where they lie (that is `p
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from handloom.checkpoints.gpt2_tokenizer import SMALL
 from handloom.checkpoints.hub import RemoteFile, Repository
 from handloom.checkpoints.pulled import CONFIG
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
+from handloom.values import parse_json
 
 PLAIN_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -140,8 +140,8 @@ def _shards(listed: dict[str, Any], index: RemoteFile, repository: Repository) -
 
 def _json(path: Path, repository: Repository) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UselessError(f"{path.name} of {repository.name} is not a JSON object.", _ELSEWHERE)

@@ -237,15 +237,14 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 
 def _check_same_text(run: Path, key: str) -> None:
     """A run's data.json knows the key of its data; another text would show another batch."""
-    import json
-
     from handloom.errors import CheckpointError, DataError
+    from handloom.values import parse_json
 
     described = run / "data.json"
     if not described.is_file():
         raise CheckpointError(f"{run} is not a run folder: it has no data.json.", "Check the path.")
     try:
-        then = str(json.loads(described.read_bytes())["key"])
+        then = str(parse_json(described.read_bytes())["key"])
     except (ValueError, TypeError, KeyError):
         raise CheckpointError(
             f"{described} is torn: it names no key.", "Resume the run, which mends it."

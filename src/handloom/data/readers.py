@@ -9,13 +9,13 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from handloom import values
 from handloom.errors import ConfigError, DataError
 
 CHUNK = 1 << 20  # bytes read at a time; a file of any size passes through in chunks of this
@@ -110,10 +110,10 @@ def parse_json(line: bytes, where: str, encoding_errors: str = "strict") -> Any:
         DataError: naming `where`, for bytes that are not UTF-8 or text that is not JSON.
     """
     try:
-        return json.loads(line.decode("utf-8", encoding_errors))
+        return values.parse_json(line.decode("utf-8", encoding_errors))
     except UnicodeDecodeError as error:
         raise _not_utf8(where, error.start, error) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"{where}: not JSON ({error}).",
             "JSON Lines holds one JSON object a line; mend or remove that line.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from handloom.errors import RequestError, did_you_mean
+from handloom.values import plain, plain_fields
 
 INFINITE = float("inf")
 
@@ -59,6 +60,7 @@ class Sampling:
     )
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         object.__setattr__(self, "bad_words", _words(self.bad_words))
         for name in ("temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"):
@@ -129,6 +131,7 @@ class Request:
     number; those are never chosen, though they have a probability. None: all stand for something."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("max_new_tokens", "seed", "min_new_tokens", "beams"):
             require_number(name, getattr(self, name), whole=True)
         require_number("length_penalty", self.length_penalty)
@@ -248,7 +251,7 @@ def _biases(given: Any) -> tuple[tuple[int | str, float], ...]:
                 token, _, bias = item.rpartition("=")
                 pair = (int(token) if token.isdecimal() else token, float(bias))
             else:
-                pair = (item[0], item[1])
+                pair = (plain(item[0]), plain(item[1]))
         except (ValueError, TypeError, IndexError):
             raise RequestError(f"{item!r} is no logit bias.", wanted) from None
         if not isinstance(pair[0], int | str) or isinstance(pair[0], bool) or pair[0] == "":

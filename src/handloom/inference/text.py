@@ -19,6 +19,7 @@ from handloom.inference.settings import Request, require_number
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
+from handloom.values import plain
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class LanguageModel:
         Raises:
             RequestError: as `generate`, or for `n` below 1.
         """
+        n = plain(n)
         require_number("n", n, whole=True)
         if n < 1:
             raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")

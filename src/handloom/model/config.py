@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from handloom.errors import ConfigError, did_you_mean
+from handloom.values import plain_fields
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
 """What may bend the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU."""
@@ -74,6 +75,7 @@ class GPTConfig:
     """What the scores of the labels mean; one of `PROBLEM_TYPES`."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         object.__setattr__(self, "labels", tuple(self.labels))
         for name in ("vocab_size", "context", "layers", "heads", "width", "inner_width"):
             value = getattr(self, name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from handloom.errors import DataError
 from handloom.tokenizer.base import END_OF_TEXT
+from handloom.values import parse_json
 
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
@@ -202,8 +203,8 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: it is missing, torn, or something else.
     """
     try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(read_text(path))
+    except ValueError as error:
         raise DataError(f"{path} is not complete JSON: {error}.", REMEDY) from error
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a JSON {type(found).__name__}, not an object with names.", REMEDY)

@@ -11,6 +11,7 @@ from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.storage import refusal, write_output
+from handloom.values import parse_json
 
 METRICS = "metrics.jsonl"
 
@@ -105,8 +106,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         b"\n"
     ):  # not splitlines: a sample may hold other line ends, as U+2028
         try:
-            records.append(json.loads(line.decode("utf-8")))
-        except (UnicodeDecodeError, json.JSONDecodeError):
+            records.append(parse_json(line.decode("utf-8")))
+        except ValueError:
             break
     return records
 

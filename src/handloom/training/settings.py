@@ -18,6 +18,7 @@ import tomli_w
 
 from handloom.errors import ConfigError, did_you_mean
 from handloom.runtime import expanded
+from handloom.values import plain_fields
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,6 +49,7 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if str(field.type).startswith("tuple") and isinstance(value, str | list):
