@@ -34,4 +34,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'handloom' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except (ImportError, OSError) as error:
+        from handloom.packages import import_failure
+
+        raise import_failure(error) or error from error

@@ -123,6 +123,18 @@ def _cgroup_quota() -> float | None:
         return None
 
 
+def memory_bytes() -> int:
+    """All memory that this process could have: the machine's with its swap, or less if a container allows less."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total) + int(psutil.swap_memory().total)
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return min(total, int(allowed))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return total
+
+
 def use_threads(threads: int | None) -> int:
     """Set how many threads compute; None means all granted cores. Returns the number set."""
     import torch

@@ -27,6 +27,7 @@ from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.packages import import_failure
 from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.files import MERGES, VOCABULARY
@@ -68,10 +69,11 @@ def export_gguf(
         the file.
 
     Raises:
-        CheckpointError: the library gguf is missing, llama.cpp would compute something else, the folder is there
+        ConfigError: the library gguf is missing.
+        CheckpointError: llama.cpp would compute something else, the folder is there
             already, weights are too large for f16, or the disk refuses.
     """
-    require_library("write")
+    require_library()
     from gguf import GGUFWriter
 
     if not overwrite:
@@ -95,15 +97,12 @@ def export_gguf(
     return target / (name + SUFFIX)
 
 
-def require_library(purpose: str) -> None:
-    """Raise CheckpointError unless the library gguf is there, to read or write such a file."""
+def require_library() -> None:
+    """Raise ConfigError unless the library gguf is there, to read or write such a file."""
     try:
         import gguf  # noqa: F401
-    except ImportError:
-        raise CheckpointError(
-            f"To {purpose} a GGUF file, Handloom needs the library gguf, which is not installed.",
-            "Install it: pip install 'handloom[gguf]'.",
-        ) from None
+    except ImportError as error:
+        raise import_failure(error, "Reading or writing a GGUF file") or error from None
 
 
 def llama_names(config: GPTConfig) -> dict[str, str]:

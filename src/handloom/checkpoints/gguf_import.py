@@ -120,7 +120,7 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
 
 
 def _open(path: Path) -> GGUFReader:
-    require_library("read")
+    require_library()
     from gguf import GGUFReader
 
     storage.require_content(path)

@@ -17,6 +17,7 @@ from torch import Tensor
 from handloom import storage
 from handloom.checkpoints.gpt2_config import overlooked, read_config
 from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer, read_tokenizer
+from handloom.checkpoints.room import require_memory
 from handloom.checkpoints.weights import read_remarks, read_weights
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -101,6 +102,7 @@ class Published:
         Raises:
             CheckpointError: for weights that are missing, torn, not finite, or not this model's.
         """
+        require_memory(self.config, self.folder)
         with torch.device("meta"):
             model = GPT(self.config)
         weights = to_ours(self.read_tensors(), model, self.folder, self.on_note)

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from handloom import storage
+from handloom.checkpoints.room import require_memory
 from handloom.errors import CheckpointError, HandloomError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -62,6 +63,7 @@ class Checkpoint:
     def load_model(self) -> GPT:
         """The model, ready to use; its weights are read once and not copied. Not for an adapter."""
         assert self.base is None
+        require_memory(self.config, self.folder)
         with torch.device("meta"):
             model = GPT(self.config)
         weights = read_tensors(self.folder / "model.safetensors")

@@ -22,16 +22,8 @@ def lm_eval(
         Flags of the harness's own command `lm-eval run`, such as --tasks. Its benchmarks come from
         Hugging Face's hub.
     """
-    from importlib.util import find_spec
-
-    from handloom.errors import ConfigError
-    from handloom.loading import find_checkpoint, load
-
-    if find_spec("lm_eval") is None:
-        raise ConfigError(
-            "The evaluation harness is not installed.", 'Install it: pip install "handloom[eval]".'
-        )
     from handloom.evaluation.harness import command_line
+    from handloom.loading import find_checkpoint, load
 
     find_checkpoint(model, lambda note: None)  # a missing one is told before the harness starts
     command_line(flags, model, load)

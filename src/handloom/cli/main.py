@@ -98,7 +98,14 @@ def _obey(words: list[str], debug: bool) -> NoReturn:
         sys.exit(130)
     except BrokenPipeError:
         screen.abandon(sys.stdout)  # the reader of our output (`| head`) has what it wanted
-    except OSError as error:
+    except (ImportError, OSError) as error:
+        from handloom.packages import import_failure
+
+        if told := import_failure(error):
+            _show_traceback(debug)
+            fail(str(told))
+        if isinstance(error, ImportError):
+            raise
         screen.abandon(sys.stdout)
         _show_traceback(debug)
         fail(_refused(error))

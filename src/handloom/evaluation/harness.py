@@ -1,4 +1,4 @@
-"""Our models in EleutherAI's lm-evaluation-harness: `pip install "handloom[eval]"`.
+"""Our models in EleutherAI's lm-evaluation-harness: `python -m pip install lm_eval`.
 
     import handloom, lm_eval
     from handloom.evaluation.harness import HandloomLM

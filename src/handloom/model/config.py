@@ -81,14 +81,15 @@ class GPTConfig:
             value = getattr(self, name)
             if value is None and name == "inner_width":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
                 raise ConfigError(
-                    f"The model's {name} is {value!r}; it must be a whole number of at least 1.",
+                    f"The model's {name} is {value!r}; it must be a whole number of at least 1 and below 2^63.",
                     f"Set {name} to a positive whole number.",
                 )
         if self.width % self.heads:
-            near = [h for h in range(1, self.width + 1) if self.width % h == 0]
-            best = min(near, key=lambda h: abs(h - self.heads))
+            near = min(self.heads, self.width)
+            around = (h for step in range(1000) for h in (near - step, near + step) if h > 0)
+            best = next((h for h in around if self.width % h == 0), 1)
             raise ConfigError(
                 f"The model's width {self.width} cannot be shared equally by heads {self.heads}.",
                 f"Choose a number of heads that divides the width, for example {best}.",

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from handloom.errors import ConfigError
+from handloom.packages import import_failure
 from handloom.storage import refusal, write_output
 from handloom.values import parse_json
 
@@ -119,9 +119,6 @@ def _line(record: dict[str, Any]) -> str:
 def _open_tensorboard(run: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "tensorboard is on, but the package is not installed.",
-            "Install it with `pip install 'handloom[tensorboard]'`, or leave it off: metrics.jsonl is always written.",
-        ) from None
+    except ImportError as error:
+        raise import_failure(error, "The setting tensorboard") or error from None
     return SummaryWriter(str(run / "tensorboard"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from handloom.checkpoints import native
+from handloom.checkpoints.room import require_memory
 from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
@@ -24,6 +25,8 @@ def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoin
     Raises:
         HandloomError: for settings or data that do not allow it.
     """
+    if checkpoint is None:  # at once, not after the data was prepared; the smallest vocabulary stands for any
+        require_memory(config.model_config(vocab_size=257), "The run", copies=3)
     tokenizer = checkpoint.load_tokenizer() if checkpoint else None
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
