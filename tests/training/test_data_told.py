@@ -55,7 +55,7 @@ def test_what_is_left_out_is_said_kept_and_known_to_the_check(here, tiny):
     (here / "d.jsonl").write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
     (here / "notes.rst").write_text("What is this?", encoding="utf-8")
     heard = Heard()
-    run.begin(here / "run", tiny(data=(".",), steps=1), heard)
+    run.begin(here / "run", tiny(data=(".",), steps=100), heard)
     omitted = described(here / "run")["omitted"]
     assert {reason: count["count"] for reason, count in omitted.items()} == {
         "suffix": 1, "empty": 80, "duplicate": 1

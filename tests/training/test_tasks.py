@@ -97,6 +97,8 @@ def settings(task, data, base, **changes):
         "learning_rate": 3e-3,
         "validation_fraction": 0.2,
         "steps": 80,
+        "batch_size": 8,
+        "pack": True,
         "evaluate_every": 40,
         "checkpoint_every": 80,
         "sample_every": 0,

@@ -50,8 +50,9 @@ def flags_of(settings: type, *, several: bool = True, without: Collection[str] =
         if typing.get_origin(kind) is tuple:
             kind = list[str]
         extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] and several else {}
-        # What is on by itself can be switched off; what is off needs no flag for that.
-        negative = f"--no-{field.name.replace('_', '-')}" if field.default is True else ""
+        # What is on by itself, always or at times, can be switched off; what is off needs no flag for that.
+        may_be_on = field.default is True or kind == bool | None
+        negative = f"--no-{field.name.replace('_', '-')}" if may_be_on else ""
         parameter = Parameter(help=_help(field), show_default=False, negative=negative, **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)

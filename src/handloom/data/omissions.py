@@ -59,6 +59,11 @@ REASONS = {
     "overlong": Reason(
         "example was longer than a row and left out", "examples were longer than a row and left out"
     ),
+    # Rows
+    "unreached": Reason(
+        "row of the data is not reached in the steps of this run",
+        "rows of the data are not reached in the steps of this run",
+    ),
 }
 """Every reason, in the order in which data is read."""
 

@@ -23,6 +23,7 @@ from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
+from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import ConfigError, DataError
 from handloom.runtime import cache_folder, granted_cores
 from handloom.tokenizer.base import Tokenizer
@@ -63,6 +64,22 @@ class TokenData:
         """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
         return self.folder.name
 
+    @property
+    def copies(self) -> int:
+        """Documents that were left out as exact copies of others, as far as that is known."""
+        return 0
+
+    def windows(self, context: int, stride: int | None) -> int:
+        """Windows of text in an epoch.
+
+        Raises:
+            DataError: for a side that is too short, with what is so about it.
+        """
+        train, held_out = self.train, self.validation
+        count = count_windows(train.n_tokens, context, stride or context, train.n_bytes, self.copies)
+        check_held_out(held_out.n_tokens, held_out.n_bytes, self.copies)
+        return count
+
     def names(self, side: int) -> Iterator[str]:
         """The documents of a side (TRAIN or VALIDATION), in the order of their tokens; as they were called when the
         text was first prepared."""
@@ -76,6 +93,11 @@ class PreparedData(TokenData):
     report: Report
     corpus: Corpus
     plan: Plan
+
+    @property
+    def copies(self) -> int:
+        """Documents that were left out as exact copies of others."""
+        return self.plan.omissions["duplicate"]
 
     def names(self, side: int) -> Iterator[str]:
         """As for any tokens, but called as the sources call them now; reads the text again."""

@@ -15,6 +15,8 @@ import numpy as np
 from handloom.data.shuffle import in_epochs
 from handloom.errors import ConfigError, DataError
 
+LEAST_HELD_OUT = 3
+REPETITIVE = 50  # bytes a token; prose and code have 3 to 6, a text that repeats a line has many more
 IGNORE = -1  # a target that is not to be predicted; the loss leaves it out
 
 
@@ -55,14 +57,8 @@ class Windows:
         self.tokens = np.asarray(tokens)
         self.context, self.stride, self.batch_size = context, stride, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._count = count_windows(len(self.tokens), context, stride)
         self._last_start = len(self.tokens) - 1 - context
-        if self._last_start < 0:
-            raise DataError(
-                f"The text has {len(self.tokens)} tokens, but one window takes {context + 1} "
-                f"(context {context} and the token after it).",
-                "Give more text, or a smaller --context.",
-            )
-        self._count = -(-self._last_start // stride) + 1
 
     def __len__(self) -> int:
         """Windows in an epoch."""
@@ -89,6 +85,51 @@ class Windows:
         _, starts = self.places(step)
         spans = self.tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T+1)
         return np.ascontiguousarray(spans[:, :-1]), np.ascontiguousarray(spans[:, 1:])
+
+
+def count_windows(n_tokens: int, context: int, stride: int, n_bytes: int = 0, copies: int = 0) -> int:
+    """Windows in an epoch.
+
+    Args:
+        n_tokens, context, stride: as `Windows` has them.
+        n_bytes: of the text, to tell why it has few tokens.
+        copies: documents that were left out of it as exact copies, for the same.
+    Raises:
+        DataError: the text is shorter than one window.
+    """
+    if n_tokens <= context:
+        more, remedy = _why_short(n_tokens, n_bytes, copies)
+        raise DataError(
+            f"The text has {n_tokens:,} tokens, but one window takes {context + 1:,} (context {context:,} and the "
+            f"token after it).{more}",
+            f"{remedy}, or a smaller --context.",
+        )
+    return -(-(n_tokens - 1 - context) // stride) + 1
+
+
+def check_held_out(n_tokens: int, n_bytes: int = 0, copies: int = 0) -> None:
+    """Raises DataError if a text is too short to validate with; arguments as for `count_windows`."""
+    if n_tokens < LEAST_HELD_OUT:
+        more, remedy = _why_short(n_tokens, n_bytes, copies)
+        raise DataError(
+            f"There are {n_tokens} tokens of text to validate with, which is too few.{more}",
+            f"{remedy}, or a larger --validation-fraction.",
+        )
+
+
+def _why_short(n_tokens: int, n_bytes: int, copies: int) -> tuple[str, str]:
+    """What is so about a text that comes to few tokens, and what to do about it."""
+    if copies:
+        left_out = "1 document was" if copies == 1 else f"{copies:,} documents were"
+        return f" {left_out} left out as exact copies of others.", "Give text that says something else"
+    if n_bytes > REPETITIVE * max(n_tokens, 1):
+        size = f"{n_bytes / 1e6:,.2f} MB" if n_bytes >= 1e5 else f"{n_bytes:,} bytes"
+        return (
+            f" It has {size}, but repeats itself so much that its tokens are {n_bytes / max(n_tokens, 1):,.0f} bytes "
+            "long on average.",
+            "Give text that says something else, a smaller --vocab-size",
+        )
+    return "", "Give more text"
 
 
 def validation_batches(

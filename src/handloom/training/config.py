@@ -17,6 +17,7 @@ from handloom.model.config import GPTConfig, preset
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.training import schedule
 from handloom.training.settings import Rule, Settings, merge_settings, setting
+from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, USUAL_BATCH
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ModelSettings(Settings):
 class LoopSettings(Settings):
     """How long and in what way to train, whatever is trained on whatever data."""
 
-    steps: int | None = setting(None, "Optimizer steps; None: 1000, or as many as --minutes allow.")
+    steps: int | None = setting(None, f"Optimizer steps; None: {STEPS}, or as many as --minutes allow.")
     minutes: float | None = setting(
         None,
         "Instead of steps: as many as take so long, validation and samples included; suspended time does not count.",
@@ -120,9 +121,16 @@ class LoopSettings(Settings):
     def rules(self) -> Iterator[Rule]:
         """What each value has to be."""
         yield from super().rules()
-        for name in ("batch_size", "warm_up_steps", "sample_tokens", "keep_checkpoints"):
+        for name in ("warm_up_steps", "sample_tokens", "keep_checkpoints"):
             yield name, getattr(self, name) >= 1, "at least 1"
-        for name in ("micro_batch_size", "steps", "threads", "evaluate_every", "checkpoint_every"):
+        for name in (
+            "batch_size",
+            "micro_batch_size",
+            "steps",
+            "threads",
+            "evaluate_every",
+            "checkpoint_every",
+        ):
             value = getattr(self, name)
             yield name, value is None or value >= 1, "at least 1"
         for name in ("weight_decay", "gradient_clip"):
@@ -145,7 +153,7 @@ class LoopSettings(Settings):
             raise ConfigError(
                 "Both steps and minutes are set; they contradict each other.", "Give one of them."
             )
-        if self.batch_size % (self.micro_batch_size or self.batch_size):
+        if self.batch_size is not None and self.batch_size % (self.micro_batch_size or self.batch_size):
             raise ConfigError(
                 f"A batch_size of {self.batch_size} cannot be cut into equal parts of micro_batch_size "
                 f"{self.micro_batch_size}.",
@@ -223,14 +231,22 @@ class FinetuneConfig(LoopSettings, DataSettings):
         True, "Compute frozen lower blocks once and keep what they say in the run's folder."
     )
     overlong: str = setting("error", "Examples longer than a row: error, cut (their end) or skip.")
-    pack: bool = setting(True, "instruct: several short conversations in a row; they do not see each other.")
+    pack: bool | None = setting(
+        None,
+        "instruct: several short conversations in a row, which do not see each other; None: on where that leaves "
+        f"at least {STEPS_AN_EPOCH * USUAL_BATCH} rows.",
+    )
     beta: float = setting(0.1, "prefer: how dearly DPO pays for going away from the model it began with.")
 
     epochs: float = setting(
         3.0, "How often to go through the data, where neither steps nor minutes are given."
     )
     steps: int | None = setting(None, "Optimizer steps; None: as many as --epochs or --minutes take.")
-    batch_size: int = setting(8, "Sequences in one optimizer step.")
+    batch_size: int | None = setting(  # type: ignore[assignment]
+        None,
+        f"Sequences in one optimizer step; None: {USUAL_BATCH}, or fewer where --epochs decides and an epoch would "
+        f"have fewer than {STEPS_AN_EPOCH} steps.",
+    )
     optimizer: str = setting("adamw", "adamw or muon (matrices by Muon, the rest by AdamW).")
     learning_rate: float | None = setting(None, "Its peak, after the warm-up; None: as suits the method.")  # type: ignore[assignment]
     weight_decay: float = setting(0.01, "Pull of matrices and embeddings towards zero.")

@@ -34,6 +34,7 @@ from handloom.training.pace import EVENTS, Pace
 from handloom.training.report import Reporter
 from handloom.training.reproducible import reseed
 from handloom.training.schedule import learning_rate_factor, warm_up_length
+from handloom.training.sizes import STEPS
 
 
 class DivergenceError(HandloomError):
@@ -251,7 +252,7 @@ class Trainer:
         """Decide how many steps there are, once that is possible; returns whether it was decided by the clock."""
         progress, config = self.progress, self.config
         if config.minutes is None:
-            progress.total = config.steps or 1000
+            progress.total = config.steps or STEPS
             return False
         total = self.pace.plan(config.minutes, progress.step, progress.total)
         if total is None:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from handloom.data.prepared import TokenData
 from handloom.data.windows import Windows
-from handloom.errors import ConfigError
 from handloom.evaluation.loss import validate
 from handloom.model.loss import IGNORE, next_token_loss
 from handloom.model.reader import Reader
@@ -77,7 +76,7 @@ class NextToken:
         stride, batch_size, seed: as `Windows` takes them.
 
     Raises:
-        HandloomError: unless there is a window of text to learn from, and some to validate with.
+        DataError: unless there is a window of text to learn from, and some to validate with.
     """
 
     unit = "nats/token"
@@ -93,14 +92,10 @@ class NextToken:
         batch_size: int,
         seed: int,
     ) -> None:
+        data.windows(context, stride)
         self.windows = Windows(
             data.train.tokens, context=context, stride=stride, batch_size=batch_size, seed=seed
         )
-        if data.validation.n_tokens < 3:
-            raise ConfigError(
-                f"There are {data.validation.n_tokens} tokens of text to validate with, which is too few.",
-                "Give more text, or a larger --validation-fraction.",
-            )
         self.key, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
         self._validation, self._context, self._batch_size = data.validation, context, batch_size
         # The first token of the held-out text is predicted from nothing, so its bytes do not count.

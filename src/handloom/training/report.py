@@ -16,6 +16,7 @@ from handloom.finetuning.ledger import Ledger
 from handloom.screen import NAMES, shielded
 from handloom.training.objective import Finding
 from handloom.training.pace import Pace
+from handloom.training.sizes import FEW_STEPS
 
 
 class Reporter(Protocol):
@@ -118,7 +119,11 @@ class Terminal:
 
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
         """The number of steps was chosen from the minutes."""
-        self.note(f"{step_seconds * 1000:,.0f} ms a step: {steps:,} steps fit into {minutes:g} minutes.")
+        said = f"{step_seconds * 1000:,.0f} ms a step: {steps:,} steps fit into {minutes:g} minutes."
+        if steps < FEW_STEPS:
+            self.warning(f"{said} That is few to learn from: give more --minutes, or a smaller --batch-size.")
+        else:
+            self.note(said)
 
     def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
         """Redraw the live line."""

@@ -23,7 +23,7 @@ from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
 from handloom.training.reproducible import left_as_found
-from handloom.training.work import Work, counted
+from handloom.training.work import Work, counted, tell_size
 
 C = TypeVar("C", bound=LoopSettings)
 
@@ -71,6 +71,9 @@ def begin(
     config = _decide(config)
     config, work = _set_up(config, run, reporter)
     _describe(work, config, reporter)
+    work.report["omitted"] = (
+        work.report.get("omitted", {}) | tell_size(config, work.objective, reporter).to_dict()
+    )
     _make_room(run)  # only now: settings and text that are refused cost no earlier run
     _write_beginning(run, config, work)
     return _train(run, config, work, {}, Progress(), reporter, stop_after)

@@ -25,7 +25,8 @@ from handloom.training.labels import Labels
 from handloom.training.objective import Batch, Objective
 from handloom.training.preferences import Preferences
 from handloom.training.report import Reporter
-from handloom.training.work import counted, tell
+from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH
+from handloom.training.work import batch_size_of, counted, tell
 
 Opened = tuple[Objective, str, dict[str, Any]]
 _LABELS_SHOWN = 6
@@ -74,22 +75,22 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
     out_of_training = held_out(kept, config.validation_fraction)
     for (_, text), out in zip(found, out_of_training, strict=True):
         sides[out].append(row_of(text.ids, text.learned))
-    training, validation = (pack(side, context) if config.pack else side for side in sides)
-    names = ("inputs", "targets", "segments") if config.pack else ("inputs", "targets")
+    packed = tuple(pack(side, context) for side in sides) if config.pack is not False else sides
+    packs = len(packed[0]) >= STEPS_AN_EPOCH * USUAL_BATCH if config.pack is None else config.pack
+    training, validation = packed if packs else sides
+    names = ("inputs", "targets", "segments") if packs else ("inputs", "targets")
 
     def batch(rows: Sequence[Row]) -> Batch:
         made = stacked(rows)
         return tensors({name: made[name] for name in names})
 
-    order = Order(len(training), config.batch_size, config.seed)
+    size = batch_size_of(config, len(training))
+    order = Order(len(training), size, config.seed)
     objective = Instructions(
         lambda step: batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (
-            batch([validation[n] for n in some])
-            for some in by_length([*map(len, validation)], config.batch_size)
-        ),
-        _key(config, kept, tokenizer, context, TEMPLATE, config.pack),
+        (batch([validation[n] for n in some]) for some in by_length([*map(len, validation)], size)),
+        _key(config, kept, tokenizer, context, TEMPLATE, packs),
         TEMPLATE,
     )
     learned, read = sum(row.learned for row in training), sum(map(len, training))
@@ -97,8 +98,8 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
         f"{counted(len(sides[0]), 'conversation')}: {read:,} tokens in {counted(len(training), 'row')} of up to "
         f"{context:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
     )
-    report = _report(config, fitting, len(sides[0]), len(sides[1]), TEMPLATE)
-    report |= {"rows": len(training), "tokens": read, "learned_tokens": learned}
+    report = _report(config, fitting, len(sides[0]), len(sides[1]), TEMPLATE, size)
+    report |= {"pack": packs, "rows": len(training), "tokens": read, "learned_tokens": learned}
     asked = [example.messages for example, out in zip(kept, out_of_training, strict=True) if out]
     return objective, line, {**report, "questions": _questions(asked)}
 
@@ -122,12 +123,13 @@ def _prefer(
         chosen, rejected = (row_of(text.ids, text.learned) for text in both)
         sides[out].append((chosen, rejected))
     training, validation = sides
-    order = Order(len(training), config.batch_size, config.seed)
+    size = batch_size_of(config, len(training))
+    order = Order(len(training), size, config.seed)
     longest = [max(map(len, both)) for both in validation]
     objective = Preferences(
         lambda step: pairs_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (pairs_batch([validation[n] for n in some]) for some in by_length(longest, config.batch_size)),
+        (pairs_batch([validation[n] for n in some]) for some in by_length(longest, size)),
         _key(config, kept, tokenizer, context, template),
         config.beta,
         template,
@@ -137,7 +139,7 @@ def _prefer(
         objective.ask_reference(reference(), config.precision)
     read = sum(len(row) for both in training for row in both)
     line = f"{counted(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
-    report = _report(config, fitting, len(training), len(validation), template)
+    report = _report(config, fitting, len(training), len(validation), template, size)
     asked = [
         example.prompt
         for example, out in zip(kept, out_of_training, strict=True)
@@ -176,14 +178,15 @@ def _classify(
     _warn_of_unseen(names, {label for _, label in training}, {label for _, label in validation}, reporter)
     if not model.config.labels:
         model.add_label_head(names, config.seed)
-    order = Order(len(training), config.batch_size, config.seed)
+    size = batch_size_of(config, len(training))
+    order = Order(len(training), size, config.seed)
     lengths = [len(ids) for ids, _ in validation]
     objective = Labels(
         model,
         names,
         lambda step: texts_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (texts_batch([validation[n] for n in some]) for some in by_length(lengths, config.batch_size)),
+        (texts_batch([validation[n] for n in some]) for some in by_length(lengths, size)),
         _key(config, kept, tokenizer, context, names),
     )
     numbers = Counter(names[label] for _, label in training)
@@ -194,7 +197,7 @@ def _classify(
         f"{counted(len(training), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
         f"held out: {len(validation):,}."
     )
-    report = _report(config, fitting, len(training), len(validation), None)
+    report = _report(config, fitting, len(training), len(validation), None, size)
     return objective, line, {**report, "tokens": read, "labels": {name: numbers[name] for name in names}}
 
 
@@ -248,13 +251,14 @@ def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], r
 
 
 def _report(
-    config: FinetuneConfig, fitting: Fitting, training: int, validation: int, template: str | None
+    config: FinetuneConfig, fitting: Fitting, training: int, validation: int, template: str | None, size: int
 ) -> dict[str, Any]:
     return {
         "task": config.task,
         "template": template,
         "training_examples": training,
         "validation_examples": validation,
+        "batch_size": size,
         "omitted": fitting.omissions.to_dict(),
     }
 

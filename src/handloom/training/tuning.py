@@ -28,8 +28,9 @@ from handloom.training.objective import NextToken, Objective
 from handloom.training.remembered import Remembered, Rows
 from handloom.training.report import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
+from handloom.training.sizes import FEW_STEPS, USUAL_BATCH
 from handloom.training.tasks import open_task
-from handloom.training.work import Work
+from handloom.training.work import Work, batch_size_of, counted
 
 LOOKED_AT = 16
 """How many batches are looked at to choose the tokens whose rows learn."""
@@ -73,7 +74,7 @@ def set_up(
     objective, line, report = _objective(
         config, model, tokenizer, context, reporter, checkpoint, _reference(config, base, run)
     )
-    config = _settle(config, objective, context, report.get("questions", ()))
+    config = _settle(config, objective, context, report, reporter)
     how = how_to_detour(config)
     ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
     if with_lora:
@@ -118,7 +119,7 @@ def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
             "Give --token-rows a smaller number.",
         )
     context = min(config.context or shape.context, shape.context)
-    rows = config.micro_batch_size or rows_at_once(config.batch_size, context)
+    rows = config.micro_batch_size or rows_at_once(config.batch_size or USUAL_BATCH, context)
     at_once = Pass(rows, context, runtime.choose_precision(config.precision) == "bf16")
     return ledger_of(shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head)
 
@@ -160,15 +161,12 @@ def _objective(
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
         data = prepare_text(config, open_text(config), tokenizer, reporter)
+    size = batch_size_of(config, data.windows(context, config.stride))
     objective = NextToken(
-        data,
-        tokenizer,
-        context=context,
-        stride=config.stride,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        data, tokenizer, context=context, stride=config.stride, batch_size=size, seed=config.seed
     )
-    return objective, *described(data)
+    line, report = described(data)
+    return objective, line, {**report, "batch_size": size}
 
 
 def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> None:
@@ -251,7 +249,7 @@ def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -
     for step in range(LOOKED_AT):
         batch = objective.batch(step)
         count = objective.count(batch)
-        for part in parts(batch, config.batch_size):
+        for part in parts(batch, len(batch["inputs"])):
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = objective.loss(model, part)
             (loss / count).backward()
@@ -268,14 +266,21 @@ def _keeps_bf16(config: FinetuneConfig) -> bool:
 
 
 def _settle(
-    config: FinetuneConfig, objective: Objective, context: int, questions: Sequence[str]
+    config: FinetuneConfig, objective: Objective, context: int, report: dict[str, Any], reporter: Reporter
 ) -> FinetuneConfig:
     """Decide what was left open, so that it is written down and stays."""
     chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context": context}
+    chosen |= {name: report[name] for name in ("batch_size", "pack") if name in report}
+    questions: Sequence[str] = report.get("questions", ())
     if config.steps is None and config.minutes is None:
-        chosen["steps"] = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
+        chosen["steps"] = steps = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
+        if steps < FEW_STEPS:
+            reporter.warning(
+                f"With so little data --epochs {config.epochs:g} comes to {counted(steps, 'step')}, which is few to "
+                f"learn from. --epochs {math.ceil(FEW_STEPS / objective.steps_per_epoch)} makes it {FEW_STEPS} or more."
+            )
     if config.micro_batch_size is None:
-        chosen["micro_batch_size"] = rows_at_once(config.batch_size, context)
+        chosen["micro_batch_size"] = rows_at_once(chosen["batch_size"], context)
     if config.task == "classify" and config.sample_every is None:
         chosen["sample_every"] = 0  # what it says of texts is in its figures
     if questions and config.sample_prompts == FinetuneConfig.sample_prompts:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from handloom.data import plan as plans
 from handloom.data.corpus import Corpus
@@ -22,7 +21,7 @@ from handloom.data.lint.lenient import Placed, faults_of, lenient_corpus
 from handloom.data.lint.oddities import oddities
 from handloom.data.pieces import safe_pieces
 from handloom.data.plan import TRAIN, VALIDATION, Plan, survey
-from handloom.data.windows import Windows
+from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
 
@@ -143,7 +142,7 @@ def _lengths(
     corpus: Corpus, plan: Plan, tokenizer: Tokenizer, settings: LintSettings, seen: Seen, parted: bool
 ) -> Iterator[Finding]:
     """Counts tokens as a run would prepare them, and finds sides that are too short for it."""
-    length, name = 0, ""
+    length, name, sizes = 0, "", [0, 0]
     for piece in plans.pieces(corpus, plan):
         if name and piece.name != name:
             seen.lengths.add(length)
@@ -152,20 +151,19 @@ def _lengths(
         tokens = len(tokenizer.encode(piece.text)) + piece.ends
         length += tokens
         seen.tokens[piece.side] += tokens
+        sizes[piece.side] += len(piece.text.encode("utf-8"))
     if name:
         seen.lengths.add(length)
     if not parted:
         return
     seen.policy = plan.policy
     seen.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
-    training, held_out = seen.tokens
-    try:
-        Windows(np.broadcast_to(np.uint8(0), (training,)), context=settings.context, batch_size=1, seed=0)
-    except DataError as error:
-        yield _of("one-side", error)
-    if held_out < 3:
-        yield Finding(
-            "one-side",
-            f"{held_out} tokens of text to validate with, which is too few",
-            remedy="Give more text, or a larger --validation-fraction.",
-        )
+    copies, context = plan.omissions["duplicate"], settings.context
+    for check in (
+        partial(count_windows, seen.tokens[TRAIN], context, context, sizes[TRAIN], copies),
+        partial(check_held_out, seen.tokens[VALIDATION], sizes[VALIDATION], copies),
+    ):
+        try:
+            check()
+        except DataError as error:
+            yield _of("one-side", error)
