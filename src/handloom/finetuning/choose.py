@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from handloom.errors import ConfigError, did_you_mean
 from handloom.finetuning.lora import DETOURS, TRAINED
@@ -27,7 +27,7 @@ def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
 
     Args:
         method: full, lora, norms, norms+head, head, bias or last:N.
-        config: of the model, as it is when it is trained.
+        config: of the model, as it is when it is trained; without labels, if they are not what it is trained on.
 
     Raises:
         ConfigError: for last:N with more blocks than there are.
@@ -70,6 +70,41 @@ def choose(model: GPT, patterns: Sequence[str]) -> None:
     """Let the parameters whose names fit a pattern learn, and no others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def require_reached(model: GPT, loss: Tensor, task: str) -> list[str]:
+    """Freeze what learns by its name but is not reached by the loss, so that it would never have a gradient.
+
+    Args:
+        model: whose parameters were chosen.
+        loss: of the task, computed by the model.
+        task: for the message.
+
+    Returns:
+        the names of the parameters that were frozen.
+
+    Raises:
+        ConfigError: when nothing is left.
+    """
+    reached, seen, waiting = set(), set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            reached.add(id(getattr(node, "variable", None)))
+            waiting += [before for before, _ in node.next_functions]
+    chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    apart = [name for name, parameter in chosen.items() if id(parameter) not in reached]
+    if len(apart) == len(chosen):
+        raise ConfigError(
+            f"Nothing would learn: the loss of the task {task} does not depend on {', '.join(apart[:3])}"
+            f"{' and so on' if len(apart) > 3 else ''}.",
+            "Choose a method or patterns that train part of the blocks, such as --method lora. A label_head learns "
+            "with --task classify, a head with the other tasks.",
+        )
+    for name in apart:
+        chosen[name].requires_grad_(False)
+    return apart
 
 
 def lowest_trained(model: GPT) -> int | None:

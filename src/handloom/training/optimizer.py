@@ -121,9 +121,7 @@ class Optimizer:
     ) -> None:
         self.learning_rate = learning_rate
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        inner = {
-            n for n, p in self.named.items() if p.ndim == 2 and "embedding" not in n and n != "head.weight"
-        }
+        inner = {n for n, p in self.named.items() if n.startswith("blocks.") and p.ndim == 2}
         by_muon = inner if name == "muon" else set()
         decay = [p for n, p in self.named.items() if p.ndim == 2 and n not in by_muon]
         plain = [p for p in self.named.values() if p.ndim != 2]

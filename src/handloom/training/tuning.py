@@ -86,8 +86,7 @@ def set_up(
             attach(model, peft.open_adapter(checkpoint.folder))
         else:
             lora.wrap(model, how, config.seed, tokens=_tokens_to_learn(config, model, objective))
-    choose.require_fits(model, config.train)
-    choose.choose(model, config.train or choose.patterns_of(config.method, model.config))
+    _choose(config, model, objective, reporter)
     reporter.ledger(ledger)
     save = _save(model, tokenizer, base, how if with_lora else None)
     reader, rows = _reader(model, config, run)
@@ -106,6 +105,29 @@ def set_up(
     return config, Work(tokenizer, model, objective, save, line, report, reader, summary)
 
 
+def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: Reporter) -> None:
+    """Let learn what the method or the patterns name and the loss reaches.
+
+    Raises:
+        ConfigError: for a pattern that fits nothing, or when nothing that learns is reached.
+    """
+    choose.require_fits(model, config.train)
+    patterns = config.train or choose.patterns_of(config.method, _learning_shape(config, model.config))
+    choose.choose(model, patterns)
+    part = next(parts(objective.batch(0), config.batch_size))
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        loss = objective.loss(model.eval(), part)
+    if apart := choose.require_reached(model, loss, config.task):
+        reporter.warning(
+            f"The loss of the task {config.task} does not depend on {', '.join(apart)}, which will not change."
+        )
+
+
+def _learning_shape(config: FinetuneConfig, shape: GPTConfig) -> GPTConfig:
+    """The shape without its labels, where the task has none: a head for them then learns with no method."""
+    return shape if config.task == "classify" else dataclasses.replace(shape, labels=())
+
+
 def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
     """What each way to tune a model of that shape would train and cost, with these settings.
 
@@ -121,6 +143,7 @@ def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
     context = min(config.context or shape.context, shape.context)
     rows = config.micro_batch_size or rows_at_once(config.batch_size or USUAL_BATCH, context)
     at_once = Pass(rows, context, runtime.choose_precision(config.precision) == "bf16")
+    shape = _learning_shape(config, shape)
     return ledger_of(shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head)
 
 
