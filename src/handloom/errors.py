@@ -17,6 +17,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
+def require_type(value: object, what: str, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Raise ArgumentError unless a value that a Python caller passed is of one of these types.
+
+    Args:
+        value: what was passed.
+        what: what it was passed as, to begin the sentence with.
+        kinds: as for isinstance.
+        wanted: what it must be, in words.
+    """
+    if not isinstance(value, kinds):
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        raise ArgumentError(f"{what} is {shown}, of type {type(value).__name__}.", f"Pass {wanted}.")
+
+
 class HandloomError(Exception):
     """Base of every error that Handloom raises on purpose.
 
@@ -36,6 +50,10 @@ class HandloomError(Exception):
 
 class ConfigError(HandloomError):
     """A setting that has no meaning, or contradicts another."""
+
+
+class ArgumentError(HandloomError):
+    """A value of a type that a function does not take."""
 
 
 class DataError(HandloomError):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from handloom import storage
 from handloom.checkpoints import elsewhere, gpt2, native, peft, pulled
-from handloom.errors import CheckpointError, RequestError
+from handloom.errors import CheckpointError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
 from handloom.model.config import GPTConfig
@@ -211,6 +211,7 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
     Raises:
         RequestError: for the same name twice, or a share that is not finite.
     """
+    require_type(adapter, "The adapter", (str, Path, Iterable), "a path, a list of them, or shares by path")
     if isinstance(adapter, Mapping):
         pairs: Iterator[tuple[str, float]] = iter(adapter.items())
     else:

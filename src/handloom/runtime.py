@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, require_type
 
 
 def user_path(given: str | Path, what: str) -> Path:
@@ -33,7 +33,8 @@ def expanded(given: str | Path, what: str) -> str:
     Raises:
         ConfigError: for an empty path, one that no file can have, or a home folder that is not known.
     """
-    text = str(given)
+    require_type(given, f"The path for {what}", (str, bytes, os.PathLike), "a str or a Path")
+    text = os.fsdecode(given)
     if not text.strip():
         raise ConfigError(
             f"The path for {what} is empty.",

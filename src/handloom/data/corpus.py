@@ -20,7 +20,7 @@ from handloom.data.omissions import Omissions
 from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
 from handloom.data.separator import check_separator, split_documents
 from handloom.data.sources import files_of, has_suffix
-from handloom.errors import DataError
+from handloom.errors import DataError, require_type
 from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import END_OF_TEXT
 
@@ -94,7 +94,10 @@ def open_corpus(
     """
     check_encoding_errors(encoding_errors)
     check_separator(document_separator)
+    require_type(sources, "The data", (str, Path, Iterable), "a path, or a list of them")
     given = [sources] if isinstance(sources, str | Path) else list(sources)
+    for source in given:
+        require_type(source, "A source of data", (str, Path), "a str or a Path")
     if not given:
         raise DataError(
             "No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)})."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handloom.errors import ModelError, RequestError
+from handloom.errors import ModelError, RequestError, require_type
 from handloom.inference.prompts import prompt_ids
 from handloom.model.config import MULTI_LABEL, REGRESSION
 from handloom.model.gpt import GPT
@@ -103,7 +103,8 @@ def classify(
 
 
 def _ids(tokenizer: Tokenizer, text: str, name: str, context: int, overlong: str) -> list[int]:
-    if not isinstance(text, str) or not text.strip():
+    require_type(text, name, str, "a str; handloom.inference.classify takes a list of them")
+    if not text.strip():
         raise RequestError(f"{name} is empty, so there is nothing to classify.", "Give some text.")
     ids = prompt_ids(tokenizer, text, None)
     if len(ids) > context and overlong == "error":

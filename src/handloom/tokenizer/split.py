@@ -6,9 +6,14 @@ the English endings 's 't 're 've 'm 'll 'd, or white space. Knows no vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import regex
+
+from handloom.errors import require_type
+
+T = TypeVar("T")
 
 # GPT-2's pattern (Radford et al. 2019), written so that both `regex` and tiktoken's engine take it.
 # `\s++$` adds nothing to what is matched: it only spares the backtracking of the next alternative, on
@@ -34,8 +39,20 @@ _SIGN_TODAY = regex.compile(
 _BOUNDARY = regex.compile(r"(?<=\S)(?=\s)|(?<=\s)(?=\s\S)")
 
 
+def each_of(texts: Iterable[T]) -> Iterable[T]:
+    """The same texts. A single one is refused, each of whose characters would be taken for a text.
+
+    Raises:
+        ArgumentError: for that, and what is no collection of texts.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        require_type(texts, "What should be several texts", (), "a list of str, with a single text as [text]")
+    return texts
+
+
 def well_formed(text: str) -> str:
     """`text` with surrogate pairs joined and lone surrogates replaced by U+FFFD, as tiktoken does it."""
+    require_type(text, "The text", str, "a str")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

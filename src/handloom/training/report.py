@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich import box
 from rich.progress import BarColumn, TaskID
@@ -19,6 +19,7 @@ from handloom.training.pace import Pace
 from handloom.training.sizes import FEW_STEPS
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Who is told what happens in a run."""
 

@@ -13,7 +13,7 @@ import torch
 
 from handloom import runtime, storage
 from handloom.checkpoints import native
-from handloom.errors import CheckpointError, ConfigError, HandloomError
+from handloom.errors import CheckpointError, ConfigError, HandloomError, require_type
 from handloom.screen import NAMES, shielded
 from handloom.training import resuming, scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
@@ -67,6 +67,9 @@ def begin(
     """
     run, reporter = runtime.user_path(run, "the run"), reporter or Silent()
     _require_stop(stop_after)
+    require_type(
+        config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig"
+    )
     _check_room(run, overwrite)
     config = _decide(config)
     config, work = _set_up(config, run, reporter)
