@@ -13,7 +13,7 @@ from handloom import runtime, storage
 from handloom.checkpoints import native
 from handloom.data import again
 from handloom.data.prepared import is_prepared
-from handloom.errors import CheckpointError, ConfigError
+from handloom.errors import CheckpointError, ConfigError, did_you_mean
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress
@@ -208,8 +208,13 @@ def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]
 
 
 def _refuse_fixed(values: dict[str, Any], settings: RunConfig, where: str = "") -> None:
+    known = [field.name for field in dataclasses.fields(settings)]
+    for name in values:
+        if name not in known:
+            remedy = did_you_mean(str(name), known) or f"These may change: {', '.join(CHANGEABLE)}."
+            raise ConfigError(f"There is no setting {name!r}.", remedy)
     told = [
-        f"{name} from {_shown(getattr(settings, name, None))} to {_shown(value)}"
+        f"{name} from {_shown(getattr(settings, name))} to {_shown(value)}"
         for name, value in values.items()
         if name not in CHANGEABLE
     ]

@@ -66,7 +66,7 @@ def begin(
         HandloomError: for settings, data or a disk that do not allow it.
     """
     run, reporter = runtime.user_path(run, "the run"), reporter or Silent()
-    _require_stop(stop_after)
+    _check_call(reporter, stop_after)
     require_type(
         config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig"
     )
@@ -114,8 +114,10 @@ def resume(
         HandloomError: when there is nothing to go on from, or the text is not what it was.
     """
     named, reporter = runtime.user_path(run, "the run"), reporter or Silent()
-    _require_stop(stop_after)
-    start = resuming.start_of(named, changes or {}, kind, reporter)
+    _check_call(reporter, stop_after)
+    changes = {} if changes is None else changes
+    require_type(changes, "What should be changes", dict, "a dict of settings")
+    start = resuming.start_of(named, changes, kind, reporter)
     checkpoint, progress = start.checkpoint, start.progress
     run = resuming.choose_folder(named, start, into, drop_later)
     if into is not None:
@@ -274,8 +276,10 @@ def _describe(work: Work, config: LoopSettings, reporter: Reporter) -> None:
     )
 
 
-def _require_stop(after: int | None) -> None:
-    if after is not None and after < 0:
+def _check_call(reporter: Reporter, stop_after: int | None) -> None:
+    require_type(reporter, "The reporter", Reporter, "an object with the methods of training.report.Reporter")
+    require_type(stop_after, "The step stop_after", (int, type(None)), "an int, or None to train to the end")
+    if stop_after is not None and stop_after < 0:
         raise ConfigError(
-            f"--stop-after is {after}; it must be at least 0.", "Leave it out to train to the end."
+            f"--stop-after is {stop_after}; it must be at least 0.", "Leave it out to train to the end."
         )
