@@ -32,6 +32,7 @@ import bad_models
 import bad_paths
 import bad_text
 import bad_tokens
+import bad_training
 import foreign_adapters
 import foreign_checkpoints
 import foreign_models
@@ -73,6 +74,7 @@ CASES = [
     *bad_inputs.CASES,
     *bad_paths.CASES,
     *bad_text.CASES,
+    *bad_training.CASES,
     *bad_commands.CASES,
 ]
 ELSEWHERE = (
