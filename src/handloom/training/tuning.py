@@ -114,7 +114,7 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
     choose.require_fits(model, config.train)
     patterns = config.train or choose.patterns_of(config.method, _learning_shape(config, model.config))
     choose.choose(model, patterns)
-    part = next(parts(objective.batch(0), config.batch_size))
+    part = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
         loss = objective.loss(model.eval(), part)
     if apart := choose.require_reached(model, loss, config.task):
