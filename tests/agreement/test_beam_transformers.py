@@ -69,8 +69,15 @@ def pair(request):
     return model, theirs_of(model)
 
 
-def ended(ids):
-    return ids[-1] == END
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """At END, or never."""
+
+    end: int | None = END
+    ended: bool = False
+
+    def after(self, token):
+        return dataclasses.replace(self, ended=token == self.end)
 
 
 SETTINGS = [
@@ -90,7 +97,7 @@ def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     prompt = [3, 1, 4]
     request = Request.of(max_new_tokens=12, beams=beams, **changed)
     request = dataclasses.replace(request, ends=(END,))
-    found = beam_search(ours, prompt, request, beams, ended)
+    found = beam_search(ours, prompt, request, beams, Ended())
     names = {"no_repeat_ngram": "no_repeat_ngram_size"}
     wanted = theirs.generate(
         torch.tensor([prompt]),
@@ -120,17 +127,17 @@ def test_beams_as_many_as_there_are_texts_find_the_likeliest(pair):
         totals = logprobs[:, 0].gather(1, rows[:, 1:2]) + logprobs[:, 1].gather(1, rows[:, 2:3])
     best = texts[int(totals.argmax())]
     request = Request(2, Sampling(bad_words=((END,),)), beams=END + 1)
-    found = beam_search(model, [3], request, 1, ended)
+    found = beam_search(model, [3], request, 1, Ended())
     assert tuple(choice.token for choice in found[0].choices) == best
 
 
 def test_one_beam_is_greedy_and_more_texts_than_beams_are_refused(pair):
     model, _ = pair
-    (found,) = beam_search(model, [3], Request(5), 1, lambda ids: False)
+    (found,) = beam_search(model, [3], Request(5), 1, Ended(None))
     tokens = [3]
     for choice in found.choices:
         with torch.no_grad():
             assert choice.token == model(torch.tensor([tokens]))[0, -1].argmax().item()
         tokens.append(choice.token)
     with pytest.raises(RequestError, match="3 texts are asked of 2 beams"):
-        beam_search(model, [3], Request(5, beams=2), 3, ended)
+        beam_search(model, [3], Request(5, beams=2), 3, Ended())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import lively
+from stand_ins import NeverEnds, lively
 
 from handloom.errors import RequestError
 from handloom.evaluation.calibration import calibrate
@@ -171,7 +171,7 @@ def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_th
             assert choice.token < 7
             assert len(choice.top) == 257
             assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
-    (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, lambda ids: False)
+    (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, NeverEnds())
     assert all(choice.token < 7 for choice in found.choices)
 
 
@@ -185,7 +185,7 @@ def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     assert prompt_choices(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
     window = Window(np.array(prompt), np.array([new.token]))
     assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
-    (beam,) = beam_search(model, prompt, Request(1, beams=2, logprobs=0, vocabulary=7), 1, lambda ids: False)
+    (beam,) = beam_search(model, prompt, Request(1, beams=2, logprobs=0, vocabulary=7), 1, NeverEnds())
     assert (beam.choices[0].token, beam.choices[0].logprob) == (new.token, pytest.approx(expected, abs=1e-5))
     assert calibrate(model, [np.array(text)], context=16).confidence == pytest.approx(
         float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])),

@@ -5,8 +5,9 @@ It steps through the same `Batch` as drawing does; only the choice is another. K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,17 +20,39 @@ from handloom.inference.so_far import adjusted
 from handloom.model.gpt import GPT
 
 
+class Ending(Protocol):
+    """Knows whether a text has come to its end, from what was last added to it; never changes."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+
+    def after(self, token: int) -> Ending:
+        """The same of the text with one more token; takes no longer for a longer text."""
+
+
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text that may become the answer."""
+    """A text that may become the answer: another one, and a token."""
 
     score: float
     """Sum of its log probabilities; of a finished text divided by its length to the power of the length penalty."""
-    choices: tuple[Choice, ...] = ()
+    ending: Ending = field(repr=False)
+    before: Hypothesis | None = field(default=None, repr=False)
+    choice: Choice | None = None
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Its tokens, from the first to the last."""
+        found, one = [], self
+        while one.choice is not None and one.before is not None:
+            found.append(one.choice)
+            one = one.before
+        return tuple(reversed(found))
 
 
 def beam_search(
-    model: GPT, prompt: Sequence[int], request: Request, n: int, ended: Callable[[list[int]], bool]
+    model: GPT, prompt: Sequence[int], request: Request, n: int, ending: Ending
 ) -> list[Hypothesis]:
     """The `n` best texts that `request.beams` beams find, best first.
 
@@ -44,7 +67,7 @@ def beam_search(
         prompt: at least one token.
         request: beams, length_penalty, max_new_tokens, and what looks at the text so far.
         n: at most `request.beams`.
-        ended: whether a text ends with these new tokens.
+        ending: of a text without new tokens.
 
     Raises:
         RequestError: for more texts than beams, or text beyond the context.
@@ -53,13 +76,13 @@ def beam_search(
         raise RequestError(f"{n} texts are asked of {request.beams} beams.", f"Use --beams {n} or more.")
     require_possible(request, model, iter([len(prompt)]))
     batch = Batch(model, [prompt], request.max_new_tokens)
-    running, finished = [Hypothesis(0.0)], list[Hypothesis]()
+    running, finished = [Hypothesis(0.0, ending)], list[Hypothesis]()
     for length in range(1, request.max_new_tokens + 1):
         going: list[tuple[int, Hypothesis]] = []
         for rank, (row, grown) in enumerate(_candidates(batch, running, request)):
-            if length == request.max_new_tokens or ended([choice.token for choice in grown.choices]):
+            if length == request.max_new_tokens or grown.ending.ended:
                 if rank < request.beams:  # a text may end only where it is among the best
-                    finished.append(Hypothesis(_weighed(grown.score, length, request), grown.choices))
+                    finished.append(replace(grown, score=_weighed(grown.score, length, request)))
             elif len(going) < request.beams:
                 going.append((row, grown))
         finished = sorted(finished, key=lambda one: -one.score)[: request.beams]
@@ -71,7 +94,7 @@ def beam_search(
                 break
         batch.keep([row for row, _ in going])
         running = [one for _, one in going]
-        batch.extend([one.choices[-1].token for one in running])
+        batch.extend([one.choice.token for one in running if one.choice is not None])
     return finished[:n]
 
 
@@ -85,7 +108,7 @@ def _candidates(batch: Batch, running: list[Hypothesis], request: Request) -> li
     rows, tokens = at // logits.shape[-1], at % logits.shape[-1]
     new = choices(logits[rows], tokens.tolist(), request.logprobs)
     return [
-        (row, Hypothesis(score, (*running[row].choices, choice)))
+        (row, Hypothesis(score, running[row].ending.after(choice.token), running[row], choice))
         for row, score, choice in zip(rows.tolist(), best.tolist(), new, strict=True)
         if score > float("-inf")
     ]

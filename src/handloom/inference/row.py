@@ -5,6 +5,7 @@ Knows no model.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 
@@ -22,7 +23,6 @@ class Row:
         self.finish = ""
         self._ends = frozenset(tokenizer.ends)
         self._stop = stop
-        self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer)
         self._held = ""  # may be the beginning of a stop string
 
@@ -39,14 +39,17 @@ class Row:
         """End the text for its length; returns what was held back, but not a character cut in half."""
         return "" if self.finish else self._release("", "length")
 
-    def would_end(self, ids: Sequence[int]) -> bool:
-        """Whether a text of these new tokens has come to its end."""
-        if ids[-1] in self._ends:
-            return True
-        trial = Row(self._tokenizer, self._stop)
-        for token in ids if self._stop else ():
-            trial.push(token)
-        return bool(trial.finish)
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end."""
+        return bool(self.finish)
+
+    def after(self, token: int) -> Row:
+        """A row that goes on from here with one more token, without the ids and the text so far; this one stays."""
+        grown = copy.copy(self)
+        grown.ids, grown.text, grown._stream = [], "", self._stream.copy()
+        grown.push(token)
+        return grown
 
     def _release(self, new: str, finish: str) -> str:
         held = self._held + new

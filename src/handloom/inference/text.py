@@ -262,9 +262,7 @@ class LanguageModel:
     ) -> Iterator[tuple[dict[int, Choice], str]]:
         """The same by beam search, where all of a text comes at once."""
         for at, prompt in enumerate(prompts):
-            for row, found in enumerate(
-                beam_search(self.model, prompt, request, n, rows[0].would_end), at * n
-            ):
+            for row, found in enumerate(beam_search(self.model, prompt, request, n, rows[at * n]), at * n):
                 timing.wrote(len(found.choices))
                 for choice in found.choices:
                     yield {row: choice}, rows[row].push(choice.token)

@@ -7,6 +7,7 @@ terminal and no model.
 from __future__ import annotations
 
 import codecs
+import copy
 
 from handloom.tokenizer.base import Tokenizer
 
@@ -21,6 +22,13 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def copy(self) -> TextStream:
+        """A stream that goes on from here; this one stays."""
+        other = copy.copy(self)
+        other._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        other._decoder.setstate(self._decoder.getstate())
+        return other
 
     def push(self, token: int) -> str:
         """Whole characters that this id completes, perhaps none."""

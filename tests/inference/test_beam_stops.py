@@ -1,0 +1,78 @@
+"""Beam search with stop strings: the same texts as when all of each is looked at, and only new text is looked at."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stand_ins import lively
+
+from handloom.inference.row import Row
+from handloom.inference.settings import Request
+from handloom.inference.text import LanguageModel
+
+BEAMS = 4
+
+
+@pytest.fixture(scope="module")
+def lm(byte_tokenizer):
+    return LanguageModel(lively(context=64), byte_tokenizer)
+
+
+def work(lm, tokens, stop, monkeypatch):
+    """How many tokens were looked at while searching for a text of `tokens`, and how many characters."""
+    counts = [0, 0]
+    release = Row._release
+
+    def counted(self, new, finish):
+        counts[0] += 1
+        counts[1] += len(self._held) + len(new)
+        return release(self, new, finish)
+
+    monkeypatch.setattr(Row, "_release", counted)
+    request = Request.of(max_new_tokens=tokens, beams=BEAMS, overflow="slide", min_new_tokens=tokens)
+    (completion,) = lm.complete("The", request, stop=stop).completions
+    monkeypatch.setattr(Row, "_release", release)
+    assert len(completion.ids) == tokens
+    return counts
+
+
+@pytest.mark.parametrize("stop", [(), ("zzz",), ("zzz", "q" * 50, "\ufffd\ufffd\ufffd\ufffd!")])
+def test_each_candidate_is_looked_at_once_and_no_text_again(lm, monkeypatch, stop):
+    longest = max(map(len, stop), default=1)
+    for tokens in (20, 80):
+        looked, characters = work(lm, tokens, stop, monkeypatch)
+        assert tokens <= looked <= (2 * BEAMS + 1) * tokens + 1
+        assert characters <= looked * (
+            longest + 4
+        )  # what is held back, and a token of one byte after half a character
+
+
+@given(
+    st.lists(st.integers(0, 256), max_size=30), st.lists(st.text("abé\n", min_size=1, max_size=3), max_size=3)
+)
+def test_a_row_that_grows_by_copies_ends_where_a_row_ends(byte_tokenizer, ids, stop):
+    row, grown = Row(byte_tokenizer, tuple(stop)), Row(byte_tokenizer, tuple(stop))
+    for token in ids:
+        before = (grown.finish, grown._held)
+        row.push(token)
+        after = grown.after(token)
+        assert (grown.finish, grown._held) == before
+        grown = after
+        assert (grown.finish, grown.ended, grown._held) == (row.finish, bool(row.finish), row._held)
+
+
+def test_the_text_ends_at_a_stop_string_that_spans_tokens(lm):
+    request = Request.of(max_new_tokens=24, beams=BEAMS)
+    whole = lm.complete("The", request).completions[0].text
+    stop = next(whole[at : at + 2] for at in range(6, len(whole) - 2) if whole[at : at + 2].isascii())
+    found = lm.complete("The", request, stop=stop).completions[0]
+    assert found.finish in ("stop", "length")
+    assert stop not in found.text
+
+
+def test_none_is_no_stop_string(lm):
+    plain = lm.generate("The", max_new_tokens=9)
+    assert lm.generate("The", stop=None, max_new_tokens=9) == plain
+    assert "".join(lm.stream("The", stop=None, max_new_tokens=9)) == plain
+    assert lm.complete("The", Request.of(beams=2, max_new_tokens=9), stop=None).completions[0].text
