@@ -143,9 +143,9 @@ def test_the_best_form_that_there_is(names, found):
         ("model-awq.bin", "quantized"),
         (
             "ggml-model.Q4_K_M.gguf",
-            "Name that file instead of its folder: --model FOLDER/ggml-model.Q4_K_M.gguf",
+            "Name the file itself, wherever it lies: --model PATH/ggml-model.Q4_K_M.gguf",
         ),
-        ("ckpt.pt", "--model FOLDER/ckpt.pt"),
+        ("ckpt.pt", "--model PATH/ckpt.pt"),
         ("model.fp16.safetensors", "call it model.safetensors"),
         ("pytorch_model.pt", "call it pytorch_model.bin"),
     ],

@@ -365,16 +365,90 @@ def test_a_revision_that_the_model_does_not_have(hub):
 )
 def test_another_architecture_is_refused_before_its_weights(config, kind, hub):
     hub.repositories["acme/other"] = tiny_gpt2() | {"config.json": json.dumps(config).encode()}
-    with pytest.raises(CheckpointError, match=f"of the kind {kind}.*'gpt2' only"):
+    with pytest.raises(CheckpointError, match=f"a model of type {kind}.*were not fetched"):
         pull("acme/other")
     assert not [seen for seen in hub.log if seen.file in (WEIGHTS, "vocab.json")]
     assert not any(models_folder().iterdir())
 
 
-def test_an_old_config_names_only_the_class(hub):
-    old = {"architectures": ["GPT2LMHeadModel"]}
-    hub.repositories["acme/old"] = tiny_gpt2() | {"config.json": json.dumps(old).encode()}
-    assert pull("acme/old").fetched
+def small(**changes):
+    """The repository with other keys in its config.json; None takes one away."""
+    config = json.loads(tiny_gpt2()["config.json"]) | changes
+    kept = {key: value for key, value in config.items() if value is not None}
+    return {"config.json": json.dumps(kept).encode()}
+
+
+MERGED_AWAY = {"merges.txt": b"#version: 0.2\n"}
+REPOSITORIES = {  # what a repository has beside or instead of tiny GPT-2's files, and what reading says of it
+    "as it is": ({}, None),
+    "without a type": (small(model_type=None), None),
+    "as old as can be": (small(model_type=None, architectures=None), None),
+    "harmless keys": (small(hidden_act="gelu", type_vocab_size=2, unk_token_id=0), None),
+    "two heads": (small(architectures=["GPT2DoubleHeadsModel"]), None),
+    "only TensorFlow's class": (small(architectures=["TFGPT2LMHeadModel"]), None),
+    "an unknown key": (small(rope_theta=10000), "rope_theta is 10000"),
+    "quantized": (small(quantization_config={"bits": 4}), "quantization_config is"),
+    "another head": (small(architectures=["GPT2ForTokenClassification"]), "architectures is"),
+    "another activation": (small(activation_function="silu"), "activation_function is 'silu'"),
+    "sizes that are none": (small(n_head=3), "heads 3"),
+    "fewer ids than its tokenizer": (small(vocab_size=100), "has 267 ids, and its model 100"),
+    "a tokenizer of another kind": ({"tokenizer.json": b'{"model": {"type": "Unigram"}}'} | MERGED_AWAY, ""),
+    "a pointer for a tokenizer": ({"merges.txt": b"version https://git-lfs.github.com/spec/v1\noid"}, ""),
+}
+
+
+@pytest.mark.parametrize("what", REPOSITORIES)
+def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path):
+    from handloom.checkpoints import gpt2
+
+    changes, words = REPOSITORIES[what]
+    repository = hub.repositories["acme/tiny"] = tiny_gpt2() | changes
+    by_hand = tmp_path / "by-hand"
+    by_hand.mkdir()
+    for name, content in repository.items():
+        (by_hand / name).write_bytes(content)
+    if words is None:
+        gpt2.open_folder(by_hand).load_tokenizer()
+        stored = gpt2.open_folder(pull("acme/tiny").model.folder)
+        assert stored.load_model().config == gpt2.open_folder(by_hand).config
+        return
+    with pytest.raises(HandloomError) as read:
+        gpt2.open_folder(by_hand).load_tokenizer()
+    with pytest.raises(CheckpointError) as pulled:
+        pull("acme/tiny")
+    assert words in read.value.problem
+    said = read.value.problem.replace(str(by_hand), "acme/tiny")
+    assert pulled.value.problem == f"{said} Its weights were not fetched."
+    assert hub.sent(WEIGHTS) == 0
+    assert not any(models_folder().iterdir())
+
+
+def test_files_of_other_kinds_of_tokenizers_come_too_so_that_reading_sees_them(hub):
+    more = {"spiece.model": b"sp", "vocab.txt": b"[PAD]\n"}
+    hub.repositories["acme/tiny"] = tiny_gpt2() | more | {"onnx/vocab.json": b"{}", "training_args.bin": b"x"}
+    assert contents(pull("acme/tiny").model.folder) == tiny_gpt2() | more
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tf_model.h5", "holds weights of TensorFlow"),
+        ("flax_model.msgpack", "holds weights of Flax"),
+        ("model-q4.gguf", "holds a model for llama.cpp"),
+        ("onnx/model.onnx", "holds a model compiled to ONNX"),
+    ],
+)
+def test_a_repository_of_other_weights_says_what_they_are(name, words, hub):
+    repository = tiny_gpt2() | {name: b"\0"}
+    del repository[WEIGHTS]
+    hub.repositories["acme/tiny"] = repository
+    with pytest.raises(
+        CheckpointError, match=f"acme/tiny holds no weights that Handloom reads.*{name} {words}"
+    ):
+        pull("acme/tiny")
+    del repository["config.json"]
+    with pytest.raises(CheckpointError, match=rf"acme/tiny has no config\.json.*{name} {words}"):
+        pull("acme/tiny")
 
 
 @pytest.mark.parametrize("lacking", ["config.json", "vocab.json", "merges.txt", WEIGHTS])
@@ -397,7 +471,9 @@ def test_an_index_names_only_files_of_its_repository(shard, hub):
 @pytest.mark.parametrize("text", [b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_config_that_is_none(text, hub):
     hub.repositories["acme/tiny"] = tiny_gpt2() | {"config.json": text}
-    with pytest.raises(CheckpointError, match=r"config\.json of acme/tiny is not a JSON object"):
+    with pytest.raises(
+        CheckpointError, match=r"acme/tiny/config\.json (cannot be read|holds no JSON object)"
+    ):
         pull("acme/tiny")
 
 

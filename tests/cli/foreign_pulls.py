@@ -54,6 +54,11 @@ def repository_case(what: str, **changed: bytes | None) -> BadInput:
     return pull_case(what, ail, "acme/tiny")
 
 
+def key_case(what: str, **keys: object) -> BadInput:
+    """A repository with these keys in its config.json."""
+    return repository_case(what, config=as_json(json.loads(tiny_gpt2()["config.json"]) | keys))
+
+
 def shards_case(what: str, shard: str) -> BadInput:
     """A repository whose index names that file."""
 
@@ -171,8 +176,10 @@ CASES = [
     # What the repository holds
     repository_case("Another architecture on the hub", config=as_json({"model_type": "llama"})),
     repository_case("A repository's config.json that is a list", config=b"[]"),
-    repository_case("A repository without a tokenizer", merges=None),
+    repository_case("A repository without a config.json", config=None),
+    repository_case("A repository with half of a tokenizer", merges=None),
     repository_case("A repository without weights", weights=None),
+    key_case("Keys on the hub that are not known", rope_theta=10000, sliding_window=4096),
     shards_case("An index of what is not there", "model-9.safetensors"),
     # What arrives
     pull_case("A file without a checksum", fault(no_checksums=True)),

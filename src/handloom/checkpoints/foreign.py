@@ -19,6 +19,8 @@ GGUF = ".gguf"
 NANOGPT = "ckpt.pt"
 """nanoGPT's one file, in which its training saves everything."""
 
+_AGAIN = "Copy or fetch the folder again from where it came."
+_READ = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 _ORIGINAL = "Use the repository of the model that it was made from: it has {SAFETENSORS}."
 _WITH_TRANSFORMERS = (
     "If there is no {SAFETENSORS} of it to be had, convert it where transformers 4 and {library} are installed: "
@@ -32,8 +34,8 @@ _KINDS = (
     (r"openvino_model.*|.*\.(mlmodel|mlpackage|tflite|ot|engine)", "a model compiled for another library", _ORIGINAL),
     (r"quantize_config\.json|quant_config\.json|.*(gptq|awq|marlin|bnb|exl2|[-_.]4bit|[-_.]8bit).*\.(safetensors|bin|pt)",
      "quantized weights (GPTQ, AWQ or alike)", "Handloom reads float32, float16 and bfloat16. " + _ORIGINAL),
-    (r".*\.gguf", "a model for llama.cpp", "Name that file instead of its folder: --model FOLDER/{name}."),
-    (r"ckpt\.pt", "a model of nanoGPT", "Name that file instead of its folder: --model FOLDER/{name}."),
+    (r".*\.gguf", "a model for llama.cpp", "Name the file itself, wherever it lies: --model PATH/{name}."),
+    (r"ckpt\.pt", "a model of nanoGPT", "Name the file itself, wherever it lies: --model PATH/{name}."),
     (r"adapter_model\.(safetensors|bin)|adapter_config\.json", "an adapter",
      "Name the model that it was trained with, and the adapter: --model MODEL --adapter FOLDER."),
     (r".*\.safetensors", "weights under another name", "If that is the whole model, call it {SAFETENSORS}."),
@@ -42,8 +44,13 @@ _KINDS = (
 """Of the names of files: a pattern, what such a file is, and the way on."""
 
 
-def choose_weights(names: Collection[str], where: str) -> str:
+def choose_weights(names: Collection[str], where: str, otherwise: str = _AGAIN) -> str:
     """The file of weights among those of a folder or repository in the best form there is, or its index.
+
+    Args:
+        names: of all files.
+        where: they lie, for messages.
+        otherwise: the way on if none of them says any.
 
     Raises:
         CheckpointError: when there is none; it says what there is instead, and the way on.
@@ -56,13 +63,13 @@ def choose_weights(names: Collection[str], where: str) -> str:
     raise CheckpointError(
         f"{where} holds no weights that Handloom reads: there is neither {SAFETENSORS} nor {PICKLED}, and no index of "
         f"several files{told[0] if told else ''}.",
-        told[1] if told else "Copy or fetch the folder again from where it came.",
+        told[1] if told else otherwise,
     )
 
 
 def way_on(names: Iterable[str]) -> tuple[str, str] | None:
     """What the first file of a known kind among these is, as the end of a sentence, and what to do about it."""
-    names = sorted(names)
+    names = sorted(name for name in names if not _READ.fullmatch(name))
     for pattern, what, remedy in _KINDS:
         for name in names:
             if re.fullmatch(pattern, name.rpartition("/")[2], re.IGNORECASE):

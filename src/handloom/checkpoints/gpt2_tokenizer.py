@@ -22,7 +22,6 @@ SMALL = hf_config.READ
 _ANY_KIND = re.compile(
     r"(vocab|merges|spiece|sentencepiece|bpe|encoder|tekken|added_tokens|special_tokens).*|.*tokenizer.*|.*\.(model|tiktoken)"
 )
-"""Names of files that say something of a tokenizer, whether we read them or not."""
 
 
 def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
@@ -59,8 +58,13 @@ def lacks_tokenizer(folder: Path, config: GPTConfig) -> bool:
     return config.vocab_size == GPTConfig().vocab_size and not _tokenizer_files(folder)
 
 
+def is_of_tokenizer(name: str) -> bool:
+    """Whether a file of that name says something of a tokenizer, be it one that we read or not."""
+    return _ANY_KIND.fullmatch(name) is not None
+
+
 def _tokenizer_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if _ANY_KIND.fullmatch(path.name) and path.is_file())
+    return sorted(path.name for path in folder.iterdir() if is_of_tokenizer(path.name) and path.is_file())
 
 
 def _require_pulled_files(folder: Path) -> None:

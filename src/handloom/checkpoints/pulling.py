@@ -222,7 +222,7 @@ def _without_network(folder: Path) -> str:
         return f"The model that is in {folder} can be used meanwhile."
     return (
         f"Without a network: pull on another machine and copy its folder to {folder}; it holds config.json, "
-        "vocab.json, merges.txt and the weights."
+        "the tokenizer's files and the weights."
     )
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from handloom import storage
-from handloom.checkpoints.gpt2_tokenizer import SMALL
+from handloom.checkpoints.foreign import INDEX, choose_weights, way_on
+from handloom.checkpoints.gpt2_config import read_config
+from handloom.checkpoints.gpt2_tokenizer import SMALL, is_of_tokenizer, read_tokenizer
 from handloom.checkpoints.hub import RemoteFile, Repository
 from handloom.checkpoints.pulled import CONFIG
-from handloom.errors import CheckpointError, ConfigError, did_you_mean
-from handloom.values import parse_json
+from handloom.errors import CheckpointError, ConfigError, HandloomError, did_you_mean
 
 PLAIN_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -26,10 +28,10 @@ PLAIN_NAMES = {
     "distilgpt2": "distilbert/distilgpt2",
 }
 """Models that have a name without an owner, and their repositories."""
-_NEEDED = ((CONFIG,), ("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt"))
-"""Of each of these, one at least."""
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Best first. Each may instead be cut into shards, which `NAME.index.json` lists."""
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Names of files that lie in no inner folder, on any system."""
+_SMALL_BYTES = 64 << 20
+"""Files up to that size that say something of a tokenizer are fetched, read or not: reading has to see what there is."""
 _ELSEWHERE = "Look for another revision (--revision), or another repository of the same model."
 
 
@@ -55,38 +57,70 @@ def repository_of(name: str) -> str:
 
 
 def wanted_files(repository: Repository, bring: Callable[[RemoteFile], Path]) -> list[RemoteFile]:
-    """The files that make the model: its config, its tokenizer, and its weights in the best form there is.
+    """The files that make the model: the small ones, and its weights in the best form there is.
+
+    The small ones are fetched and read by the very rules by which the model will be read, so that no weights come
+    for nothing.
 
     Args:
         repository: where to choose.
-        bring: fetches one of the small files that decide, and returns its place.
+        bring: fetches one of the small files, and returns its place; all lie in one folder.
 
     Raises:
-        UselessError: another architecture, or something lacks. No weights were brought then.
+        UselessError: reading would refuse the model, or something lacks. No weights were brought then.
         CheckpointError: a file that could not be verified.
     """
     known = repository.files
-    for names in _NEEDED:
-        if not known.keys() & set(names):
-            raise UselessError(
-                f"{repository.name} has no {' and no '.join(reversed(names))}, which Handloom needs. Its weights were "
-                "not fetched.",
-                "Pull a repository that has config.json, and tokenizer.json or vocab.json and merges.txt.",
-            )
-    small = [_verifiable(repository, name) for name in (CONFIG, *SMALL) if name in known]
-    _require_gpt2(_json(bring(small[0]), repository), repository)
-    for name in WEIGHTS:
-        if name in known:
-            return [*small, _verifiable(repository, name)]
-        if f"{name}.index.json" in known:
-            index = _verifiable(repository, f"{name}.index.json")
-            shards = _shards(_json(bring(index), repository), index, repository)
-            return [*small, index, *(_verifiable(repository, shard) for shard in shards)]
-    raise UselessError(
-        f"{repository.name} has no weights that Handloom reads: neither {WEIGHTS[0]} nor {WEIGHTS[1]}, whole or "
-        "in shards.",
-        "Look for another repository of the same model.",
-    )
+    if CONFIG not in known:
+        told = way_on(known)
+        raise UselessError(
+            f"{repository.name} has no {CONFIG}, which Handloom needs{told[0] if told else ''}. Its weights were not "
+            "fetched.",
+            told[1] if told else f"Pull {', '.join(PLAIN_NAMES)}, or another model of GPT-2's architecture.",
+        )
+    small = [_verifiable(repository, CONFIG)]
+    folder = bring(small[0]).parent
+    with _as_reading_refuses(repository, folder):
+        config = read_config(storage.read_json(folder / CONFIG), folder / CONFIG)
+    with _as_reading_refuses(repository, folder, None):
+        found = choose_weights(known, repository.name, _ELSEWHERE)
+    weights = [found]
+    if found.endswith(INDEX):
+        small.append(_verifiable(repository, found))
+        bring(small[-1])
+        with _as_reading_refuses(repository, folder):
+            weights = _shards(storage.read_json(folder / found), small[-1], repository)
+    others = [
+        name
+        for name, file in known.items()
+        if name in SMALL or (_PLAIN.fullmatch(name) and is_of_tokenizer(name) and file.bytes <= _SMALL_BYTES)
+    ]
+    small += [_verifiable(repository, name) for name in others]
+    for file in small:
+        bring(file)
+    with _as_reading_refuses(repository, folder):
+        read_tokenizer(folder, config)
+    return [*small, *(_verifiable(repository, name) for name in weights)]
+
+
+@contextmanager
+def _as_reading_refuses(
+    repository: Repository, folder: Path, remedy: str | None = _ELSEWHERE
+) -> Iterator[None]:
+    """Say what reading has to say against the files, with the repository's name for the folder's.
+
+    Args:
+        repository: what is pulled.
+        folder: where its small files gather.
+        remedy: instead of reading's own; None leaves that.
+    """
+    try:
+        yield
+    except UselessError:
+        raise
+    except HandloomError as error:
+        problem = error.problem.replace(str(folder), repository.name)
+        raise UselessError(f"{problem} Its weights were not fetched.", remedy or error.remedy) from None
 
 
 def is_intact(path: Path, file: RemoteFile) -> bool:
@@ -112,37 +146,14 @@ def _verifiable(repository: Repository, name: str) -> RemoteFile:
     return file
 
 
-def _require_gpt2(config: dict[str, Any], repository: Repository) -> None:
-    """Refuse another architecture by name."""
-    kind, classes = config.get("model_type"), config.get("architectures")
-    if kind is None and isinstance(classes, list) and classes and str(classes[0]).startswith("GPT2"):
-        return  # the oldest repositories name only the class
-    if kind != "gpt2":
-        raise UselessError(
-            f"{repository.name} is a model of the kind {kind!r}; Handloom reads 'gpt2' only. Its weights were "
-            "not fetched.",
-            f"Pull {', '.join(PLAIN_NAMES)}, or another model of GPT-2's architecture.",
-        )
-
-
 def _shards(listed: dict[str, Any], index: RemoteFile, repository: Repository) -> list[str]:
     """The files that an index of shards names, each once."""
     weight_map = listed.get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     for name in names or [""]:
-        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name not in repository.files:
+        if not _PLAIN.fullmatch(name) or name not in repository.files:
             raise UselessError(
                 f"{index.name} of {repository.name} names a shard {name!r}, which the repository does not have.",
                 _ELSEWHERE,
             )
     return names
-
-
-def _json(path: Path, repository: Repository) -> dict[str, Any]:
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UselessError(f"{path.name} of {repository.name} is not a JSON object.", _ELSEWHERE)
-    return found

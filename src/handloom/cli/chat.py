@@ -64,7 +64,8 @@ def chat(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or the
+        name of a pulled model.
     system
         Tell a model that learned conversations this before all turns.
     stop

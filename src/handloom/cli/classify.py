@@ -38,7 +38,8 @@ def classify(
     text
         Text to classify; - reads it from standard input (without its last line end).
     model
-        Run folder, or a checkpoint folder, of a model that was tuned with handloom finetune --task classify.
+        Run folder, or a checkpoint folder, of a model that was tuned with handloom finetune --task classify; or a
+        Hugging Face folder with a GPT2ForSequenceClassification.
     texts
         Classify each line of this file instead; prints a line for each.
     overlong

@@ -44,7 +44,7 @@ def evaluate(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model.
     data
         Files, folders or a built-in corpus to read; for the other tasks one JSON Lines file.
     task

@@ -22,7 +22,7 @@ def export(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model.
     folder
         The folder to make.
     to

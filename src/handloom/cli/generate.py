@@ -51,7 +51,8 @@ def generate(
     prompt
         Text to continue; - reads it from standard input (without its last line end).
     model
-        Run folder, checkpoint folder, Hugging Face folder, adapter's folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or the
+        name of a pulled model.
     prompt_file
         Read the prompt from this file instead (without its last line end).
     prompts

@@ -17,7 +17,7 @@ def lm_eval(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model.
     flags
         Flags of the harness's own command `lm-eval run`, such as --tasks. Its benchmarks come from
         Hugging Face's hub.

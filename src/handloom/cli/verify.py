@@ -24,7 +24,7 @@ def verify(
     Parameters
     ----------
     model
-        Run folder, checkpoint folder, Hugging Face folder, or the name of a pulled model.
+        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model.
     against
         Find the first activation that differs in another model of the same shape, or in the same one in
         another precision: fp32, bf16 (matrix products), bf16-weights or fp16-weights (rounded weights).
