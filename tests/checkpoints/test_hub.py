@@ -393,7 +393,10 @@ REPOSITORIES = {  # what a repository has beside or instead of tiny GPT-2's file
     "sizes that are none": (small(n_head=3), "heads 3"),
     "fewer ids than its tokenizer": (small(vocab_size=100), "has 267 ids, and its model 100"),
     "a tokenizer of another kind": ({"tokenizer.json": b'{"model": {"type": "Unigram"}}'} | MERGED_AWAY, ""),
-    "a pointer for a tokenizer": ({"merges.txt": b"version https://git-lfs.github.com/spec/v1\noid"}, ""),
+    "a pointer for a tokenizer": (
+        {"merges.txt": b"version https://git-lfs.github.com/spec/v1\noid"},
+        "is a pointer of Git LFS",
+    ),
 }
 
 

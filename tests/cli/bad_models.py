@@ -139,6 +139,7 @@ def foreign_adapter() -> None:
 CASES = [
     # Git LFS
     pointer_case("Weights that Git LFS has not fetched", WEIGHTS),
+    pointer_case("A vocabulary that Git LFS has not fetched", "vocab.json"),
     pointer_case("A config.json that Git LFS has not fetched", "config.json"),
     # Other programs' weights, in a Hugging Face folder
     instead_case("No weights at all"),

@@ -31,7 +31,7 @@ PLAIN_NAMES = {
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 """Names of files that lie in no inner folder, on any system."""
 _SMALL_BYTES = 64 << 20
-"""Files up to that size that say something of a tokenizer are fetched, read or not: reading has to see what there is."""
+"""Files up to that size that say something of a tokenizer are fetched, read or not: reading has to see them."""
 _ELSEWHERE = "Look for another revision (--revision), or another repository of the same model."
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from handloom import storage
 from handloom.errors import DataError
 from handloom.runtime import user_path
 from handloom.tokenizer.base import END_OF_TEXT
@@ -186,8 +187,10 @@ def read_text(path: Path) -> str:
     """A UTF-8 file.
 
     Raises:
+        CheckpointError: Git LFS has not fetched it.
         DataError: it is missing, or not readable.
     """
+    storage.require_content(path)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
