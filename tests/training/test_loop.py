@@ -193,6 +193,39 @@ def test_nan_stops_at_once_and_names_step_and_parameter(tmp_path, tiny, monkeypa
     assert run.resume(folder)["finished"]
 
 
+def test_a_model_that_was_no_number_before_the_first_step_is_told_so(tmp_path, tiny, monkeypatch):
+    """No learning rate is to blame, and no flag of training helps."""
+    from handloom.training import scratch
+
+    def poisoned(shape, seed):
+        model = GPT(shape, seed)
+        with torch.no_grad():
+            model.blocks[1].feedforward.up.weight[0, 0] = math.nan
+        return model
+
+    monkeypatch.setattr(scratch, "GPT", poisoned)
+    with pytest.raises(
+        DivergenceError, match=r"step 0 .*parameter blocks\.1\.feedforward\.up\.weight"
+    ) as told:
+        run.begin(tmp_path / "run", tiny())
+    assert "No step was taken yet" in told.value.remedy
+    assert "--learning-rate" not in told.value.remedy
+
+
+def test_without_a_limit_the_gradient_is_not_told_to_have_a_lower_one(tmp_path, tiny, monkeypatch):
+    step = loop.Trainer.step
+
+    def poison(self, wish):
+        if self.progress.step == 2:
+            with torch.no_grad():
+                self.model.blocks[0].feedforward.up.weight[0, 0] = math.inf
+        return step(self, wish)
+
+    monkeypatch.setattr(loop.Trainer, "step", poison)
+    with pytest.raises(DivergenceError, match="or --gradient-clip 1"):
+        run.begin(tmp_path / "run", tiny(gradient_clip=0.0))
+
+
 def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path, tiny):
     straight, folder = tmp_path / "straight", tmp_path / "run"
     run.begin(straight, tiny())

@@ -15,6 +15,7 @@ import pytest
 
 from handloom import screen
 from handloom.checkpoints import native
+from handloom.cli.main import main
 from handloom.training import run
 from handloom.training.log import read_metrics
 from handloom.training.report import Silent, Terminal
@@ -110,6 +111,20 @@ def test_a_screen_shows_what_it_can_and_is_a_stream_to_everybody(capsys):
         assert screen.losses() == []
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr().out == "shown\n"
+
+
+@pytest.mark.parametrize("command", ["prepare", "pull"])
+def test_a_long_command_does_its_work_without_a_terminal_to_show_its_progress(
+    tmp_path, corpus_folder, monkeypatch, hub, command
+):
+    """Its progress goes to a terminal that was closed meanwhile; its product is in a folder."""
+    monkeypatch.setattr(sys, "stderr", Gone())
+    prepare = ["data", "prepare", "--data", str(corpus_folder), "--tokenizer", "gpt2"]
+    with pytest.raises(SystemExit) as ended:
+        main(prepare if command == "prepare" else ["pull", "acme/tiny"])
+    assert not ended.value.code
+    made = "cache/data/*/*" if command == "prepare" else "models/**/config.json"
+    assert list(tmp_path.glob(made))
 
 
 def flags(corpus_folder, folder, steps):

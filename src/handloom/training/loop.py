@@ -297,15 +297,21 @@ class Trainer:
         def bad(tensor: torch.Tensor | None) -> bool:
             return tensor is not None and not bool(tensor.isfinite().all())
 
-        named = self.optimizer.named.items()
-        where = next((f"the parameter {n}" for n, p in named if bad(p)), None)
-        where = where or next((f"the gradient of {n}" for n, p in named if bad(p.grad)), "the loss alone")
+        named = dict(self.model.named_parameters())
+        where = next((f"the parameter {n}" for n, p in named.items() if bad(p)), None)
+        where = where or next(
+            (f"the gradient of {n}" for n, p in named.items() if bad(p.grad)), "the loss alone"
+        )
         self.log.close()
         saved = native.steps(self.run)
         last = f"The last good checkpoint is {native.step_folder(self.run, saved[-1])}." if saved else ""
         raise DivergenceError(
             f"At step {self.progress.step} {what}; the first thing that is not finite is {where}. {last}".strip(),
-            "Train again with a lower --learning-rate, a longer --warm-up-steps or a lower --gradient-clip.",
+            "Train again with a lower --learning-rate, a longer --warm-up-steps or "
+            f"{'a lower --gradient-clip' if self.config.gradient_clip else '--gradient-clip 1'}."
+            if self.progress.step
+            else "No step was taken yet, so the model that training begins with is at fault: `handloom verify` checks "
+            "one. Use another, or --precision fp32 if it is not.",
         )
 
     def _record_step(self, loss: float, norm: float, factor: float, tokens: int) -> None:
