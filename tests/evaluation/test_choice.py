@@ -143,13 +143,34 @@ def test_what_is_no_question_is_named(write, task, record, told):
 def test_labels_that_do_not_fit_are_named(write, tmp_path):
     labels = tmp_path / "labels.lst"
     labels.write_text("1\n", encoding="utf-8")
-    with pytest.raises(DataError, match="more items than labels"):
+    with pytest.raises(DataError, match=r"labels.lst has 1 labels, but .*items.jsonl has 2 items\."):
         list(read_items(write(PIQA, PIQA), "piqa", labels))
+    labels.write_text("1\n0\n1\n1\n0\n", encoding="utf-8")
+    for limit in (None, 1):  # once the rest of the labels was dropped without a word
+        with pytest.raises(DataError, match=r"labels.lst has 5 labels, but .*items.jsonl has 2 items\."):
+            next(read_items(write(PIQA, PIQA), "piqa", labels, limit))
     labels.write_text("1\nyes\n", encoding="utf-8")
     with pytest.raises(DataError, match="a label is 'yes'"):
         list(read_items(write(PIQA), "piqa", labels))
     with pytest.raises(DataError, match="no items"):
         list(read_items(write(), "piqa"))
+
+
+def test_labels_that_would_not_be_used_or_say_something_else_are_refused(write, tmp_path):
+    labels = tmp_path / "labels.lst"
+    labels.write_text("1\n", encoding="utf-8")
+    for task, record in (("arc", ARC), ("lambada", LAMBADA)):
+        with pytest.raises(DataError, match=f"would not be used, since items of {task} hold their answers"):
+            next(read_items(write(record), task, labels))
+    for task, record in (("piqa", PIQA), ("hellaswag", HELLASWAG), ("choice", {**CHOICE, "answer": "A"})):
+        with pytest.raises(DataError, match="but its label in the file of labels is 1"):
+            next(read_items(write(record), task, labels))
+    for task, record in (
+        ("piqa", {**PIQA, "label": -1}),
+        ("hellaswag", {**HELLASWAG, "label": ""}),
+        ("choice", CHOICE),
+    ):
+        assert next(read_items(write(record), task, labels)).answer == 1
 
 
 @pytest.fixture(scope="module")

@@ -49,19 +49,13 @@ def read_items(path: Path, task: str, labels: Path | None = None, limit: int | N
     Raises:
         DataError: naming file and line, for what is not a question of that form.
     """
-    answers = None if labels is None else iter(_labels(labels))
+    answers = None if labels is None else _labels(labels, path, task)
     count = 0
     for number, line in islice(read_lines(path, path.as_posix()), limit):
         where = f"{path.as_posix()}, line {number}"
         record = _object(parse_json(line, where), where)
         if answers is not None:
-            label = next(answers, None)
-            if label is None:
-                raise DataError(
-                    f"{labels} ends before {where}: there are more items than labels.",
-                    "Give the labels that belong to these items.",
-                )
-            record = {**record, "label": label, "answer": label}
+            record = _with_label(record, task, answers[count], where)
         item = TASKS[task](record, where)
         if not item.choices or not all(item.choices):
             raise DataError(f"{where}: a choice is empty.", "Mend or remove that line.")
@@ -182,14 +176,37 @@ TASKS: dict[str, Callable[[dict[str, Any], str], Item]] = {
 """The forms of questions, by the name of the task."""
 
 
-def _labels(path: Path) -> list[int]:
+def _labels(path: Path, items: Path, task: str) -> list[int]:
+    """The right answers from a file of their own, one for each item."""
+    if task in ("arc", "lambada"):
+        raise DataError(
+            f"{path.as_posix()}: labels that would not be used, since items of {task} hold their answers.",
+            "Leave --labels out.",
+        )
     lines = "".join(read_text(path, path.as_posix())).split()
     if wrong := next((line for line in lines if not line.isdecimal()), None):
         raise DataError(
             f"{path.as_posix()}: a label is {wrong[:20]!r}; it must be a whole number from 0.",
             "Give one label a line.",
         )
+    n_items = sum(1 for _ in read_lines(items, items.as_posix()))
+    if len(lines) != n_items:
+        raise DataError(
+            f"{path.as_posix()} has {len(lines):,} labels, but {items.as_posix()} has {n_items:,} items.",
+            "Give the labels that belong to these items, one for each.",
+        )
     return [int(line) for line in lines]
+
+
+def _with_label(record: dict[str, Any], task: str, label: int, where: str) -> dict[str, Any]:
+    """The record with its answer from the file of labels; one that it has itself must not be another."""
+    name = "answer" if task == "choice" else "label"
+    if record.get(name) not in (None, "", -1, "-1") and TASKS[task](record, where).answer != label:
+        raise DataError(
+            f"{where}: the {name} is {record[name]!r}, but its label in the file of labels is {label}.",
+            "Leave --labels out, or give the labels that belong to these items.",
+        )
+    return {**record, name: label}
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
