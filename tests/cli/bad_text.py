@@ -39,7 +39,7 @@ CASES = [
     ),
     BadInput(
         "Documents that are all the same",
-        f"handloom train --data same.jsonl {TINY}--run runs/new",
+        "handloom train --data same.jsonl --tokenizer gpt2 --run runs/new",
         repetition,
     ),
     BadInput(
