@@ -267,9 +267,7 @@ CASES = [
     BadInput(
         "A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"
     ),
-    BadInput(
-        "Examples to check that are no JSON Lines", "handloom data check --task instruct --data fox.txt"
-    ),
+    BadInput("Examples to check that are no records", "handloom data check --task instruct --data fox.txt"),
     BadInput(
         "Examples to check through a pipe", "printf '{}' | handloom data check --task instruct --data -"
     ),
@@ -426,7 +424,7 @@ CASES = [
     BadInput("A harness without its model", "handloom lm-eval runs/nothing --tasks piqa"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
     # Examples to tune on
-    BadInput("Examples that are no JSON Lines", tune("instruct", "fox.txt")),
+    BadInput("Examples that are no records", tune("instruct", "fox.txt")),
     BadInput("Examples through a pipe", tune("instruct", "-")),
     BadInput("A list instead of objects", tune("instruct", "list.jsonl")),
     BadInput("A conversation of another form", tune("instruct", "posts.jsonl")),

@@ -30,6 +30,7 @@ import bad_commands
 import bad_inputs
 import bad_models
 import bad_paths
+import bad_records
 import bad_text
 import bad_tokens
 import bad_training
@@ -75,6 +76,7 @@ CASES = [
     *bad_paths.CASES,
     *bad_text.CASES,
     *bad_training.CASES,
+    *bad_records.CASES,
     *bad_commands.CASES,
 ]
 ELSEWHERE = (

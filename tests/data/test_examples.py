@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import KINDS, Conversation, Labelled, Pair, digest, parse, part, read_examples
-from handloom.data.records import Origin
+from handloom.data.examples import KINDS, Conversation, Labelled, Pair, digest, part, read_examples
+from handloom.data.faults import Origin, ReadOptions
+from handloom.data.record_files import parse_line
+from handloom.data.records import Record
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import Message
 
@@ -30,7 +32,8 @@ def assistant(text):
 
 def read(kind, record, encoding_errors="strict"):
     line = record if isinstance(record, bytes) else json.dumps(record).encode()
-    return parse(kind, line, HERE, encoding_errors)
+    options = ReadOptions(encoding_errors=encoding_errors)
+    return kind.of(Record.of(parse_line(line, HERE, options), HERE, options))
 
 
 def test_messages_become_a_conversation():
@@ -81,7 +84,7 @@ CONVERSATIONS_THAT_ARE_NONE = [
     (b'{"messages": "caf\xe9"}', "byte 17 (0xe9) is not UTF-8"),
     ([HELLO], "a JSON list, not an object."),
     ("Hello", "a string, not an object."),
-    ({"prompt": "Hello"}, 'no field "messages" (fields there: prompt). A conversation is {"messages": '),
+    ({"question": "Hello"}, 'no field "messages" (fields there: question). A conversation is {"messages": '),
     ({}, "(fields there: none)"),
     ({"messages": HELLO, "instruction": "a"}, 'both "messages" and "instruction" are there'),
     ({"messages": "Hello"}, "messages is a string, not a list."),
@@ -126,7 +129,7 @@ CONVERSATIONS_THAT_ARE_NONE = [
     ),
     ({"instruction": "Add."}, 'no field "output"'),
     ({"instruction": "", "output": "a"}, "The instruction is empty."),
-    ({"instruction": "Add.", "input": [1], "output": "a"}, "The input is a list, not a string."),
+    ({"instruction": "Add.", "input": [1], "output": "a"}, 'the field "input" is a list, not a string.'),
     ({"instruction": "Add.", "output": " "}, "The output is empty."),
 ]
 
@@ -135,11 +138,10 @@ PAIRS_THAT_ARE_NONE = [
     ({"chosen": "b", "rejected": "c"}, 'no field "prompt"'),
     ({"prompt": "a", "chosen": "b", "rejected": "b"}, "both answers are the same"),
     ({"prompt": "a", "chosen": "", "rejected": "b"}, 'The text "chosen" is empty.'),
-    ({"prompt": "a", "chosen": "b", "rejected": 3}, 'The text "rejected" is a number, not a string.'),
-    ({"prompt": [user("a")], "chosen": "b", "rejected": "c"}, "the prompt is a list of messages, but"),
+    ({"prompt": "a", "chosen": "b", "rejected": 3}, '"chosen" is a string, but "rejected" is a number.'),
     (
         {"prompt": "a", "chosen": HELLO, "rejected": "c"},
-        '"rejected" is a string, but the other answer is a list',
+        '"rejected" is a string, but "chosen" is a list',
     ),
     ({"prompt": [user("a")], "chosen": HELLO, "rejected": HELLO}, "prompt + chosen[1] is the user's"),
     ({"chosen": HELLO, "rejected": [user("Bye"), assistant("Hi")]}, "part before their last answer"),
@@ -246,12 +248,12 @@ def test_files_folders_and_globs_are_read_once_each_in_order(write, tmp_path):
     ("source", "problem"),
     [
         ("missing.jsonl", "missing.jsonl: no such file or folder."),
-        ("notes.txt", "notes.txt: not a JSON Lines file by its name."),
+        ("notes.txt", "notes.txt: not a file of records by its name."),
         ("blank.jsonl", "blank.jsonl: no records, only blank lines."),
         ("empty.jsonl", "empty.jsonl: the file is empty."),
         ("-", "Examples cannot come through standard input"),
         ("*.json", "*.json: no file matches."),
-        ("folder", "folder: the folder holds no such file (.jsonl, .jsonl.gz)."),
+        ("folder", "folder: the folder holds no such file (.jsonl, .ndjson, .parquet)."),
     ],
 )
 def test_sources_that_hold_no_examples_are_refused(write, tmp_path, source, problem):

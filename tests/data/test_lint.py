@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handloom.data import prepare
-from handloom.data.examples import Conversation, Labelled, Pair, parse, part, place_of, read_examples
+from handloom.data.examples import Conversation, Labelled, Pair, part, place_of, read_examples
+from handloom.data.faults import Origin, ReadOptions
 from handloom.data.fitting import Fitting, fit_conversations, fit_labelled, fit_pairs
 from handloom.data.lint import LintSettings, Seen, grouped, lint, summary_line
 from handloom.data.lint.findings import KINDS, NOTE, SEVERITIES, Finding, Place
 from handloom.data.pieces import PIECE
-from handloom.data.records import Origin
+from handloom.data.records import Record
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import header_of
 
@@ -113,7 +114,7 @@ def other_side(conversation, make):
     """
 
     def held_out(record):
-        return place_of(parse(Conversation, json.dumps(record).encode(), Origin("a.jsonl", 1))) < 0.1
+        return place_of(Conversation.of(Record(record, Origin("a.jsonl", 1), ReadOptions()))) < 0.1
 
     return next(record for n in range(500) if held_out(record := make(n)) != held_out(conversation))
 
@@ -370,7 +371,7 @@ def test_a_source_that_cannot_be_opened_is_refused_when_it_is_the_only_one(check
         check({}, task="text")
     with pytest.raises(DataError, match="No data was named"):
         check({}, task="classify")
-    with pytest.raises(DataError, match="not a JSON Lines file"):
+    with pytest.raises(DataError, match="not a file of records"):
         check({"a.txt": b"Hello"}, task="classify")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from handloom.data import open_corpus
-from handloom.data.examples import SUFFIXES, read_examples
 from handloom.data.examples import Labelled as LabelledText
+from handloom.data.examples import read_examples
 from handloom.data.omissions import Omissions
+from handloom.data.readers import IN_FOLDERS
 from handloom.data.sources import files_of
 from handloom.errors import DataError
 
@@ -44,7 +45,7 @@ def found(source, *suffixes):
 def test_capitals_in_a_suffix_are_no_other_suffix(tree):
     tree("d/a.txt", "d/B.TXT", "d/c.Md", "d/e.JSONL")
     assert found("d") == (["d/B.TXT", "d/a.txt", "d/c.Md", "d/e.JSONL"], {})
-    assert [each.name for each in open_corpus(["d"]).documents()][-1] == "d/e.JSONL:1"
+    assert [each.name for each in open_corpus("d/e.JSONL").documents()] == ["d/e.JSONL:1"]
     assert [each.text for each in read_examples(LabelledText, ["d"])] == ["d/e.JSONL"]
 
 
@@ -114,7 +115,7 @@ def test_our_own_folders_are_no_data_unless_their_files_are_named(tree, names):
         ):
             found(source)
     with pytest.raises(DataError, match="1 folder of a run"):
-        found("runs", SUFFIXES)  # examples: metrics.jsonl is none
+        found("runs", IN_FOLDERS)  # examples: metrics.jsonl is none
 
 
 def test_the_cache_is_no_data(tree, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import Conversation, Labelled, Pair, parse
-from handloom.data.records import Origin
+from handloom.data.examples import Conversation, Labelled, Pair
+from handloom.data.faults import Origin, ReadOptions
+from handloom.data.records import Record
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_prompt, header_of, written
 from handloom.tokenizer.learn import learn_merges
@@ -139,4 +141,4 @@ def test_the_records_in_the_documentation_are_examples():
     blocks = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
     for kind, block in zip((Conversation, Pair, Labelled), blocks, strict=True):
         for number, line in enumerate(block.splitlines(), 1):
-            parse(kind, line.encode(), Origin("tasks.md", number))
+            kind.of(Record(json.loads(line), Origin("tasks.md", number), ReadOptions()))

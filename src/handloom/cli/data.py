@@ -40,7 +40,9 @@ class Reading:
     """How text is read and parted; None is the default of `handloom.data.prepare`."""
 
     text_field: str | None = None
-    "Field of a .jsonl record that holds its text [default: text]."
+    "Field of a record (.jsonl, .json, .csv, ...) that holds its text [default: text]."
+    json_as_text: Annotated[bool | None, Parameter(negative="")] = None
+    "Take JSON as the text it is, with its braces and field names."
     encoding_errors: str | None = None
     "Bytes that are not UTF-8: strict (an error) or replace [default: strict]."
     document_separator: str | None = None

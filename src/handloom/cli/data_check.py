@@ -33,7 +33,7 @@ def check(
     Parameters
     ----------
     data
-        text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.
+        text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl, .csv, ...
     task
         text, instruct (conversations), prefer (pairs of answers) or classify (texts with labels).
     tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -33,6 +33,7 @@ def evaluate(
     documents: Literal["alone", "joined"] = "alone",
     without_end_of_text: bool = False,
     text_field: str = "text",
+    json_as_text: bool = False,
     labels: PathFlag | None = None,
     items: PathFlag | None = None,
     batch_size: int = 8,
@@ -46,9 +47,9 @@ def evaluate(
     model
         Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model.
     data
-        Files, folders or a built-in corpus to read; for the other tasks one JSON Lines file.
+        Files, folders or a built-in corpus to read; for the other tasks one file of records.
     task
-        auto looks at the fields of the file's first line, and takes what else it finds for text.
+        auto looks at the fields of the file's first record, and takes what else it finds for text.
     limit
         Only the first so many documents, or items.
     stride
@@ -62,7 +63,9 @@ def evaluate(
     without_end_of_text
         Put no end of text before the documents; their first tokens then do not count.
     text_field
-        Field of a JSON Lines file that holds the text.
+        Field of a record (.jsonl, .json, .csv, ...) that holds the text.
+    json_as_text
+        Read JSON as the text it is, with its braces and field names.
     labels
         File with the right answers, one a line, where the items do not hold them (PIQA).
     items
@@ -95,10 +98,12 @@ def evaluate(
     of_text = {
         "--stride": stride, "--context": context, "--detokenize": detokenize != "none",
         "--documents": documents != "alone", "--without-end-of-text": without_end_of_text,
+        "--text-field": text_field != "text", "--json-as-text": json_as_text,
     }  # fmt: skip
     unused = {"--labels": labels, "--items": items} if chosen == "text" else of_text
     _refuse(chosen, [flag for flag, value in unused.items() if value], data)
-    corpus = open_corpus(data, text_field=text_field) if chosen == "text" else None
+    reading: dict[str, Any] = {"text_field": text_field, "json_as_text": json_as_text}
+    corpus = open_corpus(data, **reading) if chosen == "text" else None
     file = runtime.user_path(data[0], "--data")
     questions = list(read_items(file, chosen, labels, limit)) if corpus is None else []
     inputs = [model, file, *([labels] if labels else [])]

@@ -1,8 +1,8 @@
 """Which documents there are: files, folders, globs, standard input and the built-in corpora.
 
-A text file is one document, or several with a separator between them; a line of JSON Lines is one, and
-so is a module or topic of a built-in corpus. Documents stream, so a file may be
-larger than memory. Knows no tokens and no split.
+A text file is one document, or several with a separator between them; a record of another file is one,
+and so is a module or topic of a built-in corpus. Documents stream, so a file may be larger than memory.
+Knows no tokens and no split.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from functools import cache, partial
 from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
+from handloom.data.faults import TEXT_FIELD, Origin, ReadOptions, UnreadableError
 from handloom.data.omissions import Omissions
-from handloom.data.readers import check_encoding_errors, read_jsonl, read_text
-from handloom.data.separator import check_separator, split_documents
-from handloom.data.sources import files_of, has_suffix
+from handloom.data.readers import RECORD_SUFFIXES, form_of, read_text
+from handloom.data.record_files import read_as
+from handloom.data.records import Record, text_of
+from handloom.data.separator import split_documents
+from handloom.data.sources import files_of
 from handloom.errors import DataError, require_type
 from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import END_OF_TEXT
@@ -37,6 +40,10 @@ class Document:
     """Which of the documents separated within its file."""
     line: int = 1
     """The line that it begins in, of a text file."""
+    origin: Origin | None = None
+    """The record, where it is one."""
+    omitted: Sequence[tuple[str, str]] = ()
+    """What of the record is left out: reasons of `omissions`, each with what it is counted by."""
 
     @property
     def file(self) -> str:
@@ -75,8 +82,9 @@ class Corpus:
 def open_corpus(
     sources: Sequence[str | Path] | str | Path,
     *,
-    text_field: str = "text",
+    text_field: str = TEXT_FIELD,
     encoding_errors: str = "strict",
+    json_as_text: bool = False,
     document_separator: str = END_OF_TEXT,
 ) -> Corpus:
     """Find the documents that `sources` name; their text is read later, while walking.
@@ -85,15 +93,16 @@ def open_corpus(
         sources: each a file, a folder, a glob (see `sources.files_of`), `-` (standard input, read to its end
             now), or the name of a built-in corpus. A file in the current folder that is called like a built-in
             corpus is reached by `./NAME`.
-        text_field: the field of a JSON Lines object that holds the text.
-        encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
-        document_separator: line between two documents of a text file; empty for none.
+        text_field, encoding_errors, json_as_text, document_separator: see `ReadOptions`.
     Raises:
-        DataError: a source that is missing, empty, or holds no text file.
+        DataError: a source that is missing, empty, or holds no text file; a `text_field` where there are no records.
         ConfigError: an unknown `encoding_errors`, or a separator of several lines or none.
     """
-    check_encoding_errors(encoding_errors)
-    check_separator(document_separator)
+    return find_documents(sources, ReadOptions(text_field, encoding_errors, json_as_text, document_separator))
+
+
+def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOptions) -> Corpus:
+    """The same. Where the options have an `on_error`, a source that is missing is told, unless it is the only one."""
     require_type(sources, "The data", (str, Path, Iterable), "a path, or a list of them")
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     for source in given:
@@ -102,28 +111,33 @@ def open_corpus(
         raise DataError(
             "No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)})."
         )
-    names = [str(source) for source in given]
+    names = list(dict.fromkeys(map(str, given)))
     spool = TemporaryFolder("stdin") if "-" in names else None
     origins: list[Callable[[], Iterable[Document]]] = []
-    omissions = Omissions()
+    omissions, has_records = Omissions(), False
     try:
-        for source in dict.fromkeys(names):
+        for source in names:
             if source in BUILTIN:
                 origins.append(_builtin(source))
             elif source == "-" and spool is not None:
                 path = _spool_stdin(Path(spool.name, "stdin"))
-                read = partial(read_text, path, "standard input", encoding_errors)
-                origins.append(partial(separated, read, "standard input", path, document_separator))
+                origins.append(partial(_separated, path, "standard input", options))
             else:
-                for path in files_of(source, omissions=omissions):
-                    origins.append(
-                        partial(_file_documents, path, text_field, encoding_errors, document_separator)
-                    )
+                for path in found_files(
+                    partial(files_of, omissions=omissions), source, options, len(names) == 1
+                ):
+                    has_records = has_records or form_of(path, options) != "text"
+                    origins.append(partial(_file_documents, path, options))
+        if options.text_field != TEXT_FIELD and not has_records:
+            raise DataError(
+                f'text_field is "{options.text_field}", but none of {", ".join(names)} has records.',
+                f"Leave it out; it is for files that end in {', '.join(RECORD_SUFFIXES)}.",
+            )
     except BaseException:
         if spool is not None:
             spool.cleanup()
         raise
-    corpus = Corpus(names, origins, omissions, document_separator)
+    corpus = Corpus(names, origins, omissions, options.document_separator)
     if spool is not None:
         weakref.finalize(corpus, spool.cleanup)
     return corpus
@@ -139,20 +153,44 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
     return documents
 
 
-def separated(read: Callable[[], Iterable[str]], name: str, path: Path, separator: str) -> Iterator[Document]:
-    """The documents of a text file that `read` gives the text of."""
-    for part, (line, pieces) in enumerate(split_documents(read, separator), start=1):
+def found_files(
+    find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool
+) -> list[Path]:
+    """What `find` finds; what it raises is told, unless the source is the only one."""
+    try:
+        return find(source)
+    except DataError as error:
+        if alone:
+            raise
+        options.tell(UnreadableError(error.problem, error.remedy), Origin(source))
+        return []
+
+
+def _separated(path: Path, name: str, options: ReadOptions) -> Iterator[Document]:
+    """The documents of a text file."""
+    read = partial(_text, path, name, options)
+    for part, (line, pieces) in enumerate(split_documents(read, options.document_separator), start=1):
         first = part == 1
         yield Document(name if first else f"{name}:{line}", pieces, path if first else None, part, line)
 
 
-def _file_documents(path: Path, text_field: str, encoding_errors: str, separator: str) -> Iterator[Document]:
-    name = path.as_posix()
-    if not has_suffix(name, (".jsonl", ".jsonl.gz")):
-        yield from separated(partial(read_text, path, name, encoding_errors), name, path, separator)
-        return
-    for line, text in read_jsonl(path, name, text_field, encoding_errors):
-        yield Document(f"{name}:{line}", partial(_one, text))
+def _text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
+    try:
+        yield from read_text(path, name, options)
+    except DataError as error:
+        options.tell(error, Origin(name))
+
+
+def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:
+    if form_of(path, options) == "text":
+        return _separated(path, path.as_posix(), options)
+    return read_as(_document, path, options)
+
+
+def _document(record: Record) -> Document:
+    origin, text = record.origin, text_of(record)
+    name = ":".join(str(part) for part in (origin.file, origin.line, origin.column) if part)
+    return Document(name, partial(_one, text), origin=origin, omitted=record.omitted)
 
 
 def _one(text: str) -> tuple[str]:

@@ -1,6 +1,6 @@
 """Examples to tune on: conversations, pairs of answers, texts with labels, and on which side each is.
 
-Reads JSON Lines; what a record has to look like is `records`' business. Knows no tokens and no torch.
+What a record has to look like is `forms`' business. Knows no tokens and no torch.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from handloom.data import records
+from handloom.data import forms, records
+from handloom.data.corpus import found_files
+from handloom.data.faults import Origin, ReadOptions
 from handloom.data.omissions import Omissions
-from handloom.data.readers import check_encoding_errors, parse_json, read_lines
-from handloom.data.records import Origin
-from handloom.data.sources import files_of, has_suffix
+from handloom.data.readers import IN_FOLDERS, require_records
+from handloom.data.record_files import read_as
+from handloom.data.sources import files_of
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
-
-SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Conversation:
 
     @classmethod
     def of(cls, record: records.Record) -> Conversation:
-        """From `{"messages": [...]}` or `{"instruction", "input"?, "output"}`."""
-        return cls(records.conversation(record), record.origin)
+        """From one of the forms of `forms.conversation`."""
+        return cls(forms.conversation(record), record.origin)
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Pair:
 
     @classmethod
     def of(cls, record: records.Record) -> Pair:
-        """From `{"prompt", "chosen", "rejected"}` of texts, or of lists of messages with or without a prompt."""
-        return cls(*records.pair(record), record.origin)
+        """From one of the forms of `forms.pair`."""
+        return cls(*forms.pair(record), record.origin)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Labelled:
     @classmethod
     def of(cls, record: records.Record) -> Labelled:
         """From `{"text", "label"}`."""
-        return cls(*records.labelled(record), record.origin)
+        return cls(*forms.labelled(record), record.origin)
 
 
 Example = Conversation | Pair | Labelled
@@ -123,8 +124,8 @@ def read_examples(
 
     Args:
         kind: which there should be.
-        sources: each a .jsonl or .jsonl.gz file, a folder of such (walked as for text), or a glob.
-        encoding_errors: "strict" or "replace", for bytes that are not UTF-8 and for lone surrogates.
+        sources: each a file of records, a folder of such (walked as for text), or a glob.
+        encoding_errors: see `ReadOptions`.
         omissions: told what was left out.
 
     Raises:
@@ -132,38 +133,32 @@ def read_examples(
             records in them.
         ConfigError: an unknown `encoding_errors`.
     """
-    check_encoding_errors(encoding_errors)
     names = [str(source) for source in sources]
-    found = [parse(kind, line, origin, encoding_errors) for origin, line in lines(names, omissions)]
+    found = list(stream_examples(kind, names, ReadOptions(encoding_errors=encoding_errors), omissions))
     if not found:
-        raise DataError(
-            f"{', '.join(names) or 'No file'}: no records, only blank lines.", "Name files that hold some."
-        )
+        raise DataError(f"{', '.join(names)}: no records, only blank lines.", "Name files that hold some.")
     return found
 
 
-def lines(
-    sources: Iterable[str | Path], omissions: Omissions | None = None
-) -> Iterator[tuple[Origin, bytes]]:
-    """Every line that should be a record, with where it stands; blank ones are left out.
+def stream_examples(
+    kind: type[E], sources: Iterable[str], options: ReadOptions, omissions: Omissions | None = None
+) -> Iterator[E]:
+    """The same, one after the other; with an `on_error` in the options to the end, whatever is wrong."""
+    names = list(dict.fromkeys(sources))
+    omissions = Omissions() if omissions is None else omissions
+    if not names:
+        raise DataError("No data was named.", "Name .jsonl files: --data FILE.")
+    find = partial(example_files, omissions=omissions)
+    found = [path for name in names for path in found_files(find, name, options, len(names) == 1)]
 
-    Raises:
-        DataError: a source that is missing, empty, or no JSON Lines file.
-    """
-    files = dict.fromkeys(path for source in sources for path in example_files(str(source), omissions))
-    for path in files:
-        for number, line in read_lines(path, path.as_posix()):
-            yield Origin(path.as_posix(), number), line
+    def example(record: records.Record) -> E:
+        made = kind.of(record)
+        for reason, by in record.omitted:
+            omissions.add(reason, by=by)
+        return made
 
-
-def parse(kind: type[E], line: bytes, origin: Origin, encoding_errors: str = "strict") -> E:
-    """The example that a line holds.
-
-    Raises:
-        DataError: naming the origin, when it holds none of that kind.
-    """
-    value = parse_json(line, str(origin), encoding_errors)
-    return kind.of(records.Record.of(value, origin, encoding_errors))
+    for path in dict.fromkeys(found):
+        yield from read_as(example, path, options)
 
 
 def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
@@ -222,21 +217,17 @@ def place_of(example: Example) -> float:
 
 
 def example_files(source: str, omissions: Omissions | None = None) -> list[Path]:
-    """The JSON Lines files that a name stands for.
+    """The files of records that a name stands for.
 
     Raises:
-        DataError: a source that is missing, empty, or no JSON Lines file.
+        DataError: a source that is missing, empty, or no file of records.
     """
     if source == "-":
         raise DataError(
             "Examples cannot come through standard input: a run reads them again when it goes on.",
             "Write them to a .jsonl file.",
         )
-    found = files_of(source, SUFFIXES, omissions)
+    found = files_of(source, IN_FOLDERS, omissions)
     for path in found:
-        if not has_suffix(path.name, SUFFIXES):
-            raise DataError(
-                f"{path.as_posix()}: not a JSON Lines file by its name.",
-                f"Examples are read from files that end in {' or '.join(SUFFIXES)}, one JSON object a line.",
-            )
+        require_records(path)
     return found

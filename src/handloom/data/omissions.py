@@ -46,6 +46,13 @@ REASONS = {
         "files in folders were left out for their suffix",
         'Name such files themselves to have them read as text, for example "FOLDER/**/*.rst".',
     ),
+    # Records
+    "field": Reason("field of a record was left out", "fields of records were left out"),
+    "context": Reason(
+        "answer in a history or a prompt is read as context, and not learned",
+        "answers in histories or prompts are read as context, and not learned",
+        "Write such conversations as messages if all their answers are to be learned.",
+    ),
     # Documents
     "empty": Reason("empty document was left out", "empty documents were left out"),
     "duplicate": Reason(

@@ -85,6 +85,8 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
     total = hashlib.sha256()
     seen: set[bytes] = set()
     for document in corpus.documents():
+        for reason, by in document.omitted:
+            plan.omissions.add(reason, by=by)
         text_hash, size, end_of_text = _hash_of(document)
         fate = (
             EMPTY

@@ -118,7 +118,7 @@ def prepare(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     verify: bool | None = None,
-    **reading: str,
+    **reading: Any,
 ) -> PreparedData:
     """Tokenize `sources` into the cache, or find that this was done before.
 
@@ -175,7 +175,7 @@ def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
 
 
 def training_documents(
-    sources: Sources, *, validation_fraction: float = 0.1, split: str = "auto", **reading: str
+    sources: Sources, *, validation_fraction: float = 0.1, split: str = "auto", **reading: Any
 ) -> Iterator[str]:
     """The text that `prepare` with the same settings puts into training, to learn a tokenizer from.
 
@@ -205,7 +205,7 @@ def _folder_of(key: str) -> Path:
     return cache_folder() / "data" / key
 
 
-def _opened(sources: Sources, reading: dict[str, str]) -> Corpus:
+def _opened(sources: Sources, reading: dict[str, Any]) -> Corpus:
     return sources if isinstance(sources, Corpus) else open_corpus(sources, **reading)
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
+from handloom.data.readers import IN_FOLDERS, has_suffix
 from handloom.errors import ConfigError, DataError
 from handloom.runtime import cache_folder, expanded, models_folder
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".jsonl.gz")
-"""What files in a folder have to end in to be read as text."""
+SUFFIXES = (".txt", ".md", ".py", *IN_FOLDERS)
+"""What files in a folder have to end in to be read as text, whatever the capitals, and packed or not."""
 
 _OWN = (
     ("config.toml", "checkpoints"),
@@ -35,11 +36,6 @@ _OWN = (
     ("vocab.json", "merges.txt"),
 )
 """Names of which all are there in a folder of a run, a checkpoint, a model or a tokenizer."""
-
-
-def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file's name ends in one of these, in small letters or capitals."""
-    return name.lower().endswith(suffixes)
 
 
 def files_of(

@@ -13,12 +13,12 @@ from typing import Any
 
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
-from handloom.data.examples import SUFFIXES
+from handloom.data.examples import example_files
+from handloom.data.faults import ReadOptions
 from handloom.data.plan import TRAIN, VALIDATION
 from handloom.data.prepared import TokenData, prepare, reopen
-from handloom.data.readers import parse_json, read_lines
+from handloom.data.record_files import read_records
 from handloom.data.shards import Shard
-from handloom.data.sources import files_of
 from handloom.errors import DataError
 from handloom.evaluation.memorization import Piece
 from handloom.evaluation.selection import Named
@@ -50,7 +50,7 @@ class Learned:
         if settings.get("task", "text") == "text":
             self._tokens = _prepared(training, settings, tokenizer)
         else:
-            self._examples = [path for source in self.sources for path in files_of(source, SUFFIXES)]
+            self._examples = [path for source in self.sources for path in example_files(source)]
 
     @property
     def named(self) -> str:
@@ -94,7 +94,10 @@ def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer)
         raise DataError(
             "It learned from standard input, which cannot be read again.", "Name the text with --training."
         )
-    how = ("text_field", "encoding_errors", "document_separator", "validation_fraction", "split")
+    how = (
+        *("text_field", "encoding_errors", "json_as_text", "document_separator"),
+        *("validation_fraction", "split"),
+    )
     data = prepare(sources, tokenizer, **{name: settings[name] for name in how if name in settings})
     if key and data.key != key:
         raise DataError(
@@ -144,12 +147,10 @@ def _documents(pieces: Iterator[Piece]) -> Iterator[Named]:
 
 
 def _strings_of(path: Path) -> Iterator[Piece]:
-    """Every text in the records of a JSON Lines file, each a document of its own."""
-    name = path.as_posix()
-    for number, line in read_lines(path, name):
-        where = f"{name}:{number}"
-        for text in _strings(parse_json(line, where)):
-            yield Piece(where, text, ends=True)
+    """Every text in a file of records, each a document of its own."""
+    for record in read_records(path, ReadOptions()):
+        for text in _strings(record.fields):
+            yield Piece(str(record.origin), text, ends=True)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Questions from local JSON Lines, in the formats in which the benchmarks are published.
+"""Questions from local files of records, in the formats in which the benchmarks are published.
 
 How a question is put to the model is that of the evaluation harness (lm-evaluation-harness 0.4), since numbers are
 compared with its numbers. Knows no model.
@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from handloom.data.readers import parse_json, read_lines, read_text
+from handloom.data.faults import ReadOptions
+from handloom.data.readers import form_of, read_text
+from handloom.data.record_files import read_records
 from handloom.errors import DataError
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -41,7 +43,7 @@ def read_items(path: Path, task: str, labels: Path | None = None, limit: int | N
     """Stream the questions of a file.
 
     Args:
-        path: JSON Lines, plain or gzip.
+        path: JSON Lines or any other form that `read_records` knows.
         task: one of `TASKS`.
         labels: the right answers, a number from 0 a line, in the order of the items.
         limit: stop after so many.
@@ -51,9 +53,8 @@ def read_items(path: Path, task: str, labels: Path | None = None, limit: int | N
     """
     answers = None if labels is None else _labels(labels, path, task)
     count = 0
-    for number, line in islice(read_lines(path, path.as_posix()), limit):
-        where = f"{path.as_posix()}, line {number}"
-        record = _object(parse_json(line, where), where)
+    for found in islice(read_records(path, ReadOptions()), limit):
+        where, record = str(found.origin), found.fields
         if answers is not None:
             record = _with_label(record, task, answers[count], where)
         item = TASKS[task](record, where)
@@ -67,21 +68,19 @@ def read_items(path: Path, task: str, labels: Path | None = None, limit: int | N
         count += 1
         yield item
     if not count:
-        raise DataError(f"{path.as_posix()}: no items.", "Name a file with one JSON object a line.")
+        raise DataError(f"{path.as_posix()}: no items.", "Name a file with one record for each question.")
 
 
 def detect(path: Path) -> str:
-    """The task that the first line of a JSON Lines file belongs to, by its fields; `text` for anything else.
+    """The task that the first record of a file belongs to, by its fields; `text` for anything else.
 
     LAMBADA's form is that of any text, so it has to be named.
     """
-    name = path.as_posix()
-    if not name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
+    if not path.is_file() or form_of(path) == "text":
         return "text"
-    for number, line in islice(read_lines(path, name), 1):
-        record = parse_json(line, f"{name}, line {number}")
+    for record in islice(read_records(path, ReadOptions()), 1):
         for task, fields in _FIELDS.items():
-            if isinstance(record, dict) and fields <= set(record):
+            if fields <= set(record.fields):
                 return task
     return "text"
 
@@ -183,13 +182,13 @@ def _labels(path: Path, items: Path, task: str) -> list[int]:
             f"{path.as_posix()}: labels that would not be used, since items of {task} hold their answers.",
             "Leave --labels out.",
         )
-    lines = "".join(read_text(path, path.as_posix())).split()
+    lines = "".join(read_text(path, path.as_posix(), ReadOptions())).split()
     if wrong := next((line for line in lines if not line.isdecimal()), None):
         raise DataError(
             f"{path.as_posix()}: a label is {wrong[:20]!r}; it must be a whole number from 0.",
             "Give one label a line.",
         )
-    n_items = sum(1 for _ in read_lines(items, items.as_posix()))
+    n_items = sum(1 for _ in read_records(items, ReadOptions()))
     if len(lines) != n_items:
         raise DataError(
             f"{path.as_posix()} has {len(lines):,} labels, but {items.as_posix()} has {n_items:,} items.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handloom.data.faults import TEXT_FIELD
 from handloom.data.separator import LIMITS, is_separator
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset
@@ -29,7 +30,8 @@ class DataSettings(Settings):
         "What to learn from: files, folders, globs, - for stdin, or the built-in python-docs and python-source.",
         path=True,
     )
-    text_field: str = setting("text", "Field of a .jsonl record that holds its text.")
+    text_field: str = setting(TEXT_FIELD, "Field of a record (.jsonl, .json, .csv, ...) that holds its text.")
+    json_as_text: bool = setting(False, "Learn JSON as the text it is, with its braces and field names.")
     encoding_errors: str = setting("strict", "Bytes that are not UTF-8: strict (an error) or replace.")
     document_separator: str = setting(
         END_OF_TEXT, 'Line between two documents of a text file; "" for none: a file is one document.'
@@ -189,7 +191,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
 
     data: tuple[str, ...] = setting(
         (),
-        "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl files.",
+        "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl, .csv, ...",
         path=True,
     )
     validation_fraction: float = setting(0.1, "Share of the documents or examples held out for validation.")
@@ -293,6 +295,12 @@ class FinetuneConfig(LoopSettings, DataSettings):
                 f"The setting token_rows is {self.token_rows}, and {chosen}; rows are LoRA's.",
                 "Leave --token-rows out, or choose --method lora.",
             )
+        for name, unset in (("text_field", TEXT_FIELD), ("json_as_text", False)):
+            if self.task != "text" and getattr(self, name) != unset:
+                raise ConfigError(
+                    f"The setting {name} is for running text, but the task is {self.task}.",
+                    f"Leave --{name.replace('_', '-')} out.",
+                )
         if self.stride is not None and self.task != "text":
             raise ConfigError(
                 f"The setting stride is {self.stride}, but the task {self.task} has examples, not windows of text.",

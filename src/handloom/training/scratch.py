@@ -64,6 +64,7 @@ def open_text(config: DataSettings) -> Corpus:
         config.data,
         text_field=config.text_field,
         encoding_errors=config.encoding_errors,
+        json_as_text=config.json_as_text,
         document_separator=config.document_separator,
     )
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handloom.data.examples import KINDS
+from handloom.data.faults import TEXT_FIELD, ReadOptions
 from handloom.data.lint.findings import Finding
 from handloom.data.lint.lengths import Lengths
 from handloom.data.omissions import Omissions
-from handloom.data.readers import check_encoding_errors
-from handloom.data.separator import Separation, check_separator
+from handloom.data.separator import Separation
 from handloom.errors import ConfigError, did_you_mean
 from handloom.tokenizer.base import END_OF_TEXT
 
@@ -31,16 +31,16 @@ class LintSettings:
 
     task: str = "text"
     context: int = 1024
-    text_field: str = "text"
+    text_field: str = TEXT_FIELD
     encoding_errors: str = "strict"
+    json_as_text: bool = False
     document_separator: str = END_OF_TEXT
     validation_fraction: float = 0.1
     split: str = "auto"
     overlong: str = "error"
 
     def __post_init__(self) -> None:
-        check_encoding_errors(self.encoding_errors)
-        check_separator(self.document_separator)
+        ReadOptions(encoding_errors=self.encoding_errors, document_separator=self.document_separator)
         for name, known in (("task", TASKS), ("overlong", OVERLONG)):
             value = getattr(self, name)
             if value not in known:
@@ -48,6 +48,12 @@ class LintSettings:
                     f"{name} is {value!r}, but must be one of {', '.join(known)}.",
                     did_you_mean(value, known) or "Choose one of these.",
                 )
+        if self.task != "text" and (self.text_field != TEXT_FIELD or self.json_as_text):
+            name = "json_as_text" if self.json_as_text else "text_field"
+            raise ConfigError(
+                f"The setting {name} is for running text, but the task is {self.task}.",
+                f"Leave --{name.replace('_', '-')} out.",
+            )
         if self.context < 1:
             raise ConfigError(
                 f"context is {self.context}, but must be at least 1.", "Name the context of the model."

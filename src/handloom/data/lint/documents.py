@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from handloom.data import plan as plans
-from handloom.data.corpus import Corpus
+from handloom.data.corpus import Corpus, Document, find_documents
 from handloom.data.lint.base import LintSettings, Seen, Told
 from handloom.data.lint.copies import Copies, Reading
 from handloom.data.lint.findings import NOTE, Finding, Place
 from handloom.data.lint.languages import SAMPLE, script_and_language
-from handloom.data.lint.lenient import Placed, faults_of, lenient_corpus
+from handloom.data.lint.lenient import Marks, faults_of, lenient, where
 from handloom.data.lint.oddities import oddities
 from handloom.data.pieces import safe_pieces
 from handloom.data.plan import TRAIN, VALIDATION, Plan, survey
@@ -35,23 +35,22 @@ def lint_text(
 ) -> Iterator[Finding]:
     """See `lint`."""
     told = Told()
-    corpus = lenient_corpus(
-        sources, settings.text_field, settings.encoding_errors, settings.document_separator, told
-    )
+    corpus = find_documents(sources, lenient(settings, told))
     yield from told.drain()
     told.listening = False
     plan, finding = _planned(corpus, settings)
     seen.omissions.update(corpus.omissions if plan is None else plan.omissions)
     seen.separation = None if plan is None else plan.separation
     told.listening = True
-    copies, places = Copies(), list[Place]()
+    copies, places, marks = Copies(), list[Place](), Marks()
     for number, document in enumerate(corpus.documents()):
-        assert isinstance(document, Placed)
         reading = Reading()
+        if document.origin or document.path:
+            yield from marks.of(document.origin.file if document.origin else str(document.path))
         yield from _document(document, reading, settings, seen, told)
         if reading.words:
             copies.add(number, reading.finish())
-        places.append(document.place)
+        places.append(_place_of(document))
         seen.texts += 1
         on_progress(seen.texts)
     yield from told.drain()
@@ -81,28 +80,24 @@ def _of(kind: str, error: DataError) -> Finding:
 
 
 def _document(
-    document: Placed, reading: Reading, settings: LintSettings, seen: Seen, told: Told
+    document: Document, reading: Reading, settings: LintSettings, seen: Seen, told: Told
 ) -> Iterator[Finding]:
     """What is wrong with one document, whose text is handed on to `reading`."""
-    faults = list(told.drain())
+    faults, at = list(told.drain()), _place_of(document)
     if document.path is not None:
         faults += faults_of(document.path, document.name, settings.encoding_errors)
     yield from faults
     not_utf8 = {fault.place.line for fault in faults if fault.place and fault.kind == "encoding"}
-    line, behind, characters, sample = (
-        document.place.line or 1,
-        0,
-        0,
-        "",
-    )  # where a piece begins: its line, and how far into that
+    line, behind = at.line or 1, 0  # where a piece begins: its line, and how far into that
+    characters, sample = 0, ""
     for piece in safe_pieces(document.pieces()):
         ends = [found.start() for found in re.finditer("\n", piece)]
         for kind, start, detail in oddities(piece):
             down = bisect_left(ends, start)
             column = start - ends[down - 1] if down else behind + start + 1
-            place = Place(document.place.file, line + down, column)
-            if document.is_line:  # which holds a whole text, whatever lines that has
-                place, detail = document.place, f"{detail} at character {characters + start + 1:,}"
+            place = Place(at.file, line + down, column)
+            if document.origin:  # which holds a whole text, whatever lines that has
+                place, detail = at, f"{detail} at character {characters + start + 1:,}"
             if kind != "replacement" or place.line not in not_utf8:  # or that would be said twice
                 yield Finding(kind, detail, place)
         line += len(ends)
@@ -112,13 +107,17 @@ def _document(
         reading.add(piece)
     more_faults = list(told.drain())
     yield from more_faults
-    readable = all(fault.kind != "unreadable" for fault in faults + more_faults)
+    readable = all(fault.kind not in ("unreadable", "malformed") for fault in faults + more_faults)
     if characters == 0 and readable:
-        yield Finding("empty-document", "nothing in it", document.place)
+        yield Finding("empty-document", "nothing in it", at)
     elif characters and not reading.words:
-        yield Finding("blank", f"{characters:,} characters", document.place)
+        yield Finding("blank", f"{characters:,} characters", at)
     elif characters:
         seen.languages[script_and_language(sample)] += 1
+
+
+def _place_of(document: Document) -> Place:
+    return where(document.origin) if document.origin else Place(document.file, document.line)
 
 
 def _copies(copies: Copies, places: Sequence[Place], plan: Plan) -> Iterator[Finding]:

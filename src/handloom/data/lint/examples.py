@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from handloom.data.examples import KINDS, Conversation, Example, Labelled, Pair, held_out_of, place_of
+from handloom.data.examples import (
+    KINDS,
+    Conversation,
+    Example,
+    Labelled,
+    Pair,
+    held_out_of,
+    place_of,
+    stream_examples,
+)
 from handloom.data.fitting import (
     Fitting,
     fit_conversations,
@@ -23,7 +32,7 @@ from handloom.data.lint.copies import Copies, Print, loosened, print_of
 from handloom.data.lint.findings import WARNING, Finding, Place
 from handloom.data.lint.labelled import Labels
 from handloom.data.lint.languages import script_and_language
-from handloom.data.lint.lenient import lenient_examples
+from handloom.data.lint.lenient import Marks, lenient, where
 from handloom.data.lint.oddities import oddities
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
@@ -40,9 +49,11 @@ def lint_examples(
     """See `lint`."""
     told, sides, known = Told(), _Sides(), _Known()
     fitting = Fitting(settings.context, settings.overlong, seen.omissions)
-    kind = KINDS[settings.task]
-    for example in lenient_examples(kind, sources, settings.encoding_errors, told, seen.omissions):  # type: ignore[type-var]
-        place = Place(example.origin.file, example.origin.line)
+    kind, marks = KINDS[settings.task], Marks()
+    options = lenient(settings, told)
+    for example in stream_examples(kind, map(str, sources), options, seen.omissions):  # type: ignore[type-var]
+        place = where(example.origin)
+        yield from marks.of(place.file)
         faults = list(told.drain())
         yield from faults
         not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in faults)

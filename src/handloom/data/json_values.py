@@ -1,0 +1,143 @@
+"""JSON values out of a stream of text, one at a time: the elements of a list, or values one after the other.
+
+Memory is that of the longest value, however many there are. Knows no files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+_decode = json.JSONDecoder().raw_decode
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class Value(NamedTuple):
+    """A value, and where it begins; lines and columns count from 1."""
+
+    value: Any
+    line: int
+    column: int
+    """0 for the first value of its line."""
+
+
+class MalformedError(Exception):
+    """What is no JSON, and the line of it."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def json_values(chunks: Iterable[str]) -> Iterator[Value]:
+    """Every value of a text; those of a list that is not inside another value one by one.
+
+    Raises:
+        MalformedError: for what is not JSON, when its turn comes.
+    """
+    scanner, last, depth = _Scanner(chunks), 0, 0
+    while character := scanner.peek():
+        if (character, depth) in (("[", 0), ("]", 1)):
+            scanner.skip()
+            depth = 1 - depth
+            continue
+        line, column = scanner.line, scanner.column
+        yield Value(scanner.value(), line, column if line == last else 0)
+        last = line
+        if depth and (after := scanner.peek()) != "]":
+            if after != ",":
+                problem = f"{after!r} where a comma or ] should be" if after else "the list is not closed"
+                raise MalformedError(problem, scanner.line)
+            scanner.skip()
+            if scanner.peek() == "]":
+                raise MalformedError("a comma before ]", scanner.line)
+    if depth:
+        raise MalformedError("the list is not closed", scanner.line)
+
+
+def is_json(head: str, cut_from: int) -> bool:
+    """Whether a text that begins like this is JSON objects or lists, one after the other, and nothing else.
+
+    Args:
+        head: all of the text, if it is shorter than `cut_from` characters.
+    """
+    at, found = _after_space(head, 0), False
+    if head[at : at + 1] not in ("{", "["):
+        return False
+    while at < len(head):
+        try:
+            value, at = _decode(head, at)
+        except json.JSONDecodeError as error:
+            return len(head) >= cut_from and _is_cut(error, head)
+        except RecursionError:
+            return False
+        if not isinstance(value, dict | list) or not value:
+            return False
+        at, found = _after_space(head, at), True
+    return found
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether what is wrong may be that the text ends here; the longest token that may be cut is `-Infinity`."""
+    return error.msg.startswith("Unterminated string") or error.pos >= len(text) - 12
+
+
+class _Scanner:
+    """Text as it comes, forgotten when it has been read."""
+
+    def __init__(self, chunks: Iterable[str]) -> None:
+        self._chunks = iter(chunks)
+        self._text, self._at = "", 0
+        self.line = self.column = 1
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            self._move(_after_space(self._text, self._at))
+            if self._at < len(self._text) or not self._read():
+                return self._text[self._at : self._at + 1]
+
+    def skip(self) -> None:
+        """Go on behind the next character."""
+        self._move(self._at + 1)
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        while True:
+            try:
+                value, end = _decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if _is_cut(error, self._text) and self._read():
+                    continue
+                line = self.line + self._text.count("\n", self._at, error.pos)
+                raise MalformedError(error.msg, line) from None
+            except RecursionError:
+                raise MalformedError("nested too deep", self.line) from None
+            self._move(end)
+            return value
+
+    def _move(self, to: int) -> None:
+        lines = self._text.count("\n", self._at, to)
+        self.line += lines
+        self.column = to - self._text.rfind("\n", self._at, to) if lines else self.column + to - self._at
+        self._at = to
+
+    def _read(self) -> bool:
+        """Take up as much again as is waiting, so that a long value is not begun too often; False at the end."""
+        parts = [self._text[self._at :]]
+        waiting = wanted = len(parts[0])
+        for chunk in self._chunks:
+            parts.append(chunk)
+            wanted -= len(chunk)
+            if wanted < 0:
+                break
+        self._text, self._at = "".join(parts), 0
+        return len(self._text) > waiting
