@@ -64,6 +64,10 @@ class CheckpointError(HandloomError):
     """A run or model on disk that is missing, torn, foreign, or cannot be written."""
 
 
+class IncompleteError(CheckpointError):
+    """A file or folder on disk that is not as it was written: something of it is missing or altered."""
+
+
 class ModelError(HandloomError):
     """Tensors of a shape or size that the model does not take."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom import storage
+from handloom import replacement, storage
 from handloom.checkpoints import elsewhere, gpt2, native, peft, pulled
 from handloom.errors import CheckpointError, RequestError, require_type
 from handloom.finetuning import lora
@@ -50,7 +50,7 @@ class Adapted:
         """The model with the adapter merged into its weights: a plain model, as quick as its base."""
         model = self.base.load_model()
         if self.checkpoint:
-            require_base(model, self.checkpoint)
+            require_base(model, self.checkpoint, self.base.folder)
         attach(model, self.adapter, self.checkpoint)
         lora.bake(model)
         return model.eval()
@@ -98,7 +98,7 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
                 f"{folder} is an adapter that does not say which model it lies beside.",
                 f"Name that model, and the adapter beside it: --model MODEL --adapter {folder}.",
             )
-        return Adapted(adapter, _base(adapter.base, folder, on_note))
+        return Adapted(adapter, base_of(native.Base(adapter.base, ""), folder, on_note))
     return elsewhere.open_model(folder, on_note)
 
 
@@ -124,12 +124,13 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
         CheckpointError: when there is no model, or it is torn, damaged, or not one that we compute exactly.
     """
     stored = find_checkpoint(name, on_note)
-    model, template = stored.load_model(), _template(stored)
     named = named_adapters(adapter)
     found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
+    stored = _trained_on(stored, name, [checkpoint for _, checkpoint in found.values()], on_note)
+    model, template = stored.load_model(), _template(stored)
     for _, checkpoint in found.values():  # all of them, before the first changes the model
         if checkpoint:
-            require_base(model, checkpoint)
+            require_base(model, checkpoint, stored.folder)
     for own, (beside, checkpoint) in found.items():
         attach(model, beside, checkpoint, own)
         template = template or (_template(checkpoint) if checkpoint else None)
@@ -176,13 +177,44 @@ def find_adapter(
     return peft.open_adapter(checkpoint.folder if checkpoint else folder), checkpoint
 
 
-def require_base(model: GPT, checkpoint: native.Checkpoint) -> None:
-    """Raise CheckpointError unless a model, as it was loaded, is the one that a checkpoint's adapter lies beside."""
+def _trained_on(
+    stored: Stored,
+    name: str | Path,
+    adapters: Sequence[native.Checkpoint | None],
+    on_note: Callable[[str], None],
+) -> Stored:
+    """Of a run that was named as a whole, the checkpoint that all adapters were trained on, if there is one."""
+    run = stored.folder.parent.parent
+    if not isinstance(stored, native.Checkpoint) or Path(name).resolve() != run.resolve():
+        return stored
+    wanted = {checkpoint.base.checkpoint for checkpoint in adapters if checkpoint and checkpoint.base}
+    if len(wanted) != 1 or None in wanted or wanted == {stored.folder.name}:
+        return stored
+    earlier = stored.folder.with_name(str(*wanted))
+    if not earlier.is_dir():
+        return stored
+    on_note(f"{earlier} is used, on which the adapter was trained, and not the newest checkpoint of {run}.")
+    return native.open_checkpoint(earlier)
+
+
+def require_base(model: GPT, checkpoint: native.Checkpoint, origin: Path) -> None:
+    """Raise CheckpointError unless a model is the one that a checkpoint's adapter was trained on.
+
+    Args:
+        model: as it was loaded.
+        checkpoint: the adapter's.
+        origin: the folder that the model was loaded from.
+    """
     base = checkpoint.base
     if base and native.fingerprint(model) != base.fingerprint:
+        there = _place_of(base, checkpoint.folder)
+        gone = not there.exists() or there.resolve() == origin.resolve()
         raise CheckpointError(
-            f"The adapter in {checkpoint.folder} was trained beside {base.name}, and this model has other weights.",
-            f"Use the model that it was trained beside; the checkpoint names it: {base.name}.",
+            f"The adapter in {checkpoint.folder} was trained on {there if gone else base.name}, and the weights in "
+            f"{origin} are others.",
+            "Put the weights back as they were from a copy, or train a new adapter."
+            if gone
+            else f"Use the model that it was trained on: {there}.",
         )
 
 
@@ -277,8 +309,9 @@ def _existing(name: str | Path) -> Path | None:
     """
     folder = user_path(name, "the model")
     try:
-        found = folder if folder.exists() else _pulled(folder)
-        return found if found and found.exists() else None
+        found = replacement.current(folder)
+        found = found if found.exists() else replacement.current(pulled.model_folder(folder.as_posix()))
+        return found if found.exists() else None
     except OSError as error:  # a name too long, or a folder that may not be looked into
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}.", "Name another folder.") from None
 
@@ -293,25 +326,49 @@ def _newest(run: Path, on_note: Callable[[str], None]) -> native.Checkpoint:
 def _with_base(checkpoint: native.Checkpoint, on_note: Callable[[str], None]) -> Stored:
     if checkpoint.base is None:
         return checkpoint
-    base = _base(checkpoint.base.name, checkpoint.folder, on_note)
+    base = base_of(checkpoint.base, checkpoint.folder, on_note)
     return Adapted(peft.open_adapter(checkpoint.folder), base, checkpoint)
 
 
-def _base(name: str, adapter: Path, on_note: Callable[[str], None]) -> Stored:
-    """The model that an adapter lies beside, which was named from the folder that the tuning was started in."""
+def base_of(base: native.Base, adapter: Path, on_note: Callable[[str], None]) -> Stored:
+    """The model that an adapter was trained on: of a run, the very checkpoint.
+
+    Args:
+        base: as the adapter remembers it; the name was given from the folder that the tuning was started in.
+        adapter: the adapter's folder.
+        on_note: told when newer checkpoints of a run were passed over.
+
+    Raises:
+        CheckpointError: it is not there any more, or cannot be used.
+    """
+    found = _place_of(base, adapter)
+    if found.name == base.checkpoint and found.parent.is_dir() and not found.is_dir():
+        raise CheckpointError(
+            f"{adapter} was trained on {base.checkpoint} of the run {base.name}, which is not there any more.",
+            f"Put {found} back from a copy, or begin a new run on a model that is there.",
+        )
     try:
-        return find_checkpoint(found_from(name, adapter.absolute().parents), on_note)
+        return find_checkpoint(found, on_note)
     except CheckpointError as error:
         raise CheckpointError(
-            f"The adapter in {adapter} lies beside the model {name}, which cannot be used. {error.problem}",
+            f"The adapter in {adapter} lies beside the model {base.name}, which cannot be used. {error.problem}",
             error.remedy,
         ) from None
 
 
-def _pulled(name: Path) -> Path | None:
-    """The folder of a pulled model of that name, if there is one."""
-    folder = pulled.model_folder(name.as_posix())
-    return folder if folder.is_dir() else None
+def _place_of(base: native.Base, adapter: Path) -> Path:
+    """Where the model that an adapter was trained on should be; of a run, the very checkpoint."""
+    found = Path(found_from(base.name, adapter.absolute().parents))
+    if base.checkpoint and (found / native.CHECKPOINTS).is_dir():
+        return found / native.CHECKPOINTS / base.checkpoint
+    return found
+
+
+def folders_of(stored: Stored) -> list[Path]:
+    """The folders that a model is read from: its own, its base's, and so on."""
+    if isinstance(stored, Adapted):
+        return [stored.folder, *folders_of(stored.base)]
+    return [stored.folder]
 
 
 def _remedy(name: Path) -> str:

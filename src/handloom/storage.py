@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from handloom.errors import CheckpointError, ConfigError
+from handloom.errors import CheckpointError, ConfigError, IncompleteError
 from handloom.values import parse_json
 
 MANIFEST = "manifest.json"
@@ -38,7 +38,7 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         CheckpointError: no space, no permission, or any other refusal of the disk. Whatever stood
             at `target` before is untouched then, and the temporary folder is gone.
     """
-    aside = target.parent / f"{UNFINISHED}{target.name}-{os.getpid()}"
+    aside = aside_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, expected_bytes)
@@ -55,36 +55,45 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def aside_of(target: Path) -> Path:
+    """Where a folder is filled before it becomes `target`."""
+    return target.with_name(f"{UNFINISHED}{target.name}")
+
+
+def previous_of(target: Path) -> Path:
+    """Where a folder lies for the moment in which another takes its place."""
+    return target.with_name(f".previous-{target.name}")
+
+
 def move_into_place(aside: Path, target: Path) -> None:
-    """Sync a filled folder to the disk and let it become `target` in one step; an older one there goes.
+    """Sync a filled folder to the disk and let it become `target` in one step; an older one there is removed.
 
     Raises:
         OSError: when the disk refuses; `target` is then as it was.
     """
     for path in _files(aside):
-        _sync(path)
+        sync(path)
     for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
-        _sync(folder)
+        sync(folder)
+    older = previous_of(target)
     if target.exists():
-        outdated = target.parent / f"{UNFINISHED}old-{target.name}-{os.getpid()}"
-        os.rename(target, outdated)
-        try:
-            os.rename(aside, target)
-        except OSError:
-            os.rename(outdated, target)
-            raise
-        shutil.rmtree(outdated, ignore_errors=True)
-    else:
+        os.rename(target, older)
+    try:
         os.rename(aside, target)
-    _sync(target.parent)
+    except BaseException:
+        recover(target)
+        raise
+    sync(target.parent)
+    shutil.rmtree(older, ignore_errors=True)
 
 
-def require_new(target: Path) -> None:
-    """Raise CheckpointError if something stands at `target` that a new folder would replace."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(
-            f"{target} exists already.", "Name another folder, or replace it with --overwrite."
-        )
+def recover(target: Path) -> None:
+    """Put back the folder `target` if a process was killed while it exchanged it; this process is its only owner."""
+    older = previous_of(target)
+    if target.exists():
+        shutil.rmtree(older, ignore_errors=True)
+    elif older.exists():
+        os.rename(older, target)
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -96,6 +105,15 @@ def require_space(folder: Path, needed: int) -> None:
             "Free some space, keep fewer checkpoints (--keep-checkpoints 1), or choose another folder. "
             "What was saved before is untouched.",
         )
+
+
+@contextmanager
+def refusing(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the CheckpointError that `refusal` makes of it."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(error, target) from error
 
 
 def refusal(error: OSError, target: Path) -> CheckpointError:
@@ -119,22 +137,22 @@ def verify_folder(folder: Path) -> None:
     """Compare every file of `folder` with its manifest.
 
     Raises:
-        CheckpointError: naming the file that is missing, short, long or altered.
+        IncompleteError: naming the file that is missing, short, long or altered.
     """
     manifest = read_json(folder / MANIFEST)
     for name, entry in manifest.items():
         path = folder / name
         if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
-            raise CheckpointError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
+            raise IncompleteError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
         if not path.is_file():
-            raise CheckpointError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
+            raise IncompleteError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
         if path.stat().st_size != entry["bytes"]:
-            raise CheckpointError(
+            raise IncompleteError(
                 f"{folder} is torn: its file {name} has {path.stat().st_size} bytes instead of {entry['bytes']}.",
                 _LAST_GOOD,
             )
-        if sha256(path) != entry["sha256"]:
-            raise CheckpointError(
+        if _readable_sha256(path) != entry["sha256"]:
+            raise IncompleteError(
                 f"{folder} is damaged: its file {name} does not have the checksum it was written with.",
                 _LAST_GOOD,
             )
@@ -155,6 +173,13 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _readable_sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -250,19 +275,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: when the file is missing or is no JSON object.
+        IncompleteError: when the file is missing or is no JSON object.
     """
     require_content(path)
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
+        raise IncompleteError(
             f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
+    except ValueError as error:
+        raise IncompleteError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object.", _LAST_GOOD)
+        raise IncompleteError(f"{path} holds no JSON object.", _LAST_GOOD)
     return value
 
 
@@ -279,7 +306,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder to sync it
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what it may write

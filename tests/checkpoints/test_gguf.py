@@ -171,7 +171,7 @@ def test_weights_too_large_for_halves_are_refused_and_nothing_stays_behind(tmp_p
 
 def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path):
     export_gguf(tmp_path / "m", GPT(TINY), TOKENIZER)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(ConfigError, match="is there already"):
         export_gguf(tmp_path / "m", GPT(TINY), TOKENIZER)
     export_gguf(tmp_path / "m", GPT(TINY), TOKENIZER, overwrite=True)
 

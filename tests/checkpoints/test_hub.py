@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile, alone
+from handloom import locks
+from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile
 from handloom.checkpoints.pulled import model_folder, pulled_models, unfinished_pulls
 from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
@@ -202,8 +204,8 @@ def test_a_busy_hub_is_asked_again_a_few_times(hub):
 def test_two_pulls_of_one_model_do_not_write_the_same_file(hub):
     models_folder().mkdir(parents=True)
     with (
-        alone(models_folder() / ".unfinished-gpt2.lock"),
-        pytest.raises(CheckpointError, match="by another process"),
+        locks.hold(models_folder() / ".gpt2.lock", models_folder()),
+        pytest.raises(CheckpointError, match=f"in use by process {os.getpid()} on {platform.node()}"),
     ):
         pull("gpt2")
     assert hub.log == []

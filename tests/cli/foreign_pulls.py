@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from bad_inputs import BadInput
+from bad_storage import held_by_another
 
 from loopback_hub import LoopbackHub, hub_in_use, tiny_gpt2
 
@@ -115,15 +116,18 @@ def offline(hub, patch, stack):
 
 
 def another_process(hub, patch, stack):
-    from handloom.checkpoints.hub import alone
-
-    Path("models").mkdir()
-    stack.enter_context(alone(Path("models/.unfinished-gpt2.lock")))
+    held_by_another(stack, Path("models/.gpt2.lock"))
 
 
 def copied_by_hand(hub, patch, stack):
     Path("models/gpt2").mkdir(parents=True)
     Path("models/gpt2/config.json").write_bytes(b"{}")
+
+
+def others_files(hub, patch, stack):
+    Path("models/gpt2").mkdir(parents=True)
+    Path("models/gpt2/origin.json").write_bytes(as_json({"revision": "earlier", "files": {}}))
+    Path("models/gpt2/notes.txt").write_bytes(b"mine")
 
 
 def no_space(hub, patch, stack):
@@ -187,6 +191,7 @@ CASES = [
     # This machine
     pull_case("A pull by two at once", another_process),
     pull_case("A folder copied by hand", copied_by_hand),
+    pull_case("A pulled model with other files in its folder", others_files),
     pull_case("No space for the weights", no_space),
     pull_case("A disk that becomes full on the way", disk(errno.ENOSPC)),
     pull_case("A disk that fails", disk(errno.EIO)),

@@ -31,6 +31,7 @@ import bad_inputs
 import bad_models
 import bad_paths
 import bad_records
+import bad_storage
 import bad_text
 import bad_tokens
 import bad_training
@@ -78,6 +79,7 @@ CASES = [
     *bad_training.CASES,
     *bad_records.CASES,
     *bad_commands.CASES,
+    *bad_storage.CASES,
 ]
 ELSEWHERE = (
     foreign_models.CASES
@@ -105,6 +107,8 @@ READERS = (
     "checkpoints.pulled",
     "checkpoints.pulling",
     "checkpoints.wanted",
+    "locks",
+    "ownership",
     "tokenizer.base",
     "tokenizer.files",
     "tokenizer.hf_config",

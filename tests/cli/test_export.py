@@ -34,7 +34,7 @@ def test_a_folder_that_is_there_is_refused(inside, trained_run, tmp_path):
     (tmp_path / "out" / "mine.txt").touch()
     done = inside("export", trained_run, tmp_path / "out", "--to", "hf")
     assert done.returncode == 2
-    assert "exists already" in done.err
+    assert "holds files that Handloom did not write: mine.txt" in done.err
 
 
 def test_a_run_trained_from_nothing_writes_the_same_text_in_llama_cpp(inside, tmp_path):

@@ -14,6 +14,7 @@ Sources: llama.cpp's `src/models/gpt2.cpp` and `src/llama-vocab.cpp`, which read
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from handloom import storage
+from handloom import ownership, replacement
 from handloom.checkpoints import gpt2
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
@@ -53,6 +54,7 @@ def export_gguf(
     *,
     precision: Precision = "f32",
     overwrite: bool = False,
+    reads: Sequence[Path] = (),
 ) -> Path:
     """Write the folder `target` with one GGUF file and a model card: wholly or not at all.
 
@@ -63,21 +65,22 @@ def export_gguf(
         training: what its checkpoint tells about its training; None: nothing is known.
         precision: f32 writes the weights bit for bit. f16 rounds the matrices, as llama.cpp's own converter does;
             what is in no matrix product (LayerNorms, biases, the position embedding) stays in f32.
-        overwrite: whether a folder that is there may be replaced.
+        overwrite: whether a folder of ours that is there may be replaced.
+        reads: the folders that the model was read from; they are not replaced.
 
     Returns:
         the file.
 
     Raises:
-        ConfigError: the library gguf is missing.
-        CheckpointError: llama.cpp would compute something else, the folder is there
-            already, weights are too large for f16, or the disk refuses.
+        ConfigError: the library gguf is missing, or the folder may not be made there, or not be replaced; see
+            `ownership.require_replaceable`.
+        CheckpointError: llama.cpp would compute something else, weights are too large for f16, another process makes
+            the same folder, or the disk refuses.
     """
     require_library()
     from gguf import GGUFWriter
 
-    if not overwrite:
-        storage.require_new(target)
+    ownership.require_replaceable(target, reads, overwrite)
     name = target.resolve().name.removesuffix(SUFFIX)
     _require_same_arithmetic(model.config, tokenizer, name)
     tensors = _tensors(model, tokenizer)
@@ -85,7 +88,7 @@ def export_gguf(
         theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])
     }
     size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
-    with storage.whole_folder(target, size + (16 << 20)) as aside:
+    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
         writer = GGUFWriter(aside / (name + SUFFIX), "gpt2")
         try:
             _describe(writer, name, model.config, training, precision)

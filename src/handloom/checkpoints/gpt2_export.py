@@ -6,13 +6,14 @@ What is written: the weights, `config.json`, the tokenizer in both forms that ar
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from handloom import storage
+from handloom import ownership, replacement, storage
 from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_theirs
 from handloom.checkpoints.gpt2_config import write_config
 from handloom.checkpoints.model_card import Use, write_model_card
@@ -55,6 +56,7 @@ def export_folder(
     training: dict[str, Any] | None = None,
     *,
     overwrite: bool = False,
+    reads: Sequence[Path] = (),
 ) -> None:
     """Write `target`: wholly or not at all.
 
@@ -63,17 +65,18 @@ def export_folder(
         model: its weights are written in float32, bit for bit.
         tokenizer: the model's.
         training: what its checkpoint tells about its training, for the model card; None: nothing is known.
-        overwrite: whether a folder that is there may be replaced.
+        overwrite: whether a folder of ours that is there may be replaced.
+        reads: the folders that the model was read from; they are not replaced.
 
     Raises:
-        CheckpointError: the folder is there already, or the disk refuses.
+        ConfigError: the folder may not be made there, or not be replaced; see `ownership.require_replaceable`.
+        CheckpointError: another process makes the same folder, or the disk refuses.
     """
-    if not overwrite:
-        storage.require_new(target)
+    ownership.require_replaceable(target, reads, overwrite)
     # save_file wants every tensor in its own order in memory. Weights that were read from such a folder are so already.
     tensors = {name: tensor.detach().contiguous() for name, tensor in to_theirs(model).items()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with storage.whole_folder(target, size + (16 << 20)) as aside:
+    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
         try:
             # transformers asks for the first of these remarks, and overlooks the second.
             remarks = {"format": "pt", FINGERPRINT: tokenizer.fingerprint}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,32 +239,6 @@ class Hub:
             f"{self.endpoint} refuses a file of {repository} (HTTP {status}).",
             "Try again later, or another --endpoint.",
         )
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Hold a lock file for the block, so that no second process writes the same parts.
-
-    Raises:
-        CheckpointError: when another process holds it.
-    """
-    from huggingface_hub.utils import WeakFileLock
-
-    held = False
-    try:
-        with WeakFileLock(lock, timeout=0.2):
-            held = True
-            yield
-    except TimeoutError:
-        if held:
-            raise
-        raise CheckpointError(
-            "This model is being pulled by another process already.", "Wait for it, or stop it."
-        ) from None
-    finally:
-        if held:
-            with suppress(OSError):
-                lock.unlink()
 
 
 def _token() -> str | None:

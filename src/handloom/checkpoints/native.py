@@ -16,7 +16,9 @@ Never pickle: reading a checkpoint runs no code of its author's.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,16 +30,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from handloom import storage
+from handloom import ownership, storage
 from handloom.checkpoints.room import require_memory
-from handloom.errors import CheckpointError, HandloomError
+from handloom.errors import CheckpointError, ConfigError, IncompleteError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
 
 FORMAT = "handloom-checkpoint"
 VERSION = 1
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = ownership.CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Base:
     """As it was named when the tuning began."""
     fingerprint: str
     """Of its weights, from `fingerprint`."""
+    checkpoint: str | None = None
+    """The name of its checkpoint folder, if it was a run."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def save(
             write_tensors(aside / "model.safetensors", weights)
         else:
             base, write = adapter
-            described["adapter"] = {"base": base.name, "fingerprint": base.fingerprint}
+            described["adapter"] = dataclasses.asdict(base)
             write(aside)
         storage.write_json(aside / "config.json", described)
         (aside / "tokenizer").mkdir()
@@ -139,25 +143,34 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder."
         )
+    try:
+        described = storage.read_json(folder / "config.json")
+    except IncompleteError:
+        described = {}
+    if described.get("format") == FORMAT and described.get("version") != VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
+            "Use the version of Handloom that wrote it, or name an earlier checkpoint of the run.",
+        )
     storage.verify_folder(folder)
-    described = storage.read_json(folder / "config.json")
     if described.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder}/config.json is not of a Handloom checkpoint.",
             "Name a run folder or a checkpoint inside it.",
         )
-    if described.get("version") != VERSION:
-        raise CheckpointError(
-            f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
-            "Use the version of Handloom that wrote it.",
-        )
     beside = described.get("adapter")
-    return Checkpoint(
-        folder,
-        GPTConfig.from_dict(described["model"]),
-        storage.read_json(folder / "training.json"),
-        Base(beside["base"], beside["fingerprint"]) if beside else None,
-    )
+    training = storage.read_json(folder / "training.json")
+    try:
+        base = Base(**beside) if beside else None
+        return Checkpoint(folder, GPTConfig.from_dict(described["model"]), training, base)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json does not describe a model as this version of Handloom does: "
+            f"{f'{error} is missing' if isinstance(error, KeyError) else error}.",
+            "Use the version of Handloom that wrote it, or name an earlier checkpoint of the run.",
+        ) from None
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error.problem}", error.remedy) from None
 
 
 @torch.no_grad()
@@ -186,37 +199,57 @@ def steps(run: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdigit())
 
 
-def latest(run: Path) -> tuple[Checkpoint, list[HandloomError]]:
+def require_run(run: Path) -> None:
+    """Raise CheckpointError if there is no folder at `run`."""
+    if not run.is_dir():
+        raise CheckpointError(f"There is no run at {run}.", f"Train one with: handloom train --run {run}")
+
+
+def latest(run: Path) -> tuple[Checkpoint, list[IncompleteError]]:
     """The newest checkpoint of a run that is whole, and why any newer ones were passed over.
 
     Raises:
-        CheckpointError: when there is no run, or it has no whole checkpoint.
+        CheckpointError: when there is no run, or it has no whole checkpoint; or the newest is one that this version
+            does not read.
     """
-    if not run.is_dir():
-        raise CheckpointError(f"There is no run at {run}.", f"Train one with: handloom train --run {run}")
-    passed_over: list[HandloomError] = []
+    require_run(run)
+    passed_over: list[IncompleteError] = []
     for step in reversed(steps(run)):
         try:
             return open_checkpoint(step_folder(run, step)), passed_over
-        except HandloomError as error:
+        except IncompleteError as error:
             passed_over.append(error)
     if passed_over:
         raise CheckpointError(
             f"The run {run} has no whole checkpoint. The newest: {passed_over[0].problem}",
-            "Copy the run again from where it came, or train it anew.",
+            "Copy the run again from where it came, or train it again with --overwrite.",
         )
     raise CheckpointError(
         f"The run {run} has no checkpoint yet.",
-        "Train it anew with --overwrite, or name another folder.",
+        "Begin it again with --overwrite, or name another folder.",
     )
 
 
 def prune(run: Path, keep: int, best: int | None) -> None:
-    """Remove all but the last `keep` checkpoints of a run and the one of step `best`."""
-    found = steps(run)
-    for step in found[:-keep]:
-        if step != best:
-            shutil.rmtree(step_folder(run, step), ignore_errors=True)
+    """Remove checkpoints of a run: not the last `keep`, the one of step `best`, and those that other runs need."""
+    needed = ownership.dependents(run)
+    for step in steps(run)[:-keep]:
+        folder = step_folder(run, step)
+        if step != best and folder.name not in needed:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_aside(run: Path, beyond: int) -> list[Path]:
+    """Rename the checkpoints of a run whose step is larger than `beyond`; returns where they are now."""
+    moved = []
+    for folder in [step_folder(run, step) for step in steps(run) if step > beyond]:
+        number = 1
+        while (kept := folder.with_name(f"{ownership.SET_ASIDE}{folder.name}-{number}")).exists():
+            number += 1
+        with storage.refusing(kept):
+            os.rename(folder, kept)
+        moved.append(kept)
+    return moved
 
 
 def assign_weights(model: GPT, weights: dict[str, Tensor], origin: Path) -> None:

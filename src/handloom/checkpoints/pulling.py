@@ -18,8 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from handloom import storage
-from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository, alone
+from handloom import replacement, storage
+from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository
 from handloom.checkpoints.pulled import (
     ORIGIN,
     PulledModel,
@@ -74,10 +74,10 @@ def pull(
             f"{folder} is there already, and was not pulled: it has no {ORIGIN} that can be read.",
             "It is left alone. Move it away to pull the model anew.",
         )
-    aside = folder.parent / f"{storage.UNFINISHED}{folder.name}"
+    aside = storage.aside_of(folder)
     with _our_remedies(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(aside.with_name(f"{aside.name}.lock")):
+        with replacement.owned(folder):
             repository = hub.repository(repository_name, revision or None)
             aside.mkdir(exist_ok=True)
             fetched = _Gathering(hub, repository, aside, folder, on_progress).gather(name)
@@ -113,10 +113,21 @@ class _Gathering:
         if not missing and self._is_current(origin, wanted):
             shutil.rmtree(self.aside, ignore_errors=True)
             return self.fetched
+        self._require_only_pulled(origin)
         self._bring_all(missing)
         storage.write_json(self.aside / ORIGIN, self._origin(name, wanted))
         storage.move_into_place(self.aside, self.folder)
         return self.fetched
+
+    def _require_only_pulled(self, origin: dict[str, Any]) -> None:
+        """Raise CheckpointError if the folder that would be replaced holds files that were not pulled."""
+        pulled = {ORIGIN, *(origin["files"] if isinstance(origin.get("files"), dict) else ())}
+        others = sorted(set(os.listdir(self.folder)) - pulled) if self.folder.exists() else []
+        if others:
+            raise CheckpointError(
+                f"{self.folder} would be replaced, and holds files that were not pulled: {', '.join(others[:5])}.",
+                "Move them to another place, and pull again.",
+            )
 
     def _here(self, file: RemoteFile) -> bool:
         """Whether the file is here already, whole; one that the older folder has is taken from there."""

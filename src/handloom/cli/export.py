@@ -31,14 +31,15 @@ def export(
     dtype
         How the weights are written. f16, for gguf alone, takes half the space and rounds.
     overwrite
-        Replace the folder if it is there.
+        Replace the folder, if it is there and holds only what an earlier export wrote.
     """
     from handloom.checkpoints import gpt2
     from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.gpt2_export import export_folder
     from handloom.console import note
     from handloom.errors import ConfigError
-    from handloom.loading import find_checkpoint
+    from handloom.loading import find_checkpoint, folders_of
+    from handloom.ownership import require_replaceable
 
     if to == "hf" and dtype != "f32":
         raise ConfigError(
@@ -46,9 +47,13 @@ def export(
             "Leave --dtype out, or export --to gguf.",
         )
     stored = find_checkpoint(model, note)
+    reads = folders_of(stored)
+    require_replaceable(folder, reads, overwrite)  # before the weights are read
     training = None if isinstance(stored, gpt2.Published) else stored.training or None
     if to == "hf":
-        export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite)
+        export_folder(
+            folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads
+        )
         kind = "SequenceClassification" if stored.config.labels else "CausalLM"
         how = f"transformers loads it: AutoModelFor{kind}.from_pretrained({str(folder)!r})"
     else:
@@ -59,6 +64,7 @@ def export(
             training,
             precision=dtype,
             overwrite=overwrite,
+            reads=reads,
         )
         how = f'llama.cpp continues a text with it: llama-completion -m {shlex.quote(str(file))} -no-cnv -p "The "'
     print(f"Written to {folder}.")

@@ -38,7 +38,7 @@ def finetune(
     config
         TOML file of settings, `name = value` for any flag below.
     overwrite
-        Replace the run that lies in the folder.
+        Replace the run that is in the folder, once the new one has saved its first checkpoint.
     stop_after
         Stop after this step as Ctrl-C would: saved, and ready to go on. 0 stops before the first.
     drop_later

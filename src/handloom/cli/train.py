@@ -47,7 +47,7 @@ def train(
     config
         TOML file of settings, `name = value` for any flag below.
     overwrite
-        Replace the run that lies in the folder.
+        Replace the run that is in the folder, once the new one has saved its first checkpoint.
     stop_after
         Stop after this step as Ctrl-C would: saved, and ready to go on. 0 stops before the first.
     drop_later
@@ -107,7 +107,10 @@ def begin_or_resume(
         else:
             assert merged is not None
             with _folder_of_new_run(run) as folder:
-                summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after)
+                reads = [] if config is None else [config]
+                summary = runs.begin(
+                    folder, merged, terminal, overwrite=overwrite, stop_after=stop_after, reads=reads
+                )
     conclude(folder, summary, terminal)
 
 

@@ -344,6 +344,17 @@ def settings_of(values: dict[str, Any]) -> TrainConfig | FinetuneConfig:
     """The settings of a run from what it wrote down: from scratch, or of a model that was there.
 
     Raises:
-        ConfigError: for a value without meaning.
+        ConfigError: for a setting that this version does not know, or a value without meaning.
     """
-    return FinetuneConfig(**values) if "method" in values else TrainConfig(**values)
+    kind = FinetuneConfig if "method" in values else TrainConfig
+    require_known(kind, values, "The settings hold")
+    return kind(**values)
+
+
+def require_known(kind: type, values: dict[str, Any], told: str) -> None:
+    """Raise ConfigError if some of the values are no fields of a dataclass."""
+    if unknown := sorted(values.keys() - {field.name for field in dataclasses.fields(kind)}):
+        raise ConfigError(
+            f"{told} {', '.join(unknown)}, which this version of Handloom does not know.",
+            "Use the version of Handloom that wrote them.",
+        )

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from handloom.packages import import_failure
-from handloom.storage import refusal, write_output
+from handloom.storage import refusal, refusing, write_output
 from handloom.values import parse_json
 
 METRICS = "metrics.jsonl"
@@ -31,7 +32,10 @@ class RunLog:
     ) -> None:
         self._run, self._unit = run, unit.replace("/", " per ")
         self._file = run / METRICS
-        self.records = [record for record in read_metrics(run) if record["step"] <= keep_until]
+        records, damaged = _read(run)
+        self.damaged = _keep_aside(self._file) if damaged else None
+        """Where the records are kept as they were found, if some of them could not be read."""
+        self.records = [record for record in records if record["step"] <= keep_until]
         write_output(self._file, "".join(_line(record) for record in self.records))
         self._board = _open_tensorboard(run) if tensorboard else None
 
@@ -97,19 +101,40 @@ class RunLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of a run; a last line that was cut off by a crash is left out."""
+    """The records of a run; lines that are damaged, as the last one may be by a crash, are left out."""
+    return _read(run)[0]
+
+
+def _read(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a run, and how many lines are damaged besides a last one that a crash cut off."""
     path = run / METRICS
     if not path.exists():
-        return []
-    records = []
-    for line in path.read_bytes().split(
+        return [], 0
+    *lines, last = path.read_bytes().split(
         b"\n"
-    ):  # not splitlines: a sample may hold other line ends, as U+2028
-        try:
-            records.append(parse_json(line.decode("utf-8")))
-        except ValueError:
-            break
-    return records
+    )  # not splitlines: a sample may hold other line ends, as U+2028
+    found = [_record(line) for line in lines]
+    records = [record for record in (*found, _record(last)) if record is not None]
+    return records, found.count(None)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = parse_json(line.decode("utf-8"))
+    except ValueError:
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record
+    return record if whole else None
+
+
+def _keep_aside(path: Path) -> Path:
+    """A copy of the damaged records under a name of its own."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}-damaged-{number}{path.suffix}")).exists():
+        number += 1
+    with refusing(kept):
+        shutil.copyfile(path, kept)
+    return kept
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import Message
 from handloom.training.config import LoopSettings
 from handloom.training.interrupt import Wish
-from handloom.training.log import RunLog
+from handloom.training.log import METRICS, RunLog
 from handloom.training.objective import Batch, Finding, Objective
 from handloom.training.optimizer import Optimizer
 from handloom.training.pace import EVENTS, Pace
@@ -103,6 +103,11 @@ class Trainer:
             unit=objective.unit,
             tensorboard=config.tensorboard,
         )
+        if self.log.damaged:
+            reporter.warning(
+                f"Lines of {METRICS} could not be read and are left out; the file as it was is kept as "
+                f"{self.log.damaged}."
+            )
         self.pace = Pace(progress.seconds)
         self._told_lost: set[str] = set()
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom import runtime, storage
+from handloom import ownership, runtime, storage
 from handloom.checkpoints import native
 from handloom.data import again
 from handloom.data.prepared import is_prepared
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
-from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, settings_of
+from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, require_known, settings_of
 from handloom.training.log import METRICS
 from handloom.training.loop import Progress
 from handloom.training.report import Reporter
@@ -75,10 +75,9 @@ def start_of(
             reporter.warning(f"{error.problem} Going on from {checkpoint.folder.name} instead.")
     else:
         checkpoint = native.open_checkpoint(named)
-    progress = _read_progress(checkpoint)
+    settings, progress = _read_training(checkpoint)
     if run is not None and run != named:
         later = [step for step in native.steps(run) if step > progress.step]
-    settings = settings_of(checkpoint.training["settings"])
     if kind is not None and not isinstance(settings, kind):
         raise _of_another_kind(run or named, settings)
     edits = _edits(run, settings, reporter) if run is not None else {}
@@ -123,10 +122,17 @@ def choose_folder(named: Path, start: Start, into: Path | None, drop_later: bool
             "Go on in a new run (--run NEW), or in this one with --drop-later, which moves what is later into its "
             f"folder {_DROPPED}.",
         )
+    needed = ownership.dependents(start.run)
+    for step in start.later:
+        if (name := native.step_folder(start.run, step).name) in needed:
+            raise ConfigError(
+                f"{name} of {start.run} is not moved: {needed[name][0]} was trained from it and needs it.",
+                "Go on in a new run (--run NEW).",
+            )
     return start.run
 
 
-_DROPPED = "dropped"
+_DROPPED = ownership.DROPPED
 _RECORDS = (METRICS, "samples.md", "loss.svg", "summary.json", "config.toml")
 
 
@@ -176,11 +182,27 @@ def copy_start(start: Start, new: Path) -> None:
         storage.write_output(new / METRICS, (start.run / METRICS).read_bytes())
 
 
-def _read_progress(checkpoint: native.Checkpoint) -> Progress:
-    values = dict(checkpoint.training["progress"])
-    if values["best_loss"] is None:
-        del values["best_loss"]
-    return Progress(**values)
+def _read_training(checkpoint: native.Checkpoint) -> tuple[RunConfig, Progress]:
+    """The settings and the progress that a checkpoint tells.
+
+    Raises:
+        CheckpointError: for something that this version does not know, by name.
+    """
+    where = checkpoint.folder / "training.json"
+    try:
+        settings = settings_of(checkpoint.training["settings"])
+        values = dict(checkpoint.training["progress"])
+        require_known(Progress, values, "The progress holds")
+        if values["best_loss"] is None:
+            del values["best_loss"]
+        return settings, Progress(**values)
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error.problem}", error.remedy) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{where} is not as this version of Handloom writes it: {error}.",
+            "Use the version of Handloom that wrote it.",
+        ) from None
 
 
 def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]:

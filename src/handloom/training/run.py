@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from handloom import runtime, storage
+from handloom import locks, ownership, replacement, runtime, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError, require_type
 from handloom.screen import NAMES, shielded
 from handloom.training import resuming, scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
+from handloom.training.inputs import read_by
 from handloom.training.interrupt import stop_on_signals
-from handloom.training.log import METRICS
 from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
 from handloom.training.report import Reporter, Silent
@@ -26,18 +26,6 @@ from handloom.training.reproducible import left_as_found
 from handloom.training.work import Work, counted, tell_size
 
 C = TypeVar("C", bound=LoopSettings)
-
-_OURS = (
-    native.CHECKPOINTS,
-    METRICS,
-    "config.toml",
-    "data.json",
-    "loss.svg",
-    "samples.md",
-    "summary.json",
-    "tokenizer",
-    "tensorboard",
-)
 
 
 @left_as_found()
@@ -49,6 +37,7 @@ def begin(
     *,
     overwrite: bool = False,
     stop_after: int | None = None,
+    reads: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train a model: from scratch with a `TrainConfig`, or one that is there with a `FinetuneConfig`.
 
@@ -56,8 +45,10 @@ def begin(
         run: the folder to make: settings, metrics, samples, plot, checkpoints, summary.
         config: the settings.
         reporter: told what happens; nobody if None.
-        overwrite: whether a run that lies there already may be replaced.
+        overwrite: whether a run that is there already may be replaced. It is removed when the new run has saved
+            its first checkpoint, and comes back if that fails.
         stop_after: stop after this step, as Ctrl-C would.
+        reads: what is read besides what the settings name, such as the file of settings.
 
     Returns:
         the summary, as in `summary.json`.
@@ -70,16 +61,17 @@ def begin(
     require_type(
         config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig"
     )
-    _check_room(run, overwrite)
-    config = _decide(config)
-    config, work = _set_up(config, run, reporter)
-    _describe(work, config, reporter)
-    work.report["omitted"] = (
-        work.report.get("omitted", {}) | tell_size(config, work.objective, reporter).to_dict()
-    )
-    _make_room(run)  # only now: settings and text that are refused cost no earlier run
-    _write_beginning(run, config, work)
-    return _train(run, config, work, {}, Progress(), reporter, stop_after)
+    with _room(run, config, reads, overwrite) as check_again:
+        config = _decide(config)
+        config, work = _set_up(config, run, reporter)
+        _describe(work, config, reporter)
+        work.report["omitted"] = (
+            work.report.get("omitted", {}) | tell_size(config, work.objective, reporter).to_dict()
+        )
+        check_again()  # minutes may have passed
+        with replacement.new_run(run) as saved:
+            _write_beginning(run, config, work)
+            return _train(run, config, work, {}, Progress(), reporter, stop_after, saved)
 
 
 @left_as_found()
@@ -117,34 +109,39 @@ def resume(
     _check_call(reporter, stop_after)
     changes = {} if changes is None else changes
     require_type(changes, "What should be changes", dict, "a dict of settings")
-    start = resuming.start_of(named, changes, kind, reporter)
-    checkpoint, progress = start.checkpoint, start.progress
-    run = resuming.choose_folder(named, start, into, drop_later)
-    if into is not None:
-        _check_room(run, False)
-    for folder in (run, run / native.CHECKPOINTS):
-        storage.remove_unfinished(folder)
-    config, work = _set_up(_decide(start.config), run, reporter, checkpoint)
-    if work.objective.key != checkpoint.training["data"]:
-        raise CheckpointError(
-            f"The text of run {start.run or named} is not what it was: its data ({', '.join(start.config.data)}) has "
-            f"the key {work.objective.key[:12]} now and had {checkpoint.training['data'][:12]} then.",
-            "Put the text back as it was, name the place it was moved to (--data), or begin a new run.",
-        )
-    if into is not None:
-        resuming.copy_start(start, run)
-        _write_beginning(run, config, work)
-    resuming.set_aside_later(start, run, reporter)
-    for step in native.steps(run):  # what lies beyond is torn, and will be written again
-        if step > progress.step:
-            shutil.rmtree(native.step_folder(run, step), ignore_errors=True)
-    reporter.note(f"Going on with {run} from step {progress.step:,}.")
-    storage.write_output(run / "config.toml", config.to_toml())
-    return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
+    with ExitStack() as stack:
+        if into is None and (owned := resuming.run_of(named)) is not None and owned.is_dir():
+            stack.enter_context(locks.own(owned))
+            replacement.recover_run(owned)
+        start = resuming.start_of(named, changes, kind, reporter)
+        checkpoint, progress = start.checkpoint, start.progress
+        run = resuming.choose_folder(named, start, into, drop_later)
+        if into is not None:
+            stack.enter_context(_room(into, start.config, [named], False))
+        config, work = _set_up(_decide(start.config), run, reporter, checkpoint)
+        if work.objective.key != checkpoint.training["data"]:
+            raise CheckpointError(
+                f"The text of run {start.run or named} is not what it was: its data ({', '.join(start.config.data)}) "
+                f"has the key {work.objective.key[:12]} now and had {checkpoint.training['data'][:12]} then.",
+                "Put the text back as it was, name the place it was moved to (--data), or begin a new run.",
+            )
+        if into is not None:
+            with replacement.new_run(run) as saved:
+                resuming.copy_start(start, run)
+                _write_beginning(run, config, work)
+                saved()
+        resuming.set_aside_later(start, run, reporter)
+        for kept in native.set_aside(run, progress.step):
+            reporter.note(f"The incomplete checkpoint is kept as {kept}.")
+        reporter.note(f"Going on with {run} from step {progress.step:,}.")
+        _mark(run, work)
+        storage.write_output(run / "config.toml", config.to_toml())
+        return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
 def _write_beginning(run: Path, config: LoopSettings, work: Work) -> None:
     """What a run's folder has from its beginning."""
+    _mark(run, work)
     storage.write_output(run / "config.toml", config.to_toml())
     about = {"key": work.objective.key, "folder": os.getcwd(), **work.report}
     storage.write_output(run / "data.json", _as_json(about))
@@ -169,7 +166,12 @@ def _train(
     progress: Progress,
     reporter: Reporter,
     stop_after: int | None,
+    saved: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
+    def save(*checkpoint: Any) -> None:
+        work.save(*checkpoint)
+        saved()
+
     native_bf16 = torch.bfloat16 if config.precision == "bf16" else torch.float32
     optimizer = Optimizer(
         work.model,
@@ -189,7 +191,7 @@ def _train(
         optimizer,
         progress,
         reporter,
-        work.save,
+        save,
         work.reader,
     )
     with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
@@ -239,26 +241,32 @@ def _as_json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _check_room(run: Path, overwrite: bool) -> None:
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run} is a file, not a folder.", "Name another folder with --run.")
-    if not overwrite and (native.steps(run) or (run / METRICS).exists()):
-        raise ConfigError(
-            f"{run} already holds a run.",
-            f"Go on with it (--resume {run}), replace it (--overwrite), or name another folder.",
-        )
+@contextmanager
+def _room(
+    run: Path, config: LoopSettings, reads: Sequence[Path], overwrite: bool
+) -> Iterator[Callable[[], None]]:
+    """Own the folder of a run that is to be made; yields what asks whether its earlier content may be replaced."""
+
+    def all_read() -> Iterator[Path]:  # looked up only where there is something to replace
+        yield from reads
+        yield from read_by(config)
+
+    def check() -> None:
+        ownership.require_replaceable(run, all_read(), overwrite, "--run")
+
+    ownership.require_folder(run, "--run")
+    with locks.own(run):
+        replacement.recover_run(run)
+        check()
+        yield check
 
 
-def _make_room(run: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        for name in _OURS:
-            path = run / name
-            for each in path.iterdir() if path.is_symlink() and path.is_dir() else [path]:  # on another disk
-                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage.refusal(error, run) from error
+def _mark(run: Path, work: Work) -> None:
+    """Mark the folder as a run of ours, and note in another run that this one needs a checkpoint of it."""
+    with storage.refusing(run):
+        ownership.mark_run(run, work.needs[1] if work.needs else None)
+    if work.needs:
+        ownership.record_dependent(work.needs[0], run, work.needs[1])
 
 
 def _decide(config: C) -> C:

@@ -17,7 +17,7 @@ from handloom.data.lint import LintSettings, lint, summary_line
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import choose, frozen, lora
 from handloom.finetuning.ledger import Ledger, Pass, ledger_of
-from handloom.loading import Stored, attach, find_checkpoint
+from handloom.loading import Stored, attach, base_of, find_checkpoint
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
@@ -60,9 +60,10 @@ def set_up(
     tokenizer = stored.load_tokenizer()
     with_lora = _with_lora(config)
     model = checkpoint.load_model() if checkpoint and not with_lora else stored.load_model()
-    base = _begun_with(config, checkpoint, model)
+    base = _begun_with(config, checkpoint, stored, model)
     if with_lora:
         _require_unchanged(model, base, run)
+    needs = (stored.folder, base.fingerprint) if _needs_base(config) else None
     own_memory(model)
     if config.untie_head:
         model.untie_head()
@@ -102,7 +103,7 @@ def set_up(
     if rows is not None:
         assert isinstance(reader, Remembered)
         line += f" Blocks 0 to {reader.layer - 1} are frozen, and computed once for each row."
-    return config, Work(tokenizer, model, objective, save, line, report, reader, summary)
+    return config, Work(tokenizer, model, objective, save, line, report, reader, needs, summary)
 
 
 def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: Reporter) -> None:
@@ -213,22 +214,33 @@ def _find_base(
     Raises:
         CheckpointError: when it cannot be used.
     """
-    try:
+    if checkpoint is None:
         return find_checkpoint(config.model, reporter.note)
+    base = _remembered(checkpoint)
+    if not _needs_base(config):  # its shape and tokenizer are enough, which all checkpoints of a run share
+        base = dataclasses.replace(base, checkpoint=None)
+    try:
+        return base_of(base, checkpoint.folder, reporter.note)
     except CheckpointError as error:
-        if checkpoint is None:
-            raise
         raise CheckpointError(
             f"The run {run} tunes the model {config.model}, which cannot be used. {error.problem}",
             error.remedy,
         ) from None
 
 
-def _begun_with(config: FinetuneConfig, checkpoint: native.Checkpoint | None, model: GPT) -> native.Base:
-    """What a run was begun with; when it begins, that is `model`."""
-    if checkpoint is None:
-        return native.Base(config.model, native.fingerprint(model))
-    return checkpoint.base or native.Base(config.model, checkpoint.training["base"])
+def _begun_with(
+    config: FinetuneConfig, checkpoint: native.Checkpoint | None, stored: Stored, model: GPT
+) -> native.Base:
+    """What a run was begun with; when it begins, that is `model`, which lies in `stored`."""
+    if checkpoint is not None:
+        return _remembered(checkpoint)
+    of_a_run = stored.folder.parent.name == native.CHECKPOINTS
+    return native.Base(config.model, native.fingerprint(model), stored.folder.name if of_a_run else None)
+
+
+def _remembered(checkpoint: native.Checkpoint) -> native.Base:
+    """What the run of a checkpoint was begun with."""
+    return native.Base(**checkpoint.training["base"])
 
 
 def _require_unchanged(model: GPT, base: native.Base, run: Path) -> None:
@@ -244,7 +256,7 @@ def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable
     """How to get the model as it was before the first step, in the precision that it is trained in."""
 
     def load() -> GPT:
-        model = find_checkpoint(config.model).load_model()
+        model = base_of(base, run, lambda note: None).load_model()
         _require_unchanged(model, base, run)
         if _keeps_bf16(config):
             frozen.keep_in_bf16(model)
@@ -255,6 +267,11 @@ def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable
 
 def _with_lora(config: FinetuneConfig) -> bool:
     return config.method == "lora" and not config.train
+
+
+def _needs_base(config: FinetuneConfig) -> bool:
+    """Whether a run goes on needing the weights of the model that it began with."""
+    return _with_lora(config) or config.task == "prefer"
 
 
 def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -> Tensor | None:
@@ -344,7 +361,7 @@ def _save(model: GPT, tokenizer: Tokenizer, base: native.Base, how: lora.LoRA | 
             folder,
             model,
             tokenizer,
-            {**training, "base": base.fingerprint},
+            {**training, "base": dataclasses.asdict(base)},
             optimizer,
             (base, write) if how else None,
         )

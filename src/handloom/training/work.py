@@ -36,6 +36,8 @@ class Work:
     """The data in numbers, for `data.json`."""
     reader: Reader | None = None
     """What the objective reads through, if it is not the model itself."""
+    needs: tuple[Path, str] | None = None
+    """The checkpoint that the run goes on needing, if it is an adapter's base, and its fingerprint."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What `summary.json` says beside what every run does."""
 

@@ -1,0 +1,291 @@
+"""What a command may remove or replace: only what carries our mark, of it only files that we wrote, nothing it reads.
+
+The mark of a run folder is its `run.json`; that of an exported folder is a `manifest.json`, which names its files.
+Everything that removes or replaces a folder asks here first (docs/safety.md). Removes nothing by itself but files that
+`is_ours` knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from handloom.errors import CheckpointError, ConfigError, HandloomError
+from handloom.locks import IN_FOLDER
+from handloom.storage import MANIFEST, UNFINISHED, is_within, read_json, sha256, write_json
+
+RUN_MARK = "run.json"
+RUN_FORMAT = "handloom-run"
+CHECKPOINTS = "checkpoints"
+SET_ASIDE = "set-aside-"
+"""Before the name of an incomplete checkpoint that a resumed run has passed over."""
+PREVIOUS = ".previous"
+"""In a run folder: the run that is being replaced, until the first checkpoint of the new one is saved."""
+MOVING = ".previous-moving"
+"""The same while its files are being moved there or back."""
+DROPPED = "dropped"
+"""In a run folder: checkpoints and records that a user has dropped to go on from an earlier step."""
+DEPENDENTS = "dependents"
+"""In a run folder: one file for each run that was trained from one of its checkpoints and still needs it."""
+
+_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+              "added_tokens.json", "chat_template.jinja")  # fmt: skip
+_CHECKPOINT = (
+    MANIFEST, "config.json", "training.json", "*.safetensors", "adapter_config.json",
+    *(f"tokenizer/{name}" for name in _TOKENIZER),
+)  # fmt: skip
+_STEPS = tuple(
+    f"{CHECKPOINTS}/{folder}/{name}" for folder in ("step-*", f"{SET_ASIDE}*") for name in _CHECKPOINT
+)
+_RECORDS = ("config.toml", "loss.svg", "samples.md", "summary.json", "metrics.jsonl")
+_RUN = (
+    RUN_MARK, IN_FOLDER, "data.json", "metrics-damaged-*.jsonl", "tensorboard/events.out.tfevents.*",
+    f"{DEPENDENTS}/*.json", *(f"tokenizer/{name}" for name in _TOKENIZER), *_RECORDS, *_STEPS,
+    *(f"{DROPPED}/*/{name}" for name in (*_RECORDS, *_STEPS)),
+)  # fmt: skip
+"""The files of a run folder, as patterns; nothing else in it is ours."""
+
+_SMALL = 1 << 20
+"""Up to this size a file of an export is compared by its checksum, beyond it by its size."""
+
+
+# Marks
+
+
+def mark_run(run: Path, base: str | None = None) -> None:
+    """Mark a folder as a run of ours.
+
+    Args:
+        run: the folder.
+        base: the fingerprint of the model that the run goes on needing, if it does.
+    """
+    write_json(run / RUN_MARK, {"format": RUN_FORMAT, "version": 1, "base": base})
+
+
+def run_mark(folder: Path) -> dict[str, Any] | None:
+    """What the mark of a run folder says; None if it has none."""
+    try:
+        mark = json.loads((folder / RUN_MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) and mark.get("format") == RUN_FORMAT else None
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The files of a folder that we wrote as a whole, with their sizes and checksums; None if it is not one."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except HandloomError:
+        return None
+    whole = all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in manifest.values()
+    )
+    return manifest if whole and manifest else None
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder carries our mark."""
+    return run_mark(folder) is not None or _manifest(folder) is not None
+
+
+# Which files are ours
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The files, links and folders in `folder` that we did not write, or that were changed since, sorted."""
+    manifest = None if run_mark(folder) or (folder / PREVIOUS).is_dir() else _manifest(folder)
+    found = []
+    for path in _entries(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()) and not _may_hold_ours(name, manifest):
+                found.append(f"{name}/")
+        elif manifest is None:
+            if path.is_symlink() or not _in_run(name):
+                found.append(name)
+        elif name != MANIFEST and (path.is_symlink() or not _as_written(path, manifest.get(name))):
+            found.append(name)
+    return sorted(found)
+
+
+def remove_ours(folder: Path, keep: frozenset[str] = frozenset()) -> None:
+    """Remove the files of a run from `folder`, and the folders that become empty, but nothing else.
+
+    Args:
+        folder: of a run; it stays.
+        keep: names that are left alone.
+    """
+    for path in sorted(_entries(folder), reverse=True):
+        name = path.relative_to(folder).as_posix()
+        if not keep.isdisjoint(name.split("/")):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()) and _may_hold_ours(name, None):
+                path.rmdir()
+        elif not path.is_symlink() and _in_run(name):
+            path.unlink()
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Everything below a folder. A link is named and not followed, unless it is where a run keeps its checkpoints."""
+    linked = folder / CHECKPOINTS
+    for top in (folder, linked) if linked.is_symlink() and linked.is_dir() else (folder,):
+        for place, folders, files in os.walk(top):
+            yield from (path for name in (*folders, *files) if (path := Path(place, name)) != linked)
+
+
+def _in_run(name: str) -> bool:
+    parts = name.split("/")
+    if any(part.startswith(UNFINISHED) or part in (PREVIOUS, MOVING) for part in parts):
+        return True
+    return any(_matches(parts, pattern.split("/")) for pattern in _RUN)
+
+
+def _may_hold_ours(name: str, manifest: dict[str, Any] | None) -> bool:
+    """Whether a folder of that name is one of those that we make."""
+    if manifest is not None:
+        return any(file.startswith(f"{name}/") for file in manifest)
+    parts = name.split("/")
+    known = (pattern.split("/")[: len(parts)] for pattern in _RUN)
+    return _in_run(name) or any(_matches(parts, folders) for folders in known)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    return len(parts) == len(pattern) and all(map(fnmatch, parts, pattern))
+
+
+def _as_written(path: Path, entry: dict[str, Any] | None) -> bool:
+    if entry is None or path.stat().st_size != entry["bytes"]:
+        return False
+    return entry["bytes"] > _SMALL or sha256(path) == entry["sha256"]
+
+
+# What may be replaced
+
+
+def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool, flag: str = "") -> None:
+    """Refuse to make the folder `target` unless nothing is lost by it.
+
+    Args:
+        target: the folder to make.
+        reads: files and folders that the command reads.
+        overwrite: whether a folder of ours that is there may be replaced.
+        flag: that names the folder, for the remedy.
+
+    Raises:
+        ConfigError: it is a file, lies in a folder of ours, holds something that the command reads or lies in it,
+            holds files that we did not write, is needed by another run, or is there already.
+    """
+    another = require_folder(target, flag)
+    real = Path(os.path.realpath(target))
+    for above in real.parents:
+        if is_ours(above):
+            raise ConfigError(
+                f"{target} lies in {shown(above)}, which Handloom wrote and may remove.", another
+            )
+    if not target.is_dir() or not _holds_anything(target):
+        return
+    for name in map(Path, reads):
+        if name.exists() and _overlap(target, name):
+            raise ConfigError(f"{target} cannot be replaced: this command reads {name}.", another)
+    if needed := dependents(target):
+        step, runs = next(iter(needed.items()))
+        raise ConfigError(
+            f"{target} cannot be replaced: {runs[0]} was trained from its checkpoint {step} and needs it.",
+            f"{another} Or remove {runs[0]} first.",
+        )
+    ours, run = is_ours(target), run_mark(target) is not None
+    if not ours or (foreign := foreign_files(target)):
+        found = foreign if ours else sorted(path.name for path in target.iterdir() if path.name != IN_FOLDER)
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        changed = ", or that were changed since" if ours and not run else ""
+        raise ConfigError(
+            f"{target} holds files that Handloom did not write{changed}: {', '.join(found[:5])}{more}. It is left "
+            "alone.",
+            f"Move them to another place, or n{another[1:]}",
+        )
+    if not overwrite:
+        goes_on = any((target / CHECKPOINTS).glob("step-*"))
+        resume = f"Go on with it (--resume {target}), r" if run and goes_on else "R"
+        what = "already holds a run" if run else "is there already"
+        raise ConfigError(f"{target} {what}.", f"{resume}eplace it (--overwrite), or n{another[1:]}")
+
+
+def require_folder(target: Path, flag: str = "") -> str:
+    """Raise ConfigError if `target` is a file; returns the remedy that names another folder."""
+    another = f"Name another folder{flag and f' with {flag}'}."
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file, not a folder.", another)
+    return another
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether a folder is not empty; an empty folder called `checkpoints`, or a link to one, does not count."""
+    return any(
+        path.name not in (IN_FOLDER, CHECKPOINTS)
+        or (path.name == CHECKPOINTS and not (path.is_dir() and not any(path.iterdir())))
+        for path in folder.iterdir()
+    )
+
+
+def _overlap(target: Path, read: Path) -> bool:
+    """Whether replacing the folder `target` would remove what is read: `read`, or what links in it lead to.
+
+    A folder of texts may hold the target: our own folders are no texts. Any other folder that is read may not.
+    """
+    if is_within(read, target):
+        return True
+    if is_within(target, read) and is_ours(read):
+        return True
+    if not read.is_dir():
+        return False
+    links = (path for path in _entries(read) if path.is_symlink() and not is_within(path.parent, target))
+    return any(is_within(path, target) for path in links)
+
+
+def shown(folder: Path) -> str:
+    """A folder as a person would name it from here."""
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
+
+
+# Runs that need a checkpoint of another
+
+
+def record_dependent(base: Path, run: Path, fingerprint: str) -> None:
+    """Note in the run that the checkpoint `base` belongs to that `run` needs it.
+
+    Nothing is noted where that is not possible: for a model that is no checkpoint of a run, or may not be written.
+    """
+    owner = base.parent.parent
+    if base.parent.name != CHECKPOINTS or run_mark(owner) is None:
+        return
+    where = str(Path(os.path.realpath(run)))
+    name = hashlib.sha256(where.encode()).hexdigest()[:16]
+    try:
+        (owner / DEPENDENTS).mkdir(exist_ok=True)
+        write_json(
+            owner / DEPENDENTS / f"{name}.json",
+            {"run": where, "checkpoint": base.name, "fingerprint": fingerprint},
+        )
+    except OSError:
+        return
+
+
+def dependents(run: Path) -> dict[str, list[str]]:
+    """The checkpoints of a run that other runs need, each with these runs. A run that is gone needs none."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((run / DEPENDENTS).glob("*.json")):
+        try:
+            noted = read_json(path)
+            mark = run_mark(Path(noted["run"]))
+            if mark and mark.get("base") == noted["fingerprint"]:
+                found.setdefault(noted["checkpoint"], []).append(shown(Path(noted["run"])))
+        except (CheckpointError, KeyError, TypeError):
+            continue
+    return found
