@@ -96,7 +96,7 @@ def losses() -> list[str]:
 
 
 def fill_closed() -> None:
-    """Where a descriptor was closed by whoever started this process, put one that swallows everything.
+    """Where a descriptor was closed before this process began, put one that swallows everything.
 
     Otherwise the next file that is opened would get its number, and `print(..., file=sys.stderr)` would write to
     standard output.
