@@ -193,6 +193,36 @@ def test_nan_stops_at_once_and_names_step_and_parameter(tmp_path, tiny, monkeypa
     assert run.resume(folder)["finished"]
 
 
+def test_a_run_without_a_checkpoint_is_not_sent_from_resume_to_begin_and_back(tmp_path, tiny):
+    """Its process was killed before the first save: each message names a way that works."""
+    import shutil
+
+    folder = tmp_path / "run"
+    run.begin(folder, tiny(), stop_after=1)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint yet") as resumed:
+        run.resume(folder)
+    with pytest.raises(ConfigError, match="already holds a run") as begun:
+        run.begin(folder, tiny())
+    for told in (resumed, begun):
+        assert "--overwrite" in told.value.remedy
+        assert "--resume" not in told.value.remedy
+    assert run.begin(folder, tiny(), overwrite=True)["finished"]
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_was(
+    tmp_path, tiny, monkeypatch
+):
+    def full(*_):
+        raise CheckpointError("The disk became full.", "Free some space.")
+
+    monkeypatch.setattr(native, "save", full)
+    with pytest.raises(CheckpointError, match="full"):
+        run.begin(tmp_path / "run", tiny())
+    monkeypatch.undo()
+    assert run.begin(tmp_path / "run", tiny())["finished"]
+
+
 def test_a_model_that_was_no_number_before_the_first_step_is_told_so(tmp_path, tiny, monkeypatch):
     """No learning rate is to blame, and no flag of training helps."""
     from handloom.training import scratch

@@ -196,13 +196,15 @@ def _train(
     )
     with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
         finished = trainer.train(wish, stop_after)
-    earlier: dict[str, Any] = {}
-    if trainer.finding is None:  # gone on with, and not validated since: what was found before still holds
-        with suppress(HandloomError):
-            earlier = storage.read_json(run / "summary.json")
-    summary = {**earlier, **summarize(trainer, finished), **work.summary}
-    storage.write_output(run / "summary.json", _as_json(summary))
-    return summary
+        earlier: dict[str, Any] = {}
+        if (
+            trainer.finding is None
+        ):  # gone on with, and not validated since: what was found before still holds
+            with suppress(HandloomError):
+                earlier = storage.read_json(run / "summary.json")
+        summary = {**earlier, **summarize(trainer, finished), **work.summary}
+        storage.write_output(run / "summary.json", _as_json(summary))
+        return summary
 
 
 def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
