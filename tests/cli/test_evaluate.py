@@ -100,6 +100,29 @@ def test_questions_are_answered_and_each_is_told(inside, trained_run, questions,
     assert few["items"] == 2
 
 
+def test_a_json_array_is_questions_and_never_measured_as_text(inside, trained_run, questions, tmp_path):
+    (tmp_path / "q.JSON").write_text(json.dumps(QUESTIONS, indent=1), encoding="utf-8")
+    told = [
+        json.loads(inside("evaluate", trained_run, "--data", f, "--json").out) for f in (questions, "q.JSON")
+    ]
+    assert told[0].pop("data") != told[1].pop("data")
+    assert told[0] == told[1]
+    assert told[0]["task"] == "choice"
+    (tmp_path / "other.json").write_text('[{"name": "x"}]', encoding="utf-8")
+    done = inside("evaluate", trained_run, "--data", "other.json")
+    assert done.returncode == 2
+    assert 'no field "text" (fields there: name)' in done.err
+
+
+def test_files_that_are_not_measured_are_told(inside, trained_run, tmp_path):
+    for name in ("a.txt", "b.rst"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / name).write_text(FOX * 8, encoding="utf-8")
+    done = inside("evaluate", trained_run, "--data", "texts", "--json")
+    assert json.loads(done.out)["readings"][0]["bytes"] == len(FOX) * 8
+    assert "Note: 1 file in a folder was left out for its suffix (1 .rst): texts/b.rst." in done.err
+
+
 def test_a_cloze_has_to_be_named(inside, trained_run, tmp_path):
     (tmp_path / "l.jsonl").write_text(
         '{"text": "The quick brown fox"}\n{"text": "The lazy dog"}\n', encoding="utf-8"

@@ -14,6 +14,8 @@ from handloom.data.omissions import Omissions
 from handloom.data.readers import IN_FOLDERS
 from handloom.data.sources import files_of
 from handloom.errors import DataError
+from handloom.ownership import mark_run
+from handloom.storage import write_json
 
 
 @pytest.fixture
@@ -85,9 +87,8 @@ def test_what_is_no_file_is_counted_and_not_waited_for(tree):
 
 
 OURS = {
-    "a run": ("config.toml", "checkpoints/step-00000001/config.json"),
-    "a run that failed early": ("config.toml", "data.json"),
-    "a checkpoint": ("manifest.json", "config.json"),
+    "a run": ("run.json",),
+    "a checkpoint": ("manifest.json",),
     "a pulled model": ("origin.json",),
     "an adapter": ("adapter_config.json",),
     "a model of transformers": ("config.json", "model.safetensors"),
@@ -101,6 +102,10 @@ def test_our_own_folders_are_no_data_unless_their_files_are_named(tree, names):
         "a.txt",
         *(f"runs/a/{name}" for name in (*names, "samples.md", "tokenizer/merges.txt", "metrics.jsonl")),
     )
+    if "run.json" in names:
+        mark_run(Path("runs/a"))
+    if "manifest.json" in names:
+        write_json(Path("runs/a/manifest.json"), {"config.json": {"bytes": 1, "sha256": "0"}})
     for source, text in ((".", "a.txt"), ("**/*", "a.txt"), ("[ar]*", "a.txt")):
         assert found(source) == ([text], {"own-folder": 1}), source
     assert found("runs/a/samples.md") == (["runs/a/samples.md"], {})
@@ -116,6 +121,19 @@ def test_our_own_folders_are_no_data_unless_their_files_are_named(tree, names):
             found(source)
     with pytest.raises(DataError, match="1 folder of a run"):
         found("runs", IN_FOLDERS)  # examples: metrics.jsonl is none
+
+
+def test_files_of_the_same_names_that_others_wrote_make_no_folder_ours(tree):
+    tree(
+        "web/manifest.json",
+        "web/config.json",
+        "web/a.txt",
+        "log/run.json",
+        "log/b.txt",
+        "toml/config.toml",
+        "toml/c.md",
+    )
+    assert found(".")[0] == ["log/b.txt", "toml/c.md", "web/a.txt"]
 
 
 def test_the_cache_is_no_data(tree, monkeypatch, tmp_path):

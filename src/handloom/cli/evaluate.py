@@ -104,6 +104,8 @@ def evaluate(
     _refuse(chosen, [flag for flag, value in unused.items() if value], data)
     reading: dict[str, Any] = {"text_field": text_field, "json_as_text": json_as_text}
     corpus = open_corpus(data, **reading) if chosen == "text" else None
+    for sentence, _ in corpus.omissions.sentences() if corpus else []:
+        note(sentence)
     file = runtime.user_path(data[0], "--data")
     questions = list(read_items(file, chosen, labels, limit)) if corpus is None else []
     inputs = [model, file, *([labels] if labels else [])]

@@ -19,15 +19,14 @@ from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
 from handloom.data.readers import IN_FOLDERS, has_suffix
 from handloom.errors import ConfigError, DataError
+from handloom.ownership import is_ours
 from handloom.runtime import cache_folder, expanded, models_folder
+from handloom.storage import UNFINISHED
 
 SUFFIXES = (".txt", ".md", ".py", *IN_FOLDERS)
 """What files in a folder have to end in to be read as text, whatever the capitals, and packed or not."""
 
 _OWN = (
-    ("config.toml", "checkpoints"),
-    ("config.toml", "data.json"),
-    ("manifest.json", "config.json"),
     ("origin.json",),
     ("adapter_config.json",),
     ("config.json", "model.safetensors"),
@@ -35,7 +34,7 @@ _OWN = (
     ("config.json", "pytorch_model.bin"),
     ("vocab.json", "merges.txt"),
 )
-"""Names of which all are there in a folder of a run, a checkpoint, a model or a tokenizer."""
+"""Names of which all are there in a folder of a model or a tokenizer, whoever wrote it."""
 
 
 def files_of(
@@ -71,7 +70,7 @@ def files_of(
 
 def is_own_folder(folder: Path) -> bool:
     """Whether it was written by Handloom, or is a model's: a run, a checkpoint, an export, a tokenizer, the cache."""
-    if any(all((folder / name).exists() for name in names) for names in _OWN):
+    if is_ours(folder) or any(all((folder / name).exists() for name in names) for names in _OWN):
         return True
     for place in (cache_folder, models_folder):
         with suppress(ConfigError, OSError):  # no home folder, or nothing there yet
@@ -120,7 +119,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> Iter
 
 def _is_walked(folder: Path, omissions: Omissions) -> bool:
     """Whether a folder below another is walked; if not, that is counted."""
-    if folder.name == "__pycache__":
+    if folder.name == "__pycache__" or _is_temporary(folder.name):
         return False
     reason = ""
     if folder.name.startswith("."):
@@ -134,8 +133,15 @@ def _is_walked(folder: Path, omissions: Omissions) -> bool:
     return not reason
 
 
+def _is_temporary(name: str) -> bool:
+    """Whether it is the lock of a folder or not yet whole: no data, and nothing to tell of."""
+    return name.startswith(UNFINISHED) or (name.startswith(".") and name.endswith(".lock"))
+
+
 def _is_read(path: Path, suffixes: tuple[str, ...], omissions: Omissions) -> bool:
     """Whether a file in a folder is read; if not, that is counted."""
+    if _is_temporary(path.name):
+        return False
     if path.name.startswith("."):
         omissions.add("hidden", path.as_posix())
     elif not path.is_file():
