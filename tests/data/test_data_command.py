@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import subprocess
@@ -241,3 +242,45 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     code, out, _ = handloom("show", "--run", tuned, "--step", 3)
     assert code == 0
     assert {"instruct": "né", "prefer": "the preferred answer", "classify": "label a"}[task] in out
+
+
+@pytest.mark.parametrize("name", ["posts.csv", "posts.tsv", "A.JSON", "posts.jsonl.zst", "posts.parquet"])
+def test_running_text_out_of_records_is_what_the_field_holds(handloom, tmp_path, monkeypatch, name):
+    """Of `A.JSONL` or a list in `.json` the braces were learned; tables could not be read at all."""
+    import pyarrow
+    import zstandard
+    from pyarrow import parquet
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"body": f'Story {n}, told "again".', "id": str(n)} for n in range(40)]
+    if name.endswith("sv"):
+        into, between = io.StringIO(), "," if name == "posts.csv" else "\t"
+        csv.writer(into, delimiter=between).writerows([["body", "id"], *(row.values() for row in rows)])
+        Path(name).write_text(into.getvalue(), encoding="utf-8", newline="")
+    elif name == "posts.parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), name)
+    elif name == "A.JSON":
+        Path(name).write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        Path(name).write_bytes(zstandard.compress("\n".join(map(json.dumps, rows)).encode()))
+    code, out, _ = handloom("prepare", "--data", name, "--text-field", "body", "--json")
+    report = json.loads(out)
+    assert (code, report["documents"]) == (0, 40)
+    assert report["train_bytes"] + report["validation_bytes"] == sum(len(row["body"]) for row in rows)
+    assert report["omitted"] == {"field": {"count": 40, "by": {"id": 40}}}
+    code, out, _ = handloom("check", "--data", name, "--text-field", "body", "--json", "--context", 8)
+    assert json.loads(out)["omitted"]["field"] == {"count": 40, "by": {"id": 40}}
+
+
+def test_json_is_text_only_where_a_flag_says_so(handloom, write):
+    lines = "".join(json.dumps({"text": f"Story {n}."}) + "\n" for n in range(30))
+    write(**{"posts.txt": lines, "posts.jsonl": lines})
+    code, _, err = handloom("prepare", "--data", "posts.txt")
+    assert (code, "JSON under the name of a text" in err) == (2, True)
+    for name in ("posts.txt", "posts.jsonl"):
+        code, out, _ = handloom("prepare", "--data", name, "--json-as-text", "--json")
+        report = json.loads(out)
+        assert report["train_bytes"] + report["validation_bytes"] == len(lines)
+    code, out, _ = handloom("check", "--data", "posts.txt", "--json", "--context", 8)
+    found = [(each["kind"], each["places"][0].get("file")) for each in json.loads(out)["findings"]]
+    assert (code, ("unreadable", "posts.txt") in found) == (1, True)

@@ -248,6 +248,25 @@ def test_frozen_blocks_know_a_row_again_however_it_is_padded(write, tmp_path, ta
     assert len(rows) == reader.asked <= answers * report["training_examples"]
 
 
+def test_fields_and_answers_that_are_not_learned_are_told(write):
+    """A system and a history were dropped without a word; so was every other field."""
+    heard = Heard()
+    talk = [
+        {"system": "Be red.", "history": [["Hi", "red"]], "instruction": f"a{n}", "output": "blue", "id": n}
+        for n in range(8)
+    ]
+    objective, _, report = opened("instruct", write(*talk), reporter=heard, context=96)
+    assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context": {"count": 8}}
+    assert heard.notes == ["8 fields of records were left out (8 id)."]
+    assert heard.warnings[0].startswith(
+        "8 answers in histories or prompts are read as context, and not learned."
+    )
+    batch = objective.batch(0)
+    read, learned = batch["inputs"], batch["targets"]
+    assert set(learned[learned >= 0].tolist()) == {*TOKENIZER.encode("blue"), TOKENIZER.end_of_text}
+    assert TOKENIZER.decode(read[0].tolist()).count("Be red.") >= 1
+
+
 def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
     heard = Heard()
     long = {"instruction": "a", "output": "red " * 60}

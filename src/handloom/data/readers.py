@@ -71,13 +71,12 @@ def read_text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
     Returns:
         its text in chunks of about 1 MB, none empty; memory does not grow with the file.
     Raises:
-        UnreadableError: the file cannot be read, or is binary.
+        UnreadableError: the file cannot be read, is binary, or is JSON where that is not to be learned as text.
         EncodingError: it has bytes that are not UTF-8; the message has the offset of the first one.
-        DataError: it is JSON under the name of a text, and that is not to be learned.
     """
     for number, text in enumerate(stream(path, name, options)):
         if number == 0 and not options.json_as_text and form_of(path) == "text" and is_json(text, CHUNK // 4):
-            raise DataError(
+            raise UnreadableError(
                 f"{name}: JSON under the name of a text, which would be learned with its braces and field names.",
                 "Put it into a file whose name ends in .jsonl (one object a line) or .json to have its records read, "
                 "or learn it as the text it is: --json-as-text.",

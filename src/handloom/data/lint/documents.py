@@ -107,7 +107,7 @@ def _document(
         reading.add(piece)
     more_faults = list(told.drain())
     yield from more_faults
-    readable = all(fault.kind not in ("unreadable", "malformed") for fault in faults + more_faults)
+    readable = all(fault.kind != "unreadable" for fault in faults + more_faults)
     if characters == 0 and readable:
         yield Finding("empty-document", "nothing in it", at)
     elif characters and not reading.words:

@@ -200,13 +200,14 @@ def _print(example: Example) -> Print:
 def _question(example: Conversation | Pair) -> tuple[bytes, bytes]:
     """Hashes of what is asked and of what is answered, but for case and white space.
 
-    Of a conversation that is all before the first answer, and that answer.
+    Of a conversation that is all before the first answer that is learned, and that answer.
     """
     parts = list(_parts(example))
     if isinstance(example, Pair):
         asked, answers = parts[:-2], parts[-2:]
     else:
-        first = [part.role for part in parts].index("assistant")
+        answers_at = [n for n, message in enumerate(example.messages) if message.role == "assistant"]
+        first = next((n for n in answers_at if example.messages[n].learned), answers_at[0])
         asked, answers = parts[:first], parts[first : first + 1]
     return _hash(asked), _hash(answers)
 
