@@ -50,6 +50,7 @@ CASES = [
     BadInput("no standard input for a chat", "handloom chat runs/demo", _without_standard_input),
     BadInput("no standard input for a text", "handloom tokenize -", _without_standard_input),
     BadInput("the harness is not installed", "handloom lm-eval runs/demo --tasks x", _without_harness),
+    BadInput("a model of the harness's own", "handloom lm-eval runs/demo --model hf --tasks x"),
     BadInput("a model of 10^12 layers", "handloom generate Hi --model theirs", _config(LAYERS)),
     BadInput(
         "settings of a file nested too deep", "handloom generate Hi --model theirs", _config("[" * 10**5)

@@ -20,7 +20,8 @@ import numpy as np
 from lm_eval.api.model import TemplateLM  # type: ignore[import-untyped]
 from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-untyped]
 
-from handloom.errors import RequestError
+from handloom.errors import HandloomError, RequestError
+from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
 from handloom.evaluation.choice import encode_pair, window_of
 from handloom.evaluation.surprise import Window, read_windows, windows_of
 from handloom.inference.engine import Writing
@@ -72,6 +73,7 @@ class HandloomLM(TemplateLM):
                 "It takes model, batch_size, max_length, max_gen_toks and seed.",
             )
         self.lm = lm
+        self._chats = False
         self.batch_size = 8 if batch_size in (None, "auto") else int(batch_size or 1)
         self.max_length = min(int(max_length or lm.config.context), lm.config.context)
         self.max_gen_toks = int(max_gen_toks)
@@ -92,11 +94,41 @@ class HandloomLM(TemplateLM):
         return f"handloom-{self.lm.tokenizer.fingerprint}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text; there are no special tokens to add."""
+        """Ids of a text, or of a conversation that `apply_chat_template` made; there are no special tokens to add."""
+        if self._chats and is_chat(string):
+            return chat_ids(self.lm.tokenizer, string)
         return self.lm.tokenizer.encode(string)
 
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The name of the model's template.
+
+        Raises:
+            RequestError: for a model that learned no conversations, or another template's name.
+        """
+        if self.lm.template is None:
+            raise RequestError(
+                "The model learned no conversations, so there is no chat template to apply.",
+                "Leave out --apply_chat_template, or tune a model with handloom finetune --task instruct.",
+            )
+        if chat_template not in (True, self.lm.template):
+            raise RequestError(
+                f"The model has no chat template {chat_template!r}.",
+                "Give --apply_chat_template without a name.",
+            )
+        return self.lm.template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as text, whose ids are those of training; without the prompt its last answer goes on."""
+        self.chat_template(True)
+        self._chats = True
+        return chat_text(chat_history, answered=not add_generation_prompt)
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As the harness does it, and where it would leave nothing for the continuation, the two apart."""
+        """As the harness does it; the two apart where else nothing would be left, and where an answer begins."""
+        if self._chats and is_chat(context):
+            return self.tok_encode(context), self.lm.tokenizer.encode(continuation)
         return encode_pair(self.lm.tokenizer, context, continuation)
 
     def _loglikelihood_tokens(
@@ -235,6 +267,11 @@ def command_line(words: Sequence[str], model: str, load: Callable[[str], Languag
     Raises:
         RequestError: what the harness cannot do, in its own words: a task there is not, a benchmark out of reach.
     """
+    if chosen := [word for word in words if word.partition("=")[0] in ("--model", "-M")]:
+        raise RequestError(
+            f"{chosen[0]} chooses a model of the harness, and this command measures {model} with Handloom.",
+            "Leave it out; the harness's own models are measured by its own command, lm-eval.",
+        )
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-untyped]
     from lm_eval.api.registry import model_registry  # type: ignore[import-untyped]
 
@@ -250,7 +287,9 @@ def command_line(words: Sequence[str], model: str, load: Callable[[str], Languag
     sys.argv = ["lm-eval", "run", "--model", "handloom", "--model_args", f"model={model}", *words]
     try:
         cli_evaluate()
-    except (ValueError, KeyError, ConnectionError, FileNotFoundError) as error:
+    except (HandloomError, MemoryError):
+        raise
+    except Exception as error:  # whatever the harness raises at what a user gave it
         raise RequestError(
             f"The evaluation harness gives up: {' '.join(map(str, error.args)) or type(error).__name__}.",
             "`lm-eval ls tasks` lists its tasks; those that are not on this machine come from Hugging Face's hub.",
