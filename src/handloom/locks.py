@@ -16,13 +16,13 @@ from pathlib import Path
 from handloom.errors import CheckpointError
 from handloom.storage import refusing
 
-IN_FOLDER = ".lock"
+IN_FOLDER = ".handloom.lock"
 """The lock file of a folder that is locked from inside."""
 
 
 def lock_beside(target: Path) -> Path:
     """The lock file of a folder that is replaced as a whole, and cannot hold its own."""
-    return target.with_name(f".{target.name}.lock")
+    return target.with_name(f".{target.name}{IN_FOLDER}")
 
 
 @contextmanager
@@ -48,16 +48,15 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
         except Timeout:
             raise _in_use(lock, what) from None
     native = not isinstance(held, SoftFileLock)
-    try:
+    with ExitStack() as stack:
+        stack.callback(held.release)
         if native:
+            stack.callback(
+                _remove, lock
+            )  # while it is held: a process that waits for this very file begins again
             with suppress(OSError):
                 lock.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield
-    finally:
-        if native:
-            with suppress(OSError):
-                lock.unlink()  # while it is held: a process that waits for this very file begins again
-        held.release()
 
 
 @contextmanager
@@ -83,6 +82,11 @@ def _remove_empty(folders: list[Path]) -> None:
     with suppress(OSError):  # a folder that is not empty stays, with those above it
         for path in reversed(folders):
             path.rmdir()
+
+
+def _remove(lock: Path) -> None:
+    with suppress(OSError):
+        lock.unlink()
 
 
 def _in_use(lock: Path, what: str | Path) -> CheckpointError:

@@ -182,8 +182,7 @@ def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bo
             holds files that we did not write, is needed by another run, or is there already.
     """
     another = require_folder(target, flag)
-    real = Path(os.path.realpath(target))
-    for above in real.parents:
+    for above in (*Path(os.path.realpath(target)).parents, *Path(os.path.abspath(target)).parents):
         if is_ours(above):
             raise ConfigError(
                 f"{target} lies in {shown(above)}, which Handloom wrote and may remove.", another
@@ -238,7 +237,7 @@ def _overlap(target: Path, read: Path) -> bool:
 
     A folder of texts may hold the target: our own folders are no texts. Any other folder that is read may not.
     """
-    if is_within(read, target):
+    if is_within(read, target) or is_within(read, target / CHECKPOINTS):  # which may lie on another disk
         return True
     if is_within(target, read) and is_ours(read):
         return True

@@ -204,7 +204,7 @@ def test_a_busy_hub_is_asked_again_a_few_times(hub):
 def test_two_pulls_of_one_model_do_not_write_the_same_file(hub):
     models_folder().mkdir(parents=True)
     with (
-        locks.hold(models_folder() / ".gpt2.lock", models_folder()),
+        locks.hold(models_folder() / ".gpt2.handloom.lock", models_folder()),
         pytest.raises(CheckpointError, match=f"in use by process {os.getpid()} on {platform.node()}"),
     ):
         pull("gpt2")

@@ -22,11 +22,11 @@ def held_by_another(stack: ExitStack, lock: Path) -> None:
 
 
 def run_in_use(stack: ExitStack) -> None:
-    held_by_another(stack, Path("runs/demo/.lock"))
+    held_by_another(stack, Path("runs/demo/.handloom.lock"))
 
 
 def export_in_use(stack: ExitStack) -> None:
-    held_by_another(stack, Path(".new.lock"))
+    held_by_another(stack, Path(".new.handloom.lock"))
 
 
 def adapter(stack: ExitStack) -> None:

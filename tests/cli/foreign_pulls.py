@@ -116,7 +116,7 @@ def offline(hub, patch, stack):
 
 
 def another_process(hub, patch, stack):
-    held_by_another(stack, Path("models/.gpt2.lock"))
+    held_by_another(stack, Path("models/.gpt2.handloom.lock"))
 
 
 def copied_by_hand(hub, patch, stack):
