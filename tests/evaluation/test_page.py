@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -228,3 +229,59 @@ def test_a_diagram_puts_who_is_as_right_as_sure_on_the_diagonal():
         share = (point.x - plot.ticks[0].at) / (plot.ticks[-1].at - plot.ticks[0].at)
         assert point.y == pytest.approx(plot.up(share), abs=4)
         assert point.high <= point.y <= point.low
+
+
+# Right to left
+
+ARABIC = "سلام عليكم"
+HEBREW = "שלום"
+
+
+class Directions(HTMLParser):
+    """Every text with a letter that is written from right to left, and whether it chooses its own direction."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.found = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs).get("dir")))
+
+    def handle_startendtag(self, tag, attrs): ...
+
+    def handle_endtag(self, tag):
+        self.open.pop()
+
+    def handle_data(self, data):
+        if any(unicodedata.bidirectional(c) in ("R", "AL") for c in data):
+            tags = [tag for tag, _ in self.open]
+            drawn = (
+                "svg" in tags or "title" in tags
+            )  # the style sheet sets the direction there, or the browser
+            self.found.append((data, "/".join(tags), drawn or any(way == "auto" for _, way in self.open)))
+
+
+def right_to_left():
+    """A comparison whose every name and text is Arabic or Hebrew."""
+    text = written((ARABIC + " ") * 5)
+    one = dataclasses.replace(text, prompt=HEBREW + " (a) ", spans=(Span(text.text, 1.0, 0),))
+    share = Share(1, 1, dataclasses.replace(one.copied.longest, document=HEBREW), 9.0)
+    models = [
+        measured(
+            f"runs/{name}", facts=Facts("from elsewhere", HEBREW, 3, 5, 10), written=(one, one),
+            samples=((Span(HEBREW + "!", 1.0, 0),),), memorization=Memorization(ARABIC, share, share),
+        )
+        for name in (ARABIC, HEBREW)
+    ]  # fmt: skip
+    models.append(measured(HEBREW + "-3", written=(one, one), memorization=None, no_memorization=ARABIC))
+    changes = {"prompts": (one.prompt,), "general": Source(ARABIC, 1, 100, True), "notes": (HEBREW,)}
+    return report(*models, held_out=Source(HEBREW + ".txt", 1, 100, False, (ARABIC,)), **changes)
+
+
+def test_every_text_prompt_and_name_runs_in_its_own_direction():
+    found = Directions()
+    found.feed(render(right_to_left()))
+    assert [each for each in found.found if not each[2]] == []
+    assert len(found.found) > 40
+    assert "unicode-bidi: plaintext" in re.search(r"svg \.name \{.*\}", render(right_to_left())).group()
