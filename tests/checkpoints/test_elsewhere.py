@@ -172,34 +172,37 @@ def test_a_gguf_file_of_ours_read_again_is_the_same_model(tmp_path, tied):
         assert lm.tokenizer.encode("the cat's naïve 日本") == TOKENIZER.encode("the cat's naïve 日本")
 
 
-def rewritten(path, target, kind):
-    """The same file with its matrices stored in another type. Returns what they come to in float32."""
-    reader, values = GGUFReader(path), {}
+def rewritten(path, target, fields=lambda key, value: value, data=lambda name, data: (data, None)):
+    """The same file with other values of keys, and other tensors: each its data, and its type if it is quantized."""
+    reader = GGUFReader(path)
     writer = GGUFWriter(target, "gpt2")
     for key, field in reader.fields.items():
         if not key.startswith("GGUF.") and key != "general.architecture":
-            writer.add_key_value(key, field.contents(), field.types[0], field.types[-1])
+            writer.add_key_value(key, fields(key, field.contents()), field.types[0], field.types[-1])
     for tensor in reader.tensors:
-        data = np.array(tensor.data)
-        if data.ndim == 2 and data.shape[-1] % 32 == 0:
-            data = quantize(data, kind)
-            writer.add_tensor(tensor.name, data, raw_dtype=kind)
-            values[tensor.name] = torch.from_numpy(dequantize(data, kind))
-        else:
-            writer.add_tensor(tensor.name, data)
-            values[tensor.name] = torch.from_numpy(data)
+        numbers, kind = data(tensor.name, np.array(tensor.data))
+        writer.add_tensor(tensor.name, numbers, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return values
+    return target
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
 def test_other_precisions_come_out_as_the_library_takes_them_apart(tmp_path, kind):
     model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 32, tied_head=False))
     path = export_gguf(tmp_path / "m", model, TOKENIZER)
-    values = rewritten(path, tmp_path / "x.gguf", GGMLQuantizationType[kind])
+    values = {}
+
+    def stored(name, data):
+        if data.ndim != 2 or data.shape[-1] % 32:
+            return data, None
+        coded = quantize(data, GGMLQuantizationType[kind])
+        values[name] = torch.from_numpy(dequantize(coded, GGMLQuantizationType[kind]))
+        return coded, GGMLQuantizationType[kind]
+
+    rewritten(path, tmp_path / "x.gguf", data=stored)
     notes = []
     found = find_checkpoint(tmp_path / "x.gguf", notes.append).load_model()
     assert found.embedding.token_embedding.weight.equal(values["token_embd.weight"])
@@ -209,21 +212,29 @@ def test_other_precisions_come_out_as_the_library_takes_them_apart(tmp_path, kin
 
 
 def test_a_gguf_file_whose_tokenizer_cuts_text_otherwise_is_refused(tmp_path):
-    path = tmp_path / "x.gguf"
-    writer = GGUFWriter(path, "gpt2")
-    reader = GGUFReader(export_gguf(tmp_path / "m", random_model(), TOKENIZER))
-    for key, field in reader.fields.items():
-        if not key.startswith("GGUF.") and key != "general.architecture":
-            value = "llama-bpe" if key == "tokenizer.ggml.pre" else field.contents()
-            writer.add_key_value(key, value, field.types[0], field.types[-1])
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    path = export_gguf(tmp_path / "m", random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 8)), TOKENIZER)
+    changed = {"tokenizer.ggml.pre": "llama-bpe"}
+    rewritten(path, tmp_path / "x.gguf", lambda key, value: changed.get(key, value))
     with pytest.raises(CheckpointError, match="of the kind 'gpt2', cut as 'llama-bpe'"):
-        handloom.load(path)
+        handloom.load(tmp_path / "x.gguf")
+
+
+def test_tokens_that_only_fill_rows_are_no_tokens(tmp_path):
+    model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 8))
+    more = {"tokenizer.ggml.tokens": ["[PAD0]", "[PAD1]"], "tokenizer.ggml.token_type": [5, 5]}
+
+    def padded(name, data):
+        return (
+            np.concatenate([data, np.ones((2, 8), np.float32)]) if name == "token_embd.weight" else data
+        ), None
+
+    path = export_gguf(tmp_path / "m", model, TOKENIZER)
+    rewritten(
+        path, tmp_path / "x.gguf", lambda key, value: value + more[key] if key in more else value, padded
+    )
+    lm = handloom.load(tmp_path / "x.gguf")
+    assert lm.config.vocab_size == TOKENIZER.vocab_size + 2
+    assert lm.tokenizer.fingerprint == TOKENIZER.fingerprint
 
 
 # nanoGPT

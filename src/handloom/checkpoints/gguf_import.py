@@ -43,8 +43,8 @@ _SIZES = {
 }
 """Our field -> the key of the file, in which llama.cpp keeps it."""
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
-_CONTROL, _USER_DEFINED = 3, 4
-"""Types of tokens that are not pieces of words."""
+_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+"""Types of tokens that are not pieces of words; the last fill the rows of a model that has more ids than tokens."""
 
 
 @dataclass(frozen=True)
@@ -155,21 +155,20 @@ def _tokenizer_files(reader: GGUFReader) -> dict[str, Any]:
     tokens = _value(reader, "tokenizer.ggml.tokens") or []
     kinds = _value(reader, "tokenizer.ggml.token_type") or [1] * len(tokens)
     end = _value(reader, "tokenizer.ggml.eos_token_id")
+    known = {token: (number, kind) for number, (token, kind) in enumerate(zip(tokens, kinds, strict=False))}
     added = {
-        token: number
-        for number, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        str(number): {"content": token, "special": kind == _CONTROL}
+        for token, (number, kind) in known.items()
         if kind in (_CONTROL, _USER_DEFINED)
     }
     settings = {
         "eos_token": tokens[end] if end is not None and end < len(tokens) else None,
         "add_prefix_space": bool(_value(reader, "tokenizer.ggml.add_space_prefix")),
         "chat_template": _value(reader, "tokenizer.chat_template"),
-        "added_tokens_decoder": {
-            str(number): {"content": token, "special": True} for token, number in added.items()
-        },
+        "added_tokens_decoder": added,
     }
     return {
-        VOCABULARY: {token: number for number, token in enumerate(tokens)},
+        VOCABULARY: {token: number for token, (number, kind) in known.items() if kind != _UNUSED},
         MERGES: "".join(
             line + "\n" for line in ["#version: 0.2", *(_value(reader, "tokenizer.ggml.merges") or [])]
         ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handloom.model.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 
@@ -77,11 +78,16 @@ def how_it_was_trained(training: dict[str, Any] | None) -> str:
 
 
 _UNITS = {"prefer": "pair", "classify": "text"}
+_LABELS = {
+    SINGLE_LABEL: "The model tells texts apart",
+    MULTI_LABEL: "The model says which of several labels a text has, any number of them",
+    REGRESSION: "The model gives values to texts",
+}
 
 
 def _what_it_does(model: GPT, training: dict[str, Any] | None) -> str:
     if model.config.labels:
-        return f"The model tells texts apart: {', '.join(model.config.labels)}."
+        return f"{_LABELS[model.config.problem_type]}: {', '.join(model.config.labels)}."
     if template := (training or {}).get("template"):
         return f"The model answers, in the template {template}."
     return "The model continues text; it follows no instructions."
