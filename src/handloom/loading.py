@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom import replacement, storage
-from handloom.checkpoints import elsewhere, gpt2, native, peft, pulled
+from handloom.checkpoints import elsewhere, foreign, gpt2, native, peft, pulled
 from handloom.errors import CheckpointError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
@@ -372,6 +372,8 @@ def folders_of(stored: Stored) -> list[Path]:
 
 
 def _remedy(name: Path) -> str:
+    if name.suffix in foreign.SUFFIXES:
+        return f"Check the path; `ls {name.parent}` shows what is there."
     by_hand = "or name a folder that was copied here by hand"
     if re.fullmatch(r"(?!runs/)[\w.-]+(/[\w.-]+)?", name.as_posix()):
         return f"Fetch it with `handloom pull {name.as_posix()}`, {by_hand}."

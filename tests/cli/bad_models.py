@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bad_inputs import BadInput
+from bad_inputs import BadInput, without_gguf
 from foreign_adapters import adapter_case, settings
-from foreign_models import THEIRS, WEIGHTS, Bomb, files_case, model
+from foreign_models import THEIRS, WEIGHTS, Bomb, files_case, model, tensors_case
 from foreign_tokenizers import tokenizer
 
 import gpt2_folders
@@ -130,6 +130,22 @@ def two_gguf() -> None:
     gguf("exports/demo-q8_0.gguf")
 
 
+def gguf_but_no_library(stack: ExitStack) -> None:
+    gguf("x.gguf")
+    without_gguf(stack)
+
+
+def several_labels(stack: ExitStack) -> None:
+    judge = gpt2_folders.random_model()
+    judge.add_label_head(("toxic", "insult"), 0)
+    tokenizer().save(gpt2_folders.write(THEIRS, judge))
+    gpt2_folders.edit_json(THEIRS / "config.json", problem_type="multi_label_classification")
+    lines = [
+        json.dumps({"text": f"text {n}", "label": label}) for n, label in enumerate(["toxic", "insult"] * 20)
+    ]
+    Path("labels.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
 def foreign_adapter() -> None:
     Path("theirs/adapter_config.json").write_text(
         json.dumps({"config": {}, "model_type": "gpt2"}), encoding="utf-8"
@@ -153,7 +169,17 @@ CASES = [
     ),
     instead_case("Weights for llama.cpp in a Hugging Face folder", "gpt2.Q8_0.gguf"),
     instead_case("Weights under another name", "model.fp16.safetensors"),
+    tensors_case(
+        "Quantized weights among the tensors",
+        lambda t: t.update({"transformer.h.0.mlp.c_fc.qweight": torch.ones(1, 32, dtype=torch.int32)}),
+    ),
+    BadInput(
+        "Learning one label with a model that gives several",
+        "handloom finetune --model theirs --data labels.jsonl --task classify --run r",
+        several_labels,
+    ),
     # Files and folders that are no models
+    place_case("A file that is not there", "downloads/gpt2.gguf", lambda: None),
     place_case("A file of a model", "theirs/model.safetensors", sound),
     place_case("Weights without a config.json", "theirs", weights_alone),
     place_case("A folder with a model in a folder", "downloads", inner("downloads/gpt2")),
@@ -179,6 +205,7 @@ CASES = [
         "x.gguf",
         lambda: gguf("x.gguf", change=sizes(), dtype=np.float64),
     ),
+    BadInput("A GGUF file to read without the library for it", GENERATE + "x.gguf", gguf_but_no_library),
     # nanoGPT
     place_case("A ckpt.pt of another program", "ckpt.pt", lambda: nanogpt({"state_dict": {}, "epoch": 3})),
     place_case(

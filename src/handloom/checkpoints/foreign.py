@@ -16,6 +16,8 @@ PICKLED = "pytorch_model.bin"
 INDEX = ".index.json"
 """What follows the name of a file that is cut into several."""
 GGUF = ".gguf"
+SUFFIXES = (GGUF, ".pt", ".pth", ".bin", ".safetensors", ".json")
+"""Of names that mean a file rather than a folder, a run or a pulled model."""
 NANOGPT = "ckpt.pt"
 """nanoGPT's one file, in which its training saves everything."""
 

@@ -69,6 +69,8 @@ _PREFIXED = re.compile(
 """What DataParallel, torch.compile and training programs put before every name; `PREFIX`; the plain name."""
 _OTHER_HEADS = re.compile(r"(v_head|ilql_heads|multiple_choice_head)\..+")
 """Heads beside the language model's: TRL's and trlX's for values, GPT2DoubleHeadsModel's."""
+_QUANTIZED = re.compile(r".*\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\..*|weight_scale)")
+"""What GPTQ, AWQ, bitsandbytes and compressed-tensors store beside or instead of a matrix."""
 _MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 """Older files store the causal mask, and the number that stood for minus infinity. Neither is learned."""
 
@@ -207,13 +209,18 @@ def language_model(
     the heads. Stored masks, and heads that write no text, are left out.
 
     Raises:
-        CheckpointError: for several prefixes, so that it is not clear what the model is.
+        CheckpointError: for several prefixes, so that it is not clear what the model is; or for quantized weights.
     """
     plain: dict[str, Tensor] = {}
     left_out: list[str] = []
     wrappings: dict[str, str] = {}  # each prefix, and a name that has it
     inners: dict[str, str] = {}
     for name, tensor in tensors.items():
+        if _QUANTIZED.fullmatch(name):
+            raise CheckpointError(
+                f"{origin} holds quantized weights: {name}.",
+                "Handloom reads float32, float16 and bfloat16. Use the repository of the model that it was made from.",
+            )
         match = _PREFIXED.fullmatch(name)
         assert match
         wrapping, inner, short = match.groups("")
