@@ -104,8 +104,8 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
 
 def _is_run(folder: Path) -> bool:
     """Whether this is a run of ours, rather than a model of somebody else's who keeps checkpoints with it."""
-    foreign = (folder / gpt2.CONFIG).is_file() or peft.is_adapter(folder)
-    return (folder / native.CHECKPOINTS).is_dir() and not foreign
+    of_others = (folder / gpt2.CONFIG).is_file() or peft.is_adapter(folder)
+    return (folder / native.CHECKPOINTS).is_dir() and not of_others
 
 
 def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = ()) -> LanguageModel:
