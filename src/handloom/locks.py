@@ -32,7 +32,7 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     Args:
         lock: the lock file; its folder is there. It is removed at the end.
         what: named in the error.
-        wait: for another owner to end, instead of an error.
+        wait: for another owner to end, which is said on standard error, instead of an error.
 
     Raises:
         CheckpointError: another process, or another thread of this one, owns it.
@@ -40,13 +40,19 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
-    held = FileLock(lock, timeout=-1 if wait else 0.2, thread_local=False)
+    held = FileLock(lock, timeout=0.2, thread_local=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the existence of the file is used instead
         try:
             held.acquire(poll_interval=0.05)
         except Timeout:
-            raise _in_use(lock, what) from None
+            error = _in_use(lock, what)
+            if not wait:
+                raise error from None
+            from handloom import console
+
+            console.note(f"{error.problem} Waiting for it to end.")
+            held.acquire(timeout=-1)
     native = not isinstance(held, SoftFileLock)
     with ExitStack() as stack:
         stack.callback(held.release)

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from handloom import locks
 from handloom.data import open_corpus, pool, prepare, prepared, training_documents
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import load_tokenizer
@@ -195,40 +196,39 @@ def test_ctrl_c_leaves_nothing_neither_files_nor_workers(write, gpt2):
     assert psutil.Process().children() == before
 
 
-def test_what_a_killed_process_left_long_ago_is_swept(write, gpt2):
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(write, gpt2):
+    """By age, a preparation of more than a day was taken from under its process."""
     write(**STORIES)
     root = prepared.cache_folder() / "data"
-    for name, age in (("x.partial-1-a", 2 * 86_400), ("y.partial-2-b", 60)):
+    for name in ("x.partial", "y.partial"):
         (root / name).mkdir(parents=True)
-        then = (root / name).stat().st_mtime - age
+        then = (root / name).stat().st_mtime - 2 * 86_400
         os.utime(root / name, (then, then))
-    data = prepare(["."], gpt2)
-    assert cache_content() == sorted([data.key, "y.partial-2-b"])
+    with locks.hold(locks.lock_beside(root / "y"), "y"):
+        data = prepare(["."], gpt2)
+        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted(
+            [data.key, "y.partial"]
+        )
 
 
-def test_two_at_the_same_time_do_not_harm_one_another(write, gpt2):
-    """The slower one finds the folder there when it comes to rename its own."""
+def test_of_two_at_the_same_time_the_second_waits_and_takes_what_the_first_made(write, gpt2, monkeypatch):
     write(**STORIES)
-    meet = threading.Barrier(2)
-    results = []
+    begun, waits, results, told = threading.Event(), threading.Event(), [], []
+    monkeypatch.setattr("handloom.console.note", lambda text: (told.append(text), waits.set()))
 
-    def work():
-        met = []
+    def wait(done, total):
+        begun.set()
+        assert waits.wait(timeout=60)
 
-        def wait_once(done, total):
-            if not met:
-                met.append(meet.wait(timeout=60))
-
-        results.append(prepare(["."], gpt2, on_progress=wait_once))
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [data.report.reused for data in results] == [False, False]
-    assert (results[0].train.tokens == results[1].train.tokens).all()
-    assert cache_content() == [results[0].key]
+    first = threading.Thread(target=lambda: results.append(prepare(["."], gpt2, on_progress=wait)))
+    first.start()
+    assert begun.wait(timeout=60)
+    second = prepare(["."], gpt2)
+    first.join()
+    assert f"is in use by process {os.getpid()} on" in told[0]
+    assert (results[0].report.reused, second.report.reused) == (False, True)
+    assert (results[0].train.tokens == second.train.tokens).all()
+    assert cache_content() == [second.key]
 
 
 def test_a_dead_worker_is_an_error_and_no_hang(write, gpt2, monkeypatch):

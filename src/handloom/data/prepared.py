@@ -1,14 +1,13 @@
 """Documents become token shards in the cache, once: the same text and tokenizer are not prepared twice.
 
-A prepared folder is called by the SHA-256 of everything that its tokens depend on. It is made under
-a temporary name and renamed when whole, so that processes preparing the same thing do not meet.
+A prepared folder is called by the SHA-256 of everything that its tokens depend on. It is made under a temporary name
+and renamed when whole, by one process at a time: another that wants the same waits, and takes what was made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -18,18 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handloom import locks
 from handloom.data import plan as plans
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.plan import SIDES, TRAIN, VALIDATION, Plan, survey
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
 from handloom.data.windows import check_held_out, count_windows
-from handloom.errors import ConfigError, DataError
+from handloom.errors import CheckpointError, ConfigError, DataError
 from handloom.runtime import cache_folder, granted_cores
+from handloom.storage import sync
 from handloom.tokenizer.base import Tokenizer
 
 Sources = Sequence[str | Path] | str | Path | Corpus
-_ABANDONED_AFTER = 24 * 3600  # seconds; a partial folder this old belongs to nobody
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def prepare(
     folder = _folder_of(_key(plan, tokenizer))
     reused = folder.is_dir()
     if not reused:
-        _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
+        reused = not _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
     train, validation = _open_sides(folder, tokenizer, verify)
     report = Report(
         documents=len(plan.fates),
@@ -227,18 +228,26 @@ def _build(
     tokenizer: Tokenizer,
     workers: int,
     on_progress: Callable[[int, int], None],
-) -> None:
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{time.time_ns():x}")
-    try:
+) -> bool:
+    """Make the folder; returns whether it was not made by another process meanwhile."""
+    with ExitStack() as stack:
         with writing_to(folder.parent):
-            partial.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.hold(locks.lock_beside(folder), folder, wait=True))
+        if folder.is_dir():
+            return False
+        partial = folder.with_name(folder.name + _PARTIAL)
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+        with writing_to(folder.parent):
+            shutil.rmtree(partial, ignore_errors=True)
             _sweep(folder.parent)
+            partial.mkdir()
             _check_space(folder.parent, plan, tokenizer)
         _write_shards(partial, corpus, plan, tokenizer, workers, on_progress)
         with writing_to(folder.parent):
-            _move(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            partial.rename(folder)
+            sync(folder.parent)
+    return True
 
 
 def _write_shards(
@@ -282,25 +291,10 @@ def _check_space(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
         )
 
 
-def _move(partial: Path, folder: Path) -> None:
-    """Give the folder its name. Whoever was quicker made the same, so theirs stays."""
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        return
-    if os.name == "posix":  # a renamed folder survives a power cut once its parent is synced
-        parent = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-
-
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left behind long ago."""
-    for abandoned in folder.glob("*.partial-*"):
-        with suppress(FileNotFoundError):  # another process has just given it its final name
-            if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER:
-                shutil.rmtree(abandoned, ignore_errors=True)
+    """Remove what killed processes left behind: the lock of what a living one prepares is held."""
+    for abandoned in folder.glob(f"*{_PARTIAL}"):
+        whole = abandoned.with_name(abandoned.name.removesuffix(_PARTIAL))
+        lock = locks.lock_beside(whole)
+        with suppress(CheckpointError), locks.hold(lock, whole):
+            shutil.rmtree(abandoned, ignore_errors=True)
