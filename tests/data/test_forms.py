@@ -150,6 +150,11 @@ def test_what_is_left_out_is_counted_by_field(read):
     assert read.omitted == {"field": {"id": 3, "source": 3, "score": 3, "name of messages": 2}}
 
 
+def test_a_field_whose_name_is_no_text_can_be_counted_and_written_down(read):
+    read(Labelled, {"text": "a", "label": "b", "\ud800": 1})
+    assert read.omitted == {"field": {"\\ud800": 1}}
+
+
 def test_a_field_that_repeats_what_is_learned_is_no_second_example(read):
     """Thus UltraChat and UltraFeedback, whose prompt stands once more beside the messages."""
     assert read(Conversation, {"prompt": "a", "messages": turns("a", "b")}).messages == (

@@ -150,6 +150,12 @@ REFUSED = [
     ("a.json", '[{"a": 1},\n\n{"a" 2}]', "a.json, line 3: not JSON (Expecting ':' delimiter)"),
     ("a.json", '[{"a": 1}, 5]', "a.json, line 1, column 12: a number, not an object."),
     ("a.json", "[" * 100_000, "a.json, line 1: not JSON (nested too deep)"),
+    (
+        "a.json",
+        '[{"a": 1},\n{"a": ' + "1" * 5000 + "}]",
+        "a.json, line 2: not JSON (Exceeds the limit (4300 digits)",
+    ),
+    ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "a.jsonl, line 1: not JSON (Exceeds the limit (4300 digits)"),
     ("a.json", b'[{"a": "caf\xe9"}]', "a.json: byte 11 (0xe9) is not UTF-8."),
     ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the header has 2."),
     ("a.csv", 'a,b\n1,"2\n', "a.csv, line 2: not a row of CSV (unexpected end of data)."),
@@ -276,6 +282,7 @@ def test_a_stream_is_refused_where_the_whole_is(text, size):
         ("", False),
         ("{}", False),
         ("[" * 100_000, False),
+        ("[" + "1" * 5000 + "]", False),
         ('{"a": 1}\n{"a": 2', False),
     ],
 )

@@ -116,7 +116,7 @@ KINDS: dict[str, type[Conversation] | type[Pair] | type[Labelled]] = {
 
 def read_examples(
     kind: type[E],
-    sources: Iterable[str | Path],
+    sources: Iterable[str | Path] | str | Path,
     encoding_errors: str = "strict",
     omissions: Omissions | None = None,
 ) -> list[E]:
@@ -133,7 +133,7 @@ def read_examples(
             records in them.
         ConfigError: an unknown `encoding_errors`.
     """
-    names = [str(source) for source in sources]
+    names = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     found = list(stream_examples(kind, names, ReadOptions(encoding_errors=encoding_errors), omissions))
     if not found:
         raise DataError(f"{', '.join(names)}: no records, only blank lines.", "Name files that hold some.")

@@ -269,4 +269,4 @@ def _account(record: Record, learned: set[str], messages: Iterable[Message]) -> 
                 of = min(learned & record.fields.keys())
                 problem = f'both "{of}" and "{name}" are there, and only one of them would be learned.'
             raise record.refuse(problem, f'Remove "{name}", or write what it says into what is learned.')
-        record.omitted.append(("field", str(name)))
+        record.leave_out(name)

@@ -71,7 +71,7 @@ def is_json(head: str, cut_from: int) -> bool:
             value, at = _decode(head, at)
         except json.JSONDecodeError as error:
             return len(head) >= cut_from and _is_cut(error, head)
-        except RecursionError:
+        except (ValueError, RecursionError):  # a number of thousands of digits, or too deep
             return False
         if not isinstance(value, dict | list) or not value:
             return False
@@ -119,8 +119,9 @@ class _Scanner:
                     continue
                 line = self.line + self._text.count("\n", self._at, error.pos)
                 raise MalformedError(error.msg, line) from None
-            except RecursionError:
-                raise MalformedError("nested too deep", self.line) from None
+            except (ValueError, RecursionError) as error:
+                problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
+                raise MalformedError(problem, self.line) from None
             self._move(end)
             return value
 

@@ -61,9 +61,9 @@ class Record:
         """The error to raise: what is wrong at this place, and what to do."""
         return error(f"{self.origin}: {problem}", remedy)
 
-    def has(self, name: str) -> bool:
-        """Whether a field is there and holds something."""
-        return self.fields.get(name) not in NOTHING
+    def leave_out(self, field: str) -> None:
+        """Count a field as left out."""
+        self.omitted.append(("field", field.encode("utf-8", "backslashreplace").decode("utf-8")))
 
     def no_field(self, name: str, remedy: str, error: type[DataError] = DataError) -> DataError:
         """The error for a field that is not there."""
@@ -131,7 +131,7 @@ class Record:
                     f'{what} has a field "{name}", which cannot be learned.',
                     "Remove that field, or that record.",
                 )
-            self.omitted.append(("field", f"{name} of messages"))
+            self.leave_out(f"{name} of messages")
         if said not in value:
             raise self.refuse(
                 f"{what} has no {said}.", f'Write a message as {{"{named}": "...", "{said}": "..."}}.'
@@ -206,11 +206,9 @@ def text_of(record: Record) -> str:
             f'field "{name}" is {kind_of(value)}, not a string.',
             "Name the field that holds the text with --text-field, or mend that record.",
         )
-    record.omitted.extend(
-        ("field", str(other))
-        for other, said in record.fields.items()
-        if other != name and said not in NOTHING
-    )
+    for other, said in record.fields.items():
+        if other != name and said not in NOTHING:
+            record.leave_out(other)
     return record.plain(value or "")
 
 
