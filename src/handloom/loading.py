@@ -6,13 +6,14 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from handloom import replacement, storage
 from handloom.checkpoints import elsewhere, foreign, gpt2, native, peft, pulled
-from handloom.errors import CheckpointError, RequestError, require_type
+from handloom.errors import CheckpointError, ConfigError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.text import LanguageModel
 from handloom.model.config import GPTConfig
@@ -265,11 +266,15 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
 
 
 def _share(word: str | Path) -> tuple[str, float]:
+    """An adapter and its share; what is there under the whole name goes before a share."""
     folder, colon, share = str(word).rpartition(":")
-    try:
-        return (folder, float(share)) if colon else (str(word), 1.0)
-    except ValueError:
-        return str(word), 1.0
+    whole = not colon
+    with suppress(ConfigError):  # no home folder, so nothing was pulled
+        whole = whole or _existing(word) is not None
+    with suppress(ValueError):
+        if not whole:
+            return folder, float(share)
+    return str(word), 1.0
 
 
 def _folder(name: str | Path) -> Path:

@@ -137,13 +137,19 @@ def memory_bytes() -> int:
 
 
 def use_threads(threads: int | None) -> int:
-    """Set how many threads compute; None means all granted cores. Returns the number set."""
+    """Set how many threads compute; None means $OMP_NUM_THREADS, else all granted cores. Returns the number set."""
     import torch
 
-    threads = threads or granted_cores()
+    threads = threads or _threads_of_openmp() or granted_cores()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads
+
+
+def _threads_of_openmp() -> int | None:
+    """What OMP_NUM_THREADS says for the outermost level, if it says a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def choose_precision(asked: str) -> str:

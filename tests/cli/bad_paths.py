@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from bad_inputs import OLDER, BadInput
+from bad_inputs import NEWEST, OLDER, BadInput, tune
 
 
 def _environment(**values: str | None):
@@ -46,6 +47,21 @@ def _lose_text(_: ExitStack) -> None:
     about.write_text(json.dumps({**json.loads(about.read_text()), "folder": "."}))
 
 
+def _write_utf16(_: ExitStack) -> None:
+    Path("settings.toml").write_text("steps = 3\n", encoding="utf-16")
+
+
+def _make_fifo(_: ExitStack) -> None:
+    os.mkfifo("examples.jsonl")
+
+
+def _piped(_: ExitStack) -> None:
+    """As if runs/demo had learned from a pipe, with another cache."""
+    for file in (Path("runs/demo/config.toml"), NEWEST / "training.json"):
+        file.write_text(file.read_text().replace('"fox.txt"', '"-"'))
+    shutil.rmtree("cache")
+
+
 CASES = [
     BadInput("data from a variable that is not set", 'handloom train --data "" --run runs/new'),
     BadInput("an empty name for a run", "handloom train --data fox.txt --run="),
@@ -67,4 +83,8 @@ CASES = [
     BadInput("text that was moved", "handloom train --resume runs/demo --steps 5", _lose_text),
     BadInput("other text than a run's", "handloom train --resume runs/demo --data long.txt"),
     BadInput("a stop before the beginning", "handloom train --data fox.txt --run runs/new --stop-after -1"),
+    BadInput("settings in UTF-16", "handloom train --config settings.toml --data fox.txt", _write_utf16),
+    BadInput("a device as data", "handloom train --data /dev/zero --run runs/new"),
+    BadInput("examples from a named pipe", tune("classify", "examples.jsonl"), _make_fifo),
+    BadInput("a batch of a run from a pipe", "handloom data show --run runs/demo", _piped),
 ]

@@ -119,3 +119,21 @@ def test_importing_the_package_is_light():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
     assert result.stdout == "[]\n", result.stderr
+
+
+def test_an_adapter_whose_name_ends_like_a_share_goes_first(tmp_path, monkeypatch):
+    from handloom.loading import named_adapters
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr", "lr:0.5", "~odd:2"):
+        (tmp_path / name).mkdir()
+    assert named_adapters("lr:0.5") == {"lr_0_5": ("lr:0.5", 1.0)}
+    assert named_adapters(tmp_path / "lr:0.5") == {"lr_0_5": (str(tmp_path / "lr:0.5"), 1.0)}
+    assert named_adapters("lr:0.5:2") == {"lr_0_5": ("lr:0.5", 2.0)}
+    assert named_adapters(["lr:0.25", "~odd:2"]) == {"lr": ("lr", 0.25), "_odd_2": ("~odd:2", 1.0)}
+    (tmp_path / "models/owner--name:2").mkdir(parents=True)
+    assert named_adapters("owner/name:2") == {"name_2": ("owner/name:2", 1.0)}  # one that was pulled
+    for name in ("HOME", "HANDLOOM_MODELS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # this user has no entry
+    assert named_adapters("lr:0.25") == {"lr": ("lr", 0.25)}

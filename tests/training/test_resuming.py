@@ -164,7 +164,7 @@ def test_text_that_was_moved_is_known_by_its_hash(copied, tmp_path, monkeypatch)
         run.resume(copied, changes={"steps": 9})
     shutil.copytree("moved", "other")
     Path("other/new.txt").write_text("something else")
-    with pytest.raises(CheckpointError, match=r"is not what it was: its data \(.*/other\)"):
+    with pytest.raises(CheckpointError, match=r"is not what it was: its data \(other\)"):
         run.resume(copied, changes={"steps": 9, "data": ("other",)})
     run.resume(copied, changes={"steps": 9, "data": ("moved",)}, stop_after=8)
     monkeypatch.chdir(tmp_path)

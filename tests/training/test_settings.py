@@ -81,3 +81,19 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_half_a_character_is_refused():
     with pytest.raises(ConfigError, match="half of a character"):
         merge(None, {"sample_prompts": ["a", "\ud800"]})
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_settings_file_with_a_byte_order_mark_is_read(tmp_path, mark):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(f"{mark}steps = 3\r\nseed = 1\r\n".encode())
+    config = merge(file, {})
+    assert (config.steps, config.seed) == (3, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_settings_file_in_utf_16_is_named_as_such(tmp_path, encoding):
+    file = tmp_path / "settings.toml"
+    file.write_bytes("steps = 3\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"is UTF-16 .* Save it as UTF-8"):
+        merge(file, {})

@@ -71,7 +71,7 @@ def chat(
     stop
         End an answer where this string appears; may be given several times. \\n is a line break, \\\\ a backslash.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
     how = Request().changed(**given(request), **given(sampling))
     if threads is not None and threads < 1:

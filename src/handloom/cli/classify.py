@@ -49,7 +49,7 @@ def classify(
     batch_size
         Texts that are read side by side.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
     for name, value in (("batch-size", batch_size), ("threads", threads)):
         if value is not None and value < 1:

@@ -48,7 +48,7 @@ def compare(
     json
         Also write all numbers and texts to this file.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
     from handloom.cli.prompts import read_lines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from handloom.cli.flags import PathFlag
 
 if TYPE_CHECKING:
     from handloom.data import PreparedData, Windows
+    from handloom.data.prepared import TokenData
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import FinetuneConfig, TrainConfig
 
@@ -136,7 +137,7 @@ def show(
     """
     from handloom.cli.data_page import print_batch
     from handloom.console import print_json
-    from handloom.data import Windows
+    from handloom.data import Windows, again
     from handloom.tokenizer.base import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
@@ -148,16 +149,24 @@ def show(
         if isinstance(config, FinetuneConfig) and config.task != "text":
             _show_examples(run, config, step, ids, as_json)
             return
-        data, parting, windowing = list(config.data), _like(Reading, config), _like(Order, config)
+        data, parting, windowing = (
+            list(again.found(config.data, run)),
+            _like(Reading, config),
+            _like(Order, config),
+        )
         windowing["context"] = (
             config.context
             if isinstance(config, FinetuneConfig)
             else config.model_config(vocab_size=257).context  # no matter which vocabulary
         )
     loaded = load_tokenizer(tokenizer or "gpt2")
-    prepared = _prepare(data, loaded, parting)
+    prepared: TokenData
+    if run is not None and (gone := again.passing(data or [])):
+        prepared = _from_cache(run, gone, loaded)
+    else:
+        prepared = _prepare(data, loaded, parting)
     if run is not None:
-        _check_same_text(run, prepared.key)
+        again.require_same(run, prepared.key)
     windows = Windows(prepared.train.tokens, **windowing)
     batch = _described(windows, prepared, loaded, step)
     if as_json:
@@ -221,6 +230,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     """The batch of a run that was tuned on examples."""
     from handloom.cli.data_page import examples_of, print_examples
     from handloom.console import print_json
+    from handloom.data import again
     from handloom.loading import find_checkpoint
     from handloom.training.report import Silent
     from handloom.training.tasks import open_task
@@ -228,8 +238,9 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     stored = find_checkpoint(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
     context = config.context or model.config.context
+    config = replace(config, data=again.found(config.data, run))
     objective, _, _ = open_task(config, model, tokenizer, context, Silent(), None)
-    _check_same_text(run, objective.key)
+    again.require_same(run, objective.key)
     rows = examples_of(objective.batch(step), tokenizer, model.config.labels)
     if as_json:
         print_json({"step": step, "rows": rows})
@@ -237,29 +248,23 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
         print_examples(rows, tokenizer, step, ids)
 
 
-def _check_same_text(run: Path, key: str) -> None:
-    """A run's data.json knows the key of its data; another text would show another batch."""
-    from handloom.errors import CheckpointError, DataError
-    from handloom.values import parse_json
+def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
+    """The tokens of a run whose text cannot be read again, so that nobody waits for a pipe."""
+    from handloom.data import again
+    from handloom.data.prepared import reopen
+    from handloom.errors import DataError
 
-    described = run / "data.json"
-    if not described.is_file():
-        raise CheckpointError(f"{run} is not a run folder: it has no data.json.", "Check the path.")
-    try:
-        then = str(parse_json(described.read_bytes())["key"])
-    except (ValueError, TypeError, KeyError):
-        raise CheckpointError(
-            f"{described} is torn: it names no key.", "Resume the run, which mends it."
-        ) from None
-    if then != key:
+    if (prepared := reopen(again.key_of(run), tokenizer)) is None:
         raise DataError(
-            f"The text of run {run} is not what it was: its key is {key[:12]} instead of {then[:12]}.",
-            "Put the text back as it was; only then can the batch be shown.",
+            f"The run {run} learned from {', '.join(gone)}, which cannot be read again, and its tokens are not in the "
+            "cache any more.",
+            "Put the text back, or point HANDLOOM_CACHE to the cache that it was prepared in.",
         )
+    return prepared
 
 
 def _described(
-    windows: Windows, prepared: PreparedData, tokenizer: Tokenizer, step: int
+    windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step: int
 ) -> list[dict[str, Any]]:
     """The windows of a batch as plain values."""
     from handloom.data.plan import TRAIN

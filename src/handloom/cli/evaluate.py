@@ -73,7 +73,7 @@ def evaluate(
     batch_size
         Windows or items read together.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     json
         Print one JSON object instead of a table.
     """

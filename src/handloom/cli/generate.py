@@ -74,7 +74,7 @@ def generate(
     batch_size
         Lines of --prompts that are continued side by side.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
     how = Request().changed(**given(request), **given(sampling))
     json = json or prompts is not None

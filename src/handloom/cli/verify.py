@@ -37,7 +37,7 @@ def verify(
     json
         Print one JSON object a line instead of a table.
     threads
-        Threads for the matrix products [default: the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
     from handloom.cli.verify_page import chosen_text, require_tolerance
 

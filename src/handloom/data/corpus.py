@@ -7,14 +7,18 @@ Knows no tokens and no split.
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from handloom.data.again import is_pipe
 from handloom.data.builtin import BUILTIN
 from handloom.data.faults import TEXT_FIELD, Origin, ReadOptions, UnreadableError
 from handloom.data.omissions import Omissions
@@ -24,6 +28,7 @@ from handloom.data.records import Record, text_of
 from handloom.data.separator import split_documents
 from handloom.data.sources import files_of
 from handloom.errors import DataError, require_type
+from handloom.runtime import expanded
 from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import END_OF_TEXT
 
@@ -90,9 +95,9 @@ def open_corpus(
     """Find the documents that `sources` name; their text is read later, while walking.
 
     Args:
-        sources: each a file, a folder, a glob (see `sources.files_of`), `-` (standard input, read to its end
-            now), or the name of a built-in corpus. A file in the current folder that is called like a built-in
-            corpus is reached by `./NAME`.
+        sources: each a file, a folder, a glob (see `sources.files_of`), `-` (standard input; it and other pipes
+            are read to their end now), or the name of a built-in corpus. A file in the current folder that is called
+            like a built-in corpus is reached by `./NAME`.
         text_field, encoding_errors, json_as_text, document_separator: see `ReadOptions`.
     Raises:
         DataError: a source that is missing, empty, or holds no text file; a `text_field` where there are no records.
@@ -112,16 +117,19 @@ def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOpti
             "No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)})."
         )
     names = list(dict.fromkeys(map(str, given)))
-    spool = TemporaryFolder("stdin") if "-" in names else None
+    piped = [name for name in names if name == "-" or is_pipe(name)]
+    spool = TemporaryFolder("stdin") if piped else None
     origins: list[Callable[[], Iterable[Document]]] = []
     omissions, has_records = Omissions(), False
     try:
         for source in names:
             if source in BUILTIN:
                 origins.append(_builtin(source))
-            elif source == "-" and spool is not None:
-                path = _spool_stdin(Path(spool.name, "stdin"))
-                origins.append(partial(_separated, path, "standard input", options))
+            elif source in piped and spool is not None:
+                path = Path(spool.name, str(piped.index(source)))
+                name = "standard input" if source == "-" else source
+                _spool(source, name, path)
+                origins.append(partial(_separated, path, name, options))
             else:
                 for path in found_files(
                     partial(files_of, omissions=omissions), source, options, len(names) == 1
@@ -197,21 +205,34 @@ def _one(text: str) -> tuple[str]:
     return (text,)
 
 
-def _spool_stdin(path: Path) -> Path:
-    """Standard input can be read once and we walk a corpus twice, so it is kept in a temporary file."""
-    stream = getattr(sys.stdin, "buffer", None)
-    try:
-        with path.open("wb") as file:
-            if stream is not None:
-                shutil.copyfileobj(stream, file, 1 << 20)
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(
-            f"Standard input could not be kept in {path.parent} ({error.strerror or error}).",
-            "Free some space there, or point TMPDIR to a folder that has it.",
-        ) from None
-    if size == 0:
-        raise DataError(
-            "Standard input is empty.", "Pipe text into the command, or name a file instead of -."
-        )
-    return path
+def _spool(source: str, name: str, path: Path) -> None:
+    """A pipe can be read once and we walk a corpus twice, so it is kept in a temporary file.
+
+    Raises:
+        DataError: an empty pipe, what is no pipe, or a refusal of the system.
+    """
+    shown = name[0].upper() + name[1:] if source == "-" else name
+    with ExitStack() as stack:
+        try:
+            stream = getattr(sys.stdin, "buffer", None)
+            if source != "-":
+                stream = stack.enter_context(open(expanded(source, "the data"), "rb"))
+                if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
+                    raise DataError(
+                        f"{name}: a device, which holds no text.", "Name a file, a folder or a pipe."
+                    )
+        except OSError as error:
+            raise DataError(
+                f"{name}: cannot be read ({error.strerror}).", "Name a file, a folder or a pipe."
+            ) from None
+        try:
+            with path.open("wb") as file:
+                if stream is not None:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+        except OSError as error:
+            raise DataError(
+                f"{shown} could not be kept in {path.parent} ({error.strerror or error}).",
+                "Free some space there, or point TMPDIR to a folder that has it.",
+            ) from None
+    if path.stat().st_size == 0:
+        raise DataError(f"{shown} is empty.", "Pipe text into the command, or name a file instead.")

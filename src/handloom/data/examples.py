@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from handloom.data import forms, records
+from handloom.data.again import is_pipe
 from handloom.data.corpus import found_files
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.omissions import Omissions
@@ -222,9 +223,10 @@ def example_files(source: str, omissions: Omissions | None = None) -> list[Path]
     Raises:
         DataError: a source that is missing, empty, or no file of records.
     """
-    if source == "-":
+    if source == "-" or is_pipe(source):
         raise DataError(
-            "Examples cannot come through standard input: a run reads them again when it goes on.",
+            f"Examples cannot come through {'standard input' if source == '-' else f'the pipe {source}'}: a run reads "
+            "them again when it goes on.",
             "Write them to a .jsonl file.",
         )
     found = files_of(source, IN_FOLDERS, omissions)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from handloom.data.again import is_pipe, passing
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
 from handloom.data.examples import example_files
@@ -78,7 +79,8 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
     """The text with its documents called as they are now; what was lost or has changed comes from the cache."""
     key = str(training.get("data", ""))
     found = reopen(key, tokenizer) if key else None
-    if found is not None and {*map(str, settings["data"])} <= {"-", *BUILTIN}:  # called the same at all times
+    sources = [str(source) for source in settings["data"]]
+    if found is not None and (passing(sources) or {*sources} <= {*BUILTIN}):  # called the same at all times
         return found
     try:
         return _prepared_again(key, settings, tokenizer)
@@ -90,9 +92,10 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
 
 def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
     sources = [str(source) for source in settings["data"]]
-    if "-" in sources:
+    if "-" in sources or any(map(is_pipe, sources)):
         raise DataError(
-            "It learned from standard input, which cannot be read again.", "Name the text with --training."
+            "It learned from standard input or another pipe, which cannot be read again.",
+            "Name the text with --training.",
         )
     how = (
         *("text_field", "encoding_errors", "json_as_text", "document_separator"),

@@ -104,7 +104,9 @@ class LoopSettings(Settings):
     precision: str = setting(
         "auto", "fp32, bf16 (matrix products only), or auto: bf16 where this processor is quick at it."
     )
-    threads: int | None = setting(None, "Threads for the matrix products; None: the cores granted.")
+    threads: int | None = setting(
+        None, "Threads for the matrix products; None: $OMP_NUM_THREADS, or the cores granted."
+    )
     seed: int = setting(0, "Of the weights, the order of the data, and dropout.")
 
     evaluate_every: int | None = setting(None, "Steps between validations; None: a fifth of the run.")

@@ -82,8 +82,6 @@ def start_of(
         raise _of_another_kind(run or named, settings)
     edits = _edits(run, settings, reporter) if run is not None else {}
     config = _changed(settings, {**edits, **changes}, progress)
-    if "data" in changes:
-        config = dataclasses.replace(config, data=again.from_anywhere(config.data))
     if config.steps != settings.steps or config.minutes != settings.minutes:
         progress.total = None
     _compare_versions(checkpoint, settings, config, reporter)
@@ -178,8 +176,9 @@ def copy_start(start: Start, new: Path) -> None:
         with storage.whole_folder(native.step_folder(new, step), size) as whole:
             shutil.copytree(folder, whole, dirs_exist_ok=True)
             (whole / storage.MANIFEST).unlink()
-    if start.run is not None and (start.run / METRICS).is_file():
-        storage.write_output(new / METRICS, (start.run / METRICS).read_bytes())
+    for name in (METRICS, "data.json"):
+        if start.run is not None and (start.run / name).is_file():
+            storage.write_output(new / name, (start.run / name).read_bytes())
 
 
 def _read_training(checkpoint: native.Checkpoint) -> tuple[RunConfig, Progress]:

@@ -134,16 +134,19 @@ def resume(
         for kept in native.set_aside(run, progress.step):
             reporter.note(f"The incomplete checkpoint is kept as {kept}.")
         reporter.note(f"Going on with {run} from step {progress.step:,}.")
-        _mark(run, work)
-        storage.write_output(run / "config.toml", config.to_toml())
+        _write_beginning(run, config, work)
         return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
 def _write_beginning(run: Path, config: LoopSettings, work: Work) -> None:
-    """What a run's folder has from its beginning."""
+    """What a run's folder has from its beginning, written again when it goes on."""
     _mark(run, work)
     storage.write_output(run / "config.toml", config.to_toml())
-    about = {"key": work.objective.key, "folder": os.getcwd(), **work.report}
+    earlier: dict[str, Any] = {}
+    if not work.report:  # tokens from the cache, of which no more is known
+        with suppress(HandloomError):
+            earlier = storage.read_json(run / "data.json")
+    about = {"key": work.objective.key, "folder": os.getcwd(), **earlier, **work.report}
     storage.write_output(run / "data.json", _as_json(about))
     work.tokenizer.save(run / "tokenizer")
 

@@ -6,6 +6,7 @@ common; `config` has those of a run. Knows no torch.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import math
 import sys
@@ -126,7 +127,13 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigError: when it is missing or no TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = file.read_bytes()
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+            raise ConfigError(
+                f"The settings file {file} is UTF-16 (or UTF-32) text; TOML is UTF-8.",
+                "Save it as UTF-8: Out-File -Encoding utf8 in PowerShell, or the encoding in the editor's save dialog.",
+            )
+        return tomllib.loads(raw.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"The settings file {file} cannot be read: {error.strerror}.", "Check its path."
