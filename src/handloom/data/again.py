@@ -14,6 +14,8 @@ from handloom.runtime import found_from, is_there
 from handloom.values import parse_json
 
 _NAMES = (*BUILTIN, "-")
+_OF_PROCESS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""What means another file in each process, such as <(COMMAND), which a shell hands over as /dev/fd/63."""
 
 
 def found(sources: Sequence[str], run: Path) -> tuple[str, ...]:
@@ -30,7 +32,7 @@ def passing(sources: Sequence[str]) -> list[str]:
     return [
         "standard input" if one == "-" else one
         for one in others
-        if one == "-" or not is_there(one) or is_pipe(one)
+        if one == "-" or one.startswith(_OF_PROCESS) or not is_there(one) or is_pipe(one)
     ]
 
 

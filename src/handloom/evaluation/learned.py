@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from handloom.data.again import is_pipe, passing
+from handloom.data.again import passing
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
 from handloom.data.examples import example_files
@@ -92,9 +92,9 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
 
 def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
     sources = [str(source) for source in settings["data"]]
-    if "-" in sources or any(map(is_pipe, sources)):
+    if gone := passing(sources):
         raise DataError(
-            "It learned from standard input or another pipe, which cannot be read again.",
+            f"It learned from {', '.join(gone)}, which cannot be read again.",
             "Name the text with --training.",
         )
     how = (
