@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -477,3 +479,45 @@ def test_the_documentation_names_every_kind():
     page = (Path(__file__).resolve().parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
     for kind in KINDS.values():
         assert f"| {kind.many or kind.one} | {kind.remedy} |" in page
+
+
+def test_turns_that_are_only_context_are_no_question_of_their_own(check):
+    """A history that many conversations share is not asked on both sides: its answers are not learned."""
+    records = [
+        {
+            "history": [["Hi", "Salut"]],
+            "instruction": f"What is {n} in French?",
+            "output": f"It is {n * 7}.",
+            "id": n,
+        }
+        for n in range(40)
+    ]
+    found, seen = check({"a.jsonl": records}, task="instruct")
+    assert [finding.kind for finding in found if finding.severity != NOTE] == []
+    assert seen.omissions.to_dict() == {"field": {"count": 40, "by": {"id": 40}}, "context": {"count": 40}}
+
+
+def test_every_form_of_file_is_checked_to_its_end(check):
+    csv = b'\xef\xbb\xbftext,label\n"a,b",x\nlone\ncaf\xe9,y\n,x\n'
+    found, seen = check({"a.csv": csv}, task="classify")
+    places = {(finding.kind, str(finding.place)) for finding in found}
+    assert {
+        ("bom", "a.csv"),
+        ("malformed", "a.csv:3"),
+        ("encoding", "a.csv:4"),
+        ("empty", "a.csv:5"),
+    } <= places
+    assert seen.texts == 2
+    rows = (
+        b'[{"text": "a", "label": "x"}, {"text": 5, "label": "x"},\n {"text": "b", "label": "y"}, {"text": "c'
+    )
+    found, seen = check({"a.json": rows}, data=["a.json"], task="classify")
+    places = {(finding.kind, str(finding.place)) for finding in found}
+    assert {("malformed", "a.json:1:31"), ("malformed", "a.json:2")} <= places
+    assert seen.texts == 2
+
+
+def test_a_mark_at_the_beginning_of_standard_input_is_told_by_its_name(check, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + b"One two three. " * 40)))
+    found, _ = check({}, data=["-"])
+    assert ("bom", "standard input") in shown(found)

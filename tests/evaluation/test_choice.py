@@ -92,6 +92,18 @@ def test_what_a_file_holds_is_seen_by_its_fields(write, tmp_path):
     assert detect(tmp_path) == "text"
 
 
+@pytest.mark.parametrize("name", ["Q.JSON", "q.csv", "q.tsv"])
+def test_questions_may_stand_in_a_list_or_a_table(tmp_path, name):
+    """Of a list in `.json` the perplexity of its JSON was measured."""
+    rows, between = [PIQA, {**PIQA, "label": 1}], "\t" if name == "q.tsv" else ","
+    table = "\n".join(between.join(map(str, row)) for row in (PIQA, *(row.values() for row in rows)))
+    (tmp_path / name).write_text(json.dumps(rows, indent=1) if name == "Q.JSON" else table, encoding="utf-8")
+    assert detect(tmp_path / name) == "piqa"
+    items = list(read_items(tmp_path / name, "piqa"))
+    assert [item.answer for item in items] == [0, 1]
+    assert items[0].choices == ("Turn it.", "Eat it.")
+
+
 @pytest.mark.parametrize(
     ("answer", "number"), [(1, 1), ("1", 1), ("B", 1), ("four", 1), ("three", 0), ("A", 0)]
 )

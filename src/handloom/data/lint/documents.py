@@ -46,7 +46,8 @@ def lint_text(
     for number, document in enumerate(corpus.documents()):
         reading = Reading()
         if document.origin or document.path:
-            yield from marks.of(document.origin.file if document.origin else str(document.path))
+            file = document.origin.file if document.origin else document.file
+            yield from marks.of(document.path or Path(file), file)
         yield from _document(document, reading, settings, seen, told)
         if reading.words:
             copies.add(number, reading.finish())

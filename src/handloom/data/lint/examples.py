@@ -53,7 +53,7 @@ def lint_examples(
     options = lenient(settings, told)
     for example in stream_examples(kind, map(str, sources), options, seen.omissions):  # type: ignore[type-var]
         place = where(example.origin)
-        yield from marks.of(place.file)
+        yield from marks.of(Path(place.file), place.file)
         faults = list(told.drain())
         yield from faults
         not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in faults)

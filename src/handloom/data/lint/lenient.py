@@ -83,12 +83,12 @@ class Marks:
     def __init__(self) -> None:
         self._files: set[str] = set()
 
-    def of(self, file: str) -> Iterator[Finding]:
+    def of(self, path: Path, name: str) -> Iterator[Finding]:
         """A finding, if there is one and it was not said."""
-        if file not in self._files:
-            self._files.add(file)
-            if next(read_raw(Path(file), file), b"").startswith(codecs.BOM_UTF8):
-                yield Finding("bom", "at the beginning of the file", Place(file))
+        if name not in self._files:
+            self._files.add(name)
+            if next(read_raw(path, name), b"").startswith(codecs.BOM_UTF8):
+                yield Finding("bom", "at the beginning of the file", Place(name))
 
 
 def _encoding(detail: str, place: Place, encoding_errors: str) -> Finding:
