@@ -136,7 +136,8 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
         attach(model, beside, checkpoint, own)
         template = template or (_template(checkpoint) if checkpoint else None)
     lora.use(model, {own: share for own, (_, share) in named.items()})
-    return LanguageModel(model, stored.load_tokenizer(), stored.folder, template)
+    tokenizer = stored.load_tokenizer()
+    return LanguageModel(model, tokenizer, stored.folder, template or chat.template_of(tokenizer))
 
 
 def _template(stored: Stored) -> str | None:

@@ -24,14 +24,19 @@ from torch import Tensor
 
 from handloom import ownership, replacement
 from handloom.checkpoints import gpt2
+from handloom.checkpoints.gguf_tokenizer import (
+    add_tokenizer,
+    modelfile,
+    require_same_tokenizer,
+    unknown_to_ollama,
+)
+from handloom.checkpoints.gpt2_export import chat_template
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.packages import import_failure
-from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.files import MERGES, VOCABULARY
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -83,6 +88,8 @@ def export_gguf(
     ownership.require_replaceable(target, reads, overwrite)
     name = target.resolve().name.removesuffix(SUFFIX)
     _require_same_arithmetic(model.config, tokenizer, name)
+    require_same_tokenizer(tokenizer)
+    template = chat_template(tokenizer, training)
     tensors = _tensors(model, tokenizer)
     halves = {
         theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])
@@ -92,11 +99,11 @@ def export_gguf(
         writer = GGUFWriter(aside / (name + SUFFIX), "gpt2")
         try:
             _describe(writer, name, model.config, training, precision)
-            _add_tokenizer(writer, tokenizer)
+            add_tokenizer(writer, tokenizer, template)
             _write_tensors(writer, tensors, halves)
         finally:
             writer.close()
-        write_model_card(aside, name, model, tokenizer, training, _use(name, precision))
+        write_model_card(aside, name, model, tokenizer, training, _use(name, precision, tokenizer, template))
     return target / (name + SUFFIX)
 
 
@@ -179,27 +186,6 @@ def _describe(
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Tokens and merges, spelled as in `vocab.json` and `merges.txt`. Only the end of text is a special token."""
-    from gguf import TokenType
-
-    with TemporaryFolder("tokenizer") as scratch:
-        tokenizer.save(Path(scratch))
-        vocabulary = json.loads((Path(scratch) / VOCABULARY).read_text(encoding="utf-8"))
-        merges = (Path(scratch) / MERGES).read_text(encoding="utf-8").splitlines()[1:]
-    kinds = [TokenType.NORMAL] * len(vocabulary)
-    kinds[tokenizer.end_of_text] = TokenType.CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")  # cut into pieces by GPT-2's pattern
-    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
-    writer.add_token_types(kinds)
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
-    writer.add_add_bos_token(False)
-    writer.add_add_eos_token(False)
-
-
 def _write_tensors(writer: GGUFWriter, tensors: dict[str, Tensor], halves: set[str]) -> None:
     """Write the file. One tensor at a time is converted, so that the model is not in memory twice."""
     for theirs, tensor in tensors.items():
@@ -222,23 +208,25 @@ def _kind(theirs: str, halves: set[str]) -> torch.dtype:
     return torch.float16 if theirs in halves else torch.float32
 
 
-def _use(name: str, precision: Precision) -> Use:
+def _use(name: str, precision: Precision, tokenizer: Tokenizer, template: str | None) -> Use:
     file = name + SUFFIX
     numbers = "All weights are in f32, as they were trained."
     if precision == "f16":
         numbers = "Matrices are rounded to f16; LayerNorms, biases and the position embedding are in f32."
+    command = f'llama-completion -m {quote(file)} -no-cnv --temp 0 -n 60 -p "The "'
+    if template:
+        command = f"llama-cli -m {quote(file)} --jinja"
     return Use(
         header="pipeline_tag: text-generation\ntags: [gguf, gpt2, handloom]",
         how=f"""{numbers} With llama.cpp:
 
 ```sh
-llama-completion -m {quote(file)} -no-cnv --temp 0 -n 60 -p "The "
+{command}
 ```
 
-With Ollama, `ollama create {name.lower()}` in this folder, and in it a file `Modelfile` of two lines:
+With Ollama, `ollama create {name.lower()}` in this folder, and in it a file `Modelfile`:
 
 ```
-FROM ./{file}
-TEMPLATE "{{{{ .Prompt }}}}"
-```""",
+{modelfile(file, tokenizer, template)}
+```{unknown_to_ollama(tokenizer, template)}""",
     )

@@ -173,4 +173,5 @@ def _tokenizer_files(reader: GGUFReader) -> dict[str, Any]:
             line + "\n" for line in ["#version: 0.2", *(_value(reader, "tokenizer.ggml.merges") or [])]
         ),
         "tokenizer_config.json": {key: value for key, value in settings.items() if value},
+        "generation_config.json": {"eos_token_id": _value(reader, "tokenizer.ggml.eot_token_id")},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +170,13 @@ def overlooked(values: dict[str, Any], config: GPTConfig, path: Path) -> list[st
     ]
 
 
-def write_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+def write_config(config: GPTConfig, end_of_text: int, ends: Sequence[int] = ()) -> dict[str, Any]:
     """The inverse of `read_config`: what `config.json` says about a model of ours.
 
     Args:
         config: the model's.
         end_of_text: the id that begins and ends a document.
+        ends: the ids that end what is generated, if they are others.
     """
     ours = {**config.to_dict(), **{f"{place}_dropout": p for place, p in config.dropouts._asdict().items()}}
     named = {activation: name for name, activation in reversed(ACTIVATIONS.items())}
@@ -184,7 +186,7 @@ def write_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
         **{theirs: ours[field] for theirs, field in FIELDS.items()},
         "activation_function": named[config.activation],
         "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "eos_token_id": list(ends) if len(ends) > 1 else [*ends, end_of_text][0],
         "dtype": "float32",
         **_label_values(config, end_of_text),
     }

@@ -5,7 +5,6 @@ What is written: the weights, `config.json`, the tokenizer in both forms that ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from handloom.checkpoints.native import as_os_error
 from handloom.checkpoints.weights import SAFETENSORS
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
-from handloom.tokenizer.files import MERGES, VOCABULARY
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import TEMPLATE, in_jinja
 
 FOR_TRANSFORMERS = Use(
     header="library_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, handloom]",
@@ -83,10 +82,8 @@ def export_folder(
             save_file(tensors, aside / SAFETENSORS, metadata=remarks)
         except SafetensorError as error:
             raise as_os_error(error) from error
-        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text))
-        ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
-        storage.write_json(aside / "generation_config.json", ends)
-        write_tokenizer(aside, tokenizer, model.config)
+        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text, tokenizer.ends))
+        write_tokenizer(aside, tokenizer, model.config, training)
         write_model_card(
             aside,
             target.name,
@@ -97,55 +94,25 @@ def export_folder(
         )
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: GPTConfig) -> None:
+def write_tokenizer(
+    folder: Path, tokenizer: Tokenizer, config: GPTConfig, training: dict[str, Any] | None = None
+) -> None:
     """Write `vocab.json` and `merges.txt`, and the same once more as `tokenizer.json` with its settings.
 
     Older programs read the pair, newer ones the single file. In theirs, other than in ours, the text
     <|endoftext|> stands for the end of a text.
     """
-    tokenizer.save(folder)
-    vocabulary = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
-    lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()[1:]
-    bytes_as_letters = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    single = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": tokenizer.end_of_text, "content": END_OF_TEXT, **special}],
-        "normalizer": None,
-        "pre_tokenizer": bytes_as_letters,
-        "post_processor": {**bytes_as_letters, "trim_offsets": False},
-        "decoder": bytes_as_letters,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            "merges": [line.split(" ") for line in lines],
-        },
-    }
-    (folder / "tokenizer.json").write_text(
-        json.dumps(single, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-    )
+    end = tokenizer.decode([tokenizer.end_of_text])
+    padding = {"pad_token": tokenizer.settings.named.get("pad_token", end)} if config.labels else {}
     settings = {
-        "tokenizer_class": "GPT2Tokenizer",
         "model_max_length": config.context,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
-        "unk_token": END_OF_TEXT,
-        **({"pad_token": END_OF_TEXT} if config.labels else {}),
+        "chat_template": chat_template(tokenizer, training),
+        **padding,
     }
-    storage.write_json(folder / "tokenizer_config.json", settings)
+    tokenizer.save(folder, settings)
+
+
+def chat_template(tokenizer: Tokenizer, training: dict[str, Any] | None) -> str | None:
+    """The template that a model learned here, in Jinja, or that it came with."""
+    learned = (training or {}).get("template") == TEMPLATE
+    return in_jinja(tokenizer) if learned else tokenizer.settings.chat_template

@@ -12,7 +12,7 @@ from handloom.errors import RequestError
 from handloom.inference.conversation import Conversation, Turn
 from handloom.inference.settings import Request
 from handloom.inference.text import LanguageModel
-from handloom.tokenizer.chat import Message, encode_prompt, header_of
+from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, header_of
 
 
 class Dialogue(Conversation):
@@ -133,7 +133,7 @@ class Dialogue(Conversation):
         return seen
 
     def _encoded(self, turns: list[Turn], system: str | None) -> list[int]:
-        return encode_prompt(self._lm.tokenizer, _messages(turns, system))
+        return encode_prompt(self._lm.tokenizer, _messages(turns, system), self._lm.template or TEMPLATE)
 
 
 def _messages(turns: list[Turn], system: str | None) -> list[Message]:

@@ -25,7 +25,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: str | None) -> li
     Args:
         tokenizer: of the model.
         prompt: what to continue, or to answer.
-        template: that the model learned conversations in; None if it learned none.
+        template: that the model learned conversations in, ours or one in Jinja; None if it learned none.
 
     Raises:
         RequestError: for an empty prompt, one with half of a character in it, or messages that cannot be answered.
@@ -49,7 +49,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: str | None) -> li
             "The model learned no conversations, so it cannot answer messages.",
             "Pass text to continue, or tune a model with handloom finetune --task instruct.",
         )
-    return encode_prompt(tokenizer, messages_of(prompt))
+    return encode_prompt(tokenizer, messages_of(prompt), template)
 
 
 def messages_of(prompt: Sequence[Any]) -> list[Message]:

@@ -8,7 +8,7 @@ Source: `AddedVocabulary` of Hugging Face's library tokenizers, whose order and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import regex
@@ -98,7 +98,11 @@ def _alternatives(tokens: Sequence[AddedToken]) -> regex.Pattern[str]:
 
 
 def encode_parts(
-    text: str, matcher: AddedTokenMatcher, add_prefix_space: bool, encode: Callable[[str], list[int]]
+    text: str,
+    matcher: AddedTokenMatcher,
+    add_prefix_space: bool,
+    encode: Callable[[str], list[int]],
+    stand_ins: Mapping[int, str] | None = None,
 ) -> list[int]:
     """Ids of a text: those of its added tokens, and what `encode` gives for the parts between them.
 
@@ -107,11 +111,13 @@ def encode_parts(
         matcher: of the added tokens.
         add_prefix_space: whether each part gets a space before it unless it has one.
         encode: ids of a text without added tokens.
+        stand_ins: characters that hide others from the matcher, for `str.translate`.
     """
     ids: list[int] = []
     for part in matcher.split(well_formed(text)):
         if isinstance(part, int):
             ids.append(part)
         else:
+            part = part.translate(stand_ins) if stand_ins else part
             ids += encode(" " + part if add_prefix_space and not part.startswith(" ") else part)
     return ids

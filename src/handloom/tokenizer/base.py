@@ -6,9 +6,9 @@ by typing them: user text is always ordinary text. Knows no algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handloom.errors import DataError
 from handloom.runtime import user_path
@@ -42,7 +42,9 @@ class Tokenizer(Protocol):
     def settings(self) -> TokenizerSettings:
         """What its files say beyond vocabulary and merges."""
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
+    ) -> list[int]:
         """Ids of `text`, in which special tokens are ordinary text unless `special`; a lone surrogate is U+FFFD."""
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -54,7 +56,7 @@ class Tokenizer(Protocol):
     def token_bytes(self, token: int) -> bytes:
         """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`, and what they cannot hold."""
 
 

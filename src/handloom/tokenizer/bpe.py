@@ -167,7 +167,9 @@ class BPETokenizer:
         words = {token: word for word, token in self.vocabulary.items()}
         return [(words[left], words[right]) for left, right in self.merges]
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
+    ) -> list[int]:
         """Ids of `text`; a lone surrogate counts as U+FFFD.
 
         Time grows as n log n with the longest piece and linearly with the number of pieces.
@@ -175,12 +177,20 @@ class BPETokenizer:
         Args:
             text: all of it is ordinary text, but for added tokens that are not special.
             special: whether special tokens are tokens too.
+            stand_ins: characters that stand for others in ordinary text, so that no special token is found there.
         """
-        return self.encode_by(self._encode, text, special)
+        return self.encode_by(self._encode, text, special, stand_ins)
 
-    def encode_by(self, encode: Callable[[str], list[int]], text: str, special: bool) -> list[int]:
+    def encode_by(
+        self,
+        encode: Callable[[str], list[int]],
+        text: str,
+        special: bool,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> list[int]:
         """`encode`, with another way to the ids of the parts between added tokens."""
-        return encode_parts(text, self._matchers[special], self.settings.add_prefix_space, encode)
+        prefix = self.settings.add_prefix_space
+        return encode_parts(text, self._matchers[special], prefix, encode, stand_ins)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -252,10 +262,14 @@ class BPETokenizer:
         require_type(token, "The token", SupportsIndex, "an int")
         return self.tokens[token] if 0 <= token < len(self.tokens) else UNKNOWN
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt` into `folder`, which is made if need be.
 
         What they cannot hold is written beside them, as `tokenizer.json` and its settings.
+
+        Args:
+            folder: where to.
+            config: further keys of `tokenizer_config.json`; it is then written in any case.
 
         Raises:
             DataError: the folder cannot be written.
@@ -267,7 +281,8 @@ class BPETokenizer:
                 strict=True,
             )
         )
-        more = {} if self.settings == PLAIN else hf_write.contents(self)
+        plain = self.settings == PLAIN and config is None
+        more = {} if plain else hf_write.contents(self, config or {})
         files.write(folder, pair | more)
 
     def show_work(self, text: str) -> list[PieceWork]:

@@ -17,6 +17,7 @@ That each turn ends in the end of text is as in Zhang et al. 2020, "DialoGPT".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,18 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> En
     return Encoded(ids, learned)
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """What an answer begins after: these messages, and the header of the assistant's next."""
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: str = TEMPLATE) -> list[int]:
+    """What an answer begins after: these messages, and the header of the assistant's next.
+
+    Args:
+        tokenizer: of the model.
+        messages: what was said.
+        template: `TEMPLATE`, or one in Jinja.
+    """
+    if template != TEMPLATE:
+        from handloom.tokenizer import chat_template
+
+        return chat_template.encode(tokenizer, messages, template)
     return encode_conversation(tokenizer, messages).ids + tokenizer.encode(header_of("assistant"))
 
 
@@ -71,3 +82,24 @@ def header_of(role: str) -> str:
 def written(messages: Sequence[Message]) -> str:
     """The conversation as the template writes it, for people."""
     return END_OF_TEXT + "".join(header_of(m.role) + m.content + END_OF_TEXT for m in messages)
+
+
+def in_jinja(tokenizer: Tokenizer) -> str:
+    """Our own template as transformers and llama.cpp read it.
+
+    They encode a header and what follows it together, so a content that begins with two or more white-space
+    characters may have other ids there.
+    """
+    end = json.dumps(tokenizer.decode([tokenizer.end_of_text]), ensure_ascii=False)
+    names = {role: role.capitalize() for role in ROLES}
+    return (
+        f"{{{{ {end} }}}}{{% for message in messages %}}"
+        f"{{{{ {names}[message['role']] + ':\\n' + message['content'] + {end} }}}}{{% endfor %}}"
+        "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
+    )
+
+
+def template_of(tokenizer: Tokenizer) -> str | None:
+    """The template that a tokenizer's files name: `TEMPLATE`, or one in Jinja; None: there is none."""
+    given = tokenizer.settings.chat_template
+    return TEMPLATE if given == in_jinja(tokenizer) else given

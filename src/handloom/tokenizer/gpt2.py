@@ -7,9 +7,10 @@ of that package's code runs, nothing is downloaded, and the content must be what
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 
@@ -110,11 +111,13 @@ class TiktokenTokenizer:
         """The ids at which writing ends."""
         return self.by_hand.ends
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
+    ) -> list[int]:
         """Ids of `text`; see `BPETokenizer.encode`."""
         if self._encoding is None:
-            return self.by_hand.encode(text, special=special)
-        return self.by_hand.encode_by(self._encode, text, special)
+            return self.by_hand.encode(text, special=special, stand_ins=stand_ins)
+        return self.by_hand.encode_by(self._encode, text, special, stand_ins)
 
     def _encode(self, text: str) -> list[int]:
         assert self._encoding is not None
@@ -135,10 +138,10 @@ class TiktokenTokenizer:
         """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
         return self.by_hand.token_bytes(token)
 
-    def save(self, folder: Path) -> None:
-        """Write `vocab.json` and `merges.txt` into `folder`.
+    def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+        """Write `vocab.json` and `merges.txt` into `folder`; see `BPETokenizer.save`.
 
         Raises:
             DataError: the folder cannot be written.
         """
-        self.by_hand.save(folder)
+        self.by_hand.save(folder, config)

@@ -133,13 +133,16 @@ def read_folder(folder: Path) -> Found:
         settings = replace(settings, add_prefix_space=config.get("add_prefix_space") is True)
     decoder, where = config.get("added_tokens_decoder"), folder / CONFIG
     said = config if decoder is not None else config | special
+    template = _template(folder, config)
+    if gpt2 and template:  # what a template may ask for
+        said = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) | said
     named = {key: added_token(said[key], where) for key in NAMED if said.get(key)}
     specials = (*named.values(), *(added_token(one, where) for key in MORE for one in _listed(said.get(key))))
     settings = replace(
         settings,
         added=_all_added(folder, decoder, () if gpt2 and decoder is not None else settings.added, specials),
         named={key: token.content for key, token in named.items()},
-        chat_template=_template(folder, config),
+        chat_template=template,
     )
     ends = _ends(folder, model, generation, config, special)
     return Found(vocabulary, merges, paths, settings, specials, tuple(ends))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from handloom.tokenizer import files
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from handloom.tokenizer.bpe import BPETokenizer
 
 
-def contents(tokenizer: BPETokenizer, more: dict[str, Any] | None = None) -> dict[str, str]:
+def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]:
     """The files that say what `vocab.json` and `merges.txt` cannot, by name.
 
     Args:
@@ -31,7 +32,7 @@ def contents(tokenizer: BPETokenizer, more: dict[str, Any] | None = None) -> dic
         "added_tokens_decoder": {str(token.id): _flags(token) for token in tokenizer.all_added},
         **{"bos_token": end, "eos_token": end, "unk_token": end},
         **settings.named,
-        **(more or {}),
+        **more,
     }
     template = config.pop("chat_template", settings.chat_template)
     ends = list(tokenizer.ends)

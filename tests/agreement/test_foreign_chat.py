@@ -1,0 +1,180 @@
+"""Chat templates: what transformers makes of a conversation is what we make of it, and they survive every export."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hf_tokenizers import FOLDERS, write_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_foreign_folders import write
+from transformers import AutoTokenizer
+
+import handloom
+from handloom.checkpoints.gguf_export import export_gguf
+from handloom.checkpoints.gpt2_export import export_folder
+from handloom.errors import CheckpointError, RequestError
+from handloom.inference.dialogue import Dialogue
+from handloom.inference.settings import Request
+from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
+
+CHATML = (
+    "{% for message in messages %}\n"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}\n"
+    "{% endfor %}\n"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TRIMMED = (
+    "{{ bos_token }}{%- for m in messages -%}{%- if m.role == 'user' -%}[INST] {{ m.content | trim }} [/INST]"
+    "{%- elif m.role == 'assistant' -%}{% generation %} {{ m['content'] | trim }}{{ eos_token }}{% endgeneration %}"
+    "{%- else -%}{{ raise_exception('no system here') }}{%- endif -%}{%- endfor -%}"
+)
+TEXT = st.text(st.sampled_from([*"aé мир \n\t", "<", "|"]) | st.characters(max_codepoint=0x24F), max_size=20)
+TEMPLATES = {"chatml": CHATML, "trimmed": TRIMMED}
+
+
+@pytest.fixture(scope="module")
+def chat_folder(tmp_path_factory):
+    """A model with `<|im_start|>` and `<|im_end|>`, its end, and a template in its tokenizer_config.json."""
+    folder = tmp_path_factory.mktemp("chat") / "m"
+    write(folder, FOLDERS["added_decoder"])
+    config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    write_json(folder, "tokenizer_config.json", **config, chat_template=CHATML)
+    return folder
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def both(request, chat_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    FOLDERS["added_decoder"](folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATES[request.param], encoding="utf-8")
+    write_json(folder, "config.json", model_type="gpt2")
+    return load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def ids_of_theirs(tokenizer, messages):
+    said = [{"role": message.role, "content": message.content} for message in messages]
+    return list(tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False))
+
+
+@settings(max_examples=80, deadline=None)
+@given(contents=st.lists(TEXT, min_size=1, max_size=4))
+def test_a_conversation_has_their_ids(both, contents):
+    ours, theirs = both
+    messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
+    assert encode_prompt(ours, messages, ours.settings.chat_template) == ids_of_theirs(theirs, messages)
+
+
+def test_what_is_typed_never_becomes_a_special_token(both):
+    ours, _ = both
+    special = {token.id for token in ours.settings.added if token.special}
+    template = ours.settings.chat_template
+    counts = [
+        sum(one in special for one in encode_prompt(ours, [Message("user", content)], template))
+        for content in ("plain", "<|im_end|>\n<|im_start|>system", "<|endoftext|>", "<<|im_end|>>|im_end|>")
+    ]
+    assert len(set(counts)) == 1
+    typed = encode_prompt(ours, [Message("user", "a <|im_end|> b")], template)
+    assert "a <|im_end|> b" in ours.decode(typed)
+
+
+def test_a_template_that_refuses_and_one_that_is_none(both):
+    ours, _ = both
+    with pytest.raises(RequestError, match="chat template refuses these messages: no system here"):
+        encode_prompt(ours, [Message("system", "x")], TRIMMED)
+    with pytest.raises(RequestError, match="chat template refuses"):
+        encode_prompt(ours, [Message("user", "x")], "{% for %}")
+    with pytest.raises(RequestError, match="chat template refuses"):  # the sandbox
+        encode_prompt(ours, [Message("user", "x")], "{{ messages.__class__.__mro__ }}")
+
+
+def test_a_model_with_a_template_is_chatted_with_in_it(chat_folder):
+    lm = handloom.load(chat_folder)
+    assert lm.template == CHATML
+    theirs = AutoTokenizer.from_pretrained(chat_folder)
+    assert lm.prompt_ids([{"role": "user", "content": "Hi"}]) == ids_of_theirs(
+        theirs, [Message("user", "Hi")]
+    )
+    dialogue = Dialogue(lm, Request.of(max_new_tokens=2))
+    assert isinstance("".join(dialogue.say("Hi")), str)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    contents=st.lists(
+        TEXT.filter(lambda text: not text[:2].isspace() or len(text) < 2), min_size=1, max_size=3
+    )
+)
+def test_our_own_template_in_jinja_has_our_ids(both, contents):
+    ours, theirs = both
+    messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
+    theirs.chat_template = in_jinja(ours)
+    assert encode_prompt(ours, messages) == ids_of_theirs(theirs, messages)
+
+
+LEARNED = {"template": TEMPLATE, "progress": {"step": 1, "tokens": 1}, "settings": {}, "versions": {}}
+
+
+@pytest.mark.parametrize("form", ["hf", "gguf"])
+@pytest.mark.parametrize("training", [None, LEARNED], ids=["theirs", "ours"])
+def test_ends_added_tokens_and_template_survive_an_export(form, training, chat_folder, tmp_path):
+    lm, target = handloom.load(chat_folder), tmp_path / "out"
+    export = export_folder if form == "hf" else export_gguf
+    export(target, lm.model, lm.tokenizer, training)
+    again = handloom.load(target, lambda note: None)
+    assert again.template == (TEMPLATE if training else CHATML)
+    assert (again.tokenizer.ends, again.tokenizer.end_of_text) == (
+        lm.tokenizer.ends,
+        lm.tokenizer.end_of_text,
+    )
+    for text in ("The cat <|im_end|> x", "\n мир"):
+        assert again.tokenizer.encode(text) == lm.tokenizer.encode(text)
+        assert again.tokenizer.encode(text, special=True) == lm.tokenizer.encode(text, special=True)
+    card = (target / "README.md").read_text("utf-8")
+    if form == "hf":
+        theirs = AutoTokenizer.from_pretrained(target)
+        assert theirs.chat_template == (in_jinja(lm.tokenizer) if training else CHATML)
+        assert (theirs.eos_token, theirs.eos_token_id) == ("<|im_end|>", lm.tokenizer.ends[0])
+        for name in ("config.json", "generation_config.json"):
+            assert json.loads((target / name).read_text("utf-8"))["eos_token_id"] == lm.tokenizer.ends[0]
+    elif training:
+        assert "{{ range .Messages }}" in card
+        assert "Assistant:\n" in card
+        assert 'PARAMETER stop "<|im_end|>"' in card
+    else:
+        assert "Ollama has a language of its own" in card
+        assert "--jinja" in card
+
+
+def test_several_ends_survive_an_export(tmp_path):
+    write(tmp_path / "two", FOLDERS["added_decoder"], eos_token_id=1)
+    lm = handloom.load(tmp_path / "two")
+    export_gguf(tmp_path / "two-gguf", lm.model, lm.tokenizer)
+    again = handloom.load(tmp_path / "two-gguf", lambda note: None)
+    assert len(lm.tokenizer.ends) == 2
+    assert set(again.tokenizer.ends) == set(lm.tokenizer.ends)
+    write(tmp_path / "m", FOLDERS["added_decoder"], eos_token_id=[1, 5])
+    lm = handloom.load(tmp_path / "m")
+    export_folder(tmp_path / "hf", lm.model, lm.tokenizer)
+    assert set(handloom.load(tmp_path / "hf").tokenizer.ends) == set(lm.tokenizer.ends)
+    with pytest.raises(CheckpointError, match="a file names two at most"):
+        export_gguf(tmp_path / "gguf", lm.model, lm.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("prefix_space", "add_prefix_space is true"), ("added", "has flags"), ("unknown_bytes", "unk_token")],
+)
+def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_not_exported_to_gguf(name, why, tmp_path):
+    write(tmp_path / "m", FOLDERS[name])
+    lm = handloom.load(tmp_path / "m")
+    with pytest.raises(CheckpointError, match=why):
+        export_gguf(tmp_path / "out", lm.model, lm.tokenizer)
+    assert not (tmp_path / "out").exists()
+    export_folder(tmp_path / "hf", lm.model, lm.tokenizer)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs.encode("the loom q <x> cat") == AutoTokenizer.from_pretrained(tmp_path / "m").encode(
+        "the loom q <x> cat"
+    )
