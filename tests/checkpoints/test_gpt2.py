@@ -298,11 +298,13 @@ def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
     export_folder(tmp_path / "other", random_model(GPTConfig(270, 16, 1, 1, 8)), other)
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         (tmp_path / "m" / name).unlink()
-    for name in kept:
+    around = ("config.json", "generation_config.json", "tokenizer_config.json")
+    for name in (*kept, *around):
         (tmp_path / "m" / name).write_bytes((tmp_path / "other" / name).read_bytes())
     with pytest.raises(CheckpointError, match="not the one that its model was exported with"):
         gpt2.open_folder(tmp_path / "m").load_tokenizer()
-    (tmp_path / "m" / "tokenizer.json").unlink(missing_ok=True)
+    for name in ("tokenizer.json", *around[1:]):
+        (tmp_path / "m" / name).unlink(missing_ok=True)
     own.save(tmp_path / "m")
     assert gpt2.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
 
@@ -312,7 +314,7 @@ def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     folder = write(tmp_path, random_model())
     own = learn_merges(["the cat sat on the mat"], 270)
     own.save(folder)
-    (folder / "tokenizer.json").write_text(hf_write.contents(own)["tokenizer.json"], encoding="utf-8")
+    (folder / "tokenizer.json").write_text(hf_write.contents(own, {})["tokenizer.json"], encoding="utf-8")
     described = {path.name: storage.describe(path) for path in folder.iterdir()}
     storage.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
     assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
