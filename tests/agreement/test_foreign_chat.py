@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from hf_tokenizers import FOLDERS, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_foreign_folders import write
@@ -19,6 +18,10 @@ from handloom.inference.dialogue import Dialogue
 from handloom.inference.settings import Request
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
+from handloom.training import run
+from handloom.training.config import FinetuneConfig
+from handloom.training.report import Silent
+from hf_tokenizers import FOLDERS, write_json
 
 CHATML = (
     "{% for message in messages %}\n"
@@ -178,3 +181,33 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_not_exported_to_gguf
     assert theirs.encode("the loom q <x> cat") == AutoTokenizer.from_pretrained(tmp_path / "m").encode(
         "the loom q <x> cat"
     )
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("task", ["text", "instruct"])
+def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, chat_folder, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    if task == "text":
+        (data / "a.txt").write_text("The cat sat on the loom. " * 60, encoding="utf-8")
+    else:
+        lines = [json.dumps({"instruction": f"Cat {n}?", "output": f"Loom {n}."}) for n in range(30)]
+        (data / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    config = FinetuneConfig(
+        model=str(chat_folder), data=(str(data),), task=task, steps=2, batch_size=2, threads=1, precision="fp32",
+        sample_every=0,
+    )  # fmt: skip
+    heard = Heard()
+    run.begin(tmp_path / "run", config, heard)
+    before, lm = handloom.load(chat_folder), handloom.load(tmp_path / "run")
+    assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
+    assert lm.tokenizer.ends == before.tokenizer.ends
+    assert lm.template == (CHATML if task == "text" else TEMPLATE)
+    assert any("chat template of its own" in note for note in heard.notes) == (task == "instruct")

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import handloom
 from handloom.inference.settings import Request
+from handloom.inspection.verify import verify
 from hf_tokenizers import FOLDERS, write_json
 
 ROWS = 8
@@ -134,3 +135,30 @@ def test_a_model_without_a_tokenizer_is_read_with_gpt2s_and_that_is_said(tmp_pat
         ):
             handloom.load(tmp_path)
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["rugpt3", "added", "prefix_space", "unknown_bytes"])
+def test_verify_holds_ids_and_ends_against_transformers(name, tmp_path):
+    write(tmp_path / "m", FOLDERS[name])
+    done = {check.name: check for check in verify(handloom.load(tmp_path / "m"))}
+    assert {check.name: check.detail for check in done.values() if check.passed is False} == {}
+    assert done["ids = transformers"].passed is True
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "detail"),
+    [
+        ("tokenizer_config.json", {"add_prefix_space": True}, "has the ids"),
+        ("generation_config.json", {"eos_token_id": 7}, "transformers ends a text at 7"),
+        ("special_tokens_map.json", {"mask_token": "c"}, "with special tokens has the ids"),
+    ],
+)
+def test_verify_finds_a_tokenizer_that_is_not_the_folders(file, said, detail, tmp_path):
+    """The folder says something else than what was read: a comparison with our own reading would not see it."""
+    write(tmp_path / "m", FOLDERS["codeparrot"])
+    lm = handloom.load(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer_config.json").unlink()
+    write_json(tmp_path / "m", file, **said)
+    (found,) = [check for check in verify(lm) if check.name == "ids = transformers"]
+    assert found.passed is False
+    assert detail in found.detail

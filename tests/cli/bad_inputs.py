@@ -223,7 +223,7 @@ def read_only_disk(stack: ExitStack) -> None:
 
 
 def mix_tokenizers(stack: ExitStack) -> None:
-    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+    for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(Path("wider", name), Path("plain", name))
 
 

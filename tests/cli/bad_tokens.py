@@ -44,7 +44,28 @@ def more_ids(stack: ExitStack) -> None:
     write_json(THEIRS, "tokenizer_config.json", added_tokens_decoder=added)
 
 
+def model_case(what: str, command: str, **said: object) -> BadInput:
+    """A model with a sound tokenizer, whose tokenizer_config.json says something."""
+
+    def before(stack: ExitStack) -> None:
+        gpt2_folders.write(THEIRS, model())
+        tokenizer().save(THEIRS)
+        write_json(THEIRS, "tokenizer_config.json", **said)
+
+    return BadInput(what, command, before)
+
+
 CASES = [
+    model_case(
+        "A chat template that refuses",
+        "handloom generate Hello --model theirs",
+        chat_template="{{ raise_exception('Ask me nothing') }}",
+    ),
+    model_case(
+        "A tokenizer that llama.cpp reads in another way",
+        "handloom export theirs out --to gguf",
+        add_prefix_space=True,
+    ),
     BadInput("A tokenizer of SentencePiece", "handloom generate Hello --model theirs", of_another_kind),
     BadInput("Added tokens beyond the model's ids", "handloom generate Hello --model theirs", more_ids),
     config_case("Unknown keys of a tokenizer", speed=3, do_lower_case=True),

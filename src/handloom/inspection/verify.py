@@ -16,10 +16,11 @@ from torch import Tensor
 from handloom import storage
 from handloom.checkpoints import gpt2
 from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer
 from handloom.errors import HandloomError
 from handloom.inference.batch import Batch
 from handloom.inference.text import LanguageModel
-from handloom.inspection import numerics
+from handloom.inspection import ids, numerics
 from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
 from handloom.model.kv_cache import KVCache
@@ -76,7 +77,23 @@ class _Subject:
         yield "batch = single", self.batch
         yield "decode after overflow", self.overflow
         yield "export and import", self.round_trip
+        yield ids.NAME, self.transformers_ids
         yield "ours = transformers", self.transformers
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """What the tokenizer is given: hard cases, and random tokens."""
+        chance, decode = random.Random(0), self.lm.tokenizer.decode
+        drawn = (chance.choices(range(self.vocabulary), k=20) for _ in range(_RANDOM_TEXTS))
+        return [*_TEXTS, *map(decode, drawn)]
+
+    def their_folder(self) -> Path:
+        """What transformers is given: the folder that the model was read from, or our export of it."""
+        origin = self.lm.origin
+        folder = origin if origin is not None and _is_hugging_face(origin) else self.folder
+        if not folder.exists():
+            export_folder(folder, self.model, self.lm.tokenizer)
+        return folder
 
     @cached_property
     def plain(self) -> Tensor:
@@ -92,16 +109,26 @@ class _Subject:
         name, tokenizer = "tokenizer = tiktoken", self.lm.tokenizer
         if not isinstance(tokenizer, TiktokenTokenizer):
             return Check(name, None, "this model is used without tiktoken")
-        chance = random.Random(0)
-        tokens = (chance.choices(range(self.vocabulary), k=20) for _ in range(_RANDOM_TEXTS))
-        texts = [*_TEXTS, *map(tokenizer.by_hand.decode, tokens)]
-        for text in texts:
-            ids = tokenizer.encode(text)
-            if ids != tokenizer.by_hand.encode(text):
+        settings = tokenizer.settings
+        exact = not (
+            settings.add_prefix_space or settings.unk or any(t.lstrip or t.rstrip for t in settings.added)
+        )
+        for text in self.texts:
+            found = tokenizer.encode(text)
+            if found != tokenizer.by_hand.encode(text):
                 return Check(name, False, f"{text!r} has other ids by tiktoken than by hand")
-            if tokenizer.decode(ids) != text:
+            if exact and tokenizer.decode(found) != text:
                 return Check(name, False, f"{text!r} does not come back from its ids")
-        return Check(name, True, f"{len(texts)} texts have the same ids both ways and come back from them")
+        back = " and come back from them" if exact else ""
+        return Check(name, True, f"{len(self.texts)} texts have the same ids both ways{back}")
+
+    def transformers_ids(self) -> Check:
+        """transformers reads texts as the same ids, and ends where we do."""
+        if not numerics.has_reference():
+            return Check(ids.NAME, None, "transformers is not installed")
+        if self.lm.origin == (folder := self.their_folder()) and lacks_tokenizer(folder, self.lm.config):
+            return Check(ids.NAME, None, "the folder has no tokenizer")
+        return ids.compare_ids(folder, self.lm.tokenizer, self.texts)
 
     def causality(self) -> Check:
         """Other tokens later on change nothing before them."""
@@ -180,10 +207,7 @@ class _Subject:
         name = "ours = transformers"
         if not numerics.has_reference():
             return Check(name, None, "transformers is not installed")
-        origin = self.lm.origin
-        folder = origin if origin is not None and _is_hugging_face(origin) else self.folder
-        if not folder.exists():
-            export_folder(folder, self.model, self.lm.tokenizer)
+        folder = self.their_folder()
         try:
             model = numerics.reference(folder)
         except Exception as error:  # whatever it is, it is transformers' and not ours

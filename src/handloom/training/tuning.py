@@ -22,6 +22,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import template_of
 from handloom.training.config import FinetuneConfig, check_stride
 from handloom.training.loop import Save, parts
 from handloom.training.objective import NextToken, Objective
@@ -75,6 +76,11 @@ def set_up(
     objective, line, report = _objective(
         config, model, tokenizer, context, reporter, checkpoint, _reference(config, base, run)
     )
+    if objective.template and not checkpoint and template_of(tokenizer) not in (None, objective.template):
+        reporter.note(
+            "The model has a chat template of its own. It now learns conversations in Handloom's, "
+            f"{objective.template}, which takes its place in chats and exports."
+        )
     config = _settle(config, objective, context, report, reporter)
     how = how_to_detour(config)
     ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
