@@ -136,7 +136,7 @@ WITHOUT_A_ROW = {
 
 def row(case: BadInput, message: str) -> str:
     cells = (case.what, code(case.command), code(message))
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.replace("|", r"\|").split("\n")) for cell in cells) + " |"
 
 
 def code(text: str) -> str:
