@@ -25,6 +25,7 @@ from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.runtime import models_folder
+from handloom.tokenizer.base import load_tokenizer
 from loopback_hub import git_id, tiny_gpt2
 
 WEIGHTS = "model.safetensors"
@@ -426,6 +427,25 @@ def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path)
     assert pulled.value.problem == f"{said} Its weights were not fetched."
     assert hub.sent(WEIGHTS) == 0
     assert not any(models_folder().iterdir())
+
+
+def test_a_repository_with_tokenizer_json_alone_is_pulled_with_its_settings_and_template(hub, tmp_path):
+    """As transformers 5 saves every model."""
+    from handloom.checkpoints import gpt2
+
+    repository = tiny_gpt2()
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes(repository.pop(name))
+    own = load_tokenizer(tmp_path)
+    own.save(tmp_path, {"chat_template": "{{ messages[0].content }}"})
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        repository[name] = (tmp_path / name).read_bytes()
+    hub.repositories["acme/tiny"] = repository
+    folder = pull("acme/tiny").model.folder
+    assert not (folder / "vocab.json").exists()
+    found = gpt2.open_folder(folder).load_tokenizer()
+    assert found.fingerprint == own.fingerprint
+    assert found.settings.chat_template == "{{ messages[0].content }}"
 
 
 def test_files_of_other_kinds_of_tokenizers_come_too_so_that_reading_sees_them(hub):

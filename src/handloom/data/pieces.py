@@ -16,10 +16,13 @@ _LINE_WITHIN = 1 << 16  # characters to look for a line's end when the tail is c
 
 # str's own \s knows a few characters more than Unicode's White_Space, so both sides of the cut are
 # what they seem to any definition.
-_SAFE = re.compile(r"(?<=\S)[ \t\n]")
+SAFE = " \t\n"
+_SAFE = re.compile(rf"(?<=\S)[{SAFE}]")
 
 
-def safe_pieces(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST) -> Iterator[str]:
+def safe_pieces(
+    chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST, before: str = SAFE
+) -> Iterator[str]:
     """Cut a stream of text where tokenization cannot tell.
 
     Args:
@@ -28,14 +31,16 @@ def safe_pieces(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST
         longest: characters after which a piece is cut in any place. That happens only in a run of this
             many characters without whitespace (or of whitespace only), and may give other tokens
             than the whole would have, right at the cut.
+        before: of the safe places only those before one of these characters; none: the text stays whole.
     Returns:
         pieces, none empty; joined they are the text.
     """
     held = ""
+    safe = re.compile(rf"(?<=\S)[{before}]") if before else None
     for chunk in chunks:
         held += chunk
         start = 0
-        while cut := _safe_cut(held, start, size, longest):
+        while safe and (cut := _safe_cut(held, start, size, longest, safe)):
             yield held[start:cut]
             start = cut
         held = held[start:]
@@ -43,17 +48,17 @@ def safe_pieces(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST
         yield held
 
 
-def _safe_cut(text: str, start: int, size: int, longest: int) -> int:
+def _safe_cut(text: str, start: int, size: int, longest: int, safe: re.Pattern[str]) -> int:
     """Where the piece that begins at `start` ends, or 0 if more text must be seen first."""
     if len(text) - start <= size:
         return 0
     for reach in (256, size):  # the nearest whitespace is rarely far
         last = 0
-        for found in _SAFE.finditer(text, max(start + 1, start + size - reach), start + size + 1):
+        for found in safe.finditer(text, max(start + 1, start + size - reach), start + size + 1):
             last = found.start()
         if last:
             return last
-    found_later = _SAFE.search(text, start + size, start + longest + 1)
+    found_later = safe.search(text, start + size, start + longest + 1)
     if found_later:
         return found_later.start()
     return start + longest if len(text) - start > longest else 0

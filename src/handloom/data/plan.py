@@ -14,7 +14,7 @@ from itertools import groupby
 
 from handloom.data.corpus import Corpus, Document
 from handloom.data.omissions import Omissions
-from handloom.data.pieces import cut_tail, safe_pieces
+from handloom.data.pieces import SAFE, cut_tail, safe_pieces
 from handloom.data.separator import Separation
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import END_OF_TEXT
@@ -109,8 +109,13 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
     return plan
 
 
-def pieces(corpus: Corpus, plan: Plan) -> Iterator[Piece]:
+def pieces(corpus: Corpus, plan: Plan, before: str = SAFE) -> Iterator[Piece]:
     """Walk the corpus again and give its text in pieces, in order, without duplicates.
+
+    Args:
+        corpus: as it was surveyed.
+        plan: what the survey came to.
+        before: where a text may be cut: see `safe_pieces`.
 
     Raises:
         DataError: the corpus is not the one that was surveyed; known at the end of the walk at the latest.
@@ -126,7 +131,7 @@ def pieces(corpus: Corpus, plan: Plan) -> Iterator[Piece]:
         text_hash = hashlib.sha256()
         parted = _parted(_hashing(document.pieces(), text_hash), fate, plan, size)
         for side, group in groupby(parted, key=lambda part: part[0]):
-            for text, ends in _marking_last(safe_pieces(text for _, text in group)):
+            for text, ends in _marking_last(safe_pieces((text for _, text in group), before=before)):
                 yield Piece(side, document.name, text, ends)
         total.update(text_hash.digest())
     if next(fates, None) is not None or total.hexdigest() != plan.digest:

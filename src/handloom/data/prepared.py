@@ -261,7 +261,12 @@ def _write_shards(
     total, done = plan.bytes_of(TRAIN, VALIDATION), 0
     token_bytes = token_dtype(tokenizer.vocab_size).itemsize
     made_for: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
-    batches = encode(plans.pieces(corpus, plan), tokenizer, token_bytes=token_bytes, workers=workers)
+    batches = encode(
+        plans.pieces(corpus, plan, tokenizer.settings.cuts_before),
+        tokenizer,
+        token_bytes=token_bytes,
+        workers=workers,
+    )
     with ExitStack() as stack:
         stack.enter_context(writing_to(partial.parent))
         writers = [stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SIDES]

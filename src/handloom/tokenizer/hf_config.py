@@ -104,6 +104,17 @@ class TokenizerSettings:
     chat_template: str | None = None
     """In Jinja, as transformers has it."""
 
+    @property
+    def cuts_before(self) -> str:
+        """Before which white space, after a visible character, a long text may be cut without other ids.
+
+        A part that begins with a space gets no other before it; no token may reach over a cut.
+        """
+        typed = [token for token in self.added if not token.special]
+        if any(token.rstrip or any(map(str.isspace, token.content[1:])) for token in typed):
+            return ""
+        return " " if self.add_prefix_space else " \t\n"
+
 
 PLAIN = TokenizerSettings()
 
