@@ -121,7 +121,8 @@ def refusal(error: OSError, target: Path) -> CheckpointError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CheckpointError(
             f"The disk became full while writing {target}.",
-            "Free some space and resume; what was saved before is untouched.",
+            "Free some space and use the same command again; a run that has a checkpoint goes on with --resume. What "
+            "was saved before is untouched.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CheckpointError(

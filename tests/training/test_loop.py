@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 
 import pytest
 import torch
 
+from handloom import storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.model.gpt import GPT
@@ -213,11 +215,11 @@ def test_a_run_without_a_checkpoint_is_not_sent_from_resume_to_begin_and_back(tm
 def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_was(
     tmp_path, tiny, monkeypatch
 ):
-    def full(*_):
-        raise CheckpointError("The disk became full.", "Free some space.")
+    def full(folder, *_):
+        raise storage.refusal(OSError(errno.ENOSPC, ""), folder)
 
     monkeypatch.setattr(native, "save", full)
-    with pytest.raises(CheckpointError, match="full"):
+    with pytest.raises(CheckpointError, match=r"became full.*use the same command again"):
         run.begin(tmp_path / "run", tiny())
     monkeypatch.undo()
     assert run.begin(tmp_path / "run", tiny())["finished"]
