@@ -14,12 +14,15 @@ from handloom.errors import ConfigError, HandloomError
 _TORCH_INDEX = " --index-url https://download.pytorch.org/whl/cpu"
 
 
-def import_failure(error: ImportError | OSError, needed_by: str = "Handloom") -> HandloomError | None:
+def import_failure(
+    error: ImportError | OSError, needed_by: str = "Handloom", kind: type[HandloomError] = ConfigError
+) -> HandloomError | None:
     """What to tell of an error that came while a package was imported; None for any other error.
 
     Args:
         error: as it was caught, with its traceback.
         needed_by: what cannot be done without the package; begins the sentence.
+        kind: of the error that is returned.
     """
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package, problem, force = error.name.partition(".")[0], "which is not installed", ""
@@ -32,7 +35,7 @@ def import_failure(error: ImportError | OSError, needed_by: str = "Handloom") ->
     if not package or package == "handloom":
         return None
     index = _TORCH_INDEX if package == "torch" else ""
-    return ConfigError(
+    return kind(
         f"{needed_by} needs the package {package}, {problem}.",
         "Install it into the environment that Handloom runs in: "
         f"python -m pip install {force}{shlex.quote(_requirement(package))}{index}",
@@ -52,10 +55,10 @@ def _being_imported(error: BaseException) -> str:
 
 
 def _requirement(package: str) -> str:
-    """The package with the versions that Handloom works with, as its own metadata has them."""
+    """The package, with the versions that Handloom works with if it always needs it: its own metadata has them."""
     try:
         wanted = metadata.requires("handloom") or []
     except metadata.PackageNotFoundError:
         wanted = []
-    found = (line.partition(";")[0].strip() for line in wanted)
+    found = (line.partition(";")[0].strip() for line in wanted if "extra ==" not in line)
     return next((line for line in found if re.fullmatch(rf"{re.escape(package)}(?![\w.-]).*", line)), package)

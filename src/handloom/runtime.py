@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from handloom.errors import ConfigError, require_type
+from handloom.values import plain
 
 
 def user_path(given: str | Path, what: str) -> Path:
@@ -140,7 +141,7 @@ def use_threads(threads: int | None) -> int:
     """Set how many threads compute; None means $OMP_NUM_THREADS, else all granted cores. Returns the number set."""
     import torch
 
-    threads = threads or _threads_of_openmp() or granted_cores()
+    threads = plain(threads) or _threads_of_openmp() or granted_cores()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads

@@ -211,8 +211,8 @@ def _show_settings(conversation: Conversation) -> None:
     request = conversation.request
     for name in settable():
         value = getattr(request if hasattr(request, name) else request.sampling, name)
-        print(f"/{name.replace('_', '-')} {'off' if value is None or value == () else value}")
-    print(f"/stop {' '.join(map(repr, conversation.stop)) or 'off'}")
+        write(f"/{name.replace('_', '-')} {'off' if value is None or value == () else value}")
+    write(f"/stop {' '.join(map(repr, conversation.stop)) or 'off'}")
 
 
 def _lines(given: Iterable[str | None]) -> Iterator[str]:

@@ -72,6 +72,7 @@ def compare(
 
     from handloom import runtime, storage
     from handloom.cli.compare_table import print_report
+    from handloom.console import write
     from handloom.evaluation import compare as comparison
     from handloom.evaluation.page import render
 
@@ -84,7 +85,7 @@ def compare(
         text = encoder.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         storage.write_output(json, text + "\n", inputs)
     print_report(report)
-    print(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
+    write(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
 
 
 def _require_writable(file: Path, inputs: list[str]) -> None:

@@ -36,7 +36,7 @@ def export(
     from handloom.checkpoints import gpt2
     from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.gpt2_export import export_folder
-    from handloom.console import note
+    from handloom.console import note, write
     from handloom.errors import ConfigError
     from handloom.loading import find_checkpoint, folders_of
     from handloom.ownership import require_replaceable
@@ -67,5 +67,5 @@ def export(
             reads=reads,
         )
         how = f'llama.cpp continues a text with it: llama-completion -m {shlex.quote(str(file))} -no-cnv -p "The "'
-    print(f"Written to {folder}.")
-    print(how)
+    write(f"Written to {folder}.")
+    write(how)

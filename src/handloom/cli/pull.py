@@ -22,7 +22,7 @@ def pull(name: str, *, revision: str | None = None, endpoint: str | None = None)
 
     from handloom.checkpoints.pulling import Progress
     from handloom.checkpoints.pulling import pull as fetch
-    from handloom.console import column, note, progress
+    from handloom.console import column, note, progress, write
 
     columns = (column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with progress(*columns, TimeRemainingColumn()) as bar:
@@ -39,5 +39,5 @@ def pull(name: str, *, revision: str | None = None, endpoint: str | None = None)
             raise
     model = ended.model
     how = f"{ended.fetched / 1e6:,.1f} MB fetched" if ended.fetched else "nothing had to be fetched"
-    print(f"{model.name} is in {model.folder}: {model.bytes / 1e6:,.1f} MB, {how}.")
-    print(f"It is {model.repository} at revision {model.revision}.")
+    write(f"{model.name} is in {model.folder}: {model.bytes / 1e6:,.1f} MB, {how}.")
+    write(f"It is {model.repository} at revision {model.revision}.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from handloom.data.faults import UnreadableError
+from handloom.packages import import_failure
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 _AT_A_TIME = 1 << 10  # bytes of zstd, which may stand for thousands of times as many
@@ -60,11 +61,8 @@ def _open_zst(path: Path) -> Any:
         return io.BufferedReader(_Frames(path, zstd.ZstdDecompressor, zstd.ZstdError))
     try:
         import zstandard
-    except ImportError:
-        raise UnreadableError(
-            f"{path.as_posix()}: reading .zst needs the package zstandard, which is not installed.",
-            "Install it with `pip install zstandard`, or unpack the file first: zstd -d FILE.",
-        ) from None
+    except ImportError as error:
+        raise import_failure(error, f"{path.as_posix()}: reading .zst", UnreadableError) or error from None
 
     decompressor = zstandard.ZstdDecompressor()
     return io.BufferedReader(_Frames(path, decompressor.decompressobj, zstandard.ZstdError))

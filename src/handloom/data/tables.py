@@ -12,6 +12,7 @@ from handloom.data.compressed import PACKED, opened
 from handloom.data.faults import Origin, ReadOptions, UnreadableError
 from handloom.data.readers import BOM, form_of, refuse_binary
 from handloom.errors import DataError
+from handloom.packages import import_failure
 
 _LONGEST_FIELD = 1 << 26  # characters; where a quote is left open, the rest of the file would be one field
 _ROWS_AT_A_TIME = 64
@@ -96,11 +97,8 @@ def parquet_rows(path: Path, name: str, options: ReadOptions) -> Iterator[tuple[
     try:
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise UnreadableError(
-            f"{name}: reading Parquet needs the package pyarrow, which is not installed.",
-            "Install it with `pip install pyarrow`.",
-        ) from None
+    except ImportError as error:
+        raise import_failure(error, f"{name}: reading Parquet", UnreadableError) or error from None
 
     number = 0
     with opened(path, name) as file:
