@@ -104,6 +104,7 @@ def test_a_new_run_that_fails_before_its_first_save_leaves_the_old_one_or_nothin
             ownership.mark_run(folder)
             (folder / "metrics.jsonl").write_text("new")
             (folder / "tokenizer").mkdir()
+            (folder / CHECKPOINTS).mkdir(exist_ok=True)
             raise CheckpointError("No space", "")
 
     for error in range(2):

@@ -134,9 +134,12 @@ def remove_ours(folder: Path, keep: frozenset[str] = frozenset()) -> None:
 def _entries(folder: Path) -> Iterator[Path]:
     """Everything below a folder. A link is named and not followed, unless it is where a run keeps its checkpoints."""
     linked = folder / CHECKPOINTS
-    for top in (folder, linked) if linked.is_symlink() and linked.is_dir() else (folder,):
+    is_link = linked.is_symlink() and linked.is_dir()
+    for top in (folder, linked) if is_link else (folder,):
         for place, folders, files in os.walk(top):
-            yield from (path for name in (*folders, *files) if (path := Path(place, name)) != linked)
+            for path in (Path(place, name) for name in (*folders, *files)):
+                if not (is_link and path == linked):
+                    yield path
 
 
 def _in_run(name: str) -> bool:

@@ -11,7 +11,9 @@ import time
 
 import pytest
 
+from handloom import locks, ownership, replacement, storage
 from handloom.checkpoints import native
+from handloom.loading import find_checkpoint
 from handloom.training import run
 from handloom.training.log import read_metrics
 
@@ -136,3 +138,103 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path, corpus_folder, numbe
     step = native.steps(folder)[-1]
     assert 0 < step < 100_000
     assert run.resume(folder, stop_after=step + 1)["steps"] == step + 1
+
+
+# Replacing, and owning
+
+
+REPLACE = """
+import sys
+from pathlib import Path
+from handloom.training import run
+from handloom.training.config import TrainConfig
+folder, corpus, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+run.begin(folder, TrainConfig(**{SETTINGS}, data=(corpus,), seed=seed), overwrite=True)
+"""
+EXPORT = """
+import sys
+from pathlib import Path
+from handloom.checkpoints.gpt2_export import export_folder
+from handloom.loading import find_checkpoint
+stored = find_checkpoint(sys.argv[1])
+model, tokenizer, number = stored.load_model(), stored.load_tokenizer(), 0
+while True:
+    export_folder(Path(sys.argv[2]), model, tokenizer, overwrite=True)
+    number += 1
+    print(number, flush=True)
+"""
+TINY = {
+    "vocab_size": 300, "preset": "nano", "layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4,
+    "precision": "fp32", "threads": 1, "sample_every": 0, "evaluate_every": 2, "checkpoint_every": 1,
+}  # fmt: skip
+
+
+def script(text, *words, **more):
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_overwritten_is_there_whenever_the_process_is_killed(tmp_path, corpus_folder):
+    """Twenty times, anywhere between the start of the new run and its end."""
+    folder, text = tmp_path / "run", REPLACE.replace("{SETTINGS}", repr({**TINY, "steps": 40}))
+    rng, seeds = random.Random(1), []
+    for seed in range(21):
+        process = script(text, folder, corpus_folder, seed)
+        if seed:
+            before = (replacement.current(folder) / "run.json").stat().st_mtime_ns
+            began = time.monotonic()
+            while process.poll() is None and time.monotonic() - began < 60:
+                path = folder / "run.json"
+                if path.exists() and path.stat().st_mtime_ns != before:  # the new one has begun
+                    break
+                time.sleep(0.0005)
+            time.sleep(rng.choice([0, 0.0005, 0.002, 0.01, 0.05, 0.2]))
+            process.kill()
+        process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL)
+        checkpoint, passed_over = native.latest(replacement.current(folder))  # as a reader finds it
+        assert passed_over == []
+        with locks.own(folder):
+            replacement.recover_run(folder)
+        assert ownership.foreign_files(folder) == []
+        assert native.latest(folder)[0].training["settings"] == checkpoint.training["settings"]
+        seeds.append(checkpoint.training["settings"]["seed"])
+        assert seeds[-1] in (seed, *seeds[-2:-1])
+    assert run.resume(folder)["finished"]
+
+
+@pytest.mark.slow
+def test_an_export_that_is_overwritten_is_there_whenever_the_process_is_killed(tmp_path, corpus_folder, tiny):
+    run.begin(tmp_path / "run", tiny(steps=1))
+    target, rng = tmp_path / "there" / "export", random.Random(2)
+    for _ in range(20):
+        process = script(EXPORT, tmp_path / "run", target)
+        assert process.stdout.readline() == b"1\n"
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        storage.verify_folder(replacement.current(target))
+        with replacement.owned(target):
+            storage.verify_folder(target)
+    find_checkpoint(target).load_model()
+
+
+@pytest.mark.slow
+def test_of_many_that_begin_one_run_at_once_one_does(tmp_path, corpus_folder):
+    text = REPLACE.replace("{SETTINGS}", repr({**TINY, "steps": 300, "checkpoint_every": 50}))
+    for _ in range(3):
+        processes = [script(text, tmp_path / "run", corpus_folder, seed) for seed in range(4)]
+        errors = [process.communicate()[1].decode() for process in processes]
+        won = [seed for seed, process in enumerate(processes) if process.returncode == 0]
+        assert won, errors
+        for seed, error in enumerate(errors):
+            assert seed in won or "is in use by process" in error
+        records = [r["step"] for r in read_metrics(tmp_path / "run") if r["kind"] == "train"]
+        assert records == list(range(1, 301))
+        assert native.latest(tmp_path / "run")[0].training["settings"]["seed"] in won
