@@ -75,6 +75,8 @@ def test_without_home_and_without_an_entry_of_the_user_an_error_says_what_to_set
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "HANDLOOM_CACHE", "HANDLOOM_MODELS", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="Without HANDLOOM_CACHE this needs"):
+        runtime.cache_folder()
     for needs_home in (
         runtime.cache_folder,
         runtime.models_folder,

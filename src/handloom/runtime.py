@@ -79,7 +79,9 @@ def cache_folder() -> Path:
     """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
     named = os.environ.get("HANDLOOM_CACHE")
     return (
-        user_path(named, "HANDLOOM_CACHE") if named is not None else _users_folder("XDG_CACHE_HOME", ".cache")
+        user_path(named, "HANDLOOM_CACHE")
+        if named is not None
+        else _users_folder("XDG_CACHE_HOME", ".cache", "HANDLOOM_CACHE")
     )
 
 
@@ -92,10 +94,10 @@ def models_folder() -> Path:
     named = os.environ.get("HANDLOOM_MODELS")
     if named is not None:
         return user_path(named, "HANDLOOM_MODELS")
-    return _users_folder("XDG_DATA_HOME", ".local/share") / "models"
+    return _users_folder("XDG_DATA_HOME", ".local/share", "HANDLOOM_MODELS") / "models"
 
 
-def _users_folder(variable: str, otherwise: str) -> Path:
+def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
     """Our folder in the one that the environment names, else in the usual one below the home folder.
 
     By the rules of freedesktop.org an empty variable, or a relative path in one, counts as none.
@@ -106,7 +108,7 @@ def _users_folder(variable: str, otherwise: str) -> Path:
     try:
         return Path.home() / otherwise / "handloom"
     except RuntimeError:
-        raise _homeless("Without HANDLOOM_CACHE and HANDLOOM_MODELS this") from None
+        raise _homeless(f"Without {ours} this") from None
 
 
 def granted_cores() -> int:

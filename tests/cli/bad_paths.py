@@ -26,6 +26,11 @@ def _environment(**values: str | None):
     return before
 
 
+def _homeless(undo: ExitStack) -> None:
+    _environment(HOME=None, HANDLOOM_CACHE=None, XDG_CACHE_HOME=None)(undo)
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr("pwd.getpwuid", {}.__getitem__)
+
+
 def _edited(old: str, new: str):
     """Edit the settings of runs/demo."""
 
@@ -70,6 +75,7 @@ CASES = [
     BadInput(
         "an empty cache folder", "handloom data prepare --data fox.txt", _environment(HANDLOOM_CACHE="")
     ),
+    BadInput("a user without a home folder", "handloom data prepare --data fox.txt", _homeless),
     BadInput("the home folder of nobody", "handloom train --data fox.txt --run=~no-such-user/x"),
     BadInput(
         "settings of a run edited that cannot change",
