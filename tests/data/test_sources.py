@@ -136,6 +136,11 @@ def test_files_of_the_same_names_that_others_wrote_make_no_folder_ours(tree):
     assert found(".")[0] == ["log/b.txt", "toml/c.md", "web/a.txt"]
 
 
+def test_locks_and_what_is_being_written_are_not_told_of(tree):
+    tree("a.txt", ".run.lock", ".lock", ".unfinished-run/b.txt", ".git/c.txt")
+    assert found(".") == (["a.txt"], {"hidden": 1})
+
+
 def test_the_cache_is_no_data(tree, monkeypatch, tmp_path):
     tree("a.txt", "cache/b.txt", "models/c.txt")
     monkeypatch.setenv("HANDLOOM_CACHE", str(tmp_path / "cache"))
