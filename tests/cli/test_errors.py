@@ -188,7 +188,12 @@ def happens(case: BadInput, world: Path | None, folder: Path) -> Outcome:
             main(words)
         except SystemExit as left:
             assert not foreign_models.CRATER.exists(), "a pickle was obeyed"
-            return Outcome(int(left.code), out.getvalue(), normalized(err.getvalue()), places)
+            return Outcome(
+                int(left.code),
+                out.getvalue(),
+                normalized(err.getvalue().replace(f"{folder}{os.sep}", "")),
+                places,
+            )
 
 
 def watched(patch: pytest.MonkeyPatch) -> set[Place]:
