@@ -8,7 +8,6 @@ Everything that removes or replaces a folder asks here first (docs/safety.md). R
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
@@ -18,6 +17,7 @@ from typing import Any
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.locks import IN_FOLDER
 from handloom.storage import MANIFEST, UNFINISHED, is_within, read_json, sha256, write_json
+from handloom.values import parse_json
 
 RUN_MARK = "run.json"
 RUN_FORMAT = "handloom-run"
@@ -70,7 +70,7 @@ def mark_run(run: Path, base: str | None = None) -> None:
 def run_mark(folder: Path) -> dict[str, Any] | None:
     """What the mark of a run folder says; None if it has none."""
     try:
-        mark = json.loads((folder / RUN_MARK).read_text(encoding="utf-8"))
+        mark = parse_json((folder / RUN_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return mark if isinstance(mark, dict) and mark.get("format") == RUN_FORMAT else None

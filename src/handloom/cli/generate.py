@@ -92,10 +92,10 @@ def generate(
     runtime.use_threads(threads)
     lm = load_named(model, adapter)
     asked = [_asked(lm, text, raw) for text in texts]
+    for prompt_ in asked:
+        lm.check(prompt_, how)
     if asked != texts:
         note("The model learned conversations, so it answers; --raw continues the text.")
-    for prompt_ in asked[batch_size:]:
-        lm.check(prompt_, how)  # the first ones are checked before they are written, as these should be
     timing = Timing()
     for at in range(0, len(texts), batch_size):
         some = asked[at : at + batch_size]
