@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from handloom.checkpoints import gpt2
 from handloom.checkpoints.gpt2_export import export_folder
-from handloom.errors import CheckpointError
+from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
@@ -98,7 +98,7 @@ def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path):
     model = GPT(GPTConfig(257, 8, 1, 1, 4))
     (tmp_path / "m").mkdir()
     export_folder(tmp_path / "m", model, tokenizer)  # an empty one may be filled
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(ConfigError, match="is there already"):
         export_folder(tmp_path / "m", model, tokenizer)
     export_folder(tmp_path / "m", model, tokenizer, overwrite=True)
 

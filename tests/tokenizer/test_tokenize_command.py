@@ -66,7 +66,7 @@ def test_standard_input(run, stdin):
 
 def test_standard_input_that_is_no_text(run, stdin):
     stdin(b"ab\xff")
-    with pytest.raises(DataError, match="byte at offset 2"):
+    with pytest.raises(RequestError, match="byte at offset 2"):
         run("-")
 
 
