@@ -116,17 +116,20 @@ def test_a_new_run_that_fails_before_its_first_save_leaves_the_old_one_or_nothin
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_somebody_adds_meanwhile_stays(run):
+@pytest.mark.parametrize("name", ["mine.txt", "tokenizer/mine.txt", "checkpoints/step-00000000/mine.txt"])
+def test_a_file_that_somebody_adds_meanwhile_stays(run, name):
+    old = contents(run)
     with locks.own(run), pytest.raises(KeyboardInterrupt):
-        interrupted(run)
-    assert (run / "mine.txt").read_text() == "mine"
-    with pytest.raises(ConfigError, match=r"did not write: mine\.txt\. It is left alone"):
+        interrupted(run, name)
+    assert contents(run) == {**old, name: b"mine"}
+    with pytest.raises(ConfigError, match=rf"did not write: {name}\. It is left alone"):
         require_replaceable(run, [], overwrite=True)
 
 
-def interrupted(run):
+def interrupted(run, name):
     with replacement.new_run(run):
-        (run / "mine.txt").write_text("mine")
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("mine")
         raise KeyboardInterrupt
 
 

@@ -92,9 +92,17 @@ def _linked(run: Path) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move what is in one folder into another on the same disk; a link to the checkpoints stays where it is."""
+    """Move what is in one folder into another on the same disk; a link to the checkpoints stays where it is.
+
+    A folder that is in both is moved file by file: somebody has put files of their own there.
+    """
     for entry in sorted(source.iterdir()) if source.is_dir() else ():
-        if entry.name not in _KEPT and not (entry.is_symlink() and entry.name == ownership.CHECKPOINTS):
+        if entry.name in _KEPT or (entry.is_symlink() and entry.name == ownership.CHECKPOINTS):
+            continue
+        if (target / entry.name).is_dir():
+            _move(entry, target / entry.name)
+            entry.rmdir()
+        else:
             os.rename(entry, target / entry.name)
 
 

@@ -7,14 +7,14 @@ U+0100 on (so the space is Ġ). Knows what the files must say about each other, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from handloom import storage
-from handloom.errors import DataError
+from handloom.errors import CheckpointError, DataError
 from handloom.runtime import user_path
+from handloom.storage import write_output
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.values import parse_json
 
@@ -72,15 +72,11 @@ def write(folder: Path, contents: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            unfinished = folder / f".{name}.{os.getpid()}"
-            try:
-                unfinished.write_text(text, encoding="utf-8", newline="\n")
-                unfinished.replace(folder / name)
-            finally:
-                unfinished.unlink(missing_ok=True)
-    except OSError as error:
+            write_output(folder / name, text)
+    except (OSError, CheckpointError) as error:
+        why = error.problem if isinstance(error, CheckpointError) else f"{error.strerror or error}."
         raise DataError(
-            f"The tokenizer cannot be saved in {folder}: {error.strerror or error}.",
+            f"The tokenizer cannot be saved in {folder}: {why}",
             "Choose a folder that can be written, on a disk with space left.",
         ) from error
 
