@@ -87,7 +87,11 @@ def test_another_way_of_cutting_text_is_refused_by_name(tmp_path, single, where,
         ("special_tokens_map.json", {"soft_token": "x"}, "soft_token is 'x'"),
         ("generation_config.json", {"stop_strings": ["x"]}, "stop_strings is"),
         ("generation_config.json", {"eos_token_id": "x"}, "eos_token_id is 'x'; it is no id"),
-        ("vocab.json", {"a": 3}, "vocab.json: 'a' has the id 3; in tokenizer.json beside it, it is 64"),
+        (
+            "vocab.json",
+            {"a": 3},
+            "vocab.json: 'a' has the id 3; in tokenizer.json of the same folder, it is 64",
+        ),
     ],
 )
 def test_what_stands_around_it_is_read_to_the_last_key(tmp_path, single, name, said, named):
@@ -116,7 +120,7 @@ def test_a_tokenizer_of_a_class_that_needs_the_file_is_refused_without(tmp_path,
 def test_the_end_may_stand_among_the_added_tokens(tmp_path, single):
     end = single["model"]["vocab"].pop(END_OF_TEXT)
     write(tmp_path, single)
-    with pytest.raises(DataError, match=r"has no <\|endoftext\|>, and no file beside it names another end"):
+    with pytest.raises(DataError, match=r"has no <\|endoftext\|>, and no other file names another end"):
         load_tokenizer(tmp_path)
     single["added_tokens"] = [{"id": end, "content": END_OF_TEXT, "special": True}]
     assert load_tokenizer(write(tmp_path, single)).end_of_text == end

@@ -96,7 +96,7 @@ class BPETokenizer:
         """Read GPT-2's pair of files: `vocab.json` (or encoder.json) and `merges.txt` (or vocab.bpe).
 
         Raises:
-            DataError: a file is missing, torn, or does not describe a tokenizer of this kind.
+            DataError: a file is missing, incomplete, or does not describe a tokenizer of this kind.
         """
         words, pairs = files.read_pair(vocabulary, merges)
         return cls._of(hf_folder.Found(words, pairs, (vocabulary, merges)))
@@ -265,7 +265,7 @@ class BPETokenizer:
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt` into `folder`, which is made if need be.
 
-        What they cannot hold is written beside them, as `tokenizer.json` and its settings.
+        What they cannot hold is written next to them, as `tokenizer.json` and its settings.
 
         Args:
             folder: where to.

@@ -85,7 +85,7 @@ def read_pair(vocabulary: Path, merges: Path) -> tuple[dict[str, Any], list[Merg
     """The contents of `vocab.json` and of `merges.txt`, not yet held against each other.
 
     Raises:
-        DataError: a file is missing or torn.
+        DataError: a file is missing or incomplete.
     """
     pairs = []
     for number, line in enumerate(read_text(merges).split("\n"), start=1):
@@ -201,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A file with a JSON object.
 
     Raises:
-        DataError: it is missing, torn, or something else.
+        DataError: it is missing, incomplete, or something else.
     """
     try:
         found = parse_json(read_text(path))

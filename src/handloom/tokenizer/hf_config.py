@@ -61,7 +61,7 @@ _HARMLESS = {
     SPECIAL: set[str](),
     GENERATION: {
         "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "decoder_start_token_id",
-        # Wishes for sampling: whoever asks for text states them.
+        # Wishes for sampling: a request states them.
         "do_sample", "early_stopping", "max_length", "min_length", "max_new_tokens", "min_new_tokens", "max_time",
         "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k", "top_p", "min_p", "top_h",
         "typical_p", "epsilon_cutoff", "eta_cutoff", "length_penalty", "repetition_penalty", "diversity_penalty",

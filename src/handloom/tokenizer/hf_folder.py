@@ -106,7 +106,7 @@ class Found:
                 return ids[token]
         if not ends:
             raise DataError(
-                f"{self.paths[0]} has no {END_OF_TEXT}, and no file beside it names another end of a text.",
+                f"{self.paths[0]} has no {END_OF_TEXT}, and no other file names another end of a text.",
                 f'Name the token that ends a text as "eos_token" in {CONFIG}.',
             )
         return ends[0]
@@ -116,7 +116,7 @@ def read_folder(folder: Path) -> Found:
     """Read all that a folder says of its tokenizer.
 
     Raises:
-        DataError: a file is missing or torn, or has a key that we do not honour.
+        DataError: a file is missing or incomplete, or has a key that we do not honour.
     """
     single = folder / files.SINGLE
     config, special, generation = (_closed(folder / name, name) for name in (CONFIG, SPECIAL, GENERATION))
@@ -185,12 +185,13 @@ def _is_gpt2(folder: Path, config: dict[str, Any], model: dict[str, Any], single
 
 
 def _require_one_vocabulary(folder: Path, vocabulary: Mapping[str, Any]) -> None:
-    """Refuse a `vocab.json` that contradicts the `tokenizer.json` beside it."""
+    """Refuse a `vocab.json` that contradicts the `tokenizer.json` in the same folder."""
     path = folder / files.VOCABULARY
     for token, number in files.read_json(path).items() if path.is_file() else ():
         if vocabulary.get(token, number) != number:
             raise DataError(
-                f"{path}: {token!r} has the id {number}; in {files.SINGLE} beside it, it is {vocabulary[token]}.",
+                f"{path}: {token!r} has the id {number}; in {files.SINGLE} of the same folder, it is "
+                f"{vocabulary[token]}.",
                 files.REMEDY,
             )
 

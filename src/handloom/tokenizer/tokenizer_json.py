@@ -21,7 +21,7 @@ def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[files.Merg
         gpt2: whether transformers takes vocabulary and merges alone from it, because the folder's class is GPT-2's.
 
     Raises:
-        DataError: it is torn, or describes anything but GPT-2's way with another vocabulary.
+        DataError: it is incomplete, or describes anything but GPT-2's way with another vocabulary.
     """
     content = require_known(files.read_json(path), path, files.SINGLE)
     model = content.get("model")
