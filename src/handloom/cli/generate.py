@@ -11,7 +11,7 @@ from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.named import AdapterFlag, load_named
 from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
-from handloom.inference.row import typed_stop
+from handloom.inference.row import stop_strings, typed_stop
 from handloom.inference.settings import Request, Sampling
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def generate(
     """
     how = Request().changed(**given(request), **given(sampling))
     json = json or prompts is not None
-    stops = [typed_stop(text) for text in stop or []]
+    stops = stop_strings([typed_stop(text) for text in stop or []])
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
     _require_sense(how, n, stream, json)
     for name, value in (("batch-size", batch_size), ("threads", threads)):
@@ -166,7 +166,7 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     return prompt
 
 
-def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: list[str], timing: Timing) -> None:
+def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: Sequence[str], timing: Timing) -> None:
     from handloom.console import write
 
     pieces = lm.stream_request(prompt, request, stop, timing=timing)
