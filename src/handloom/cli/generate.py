@@ -12,7 +12,7 @@ from handloom.cli.named import AdapterFlag, load_named
 from handloom.cli.prompts import read_file, read_lines, read_standard_input
 from handloom.errors import RequestError
 from handloom.inference.row import stop_strings, typed_stop
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.settings import Request, Sampling, require_count, require_streamable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,6 +117,9 @@ def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
 
 
 def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
+    require_count(n)
+    if stream:
+        require_streamable(how)
     if stream and (n > 1 or json):
         raise RequestError(
             "--stream shows one text as it comes; --n and --json need whole ones.", "Leave one out."

@@ -233,6 +233,29 @@ def require_number(name: str, value: object, *, whole: bool = False, optional: b
         raise RequestError(f"{name} is {value!r}; it must be {kind}.", f"Give {name} as {kind}.")
 
 
+def require_count(n: object) -> int:
+    """How many texts are asked for: `n` as Python's own number.
+
+    Raises:
+        RequestError: it is no whole number, or below 1.
+    """
+    n = plain(n)
+    require_number("n", n, whole=True)
+    assert isinstance(n, int)
+    if n < 1:
+        raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")
+    return n
+
+
+def require_streamable(request: Request) -> None:
+    """Raise RequestError for a request whose text is known only as a whole."""
+    if request.beams > 1:
+        raise RequestError(
+            "Beam search chooses a text when it is whole, so it cannot be streamed.",
+            "Leave out --stream, or --beams.",
+        )
+
+
 def _require(*rules: tuple[str, object, bool, str, str]) -> None:
     for name, value, holds, limit, remedy in rules:
         if not holds:

@@ -15,12 +15,11 @@ from handloom.inference.classify import Classified, classify
 from handloom.inference.engine import Choice, Writing, prompt_choices, require_possible
 from handloom.inference.prompts import Prompt, prompt_ids
 from handloom.inference.row import Row, stop_strings
-from handloom.inference.settings import Request, require_number
+from handloom.inference.settings import Request, require_count, require_streamable
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.split import each_of
-from handloom.values import plain
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,7 @@ class LanguageModel:
             timing: kept up to date, if given.
             halted: asked after each token; once it says yes, the text ends there.
         """
-        if request.beams > 1:
-            raise RequestError(
-                "Beam search chooses a text when it is whole, so it cannot be streamed.",
-                "Leave out --stream, or --beams.",
-            )
+        require_streamable(request)
         ids, row, timing = (
             self.prompt_ids(prompt),
             Row(self.tokenizer, stop_strings(stop)),
@@ -183,10 +178,7 @@ class LanguageModel:
             RequestError: as `generate`, or for `n` below 1.
         """
         require_type(request, "The request", Request, "a Request")
-        n = plain(n)
-        require_number("n", n, whole=True)
-        if n < 1:
-            raise RequestError(f"n is {n}; it must be at least 1.", "Ask for one text or more.")
+        n = require_count(n)
         if not prompts:
             return []
         timing, stops = timing or Timing(), stop_strings(stop)
