@@ -34,7 +34,7 @@ DEPENDENTS = "dependents"
 """In a run folder: one file for each run that was trained from one of its checkpoints and still needs it."""
 
 _TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-              "added_tokens.json", "chat_template.jinja")  # fmt: skip
+              "added_tokens.json", "generation_config.json", "chat_template.jinja")  # fmt: skip
 _CHECKPOINT = (
     MANIFEST, "config.json", "training.json", "*.safetensors", "adapter_config.json",
     *(f"tokenizer/{name}" for name in _TOKENIZER),

@@ -16,6 +16,7 @@ from handloom.checkpoints.gpt2_export import export_folder
 from handloom.errors import CheckpointError, RequestError
 from handloom.inference.dialogue import Dialogue
 from handloom.inference.settings import Request
+from handloom.ownership import foreign_files
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
 from handloom.training import run
@@ -210,4 +211,5 @@ def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, cha
     assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
     assert lm.tokenizer.ends == before.tokenizer.ends
     assert lm.template == (CHATML if task == "text" else TEMPLATE)
+    assert foreign_files(tmp_path / "run") == []  # --overwrite may replace it, though its tokenizer is not ours
     assert any("chat template of its own" in note for note in heard.notes) == (task == "instruct")
