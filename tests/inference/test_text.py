@@ -218,6 +218,7 @@ def test_settings_reach_the_sampler(lm):
         ("x", {"max_new_tokens": 100}, "100 new ones pass the model's context of 24"),
         ("x", {"stop": ["a", ""]}, "A stop string is empty"),
         ("x", {"stop": [3]}, "A stop string is no text"),
+        ("x", {"stop": 3}, "A stop string is no text"),
         ("x", {"seed": -1}, "The seed is -1"),
         ("x", {"temperature": -1}, "The temperature is -1"),
     ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from handloom.errors import RequestError
 from handloom.tokenizer.base import Tokenizer
@@ -99,7 +99,9 @@ def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         RequestError: for what is no text, or empty.
     """
-    strings = (stop,) if isinstance(stop, str) else tuple(() if stop is None else stop)
+    if stop is None:
+        return ()
+    strings = tuple(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else (stop,)
     if any(not isinstance(s, str) for s in strings):
         raise RequestError("A stop string is no text.", "Pass a str, or several.")
     if any(not s for s in strings):
