@@ -112,3 +112,15 @@ def test_a_template_of_a_later_version_is_refused(inside, talker, tmp_path):
     result = inside("chat", "later")
     assert result.returncode == 2
     assert "learned conversations in the template 'turns-9'" in result.err
+
+
+def test_evaluate_and_compare_say_that_they_do_not_measure_labels(inside, spam, trained_run, tmp_path):
+    (tmp_path / "fox.txt").write_text("The quick brown fox jumps over the lazy dog. " * 8, encoding="utf-8")
+    (tmp_path / "q.jsonl").write_text('{"context": "The", "choices": ["fox", "dog"], "answer": 0}\n' * 3)
+    for data in ("fox.txt", "q.jsonl"):
+        result = inside("evaluate", spam, "--data", data, "--json")
+        assert (result.returncode, "label head (ham, spam), which is not measured" in result.err) == (0, True)
+    small = ("--data", "fox.txt", "--general", "fox.txt", "--training", "fox.txt", "--n", "1")
+    result = inside("compare", trained_run, spam, *small, "--max-new-tokens", "2", "--overflow", "slide")
+    assert result.returncode == 0, result.err
+    assert result.err.count("label head (ham, spam)") == 1

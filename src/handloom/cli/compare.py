@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import PathFlag, flags_of, given
+from handloom.cli.named import note_labels
 from handloom.errors import RequestError
 from handloom.evaluation.question import LEFT_OUT, PROMPTS, Question
 from handloom.inference.settings import Request, Sampling
@@ -106,6 +107,8 @@ def _find(name: str, run: Path | None) -> Subject:
 
     there = found_from(name, () if run is None else run.absolute().parents)
     stored = find_checkpoint(there, note if run is None else _hush)
+    if run is None:
+        note_labels(name, stored.config)
     training = getattr(stored, "training", {})
     return Subject(
         name,

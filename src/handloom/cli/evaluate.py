@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, PathFlag
+from handloom.cli.named import note_labels
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def evaluate(
         require_not_input(items, inputs)
     runtime.use_threads(threads)
     lm = load(model, note)
+    note_labels(str(model), lm.config)
     if corpus is None:
         sums = _choose(lm, questions, batch_size, items, inputs)
         if json:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from handloom.inference.text import LanguageModel
+    from handloom.model.config import GPTConfig
 
 AdapterFlag = Annotated[
     list[str] | None,
@@ -34,3 +35,18 @@ def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageMod
     lm = load(model, note, tuple(adapter or ()))
     lora.merge(lm.model)
     return lm
+
+
+def note_labels(name: str, config: GPTConfig) -> None:
+    """Say of a model with a label head that its labels are not what is measured."""
+    from handloom.console import note
+
+    if config.labels:
+        named = ", ".join(config.labels[:_NAMED]) + (", ..." if len(config.labels) > _NAMED else "")
+        note(
+            f"{name} has a label head ({named}), which is not measured here: the figures are of the text that the "
+            "model under it writes."
+        )
+
+
+_NAMED = 6
