@@ -173,6 +173,10 @@ def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_th
             assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
     (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, NeverEnds())
     assert all(choice.token < 7 for choice in found.choices)
+    gaps = Request(20, Sampling(5.0), overflow="slide", vocabulary=9, unused=(0, 2, 3, 5))
+    writing = Writing(model, [[1, 2], [3]], gaps)
+    drawn = {choice.token for _ in range(20) for choice in writing.step().values()}
+    assert drawn == {1, 4, 6, 7, 8}
 
 
 def test_a_token_has_one_likelihood_wherever_it_is_asked_for():

@@ -249,6 +249,7 @@ class HandloomLM(TemplateLM):
             "error",
             ends=self.lm.tokenizer.ends,
             vocabulary=self.lm.tokenizer.vocab_size,
+            unused=self.lm.tokenizer.unused,
         )
 
 

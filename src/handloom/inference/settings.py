@@ -129,6 +129,8 @@ class Request:
     vocabulary: int | None = None
     """How many ids stand for something, filled in likewise. A model may have more, so that its size is a round
     number; those are never chosen, though they have a probability. None: all stand for something."""
+    unused: tuple[int, ...] = ()
+    """Ids below that which stand for nothing either, filled in likewise."""
 
     def __post_init__(self) -> None:
         plain_fields(self)

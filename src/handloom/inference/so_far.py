@@ -120,7 +120,7 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     Raises:
         RequestError: when no token is left to choose.
     """
-    how, logits = request.sampling, without_padding(logits.float(), request.vocabulary)
+    how, logits = request.sampling, without_padding(logits.float(), request)
     new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
     if how.logit_bias:
         logits = bias_tokens(logits, [(_id(token), amount) for token, amount in how.logit_bias])
@@ -144,11 +144,11 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     return logits
 
 
-def without_padding(logits: Tensor, vocabulary: int | None) -> Tensor:
-    """Forbid the ids from `vocabulary` on, which stand for nothing; all stay if it is None."""
-    if vocabulary is None or vocabulary >= logits.shape[-1]:
-        return logits
-    return logits.masked_fill(torch.arange(logits.shape[-1]) >= vocabulary, NEVER)
+def without_padding(logits: Tensor, request: Request) -> Tensor:
+    """Forbid the ids that stand for nothing."""
+    if request.vocabulary is not None and request.vocabulary < logits.shape[-1]:
+        logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= request.vocabulary, NEVER)
+    return logits.masked_fill(_marked(request.unused, logits), NEVER) if request.unused else logits
 
 
 def _id(token: object) -> int:

@@ -270,8 +270,10 @@ class LanguageModel:
             else:
                 words.append(word)
         sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
-        ends, vocabulary = self.tokenizer.ends, self.tokenizer.vocab_size
-        return dataclasses.replace(request, sampling=sampling, ends=ends, vocabulary=vocabulary)
+        known = self.tokenizer
+        return dataclasses.replace(
+            request, sampling=sampling, ends=known.ends, vocabulary=known.vocab_size, unused=known.unused
+        )
 
     def _one_token(self, token: int | str) -> int:
         if isinstance(token, int):

@@ -7,6 +7,7 @@ by typing them: user text is always ordinary text. Knows no algorithm.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +40,10 @@ class Tokenizer(Protocol):
         """The ids at which writing ends: those that the model's files name, or the end of text."""
 
     @property
+    def unused(self) -> tuple[int, ...]:
+        """The ids below `vocab_size` that stand for nothing."""
+
+    @property
     def settings(self) -> TokenizerSettings:
         """What its files say beyond vocabulary and merges."""
 
@@ -60,7 +65,9 @@ class Tokenizer(Protocol):
         """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`, and what they cannot hold."""
 
 
-def load_tokenizer(source: str | Path, *, fast: bool = True, rows: int | None = None) -> Tokenizer:
+def load_tokenizer(
+    source: str | Path, *, fast: bool = True, rows: int | None = None, templates: bool = True
+) -> Tokenizer:
     """Load GPT-2's tokenizer or one from disk.
 
     Args:
@@ -68,6 +75,7 @@ def load_tokenizer(source: str | Path, *, fast: bool = True, rows: int | None = 
             `merges.txt`.
         fast: encode with tiktoken; otherwise with the hand-written tokenizer. The ids are the same.
         rows: how many ids the model has; special tokens that were added beyond them are left out.
+        templates: whether its chat templates are kept; a new model has learned none.
 
     Raises:
         DataError: files missing, torn, or not of this kind.
@@ -84,4 +92,6 @@ def load_tokenizer(source: str | Path, *, fast: bool = True, rows: int | None = 
             f"There is no tokenizer folder {str(source)!r}.",
             'Give "gpt2", or a folder with tokenizer.json, or with vocab.json and merges.txt.',
         )
+    if not templates:
+        by_hand.settings = replace(by_hand.settings, chat_template=None, more_templates={})
     return TiktokenTokenizer(by_hand) if fast else by_hand

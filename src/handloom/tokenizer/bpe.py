@@ -143,6 +143,12 @@ class BPETokenizer:
         return self.settings.ends or (self.end_of_text,)
 
     @cached_property
+    def unused(self) -> tuple[int, ...]:
+        """The ids below the highest that stand for nothing."""
+        known = {*self.vocabulary.values(), *(token.id for token in self.settings.added)}
+        return tuple(token for token in range(len(self.tokens)) if token not in known)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over vocabulary and merges as `save` writes them, and over the settings that change ids."""
         text = "".join(files.as_text(self.vocabulary, self.word_merges))

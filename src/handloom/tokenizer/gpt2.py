@@ -111,6 +111,11 @@ class TiktokenTokenizer:
         """The ids at which writing ends."""
         return self.by_hand.ends
 
+    @property
+    def unused(self) -> tuple[int, ...]:
+        """The ids that stand for nothing."""
+        return self.by_hand.unused
+
     def encode(
         self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
     ) -> list[int]:
