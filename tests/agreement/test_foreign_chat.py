@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from handloom.ownership import foreign_files
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
 from handloom.training import run
-from handloom.training.config import FinetuneConfig
+from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.report import Silent
 from hf_tokenizers import FOLDERS, write_json
 
@@ -184,6 +185,45 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_not_exported_to_gguf
     )
 
 
+@pytest.mark.parametrize("form", ["transformers", "hf", "gguf", "checkpoint"])
+@pytest.mark.parametrize("default", [True, False])
+def test_several_named_templates_are_all_kept(form, default, chat_folder, tmp_path):
+    wanted = {"rag": TRIMMED, "tool_use": CHATML + "{{ tools }}"} | ({"default": CHATML} if default else {})
+    theirs = AutoTokenizer.from_pretrained(chat_folder)
+    theirs.chat_template = wanted
+    shutil.copytree(chat_folder, tmp_path / "m")
+    theirs.save_pretrained(tmp_path / "m")  # in files of their own
+    lm, target = handloom.load(tmp_path / "m"), tmp_path / "m"
+    if form != "transformers":
+        target = tmp_path / "out"
+        export = {"hf": export_folder, "gguf": export_gguf}.get(form)
+        export(target, lm.model, lm.tokenizer) if export else lm.tokenizer.save(target)
+    found = (
+        load_tokenizer(target) if form == "checkpoint" else handloom.load(target, lambda note: None).tokenizer
+    )
+    assert found.settings.chat_template == wanted.get("default")
+    assert found.settings.more_templates == {name: wanted[name] for name in ("rag", "tool_use")}
+    if form in ("hf", "checkpoint"):
+        assert AutoTokenizer.from_pretrained(target).chat_template == wanted
+    if form == "hf" and default:  # what is learned here takes their place
+        export_folder(tmp_path / "ours", lm.model, lm.tokenizer, LEARNED)
+        assert AutoTokenizer.from_pretrained(tmp_path / "ours").chat_template == in_jinja(lm.tokenizer)
+
+
+def test_a_model_from_scratch_has_not_learned_the_template_of_its_tokenizer(chat_folder, tmp_path):
+    (tmp_path / "a.txt").write_text("The cat sat on the loom. " * 60, encoding="utf-8")
+    config = TrainConfig(
+        data=(str(tmp_path / "a.txt"),), tokenizer=str(chat_folder), steps=2, batch_size=2, threads=1,
+        precision="fp32", sample_every=0, context=16, layers=1, heads=1, width=8, validation_fraction=0.2,
+    )  # fmt: skip
+    heard = Heard()
+    run.begin(tmp_path / "run", config, heard)
+    lm = handloom.load(tmp_path / "run")
+    assert lm.template is None
+    assert lm.tokenizer.ends == handloom.load(chat_folder).tokenizer.ends
+    assert any("chat template is left out" in note for note in heard.notes)
+
+
 class Heard(Silent):
     def __init__(self):
         self.notes = []
@@ -211,5 +251,7 @@ def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, cha
     assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
     assert lm.tokenizer.ends == before.tokenizer.ends
     assert lm.template == (CHATML if task == "text" else TEMPLATE)
-    assert foreign_files(tmp_path / "run") == []  # --overwrite may replace it, though its tokenizer is not ours
+    assert (
+        foreign_files(tmp_path / "run") == []
+    )  # --overwrite may replace it, though its tokenizer is not ours
     assert any("chat template of its own" in note for note in heard.notes) == (task == "instruct")

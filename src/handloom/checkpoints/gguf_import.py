@@ -161,10 +161,13 @@ def _tokenizer_files(reader: GGUFReader) -> dict[str, Any]:
         for token, (number, kind) in known.items()
         if kind in (_CONTROL, _USER_DEFINED)
     }
+    templates = {"default": _value(reader, "tokenizer.chat_template")}
+    for name in _value(reader, "tokenizer.chat_templates") or []:
+        templates[name] = _value(reader, f"tokenizer.chat_template.{name}")
     settings = {
         "eos_token": tokens[end] if end is not None and end < len(tokens) else None,
         "add_prefix_space": bool(_value(reader, "tokenizer.ggml.add_space_prefix")),
-        "chat_template": _value(reader, "tokenizer.chat_template"),
+        "chat_template": {name: template for name, template in templates.items() if template},
         "added_tokens_decoder": added,
     }
     return {

@@ -45,8 +45,11 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, template: str | None
         writer.add_eot_token_id(tokenizer.ends[1])
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
-    if template:
-        writer.add_chat_template(template)
+    named = {"default": template} if template else {}
+    if template == tokenizer.settings.chat_template:
+        named |= tokenizer.settings.more_templates
+    if named:
+        writer.add_chat_template([{"name": name, "template": text} for name, text in named.items()])
 
 
 def require_same_tokenizer(tokenizer: Tokenizer) -> None:

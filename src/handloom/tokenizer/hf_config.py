@@ -22,6 +22,8 @@ SPECIAL = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"
+"""A folder of further ones, each with its name before the suffix."""
 MODEL = "config.json"
 READ = (files.SINGLE, files.VOCABULARY, files.MERGES, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)
 """Every file of a folder that says something of its tokenizer."""
@@ -103,6 +105,8 @@ class TokenizerSettings:
     """The ids that end what is generated; none: the end of text."""
     chat_template: str | None = None
     """In Jinja, as transformers has it."""
+    more_templates: Mapping[str, str] = field(default_factory=dict)
+    """Further ones by name (`tool_use`, `rag`), which are kept and not used."""
 
     @property
     def cuts_before(self) -> str:

@@ -24,6 +24,7 @@ from handloom.tokenizer.hf_config import (
     GPT2_CLASSES,
     MODEL,
     MORE,
+    MORE_TEMPLATES,
     NAMED,
     PLAIN,
     SPECIAL,
@@ -133,8 +134,8 @@ def read_folder(folder: Path) -> Found:
         settings = replace(settings, add_prefix_space=config.get("add_prefix_space") is True)
     decoder, where = config.get("added_tokens_decoder"), folder / CONFIG
     said = config if decoder is not None else config | special
-    template = _template(folder, config)
-    if gpt2 and template:  # what a template may ask for
+    templates = _templates(folder, config)
+    if gpt2 and templates:  # what a template may ask for
         said = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT) | said
     named = {key: added_token(said[key], where) for key in NAMED if said.get(key)}
     specials = (*named.values(), *(added_token(one, where) for key in MORE for one in _listed(said.get(key))))
@@ -142,7 +143,8 @@ def read_folder(folder: Path) -> Found:
         settings,
         added=_all_added(folder, decoder, () if gpt2 and decoder is not None else settings.added, specials),
         named={key: token.content for key, token in named.items()},
-        chat_template=template,
+        chat_template=templates.pop("default", None) or None,
+        more_templates=templates,
     )
     ends = _ends(folder, model, generation, config, special)
     return Found(vocabulary, merges, paths, settings, specials, tuple(ends))
@@ -201,18 +203,19 @@ def _listed(given: Any) -> list[Any]:
     return list(given.values()) if isinstance(given, dict) else list(given or ())
 
 
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The folder's chat template: that of its own file goes first, and of several the default one."""
-    if (folder / TEMPLATE).is_file():
-        return files.read_text(folder / TEMPLATE)
-    given = config.get("chat_template")
+def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The folder's chat templates by name: where there are files of their own, those alone count."""
+    paths = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
+    paths = {"default": folder / TEMPLATE} | paths
+    given = config.get("chat_template") or {}
     if isinstance(given, list):
         given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
-    if isinstance(given, dict):
-        given = given.get("default")
-    if given is not None and not isinstance(given, str):
-        raise refused(folder / CONFIG, f"chat_template is {given!r}", "it is no text")
-    return given or None
+    given = given if isinstance(given, dict) else {"default": given}
+    given = {name: files.read_text(path) for name, path in paths.items() if path.is_file()} or given
+    for name, template in given.items():
+        if not isinstance(name, str) or not isinstance(template, str):
+            raise refused(folder / CONFIG, f"chat_template is {template!r}", "it is no text")
+    return given
 
 
 def _ends(

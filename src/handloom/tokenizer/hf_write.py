@@ -35,6 +35,10 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         **more,
     }
     template = config.pop("chat_template", settings.chat_template)
+    if settings.more_templates and template == settings.chat_template:  # all of them, or one that was learned
+        named = ({"default": template} if template else {}) | dict(settings.more_templates)
+        config["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
+        template = None
     ends = list(tokenizer.ends)
     written = {
         files.SINGLE: _single(tokenizer),

@@ -50,7 +50,13 @@ def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoin
 def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
     """The tokenizer that the settings name; `learn` learns one from the training documents alone."""
     if config.tokenizer != "learn":
-        return load_tokenizer(config.tokenizer)
+        tokenizer = load_tokenizer(config.tokenizer)
+        if tokenizer.settings.chat_template or tokenizer.settings.more_templates:
+            reporter.note(
+                "The tokenizer's chat template is left out: a new model has learned no conversations."
+            )
+            return load_tokenizer(config.tokenizer, templates=False)
+        return tokenizer
     texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
     reporter.note(f"Learning a vocabulary of up to {config.vocab_size:,} tokens.")
     learned = learn_merges(texts, config.vocab_size)
