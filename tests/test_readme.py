@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_what_replaces_the_originals_commands_works_in_this_order(tmp_path, monk
         assert code == 0, f"{here}: {err}"
         assert out
         if command == "pull":
+            shutil.rmtree(tmp_path / "models" / "gpt2")
             small_gpt2(tmp_path / "models" / "gpt2")  # of a shape that can take the prompts
     torch.set_num_threads(threads)
     assert (tmp_path / "compare.html").is_file()
