@@ -87,7 +87,8 @@ def test_a_corpus_from_standard_input_takes_its_folder_along(monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"once upon a time")))
     corpus = open_corpus("-")
     (made,) = (tmp_path / "temporary").iterdir()
-    assert (made / "stdin").read_bytes() == b"once upon a time"
+    (kept,) = (path for path in made.iterdir() if path.name != temporary.MARK)
+    assert kept.read_bytes() == b"once upon a time"
     del corpus
     assert not made.exists()
 
@@ -100,7 +101,7 @@ def test_a_command_that_is_ended_leaves_nothing(tmp_path, number):
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        while not list(place.glob("handloom-stdin-*/stdin")):
+        while not any(path.name != temporary.MARK for path in place.glob("handloom-stdin-*/*")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(number)
