@@ -54,6 +54,13 @@ def test_the_deepest_json_is_read_and_the_next_is_an_error(opening, inner, closi
                 parse_json(text)
 
 
+def test_a_name_with_two_values_is_an_error_and_one_that_is_only_repeated_is_not():
+    for text in ('{"a": 1, "b": 0, "a": 2}', '[{"b": {"a": [1], "a": [2]}}]', '{"a": null, "a": 1}'):
+        with pytest.raises(ValueError, match='the name "a" stands twice in an object, with different values'):
+            parse_json(text)
+    assert parse_json('{"a": [1], "b": 0, "a": [1]}') == {"a": [1], "b": 0}
+
+
 def test_many_shallow_lists_and_brackets_in_texts_are_no_depth():
     shallow = [["[" * DEEPEST]] * 5 * DEEPEST
     assert parse_json(json.dumps(shallow)) == shallow

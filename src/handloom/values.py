@@ -32,15 +32,26 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text from anywhere.
 
     Raises:
-        ValueError: for what is no JSON, or lists within lists beyond `DEEPEST`, which would end Python's stack.
+        ValueError: for what is no JSON, a name with two values, or lists within lists beyond `DEEPEST`, which would
+            end Python's stack.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unambiguous)
     except RecursionError:
         raise ValueError(_too_deep()) from None
     if _brackets(text) > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError(_too_deep())
     return value
+
+
+def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of these pairs; raises ValueError where a name has two values, of which one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise ValueError(f'the name "{name}" stands twice in an object, with different values')
+    return found
 
 
 def _brackets(text: str | bytes) -> int:

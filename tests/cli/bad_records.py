@@ -44,6 +44,7 @@ CASES = [
     BadInput("JSON through a pipe", """printf '{"text": "one"}' | handloom data prepare --data -"""),
     _text("JSON without the field of its text", "tree.json", {"name": "handloom", "files": []}),
     _text("A list that is not closed", "cut.json", '[{"text": "one"},', '{"text": "two"}'),
+    _text("A field given twice", "both.jsonl", '{"text": "one", "text": "two"}'),
     _text("Objects that span lines", "wide.jsonl", "{", '"text": "one"', "}"),
     _text("A row of another length", "rows.csv", "text,id", "one,1", "one, two,2"),
     _text("A quote left open", "open.csv", "text,id", '"one,1'),

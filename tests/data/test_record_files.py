@@ -156,6 +156,16 @@ REFUSED = [
         "a.json, line 2: not JSON (Exceeds the limit (4300 digits)",
     ),
     ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "a.jsonl, line 1: not JSON (Exceeds the limit (4300 digits)"),
+    (
+        "a.jsonl",
+        '{"a": "x", "a": "y"}',
+        'a.jsonl, line 1: not JSON (the name "a" stands twice in an object, with',
+    ),
+    (
+        "a.json",
+        '[{"b": 1},\n{"b": {"a": 1, "a": 2}}]',
+        'a.json, line 2: not JSON (the name "a" stands twice in',
+    ),
     ("a.json", b'[{"a": "caf\xe9"}]', "a.json: byte 11 (0xe9) is not UTF-8."),
     ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the header has 2."),
     ("a.csv", 'a,b\n1,"2\n', "a.csv, line 2: not a row of CSV (unexpected end of data)."),

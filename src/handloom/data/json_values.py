@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-_decode = json.JSONDecoder().raw_decode
+from handloom.values import unambiguous
+
+_decode = json.JSONDecoder(object_pairs_hook=unambiguous).raw_decode
+_skip = json.JSONDecoder().raw_decode
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -68,7 +71,7 @@ def is_json(head: str, cut_from: int) -> bool:
         return False
     while at < len(head):
         try:
-            value, at = _decode(head, at)
+            value, at = _skip(head, at)
         except json.JSONDecodeError as error:
             return len(head) >= cut_from and _is_cut(error, head)
         except (ValueError, RecursionError):  # a number of thousands of digits, or too deep
