@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -48,12 +49,23 @@ def test_what_is_odd_is_found_where_it_stands(before, after, odd):
     assert (found.kind, found.start) == (odd[0], len(before))
 
 
+# Two letters that begin a character of UTF-8, each with signs right behind that could go on with it: no real text has
+# that, so it counts as decoded wrongly.
+TWICE = re.compile("(?:[éàñçß][€’“”–…]+){2}")
+
+
+def mojibake(text):
+    return [found for found in oddities(text) if found.kind == "mojibake"]
+
+
+@pytest.mark.parametrize(("text", "found"), [("ß–", 0), ("ß– ß–", 0), ("ß–a", 0), ("ß–ß–", 1), ("ß–ß–ß–", 1)])
+def test_a_letter_that_real_text_may_hold_counts_only_with_a_second_right_behind_it(text, found):
+    assert len(mojibake(text)) == found
+
+
 @given(text=st.text(st.sampled_from("éàüñçß€’“”–…日本語Жя ab\n"), min_size=1))
 def test_what_was_decoded_wrongly_is_found_and_what_was_not_is_not(text):
-    def mojibake(text):
-        return [found for found in oddities(text) if found.kind == "mojibake"]
-
-    assert mojibake(text) == []
+    assert mojibake(text) == [] or TWICE.search(text)
     wrong = "".join(bytes([b]).decode("cp1252") if b not in UNDEFINED else chr(b) for b in text.encode())
     found = mojibake(wrong)
     sure = [c for c in text if c in "éàüñçß€’“”–…"]
