@@ -365,6 +365,22 @@ def test_all_faults_of_a_file_are_found_in_one_go(check):
     assert (group.count, len(group.first), len(grouped(found, None)[0].first)) == (120, 3, 120)
 
 
+@pytest.mark.parametrize("separator", ["<|endoftext|>", ""])
+def test_a_file_that_cannot_be_read_is_no_empty_document(check, separator):
+    bad = {"a.txt": b'{"a": 1}', "b.txt": b"One\0two", "c.txt.gz": b"no gzip"}
+    found, seen = check(
+        {**bad, "d.txt": b"\xef\xbb\xbf", "e.txt": b"One two."}, task="text", document_separator=separator
+    )
+    shown_of = [(kind, place.split(":")[0]) for kind, place in shown(found) if place]
+    assert [place for kind, place in shown_of if kind == "unreadable"] == list(bad)
+    assert [place for kind, place in shown_of if kind == "empty-document"] == ["d.txt"]
+    assert seen.omissions.to_dict()["empty"] == {"count": 1, "first": ["d.txt"]}
+    assert seen.texts == 2
+    found, _ = check(bad, data=list(bad), task="text", document_separator=separator)
+    (nothing,) = [each.detail for each in found if each.kind == "no-data"]
+    assert nothing == "No text in a.txt, b.txt, c.txt.gz: no document could be read"
+
+
 def test_a_source_that_cannot_be_opened_is_refused_when_it_is_the_only_one(check):
     for task in CLEAN:
         with pytest.raises(DataError, match="no such file"):

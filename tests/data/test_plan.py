@@ -106,6 +106,8 @@ def test_errors():
     assert "--split tail" in caught.value.remedy
     with pytest.raises(DataError, match="every document is empty"):
         survey(corpus_of({"a": "", "b": ""}))
+    with pytest.raises(DataError, match="no document could be read"):
+        survey(corpus_of({}))
     with pytest.raises(ConfigError, match="validation_fraction is 1"):
         survey(corpus_of(MANY), validation_fraction=1)
     with pytest.raises(ConfigError, match='split is "tails"'):

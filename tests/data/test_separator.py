@@ -119,8 +119,8 @@ def test_without_a_separator_what_stands_in_the_text_is_said(write, gpt2):
     assert inside.report.documents == 1
     assert inside.sentences() == [
         (
-            f"{END_OF_TEXT} stands 2 times, first in posts.jsonl:1, and is learned as ordinary text there. It "
-            "separates documents where it begins or ends a line of a text file.",
+            f"{END_OF_TEXT} stands 2 times, first in posts.jsonl:1, and is learned as ordinary text there. In "
+            "a text file a line break before or after it makes it separate documents.",
             False,
         )
     ]

@@ -175,17 +175,21 @@ def found_files(
 
 
 def _separated(path: Path, name: str, options: ReadOptions) -> Iterator[Document]:
-    """The documents of a text file."""
-    read = partial(_text, path, name, options)
+    """The documents of a text file; none of one that cannot be read, which was told."""
+    unread = list[DataError]()
+    read = partial(_text, path, name, options, unread)
     for part, (line, pieces) in enumerate(split_documents(read, options.document_separator), start=1):
         first = part == 1
+        if pieces is tuple and unread:
+            return
         yield Document(name if first else f"{name}:{line}", pieces, path if first else None, part, line)
 
 
-def _text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
+def _text(path: Path, name: str, options: ReadOptions, unread: list[DataError]) -> Iterator[str]:
     try:
         yield from read_text(path, name, options)
     except DataError as error:
+        unread.append(error)
         options.tell(error, Origin(name))
 
 

@@ -147,13 +147,13 @@ def _parted(chunks: Iterable[str], fate: int, plan: Plan, size: int) -> Iterator
 
 def _hash_of(document: Document) -> tuple[bytes, int, int]:
     """SHA-256 and size in bytes of a text, and how often `<|endoftext|>` stands in it."""
-    text_hash, size, marks, before = hashlib.sha256(), 0, 0, ""
+    text_hash, size, marks, before, reach = hashlib.sha256(), 0, 0, "", len(END_OF_TEXT) - 1
     for text in document.pieces():
         raw = text.encode("utf-8")
         text_hash.update(raw)
         size += len(raw)
-        marks += text.count(END_OF_TEXT) + (before + text[: len(END_OF_TEXT) - 1]).count(END_OF_TEXT)
-        before = (before + text)[1 - len(END_OF_TEXT) :]
+        marks += text.count(END_OF_TEXT) + (before + text[:reach]).count(END_OF_TEXT)
+        before = (before + text[-reach:])[-reach:]
     return text_hash.digest(), size, marks
 
 
@@ -181,9 +181,8 @@ def _side(text_hash: bytes, fraction: float) -> int:
 def _settle_policy(plan: Plan, split: str, corpus: Corpus) -> None:
     held_out, kept = plan.bytes_of(VALIDATION), plan.bytes_of(TRAIN, VALIDATION)
     if not kept:
-        raise DataError(
-            f"No text in {', '.join(corpus.sources)}: every document is empty.", "Name files that hold text."
-        )
+        why = "every document is empty" if plan.fates else "no document could be read"
+        raise DataError(f"No text in {', '.join(corpus.sources)}: {why}.", "Name files that hold text.")
     if plan.policy == "none":
         return
     both = plan.count(TRAIN) > 0 and plan.count(VALIDATION) > 0

@@ -16,7 +16,9 @@ from handloom.data.faults import Origin, ReadOptions, UnreadableError, not_utf8
 from handloom.data.json_values import is_json
 from handloom.errors import DataError
 
-CHUNK = 1 << 20  # bytes read at a time; a file of any size passes through in chunks of this
+CHUNK = (
+    1 << 18
+)  # bytes read at a time, so few that they stay in the processor's cache until they are done with
 _SNIFF = 8192  # a zero byte this early means a binary file
 BOM = codecs.BOM_UTF8
 RECORDS = {
@@ -69,7 +71,7 @@ def read_text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
     """Stream a UTF-8 file that is not meant to be records.
 
     Returns:
-        its text in chunks of about 1 MB, none empty; memory does not grow with the file.
+        its text in chunks of up to 256 KB, none empty; memory does not grow with the file.
     Raises:
         UnreadableError: the file cannot be read, is binary, or is JSON where that is not to be learned as text.
         EncodingError: it has bytes that are not UTF-8; the message has the offset of the first one.

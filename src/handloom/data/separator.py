@@ -56,7 +56,10 @@ class Separation:
             stays = f"{END_OF_TEXT} stands {times} in {self.first_document}, and is learned as ordinary text there."
             if self.separator == END_OF_TEXT:
                 said.append(
-                    (f"{stays} It separates documents where it begins or ends a line of a text file.", False)
+                    (
+                        f"{stays} In a text file a line break before or after it makes it separate documents.",
+                        False,
+                    )
                 )
             else:
                 said.append(
@@ -94,9 +97,6 @@ def split_documents(read: Pieces, separator: str) -> Iterator[tuple[int, Pieces]
         before the next is asked for costs nothing; later the text is read again from its beginning. White space
         between separators is no document, but a text without any document is an empty one.
     """
-    if not separator:
-        yield 1, read
-        return
     empty = True
     for number, texts in groupby(_numbered(read(), separator), key=itemgetter(0)):
         document = _Document(read, separator, number, texts)
@@ -137,6 +137,9 @@ class _Document:
 
 def _numbered(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, int, str]]:
     """Number of a document (separators before it), the line of its text, and its text piece by piece."""
+    if not separator:
+        yield from ((0, 1, text) for text in chunks)
+        return
     number, line, blank, begun = 0, 1, list[str](), False
     for text, is_separator in _parts(chunks, separator):
         if is_separator:

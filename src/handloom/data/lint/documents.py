@@ -106,10 +106,8 @@ def _document(
         characters += len(piece)
         sample += piece[: SAMPLE - len(sample)]
         reading.add(piece)
-    more_faults = list(told.drain())
-    yield from more_faults
-    readable = all(fault.kind != "unreadable" for fault in faults + more_faults)
-    if characters == 0 and readable:
+    yield from told.drain()
+    if characters == 0:
         yield Finding("empty-document", "nothing in it", at)
     elif characters and not reading.words:
         yield Finding("blank", f"{characters:,} characters", at)
