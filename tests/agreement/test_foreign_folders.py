@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import handloom
+from handloom.errors import DataError
 from handloom.inference.settings import Request
 from handloom.inspection.verify import verify
 from hf_tokenizers import FOLDERS, write_json
@@ -119,6 +120,9 @@ def test_a_padding_token_that_was_added_without_a_row_is_left_out(tmp_path):
     lm = handloom.load(folder)
     assert lm.tokenizer.vocab_size == lm.config.vocab_size
     assert lm.generate("The [PAD]", max_new_tokens=3)
+    write_json(folder, "tokenizer_config.json", eos_token="[PAD]", added_tokens_decoder=decoder)
+    with pytest.raises(DataError, match=r"has the id \d+, and the model has no row for it"):
+        handloom.load(folder)
 
 
 def test_a_model_without_a_tokenizer_is_read_with_gpt2s_and_that_is_said(tmp_path):

@@ -97,6 +97,11 @@ class Found:
             return (
                 [end] if end <= max(ids.values()) else []
             )  # of GPT2Config's defaults, in a smaller vocabulary
+        if end not in ids and (beyond := [token.id for token in self.settings.added if token.content == end]):
+            raise DataError(
+                f"{where} is {end!r}, which has the id {beyond[0]}, and the model has no row for it.",
+                "Fetch the model that this tokenizer was made for, or name there the end that the model writes.",
+            )
         if end not in ids:
             raise DataError(f"{where} is {end!r}, which has no id in {self.paths[0]}.", files.REMEDY)
         return [ids[end]]
