@@ -273,21 +273,31 @@ def record_dependent(base: Path, run: Path, fingerprint: str) -> None:
         (owner / DEPENDENTS).mkdir(exist_ok=True)
         write_json(
             owner / DEPENDENTS / f"{name}.json",
-            {"run": where, "checkpoint": base.name, "fingerprint": fingerprint},
+            {
+                "run": where,
+                "from_here": os.path.relpath(where, os.path.realpath(owner)),
+                "checkpoint": base.name,
+                "fingerprint": fingerprint,
+            },
         )
     except OSError:
         return
 
 
 def dependents(run: Path) -> dict[str, list[str]]:
-    """The checkpoints of a run that other runs need, each with these runs. A run that is gone needs none."""
+    """The checkpoints of a run that other runs need, each with these runs. A run that is gone needs none.
+
+    Both may have been moved together: a run is also looked for at the same place as seen from this one.
+    """
     found: dict[str, list[str]] = {}
     for path in sorted((run / DEPENDENTS).glob("*.json")):
         try:
             noted = read_json(path)
-            mark = run_mark(Path(noted["run"]))
-            if mark and mark.get("base") == noted["fingerprint"]:
-                found.setdefault(noted["checkpoint"], []).append(shown(Path(noted["run"])))
+            for place in (Path(noted["run"]), Path(os.path.realpath(run), noted["from_here"]).resolve()):
+                mark = run_mark(place)
+                if mark and mark.get("base") == noted["fingerprint"]:
+                    found.setdefault(noted["checkpoint"], []).append(shown(place))
+                    break
         except (CheckpointError, KeyError, TypeError):
             continue
     return found

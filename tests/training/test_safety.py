@@ -141,6 +141,15 @@ def test_once_the_adapter_is_gone_its_base_is_pruned_again(base, tune, tmp_path)
     assert native.steps(base) == [12]
 
 
+def test_an_adapter_and_its_base_that_were_moved_together_find_each_other(trained, tune, tmp_path):
+    (here := tmp_path / "here").mkdir()
+    shutil.copytree(trained, here / "base")
+    run.begin(here / "lora", tune(here / "base"))
+    here.rename(there := tmp_path / "there")
+    run.resume(there / "base", changes={"steps": 12, "keep_checkpoints": 1})
+    assert native.steps(there / "base") == [8, 12]
+
+
 def test_a_preference_run_needs_its_reference_and_full_tuning_does_not(base, tune, tmp_path):
     run.begin(tmp_path / "full", tune(base, method="full"))
     assert ownership.dependents(base) == {}
@@ -198,6 +207,10 @@ def rewrite(checkpoint, name, change):
             r"training\.json: The progress holds new, whi",
         ),
         ("training.json", lambda v: v.pop("progress"), r"training\.json is not as this version"),
+        ("training.json", lambda v: v.pop("versions"), r"training\.json is not as this version"),
+        ("training.json", lambda v: v.update(settings=[1]), "settings is no dict"),
+        ("training.json", lambda v: v.update(data=None), "data is no str"),
+        ("training.json", lambda v: v["progress"].update(step="x"), "step is no int"),
         (
             "config.json",
             lambda v: v["model"].update(new=1),
