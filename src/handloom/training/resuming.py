@@ -181,6 +181,9 @@ def copy_start(start: Start, new: Path) -> None:
             storage.write_output(new / name, (start.run / name).read_bytes())
 
 
+_TRAINING = {"settings": dict, "progress": dict, "versions": dict, "data": str, "tokenizer": str}
+
+
 def _read_training(checkpoint: native.Checkpoint) -> tuple[RunConfig, Progress]:
     """The settings and the progress that a checkpoint tells.
 
@@ -189,8 +192,13 @@ def _read_training(checkpoint: native.Checkpoint) -> tuple[RunConfig, Progress]:
     """
     where = checkpoint.folder / "training.json"
     try:
+        for name, kind in _TRAINING.items():
+            if not isinstance(checkpoint.training[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
         settings = settings_of(checkpoint.training["settings"])
         values = dict(checkpoint.training["progress"])
+        if not isinstance(values["step"], int):
+            raise TypeError("step is no int")
         require_known(Progress, values, "The progress holds")
         if values["best_loss"] is None:
             del values["best_loss"]
