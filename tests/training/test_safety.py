@@ -141,6 +141,16 @@ def test_once_the_adapter_is_gone_its_base_is_pruned_again(base, tune, tmp_path)
     assert native.steps(base) == [12]
 
 
+def test_a_comparison_takes_the_checkpoint_that_the_adapter_was_trained_on(base, tune, tmp_path):
+    from handloom.cli.compare import _find
+    from handloom.evaluation.subjects import ancestors
+
+    run.begin(tmp_path / "lora", tune(base))
+    run.resume(base, changes={"steps": 12})
+    line, missing = ancestors(_find(str(tmp_path / "lora"), None), [], _find)
+    assert ([each.folder for each in line], missing) == ([native.step_folder(base, 8)], None)
+
+
 def test_an_adapter_and_its_base_that_were_moved_together_find_each_other(trained, tune, tmp_path):
     (here := tmp_path / "here").mkdir()
     shutil.copytree(trained, here / "base")

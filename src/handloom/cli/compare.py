@@ -102,7 +102,7 @@ def _find(name: str, run: Path | None) -> Subject:
     """The model that a name stands for; one that a run names may be named from a folder above the run."""
     from handloom.console import note
     from handloom.evaluation.subjects import Subject
-    from handloom.loading import find_checkpoint, load
+    from handloom.loading import Adapted, find_checkpoint, load
     from handloom.runtime import found_from
 
     there = found_from(name, () if run is None else run.absolute().parents)
@@ -117,6 +117,7 @@ def _find(name: str, run: Path | None) -> Subject:
         lambda: load(there, on_note=_hush),
         stored.load_tokenizer,
         training,
+        stored.base.folder if isinstance(stored, Adapted) else None,
     )
 
 

@@ -31,6 +31,8 @@ class Subject:
     load_tokenizer: Callable[[], Tokenizer] = field(repr=False)
     training: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What its checkpoint says of its training; nothing for a model that was not trained here."""
+    lies_on: Path | None = None
+    """Of an adapter: the very checkpoint that it was trained on, which its run names without the step."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -143,7 +145,7 @@ def ancestors(subject: Subject, others: Sequence[Subject], find: Find) -> tuple[
     at = subject
     while at.base is not None:
         try:
-            above = find(at.base, at.folder)
+            above = find(str(at.lies_on or at.base), at.folder)
         except HandloomError as error:
             return line, error.problem
         above = next((s for s in others if s.folder.resolve() == above.folder.resolve()), above)
