@@ -146,3 +146,11 @@ def test_the_cache_is_no_data(tree, monkeypatch, tmp_path):
     monkeypatch.setenv("HANDLOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HANDLOOM_MODELS", "models")
     assert found(".") == (["a.txt"], {"own-folder": 2})
+
+
+def test_a_folder_without_records_is_told_what_other_files_may_be_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nOne", encoding="utf-8")
+    for suffixes, other in ((IN_FOLDERS, "json"), ((".txt", ".md", ".py", *IN_FOLDERS), "rst")):
+        with pytest.raises(DataError) as caught:
+            files_of(str(tmp_path), suffixes)
+        assert f'"FOLDER/*.{other}"' in caught.value.remedy

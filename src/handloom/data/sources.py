@@ -84,10 +84,10 @@ def _files_below(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) 
     found = list(_walk(folder, suffixes, left_out))
     omissions.update(left_out)
     if not found:
-        kind = "text file" if suffixes == SUFFIXES else "such file"
+        kind, others = ("text file", "rst") if suffixes == SUFFIXES else ("such file", "json")
         raise DataError(
             f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).{_told(left_out)}",
-            'Name a folder that does, or name the files themselves, for example with "FOLDER/*.rst".',
+            f'Name a folder that does, or name the files themselves, for example with "FOLDER/*.{others}".',
         )
     return sorted(found, key=lambda path: path.parts)
 
