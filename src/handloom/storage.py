@@ -159,7 +159,7 @@ def verify_folder(folder: Path) -> None:
             )
 
 
-_LAST_GOOD = "Use an earlier checkpoint of the run, or copy this one again from where it came."
+_LAST_GOOD = "Copy it again from where it came; of a run, an earlier checkpoint can be used instead."
 
 
 def describe(path: Path) -> dict[str, Any]:
