@@ -37,11 +37,20 @@ def of_another_kind(stack: ExitStack) -> None:
 
 
 def more_ids(stack: ExitStack) -> None:
+    _with_added(290)
+
+
+def end_beyond(stack: ExitStack) -> None:
+    _with_added(280, {"280": {"content": "[PAD]", "special": True}}, eos_token="[PAD]")
+
+
+def _with_added(end: int, more: dict[str, object] | None = None, **said: object) -> None:
+    """A model of 280 ids and a vocabulary of 258, with added tokens from there to `end`, and one more."""
     gpt2_folders.write(THEIRS, model())
     BPETokenizer([(68, 71)]).save(THEIRS)
     token = {"content": "loom", "special": False}
-    added = {str(number): token | {"content": f"loom{number}"} for number in range(258, 290)}
-    write_json(THEIRS, "tokenizer_config.json", added_tokens_decoder=added)
+    added = {str(number): token | {"content": f"loom{number}"} for number in range(258, end)}
+    write_json(THEIRS, "tokenizer_config.json", added_tokens_decoder=added | (more or {}), **said)
 
 
 def model_case(what: str, command: str, **said: object) -> BadInput:
@@ -66,6 +75,7 @@ CASES = [
         "handloom export theirs out --to gguf",
         add_prefix_space=True,
     ),
+    BadInput("An end without a row in the model", "handloom generate Hello --model theirs", end_beyond),
     BadInput("A tokenizer of SentencePiece", "handloom generate Hello --model theirs", of_another_kind),
     BadInput("Added tokens beyond the model's ids", "handloom generate Hello --model theirs", more_ids),
     config_case("Unknown keys of a tokenizer", speed=3, do_lower_case=True),
