@@ -272,6 +272,11 @@ def _mark(run: Path, work: Work) -> None:
         ownership.mark_run(run, work.needs[1] if work.needs else None)
     if work.needs:
         ownership.record_dependent(work.needs[0], run, work.needs[1])
+        if not work.needs[0].exists():  # its run went on training and removed it, until it was noted above
+            raise CheckpointError(
+                f"{work.needs[0]} was removed while this run was prepared, and the run would go on needing it.",
+                "Use the same command again; it takes the newest checkpoint.",
+            )
 
 
 def _decide(config: C) -> C:
