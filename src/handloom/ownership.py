@@ -171,13 +171,15 @@ def _as_written(path: Path, entry: dict[str, Any] | None) -> bool:
 # What may be replaced
 
 
-def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool, flag: str = "") -> None:
+def require_replaceable(
+    target: Path, reads: Iterable[str | Path], overwrite: bool | None, flag: str = ""
+) -> None:
     """Refuse to make the folder `target` unless nothing is lost by it.
 
     Args:
         target: the folder to make.
         reads: files and folders that the command reads.
-        overwrite: whether a folder of ours that is there may be replaced.
+        overwrite: whether a folder of ours that is there may be replaced; None if this command never does that.
         flag: that names the folder, for the remedy.
 
     Raises:
@@ -212,9 +214,11 @@ def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bo
             f"Move them to another place, or n{another[1:]}",
         )
     if not overwrite:
+        what = "already holds a run" if run else "is there already"
+        if overwrite is None:
+            raise ConfigError(f"{target} {what}.", another)
         goes_on = any((target / CHECKPOINTS).glob("step-*"))
         resume = f"Go on with it (--resume {target}), r" if run and goes_on else "R"
-        what = "already holds a run" if run else "is there already"
         raise ConfigError(f"{target} {what}.", f"{resume}eplace it (--overwrite), or n{another[1:]}")
 
 

@@ -134,15 +134,19 @@ def refusal(error: OSError, target: Path) -> CheckpointError:
     )
 
 
-def verify_folder(folder: Path) -> None:
+def verify_folder(folder: Path, needs: Iterable[str] = ()) -> None:
     """Compare every file of `folder` with its manifest.
+
+    Args:
+        folder: written by `whole_folder`.
+        needs: files that the manifest has to know, whatever else it names.
 
     Raises:
         IncompleteError: naming the file that is missing, short, long or altered.
     """
     manifest = read_json(folder / MANIFEST)
-    for name, entry in manifest.items():
-        path = folder / name
+    for name in dict.fromkeys((*needs, *manifest)):
+        path, entry = folder / name, manifest.get(name)
         if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
             raise IncompleteError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
         if not path.is_file():

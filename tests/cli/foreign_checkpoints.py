@@ -72,6 +72,9 @@ CASES = [
         manifest_of(lambda entries: entries.update({WEIGHTS: {}})),
         manifest=False,
     ),
+    checkpoint_case(
+        "A manifest that names no file", manifest_of(lambda entries: entries.clear()), manifest=False
+    ),
     checkpoint_case("A file of another length", cut("training.json"), manifest=False),
     checkpoint_case(
         "A config.json of another program", described(native.step_folder(THEIRS, 3), format="other"), run=True

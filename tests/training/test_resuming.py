@@ -95,7 +95,7 @@ def test_a_run_goes_on_in_a_new_folder_too_and_keeps_its_best_checkpoint(copied)
     best = native.latest(copied)[0].training["progress"]["best_step"]
     run.resume(copied, into=Path("runs/b"), changes={"steps": 9})
     assert native.steps(Path("runs/b")) == sorted({best, 8, 9})
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match=r"already holds a run\. Name another folder with --run\.$"):
         run.resume(copied, into=Path("runs/b"))
 
 
@@ -267,7 +267,7 @@ def test_threads_and_micro_batches_may_change_and_it_is_said(copied):
     run.resume(copied, told, changes={"threads": 2, "micro_batch_size": 2, "steps": 9})
     said = " ".join(told.warnings)
     assert re.search("threads 1 and goes on with 2: the last bits may differ", said)
-    assert re.search("micro_batch_size None and goes on with 2: the last bits may differ", said)
+    assert re.search("micro_batch_size unset and goes on with 2: the last bits may differ", said)
     assert "threads = 2" in (copied / "config.toml").read_text()
     told = Told()
     run.resume(copied, told)

@@ -152,7 +152,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} has format version {described.get('version')}; this program reads version {VERSION}.",
             "Use the version of Handloom that wrote it, or name an earlier checkpoint of the run.",
         )
-    storage.verify_folder(folder)
+    weights = "adapter_model.safetensors" if described.get("adapter") else "model.safetensors"
+    storage.verify_folder(folder, ("config.json", "training.json", weights))
     if described.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder}/config.json is not of a Handloom checkpoint.",

@@ -315,7 +315,8 @@ def _compare_versions(
         **{name: getattr(settings, name) for name in _BITS},
     }.items():
         if now.get(name) != then:
+            before, after = ("unset" if value is None else value for value in (then, now.get(name)))
             reporter.warning(
-                f"This run began with {name} {then} and goes on with {now.get(name)}: the last bits may differ from "
+                f"This run began with {name} {before} and goes on with {after}: the last bits may differ from "
                 "those of a run without a stop."
             )

@@ -117,7 +117,7 @@ def resume(
         checkpoint, progress = start.checkpoint, start.progress
         run = resuming.choose_folder(named, start, into, drop_later)
         if into is not None:
-            stack.enter_context(_room(into, start.config, [named], False))
+            stack.enter_context(_room(into, start.config, [named], None))
         config, work = _set_up(_decide(start.config), run, reporter, checkpoint)
         if work.objective.key != checkpoint.training["data"]:
             raise CheckpointError(
@@ -248,7 +248,7 @@ def _as_json(value: dict[str, Any]) -> str:
 
 @contextmanager
 def _room(
-    run: Path, config: LoopSettings, reads: Sequence[Path], overwrite: bool
+    run: Path, config: LoopSettings, reads: Sequence[Path], overwrite: bool | None
 ) -> Iterator[Callable[[], None]]:
     """Own the folder of a run that is to be made; yields what asks whether its earlier content may be replaced."""
 
