@@ -115,6 +115,7 @@ CASES = [
     BadInput("Settings in the run that would be replaced",
              f"handloom train --config runs/demo/config.toml --run runs/demo --overwrite {_NO_CONFIG}"),
     BadInput("A run that an adapter needs", f"handloom train --run runs/demo --overwrite {_NO_CONFIG}", adapter),
+    BadInput("A run to go on in that is there already", "handloom train --resume runs/demo --run runs/lora", adapter),
     BadInput("A run that would be replaced by its export", "handloom export runs/demo runs/demo --to hf --overwrite"),
     BadInput("An export that somebody has edited", "handloom export runs/demo plain --to hf --overwrite",
              edited_export),
