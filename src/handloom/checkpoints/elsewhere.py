@@ -47,7 +47,7 @@ def _no_model(path: Path, names: set[str]) -> CheckpointError:
     if whole := sorted(names & {name + end for name in (SAFETENSORS, PICKLED) for end in ("", INDEX)}):
         return CheckpointError(
             f"{path} holds weights, {whole[0]}, but no {CONFIG}, which says what model they are of.",
-            f"Put the {CONFIG} of that model beside them, and its tokenizer files.",
+            f"Put the {CONFIG} of that model into the same folder, and its tokenizer files.",
         )
     told = way_on(names)
     return CheckpointError(

@@ -68,9 +68,9 @@ _PREFIXED = re.compile(
 )
 """What DataParallel, torch.compile and training programs put before every name; `PREFIX`; the plain name."""
 _OTHER_HEADS = re.compile(r"(v_head|ilql_heads|multiple_choice_head)\..+")
-"""Heads beside the language model's: TRL's and trlX's for values, GPT2DoubleHeadsModel's."""
+"""Heads that are not the language model's: TRL's and trlX's for values, GPT2DoubleHeadsModel's."""
 _QUANTIZED = re.compile(r".*\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\..*|weight_scale)")
-"""What GPTQ, AWQ, bitsandbytes and compressed-tensors store beside or instead of a matrix."""
+"""What GPTQ, AWQ, bitsandbytes and compressed-tensors store with a matrix or instead of it."""
 _MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 """Older files store the causal mask, and the number that stood for minus infinity. Neither is learned."""
 

@@ -17,7 +17,7 @@ from handloom.tokenizer.base import Tokenizer, load_tokenizer
 from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
 
 SMALL = hf_config.READ
-"""The files beside config.json that say how a model's text is read and written: those that `pull` fetches first."""
+"""The files next to config.json that say how a model's text is read and written: those that `pull` fetches first."""
 
 _ANY_KIND = re.compile(
     r"(vocab|merges|spiece|sentencepiece|bpe|encoder|tekken|added_tokens|special_tokens).*|.*tokenizer.*|.*\.(model|tiktoken)"
@@ -42,7 +42,7 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
         raise CheckpointError(
             f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {SINGLE}) are missing"
             + (f"; there is {', '.join(others)}." if others else "."),
-            "Put them beside the weights, from where the model came.",
+            "Put them into the folder of the weights, from where the model came.",
         )
     tokenizer = load_tokenizer(folder, rows=config.vocab_size)
     if tokenizer.vocab_size > config.vocab_size:

@@ -2,7 +2,7 @@
 
 nanoGPT has GPT-2's names of tensors, but keeps its matrices as (out, in), and may leave out every bias, which is
 the same as biases of zero. Its file does not tell how text becomes ids: GPT-2's vocabulary where the number of ids is
-that (or padded to 50,304), else the tokenizer files beside it. A `meta.pkl` is a pickle, and is not read.
+that (or padded to 50,304), else the tokenizer files in its folder. A `meta.pkl` is a pickle, and is not read.
 
 Source: `model.py` and `train.py` of nanoGPT, which write the file.
 """
