@@ -11,12 +11,12 @@ from __future__ import annotations
 import statistics
 import time
 
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.runtime import use_threads
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 TOKENS = 1000
 STOPS: dict[str, tuple[str, ...]] = {"no stop string": (), "--stop zzz": ("zzz",)}

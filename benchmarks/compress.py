@@ -11,7 +11,7 @@ from __future__ import annotations
 import lzma
 
 from handloom.data import open_corpus
-from handloom.data.plan import VALIDATION, pieces, survey
+from handloom.data.split import VALIDATION, pieces, survey
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ import torch
 
 from handloom import runtime
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.inference.engine import continuations
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.generation_config import Request, Sampling
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer

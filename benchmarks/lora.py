@@ -25,7 +25,7 @@ from pathlib import Path
 MAKE = """
 import sys
 from pathlib import Path
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
@@ -37,7 +37,7 @@ from pathlib import Path
 from handloom.runtime import peak_memory_bytes
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
-from handloom.training.log import read_metrics
+from handloom.training.metrics_log import read_metrics
 folder, data, out, method, rank, steps, precision = sys.argv[1:]
 config = FinetuneConfig(
     model=folder, data=(data,), method=method.partition("+")[0],

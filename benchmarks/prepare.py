@@ -28,7 +28,7 @@ import psutil
 
 from handloom.data import open_corpus, prepare
 from handloom.data.builtin import python_source
-from handloom.data.pieces import safe_pieces
+from handloom.data.chunking import safe_pieces
 from handloom.runtime import granted_cores
 from handloom.tokenizer.gpt2 import gpt2_tokenizer
 

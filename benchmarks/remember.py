@@ -15,14 +15,14 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.data.corpus import open_corpus
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
-from handloom.training.log import read_metrics
+from handloom.training.metrics_log import read_metrics
 
 TEXT = 60_000
 """Characters to tune on: about 15,000 tokens."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from handloom.data import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 MERGES = 4096
 BYTES = 5_000_000

@@ -257,7 +257,7 @@ def _tiny():
 
     import torch
 
-    from handloom.tokenizer.learn import learn_merges
+    from handloom.tokenizer.train import learn_merges
 
     width, layers, context = 64, 2, 32
     with tempfile.TemporaryDirectory() as folder:

@@ -146,7 +146,7 @@ def test_only_the_console_module_has_to_do_with_markup():
 
 
 def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
-    from handloom.cli.data_page import print_examples
+    from handloom.cli.data_view import print_examples
     from handloom.tokenizer.base import load_tokenizer
 
     tokenizer = load_tokenizer("gpt2")
@@ -159,7 +159,7 @@ def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
 
 def test_a_run_s_name_is_printed_as_it_is_after_training(capsys):
     from handloom.cli.train import conclude
-    from handloom.training.report import Terminal
+    from handloom.training.progress import Terminal
 
     summary = {"steps": 3, "train_seconds": 1.0, "finished": False}
     conclude(Path("runs/lr:100:x[/]"), summary, Terminal())
@@ -167,7 +167,7 @@ def test_a_run_s_name_is_printed_as_it_is_after_training(capsys):
 
 
 def test_the_confusion_of_labels_keeps_their_names(capsys):
-    from handloom.cli.labels_page import print_labels
+    from handloom.cli.labels_view import print_labels
 
     figures = {"precision": 1.0, "recall": 1.0, "f1": 1.0}
     summary = {"labels": {"[/]": figures, ":100:": figures}, "confusion": [[1, 0], [0, 1]]}

@@ -12,14 +12,14 @@ import torch
 from handloom import errors
 from handloom.data.corpus import open_corpus
 from handloom.errors import ArgumentError, ConfigError, HandloomError
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
 from handloom.loading import load, named_adapters
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 from handloom.training import loop, run
 from handloom.training.config import TrainConfig
 

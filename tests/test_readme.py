@@ -59,7 +59,7 @@ def run(*words):
 
 def small_gpt2(folder):
     """What stands for GPT-2: its vocabulary and format, a small shape, and weights of no meaning."""
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
     from handloom.tokenizer.base import load_tokenizer

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from handloom import values
 from handloom.errors import HandloomError
-from handloom.evaluation.records import detect
-from handloom.inference.settings import Request
+from handloom.evaluation.benchmarks import detect
+from handloom.inference.generation_config import Request
 from handloom.model.config import GPTConfig
 from handloom.storage import read_json
 from handloom.tokenizer.base import load_tokenizer

@@ -15,7 +15,7 @@ from handloom import errors
 
 if TYPE_CHECKING:
     from handloom.errors import HandloomError
-    from handloom.inference.text import LanguageModel
+    from handloom.inference.language_model import LanguageModel
     from handloom.loading import load
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ __all__ = ["HandloomError", "LanguageModel", "errors", "load"]
 
 _HOMES = {
     "HandloomError": "handloom.errors",
-    "LanguageModel": "handloom.inference.text",
+    "LanguageModel": "handloom.inference.language_model",
     "load": "handloom.loading",
 }
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from handloom import replacement, storage
-from handloom.checkpoints import elsewhere, foreign, gpt2, native, peft, pulled
+from handloom.checkpoints import elsewhere, formats, gpt2, model_store, native, peft
 from handloom.errors import CheckpointError, ConfigError, RequestError, require_type
 from handloom.finetuning import lora
-from handloom.inference.text import LanguageModel
+from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.runtime import found_from, user_path
@@ -316,7 +316,7 @@ def _existing(name: str | Path) -> Path | None:
     folder = user_path(name, "the model")
     try:
         found = replacement.current(folder)
-        found = found if found.exists() else replacement.current(pulled.model_folder(folder.as_posix()))
+        found = found if found.exists() else replacement.current(model_store.model_folder(folder.as_posix()))
         return found if found.exists() else None
     except OSError as error:  # a name too long, or a folder that may not be looked into
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}.", "Name another folder.") from None
@@ -378,7 +378,7 @@ def folders_of(stored: Stored) -> list[Path]:
 
 
 def _remedy(name: Path) -> str:
-    if name.suffix in foreign.SUFFIXES:
+    if name.suffix in formats.SUFFIXES:
         return f"Check the path; `ls {name.parent}` shows what is there."
     by_hand = "or name a folder that was copied here by hand"
     if re.fullmatch(r"(?!runs/)[\w.-]+(/[\w.-]+)?", name.as_posix()):

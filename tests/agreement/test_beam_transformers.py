@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from handloom.errors import RequestError
 from handloom.inference.beam import beam_search
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.generation_config import Request, Sampling
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 

@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.inspection.verify import verify
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 
 def fresh_head(lm):

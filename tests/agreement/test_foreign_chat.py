@@ -13,16 +13,16 @@ from transformers import AutoTokenizer
 
 import handloom
 from handloom.checkpoints.gguf_export import export_gguf
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError, RequestError
 from handloom.inference.dialogue import Dialogue
-from handloom.inference.settings import Request
+from handloom.inference.generation_config import Request
 from handloom.ownership import foreign_files
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
-from handloom.training.report import Silent
+from handloom.training.progress import Silent
 from hf_tokenizers import FOLDERS, write_json
 
 CHATML = (

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import handloom
 from handloom.errors import DataError
-from handloom.inference.settings import Request
+from handloom.inference.generation_config import Request
 from handloom.inspection.verify import verify
 from hf_tokenizers import FOLDERS, write_json
 

@@ -22,9 +22,9 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer, load_tokenizer
 from handloom.tokenizer.bpe import BPETokenizer
-from handloom.tokenizer.files import ID_OF_BYTE
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.vocab_files import ID_OF_BYTE
 from llama_cpp import Llama, greedy, narrowest_choice, random_model, worst_difference
 
 LENGTH = 60

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.data.corpus import open_corpus
-from handloom.evaluation.choice import answers, scores, tally
+from handloom.evaluation.benchmarks import read_items
+from handloom.evaluation.eval_text import Convention
+from handloom.evaluation.multiple_choice import answers, scores, tally
 from handloom.evaluation.perplexity import measure
-from handloom.evaluation.records import read_items
 from handloom.evaluation.table import rows
-from handloom.evaluation.texts import Convention
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
@@ -195,7 +195,7 @@ def lm(folder):
 
 @pytest.fixture(scope="module")
 def our_model(lm, offline):
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     return HandloomLM(lm, batch_size=4)
 
@@ -324,7 +324,7 @@ def test_settings_of_writing_mean_the_same(their_model, our_model):
 
 
 def test_drawn_texts_do_not_depend_on_the_batch(lm, our_model):
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     how = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 40, "max_gen_toks": 8, "until": []}
     requests = asked("generate_until", *((text, how) for text in WORDS[:7]))
@@ -335,7 +335,7 @@ def test_drawn_texts_do_not_depend_on_the_batch(lm, our_model):
 
 def test_what_cannot_be_done_is_refused_rather_than_done_otherwise(lm, our_model):
     from handloom.errors import RequestError
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     with pytest.raises(RequestError, match="'num_beams'"):
         our_model.generate_until(asked("generate_until", ("a", {"num_beams": 3})))
@@ -350,7 +350,7 @@ def test_what_cannot_be_done_is_refused_rather_than_done_otherwise(lm, our_model
 def test_answers_are_kept_in_the_cache_of_the_harness(lm, our_model, tmp_path):
     from lm_eval.api.model import CachingLM
 
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     pytest.importorskip("sqlitedict")
     model = HandloomLM(lm)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from handloom.errors import RequestError
 from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
-from handloom.inference.text import LanguageModel
+from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 pytest.importorskip("lm_eval")
 TEXT = "the quick brown fox Question: Answer: jumps over <|endoftext|> "
@@ -70,7 +70,7 @@ def evaluated(tmp_path, monkeypatch):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from handloom.evaluation import harness
+    from handloom.evaluation import lm_eval_adapter
 
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -82,14 +82,22 @@ def evaluated(tmp_path, monkeypatch):
         head = f'task: {name}\ntest_split: test\ndoc_to_text: "Question: {{{{q}}}}"\n'
         (tmp_path / f"{name}.yaml").write_text(head + data + body, encoding="utf-8")
     seen = []
-    window, writing = harness.window_of, harness.Writing
-    monkeypatch.setattr(harness, "window_of", lambda c, *rest: seen.append(list(c)) or window(c, *rest))
-    monkeypatch.setattr(harness, "Writing", lambda m, p, *rest: seen.extend(p) or writing(m, p, *rest))
+    window, writing = lm_eval_adapter.window_of, lm_eval_adapter.Writing
+    monkeypatch.setattr(
+        lm_eval_adapter, "window_of", lambda c, *rest: seen.append(list(c)) or window(c, *rest)
+    )
+    monkeypatch.setattr(
+        lm_eval_adapter, "Writing", lambda m, p, *rest: seen.extend(p) or writing(m, p, *rest)
+    )
 
     def run(lm, **settings):
         manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
         return seen, lm_eval.simple_evaluate(
-            harness.HandloomLM(lm), tasks=list(TASKS), task_manager=manager, bootstrap_iters=0, **settings
+            lm_eval_adapter.HandloomLM(lm),
+            tasks=list(TASKS),
+            task_manager=manager,
+            bootstrap_iters=0,
+            **settings,
         )
 
     return run
@@ -112,7 +120,7 @@ def test_without_the_flag_nothing_is_a_conversation(evaluated):
 
 
 def test_a_model_without_a_template_has_none_to_apply(evaluated):
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     with pytest.raises(RequestError, match="no chat template to apply"):
         evaluated(language_model(template=None), apply_chat_template=True)
@@ -122,7 +130,7 @@ def test_a_model_without_a_template_has_none_to_apply(evaluated):
 
 
 def test_a_border_in_data_is_text_where_no_template_is_applied():
-    from handloom.evaluation.harness import HandloomLM
+    from handloom.evaluation.lm_eval_adapter import HandloomLM
 
     lm = HandloomLM(language_model())
     assert lm.tok_encode("\ufdd0a") == TOKENIZER.encode("\ufdd0a")
@@ -134,7 +142,7 @@ def test_a_border_in_data_is_text_where_no_template_is_applied():
 def test_what_the_harness_raises_at_its_arguments_is_no_traceback(error, monkeypatch):
     import lm_eval.__main__ as theirs
 
-    from handloom.evaluation.harness import command_line
+    from handloom.evaluation.lm_eval_adapter import command_line
 
     def fails():
         raise error
@@ -146,7 +154,7 @@ def test_what_the_harness_raises_at_its_arguments_is_no_traceback(error, monkeyp
 
 @pytest.mark.parametrize("words", [["--model", "hf"], ["--model=hf"], ["-M", "hf"]])
 def test_another_model_is_refused(words):
-    from handloom.evaluation.harness import command_line
+    from handloom.evaluation.lm_eval_adapter import command_line
 
     with pytest.raises(RequestError, match="chooses a model of the harness"):
         command_line([*words, "--tasks", "x"], "m", lambda name: None)

@@ -11,7 +11,7 @@ from published import edit_json, saved, sharpened, tokens
 
 from handloom.checkpoints import gpt2, peft
 from handloom.errors import CheckpointError
-from handloom.finetuning import lora, token_rows
+from handloom.finetuning import lora, trainable_tokens
 from handloom.finetuning.lora import LoRA
 
 with warnings.catch_warnings():
@@ -106,7 +106,7 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
         for detour in lora.detours(ours, "adapter").values():
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
-        for rows in token_rows.sets(ours).values():
+        for rows in trainable_tokens.sets(ours).values():
             rows.token_rows.add_(torch.randn(rows.token_rows.shape, generator=generator))
     peft.write_adapter(tmp_path, ours, how, str(base))
     model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()

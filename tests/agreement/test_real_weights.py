@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from handloom.checkpoints.wanted import PLAIN_NAMES
-from handloom.inspection import golden, numerics
+from handloom.inspection import activations, golden
 from handloom.inspection.check import TOLERANCE
 from handloom.inspection.verify import verify
 from handloom.loading import load
@@ -86,10 +86,10 @@ def test_published_values_are_met(name, folder, lm):
 
 def test_scores_and_a_greedy_text_are_those_of_transformers(folder, lm):
     pytest.importorskip("transformers")
-    theirs = numerics.reference(folder)
+    theirs = activations.reference(folder)
     ids = torch.tensor([golden.shakespeare_ids(lm.tokenizer)])  # (1, 257)
     with torch.no_grad():
-        (scores,) = numerics.compare({"logits": lm.model(ids)}, {"logits": theirs(ids).logits})
+        (scores,) = activations.compare({"logits": lm.model(ids)}, {"logits": theirs(ids).logits})
     assert not scores.exceeds(TOLERANCE)
     prompt = torch.tensor([lm.tokenizer.encode("The meaning of life is")])
     expected = theirs.generate(

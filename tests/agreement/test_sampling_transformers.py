@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
 from handloom.errors import RequestError
+from handloom.inference import logits_processors
 from handloom.inference import sampling as alone
-from handloom.inference import so_far
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.generation_config import Request, Sampling
 
 V = 23
 END = V - 1
@@ -99,7 +99,7 @@ def test_typical_of_scores_that_are_forbidden_already():
 @given(scores(), texts(1), st.floats(0.1, 10))
 def test_repetition_penalty(logits, rows, penalty):
     same(
-        so_far.penalize_repetition(logits, rows, penalty),
+        logits_processors.penalize_repetition(logits, rows, penalty),
         theirs.RepetitionPenaltyLogitsProcessor(penalty)(ids(rows), logits),
     )
 
@@ -108,7 +108,7 @@ def test_repetition_penalty(logits, rows, penalty):
 @given(scores(), texts(), st.integers(1, 5))
 def test_no_repeat_ngram(logits, rows, n):
     same(
-        so_far.ban_repeated_ngrams(logits, rows, n),
+        logits_processors.ban_repeated_ngrams(logits, rows, n),
         theirs.NoRepeatNGramLogitsProcessor(n)(ids(rows), logits),
     )
 
@@ -121,7 +121,7 @@ WORDS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1
 def test_bad_words(logits, rows, words):
     distinct = [list(word) for word in {tuple(word) for word in words}]
     same(
-        so_far.ban_words(logits, rows, distinct),
+        logits_processors.ban_words(logits, rows, distinct),
         theirs.NoBadWordsLogitsProcessor(distinct)(ids(rows), logits),
     )
 
@@ -130,7 +130,7 @@ def test_bad_words(logits, rows, words):
 @given(scores(), texts(5), st.dictionaries(st.integers(0, END), st.floats(-20, 20), min_size=1))
 def test_logit_bias(logits, rows, bias):
     reference = theirs.SequenceBiasLogitsProcessor({(token,): amount for token, amount in bias.items()})
-    same(so_far.bias_tokens(logits, bias.items()), reference(ids(rows), logits))
+    same(logits_processors.bias_tokens(logits, bias.items()), reference(ids(rows), logits))
 
 
 @quick
@@ -138,7 +138,7 @@ def test_logit_bias(logits, rows, bias):
 def test_minimum_length(logits, rows, least):
     new = [row[3:] for row in rows]
     reference = theirs.MinNewTokensLengthLogitsProcessor(3, least, END)
-    same(so_far.hold_off_end(logits, new, (END,), least), reference(ids(rows), logits))
+    same(logits_processors.hold_off_end(logits, new, (END,), least), reference(ids(rows), logits))
 
 
 @quick
@@ -146,7 +146,7 @@ def test_minimum_length(logits, rows, least):
 def test_forced_end(logits, rows, most):
     new = [row[3:] for row in rows]
     reference = theirs.ForcedEOSTokenLogitsProcessor(3 + most, END)
-    same(so_far.force_end(logits, new, (END,), most), reference(ids(rows), logits))
+    same(logits_processors.force_end(logits, new, (END,), most), reference(ids(rows), logits))
 
 
 @quick
@@ -156,7 +156,7 @@ def test_frequency_and_presence_penalties_by_their_definition(logits, rows, freq
     for row, text in zip(wanted, rows, strict=True):
         for token, count in Counter(text).items():  # mu[j] - c[j] * frequency - (c[j] > 0) * presence
             row[token] -= count * frequency + presence
-    same(so_far.penalize_frequency(logits, rows, frequency, presence), torch.tensor(wanted))
+    same(logits_processors.penalize_frequency(logits, rows, frequency, presence), torch.tensor(wanted))
 
 
 @quick
@@ -173,7 +173,9 @@ def test_all_of_them_in_order(logits, rows):
         bad_words=((1, 2), (3,)),
         logit_bias={4: 1.5},
     )
-    ours = so_far.adjusted(logits, rows, [6, 6], Request(sampling=how, min_new_tokens=20, ends=(END,)))
+    ours = logits_processors.adjusted(
+        logits, rows, [6, 6], Request(sampling=how, min_new_tokens=20, ends=(END,))
+    )
     reference = transformers.LogitsProcessorList(
         [
             theirs.SequenceBiasLogitsProcessor({(4,): 1.5}),
@@ -196,19 +198,19 @@ def test_all_of_them_in_order(logits, rows):
 
 def test_nothing_asked_is_nothing_changed():
     logits = torch.randn(2, V)
-    assert so_far.adjusted(logits, [[1], [2, 3]], [1, 1], Request()).equal(logits)
+    assert logits_processors.adjusted(logits, [[1], [2, 3]], [1, 1], Request()).equal(logits)
 
 
 def test_the_functions_are_pure_and_take_rows_of_any_length():
     logits = torch.randn(3, V)
     before, rows = logits.clone(), [[], [1], [1, 2, 1, 2, 1]]
-    so_far.bias_tokens(logits, [(1, 2.0)])
-    so_far.penalize_repetition(logits, rows, 2.0)
-    so_far.penalize_frequency(logits, rows, 1.0, 1.0)
-    so_far.ban_words(logits, rows, [(1, 2), (1,)])
-    so_far.hold_off_end(logits, rows, (END,), 3)
-    so_far.force_end(logits, rows, (END,), 1)
-    banned = so_far.ban_repeated_ngrams(logits, rows, 2)
+    logits_processors.bias_tokens(logits, [(1, 2.0)])
+    logits_processors.penalize_repetition(logits, rows, 2.0)
+    logits_processors.penalize_frequency(logits, rows, 1.0, 1.0)
+    logits_processors.ban_words(logits, rows, [(1, 2), (1,)])
+    logits_processors.hold_off_end(logits, rows, (END,), 3)
+    logits_processors.force_end(logits, rows, (END,), 1)
+    banned = logits_processors.ban_repeated_ngrams(logits, rows, 2)
     assert logits.equal(before)
     assert (banned == -math.inf).nonzero().tolist() == [[2, 2]]
 
@@ -216,7 +218,7 @@ def test_the_functions_are_pure_and_take_rows_of_any_length():
 def test_only_new_tokens_count_for_frequency_and_presence():
     logits = torch.zeros(1, V)
     asked = Request(sampling=Sampling(frequency_penalty=1.0, presence_penalty=0.5))
-    found = so_far.adjusted(logits, [[7, 7, 8, 8]], [2], asked)
+    found = logits_processors.adjusted(logits, [[7, 7, 8, 8]], [2], asked)
     assert found[0, 7] == 0
     assert found[0, 8] == -2.5
 
@@ -224,8 +226,12 @@ def test_only_new_tokens_count_for_frequency_and_presence():
 def test_a_text_that_cannot_go_on_is_an_error():
     everything = tuple((token,) for token in range(V))
     with pytest.raises(RequestError, match="Every token is forbidden"):
-        so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=everything)))
+        logits_processors.adjusted(
+            torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=everything))
+        )
     with pytest.raises(RequestError, match="No id ends a text"):
-        so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(min_new_tokens=1))
+        logits_processors.adjusted(torch.zeros(1, V), [[1]], [1], Request(min_new_tokens=1))
     with pytest.raises(RequestError, match="is no token id"):
-        so_far.adjusted(torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=("word",))))
+        logits_processors.adjusted(
+            torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=("word",)))
+        )

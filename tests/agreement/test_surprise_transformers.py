@@ -9,7 +9,7 @@ from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
 from handloom.checkpoints import gpt2
-from handloom.evaluation.surprise import surprises
+from handloom.evaluation.scoring import surprises
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from handloom.data.corpus import open_corpus
-from handloom.tokenizer.files import visible
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.vocab_files import visible
 
 # Scripts that every version of Unicode in use classes alike.
 TEXT = st.lists(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from handloom.data.corpus import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.learn import learn_merges
-from handloom.tokenizer.split import split
+from handloom.tokenizer.pretokenize import split
+from handloom.tokenizer.train import learn_merges
 
 
 @pytest.fixture(scope="module")

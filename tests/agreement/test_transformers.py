@@ -12,7 +12,7 @@ from transformers import GPT2Config
 from handloom.checkpoints import gpt2
 from handloom.inference.engine import Request, continuations
 from handloom.inference.sampling import Sampling
-from handloom.inspection import numerics
+from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")
@@ -58,9 +58,11 @@ def test_every_activation_is_the_same(pair, fused):
     theirs, ours = pair
     ours.use_fused_attention(fused)
     x = tokens(theirs.config, 2, theirs.config.n_positions)
-    differences = numerics.compare(numerics.activations(ours, x), numerics.reference_activations(theirs, x))
+    differences = activations.compare(
+        activations.activations(ours, x), activations.reference_activations(theirs, x)
+    )
     assert len(differences) == 3 + 6 * theirs.config.n_layer
-    assert numerics.first_difference(differences, 1e-4) is None
+    assert activations.first_difference(differences, 1e-4) is None
     assert differences[-1].name == "logits"
     assert differences[-1].worst <= 1e-4
     assert differences[-1].scale > 1  # or all this would say little
@@ -116,13 +118,13 @@ def test_the_first_layer_that_differs_is_named(tmp_path, harm, first):
     theirs = sharpened(config)
     ours = gpt2.open_folder(saved(theirs, tmp_path)).load_model()
     x = tokens(config, 1, 16)
-    reference = numerics.reference_activations(theirs, x)
+    reference = activations.reference_activations(theirs, x)
     with torch.no_grad():
         weights = dict(ours.named_parameters())[harm]
         # A square matrix the wrong way round has the right shape; so do rows that are one place off.
         square = weights.ndim == 2 and weights.shape[0] == weights.shape[1]
         weights.copy_(weights.T.clone() if square else weights.roll(1, 0))
-    found = numerics.first_difference(numerics.compare(numerics.activations(ours, x), reference))
+    found = activations.first_difference(activations.compare(activations.activations(ours, x), reference))
     assert found is not None
     assert found.name == first
     assert found.worst == pytest.approx(abs(found.ours - found.theirs))
@@ -133,9 +135,9 @@ def test_a_nan_is_a_difference(tmp_path):
         vocab_size=13, n_positions=8, n_layer=1, n_head=1, n_embd=8, bos_token_id=0, eos_token_id=0
     )
     theirs = sharpened(config)
-    found = numerics.reference_activations(theirs, tokens(config, 1, 8))
+    found = activations.reference_activations(theirs, tokens(config, 1, 8))
     spoiled = {**found, "final_norm": found["final_norm"].index_fill(1, torch.tensor([3]), torch.nan)}
-    first = numerics.first_difference(numerics.compare(spoiled, found), 1e3)
+    first = activations.first_difference(activations.compare(spoiled, found), 1e3)
     assert first is not None
     assert (first.name, first.where[:2]) == ("final_norm", (0, 3))
 

@@ -10,14 +10,14 @@ from published import edit_json
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.cli.main import main
 from handloom.errors import CheckpointError, ModelError
 from handloom.inference.classify import classify
 from handloom.loading import load
 from handloom.model.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 TEXTS = ["the fox", "a quick brown dog", "x"]
 NAMES = ("toxic", "insult", "threat")

@@ -10,12 +10,12 @@ from published import saved, sharpened, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 TEXTS = [
     "Hello  world, it's naïve: 123 4567!\n\n\tx ",

@@ -10,7 +10,7 @@ from transformers import GPT2Config
 from handloom.checkpoints import gpt2
 from handloom.inference.engine import Request, continuations
 from handloom.inference.sampling import Sampling
-from handloom.inspection import numerics
+from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
 SHAPES = {
@@ -63,9 +63,11 @@ def test_layers_loss_and_gradients_are_the_same(pair):
     theirs, ours = pair
     x = tokens(theirs.config, 1, 64)
     theirs.set_attn_implementation("eager")
-    differences = numerics.compare(numerics.activations(ours, x), numerics.reference_activations(theirs, x))
+    differences = activations.compare(
+        activations.activations(ours, x), activations.reference_activations(theirs, x)
+    )
     assert len(differences) == 3 + 6 * theirs.config.n_layer
-    assert numerics.first_difference(differences, 1e-4) is None
+    assert activations.first_difference(differences, 1e-4) is None
     their_loss = theirs(x, labels=x).loss
     their_loss.backward()
     loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.head_weight, x[:, 1:])

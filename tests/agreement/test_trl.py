@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from handloom.checkpoints.gpt2 import to_theirs
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
+from handloom.data.collate import row_of
+from handloom.data.encoding import Fitting, fit_pairs
 from handloom.data.examples import Pair, read_examples
-from handloom.data.fitting import Fitting, fit_pairs
-from handloom.data.rows import row_of
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
-from handloom.training.preferences import Preferences
+from handloom.tokenizer.train import learn_merges
+from handloom.training.dpo import Preferences
 from handloom.training.tasks import pairs_batch
 
 BETA = 0.3

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 import handloom
 from gpt2_folders import edit_json, random_model, theirs, write
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.foreign import choose_weights
+from handloom.checkpoints.formats import choose_weights
 from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError
 from handloom.loading import find_checkpoint
 from handloom.model.config import GPTConfig
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 TOKENIZER = learn_merges(["the cat sat on the mat, it's naïve 日本語 " * 3], 280)
 

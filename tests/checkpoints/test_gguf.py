@@ -15,7 +15,7 @@ from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 TOKENIZER = learn_merges(["the cat sat on the mat, it's naïve 日本語 " * 3], 290)
 V = TOKENIZER.vocab_size
@@ -68,7 +68,7 @@ def test_every_tensor_is_there_to_the_bit(tmp_path, tied, precision):
 
 def test_a_model_that_was_read_from_a_hugging_face_folder(tmp_path):
     """Its matrices are views of the other orientation."""
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
 
     model = GPT(TINY, seed=2)
     export_folder(tmp_path / "hf", model, TOKENIZER)

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 
 from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from handloom import storage
-from handloom.checkpoints import gpt2, weights
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints import gpt2, hf_weights
+from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer import hf_write
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
 
@@ -71,7 +71,7 @@ def test_every_form_is_read_exactly(tmp_path, form, prefix, tied):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_float32(tmp_path, monkeypatch, form, dtype):
-    monkeypatch.setattr(weights, "_AT_ONCE", 100)  # bytes, so that files are mapped anew many times
+    monkeypatch.setattr(hf_weights, "_AT_ONCE", 100)  # bytes, so that files are mapped anew many times
     model = random_model()
     halves = {name: tensor.to(dtype) for name, tensor in theirs(model).items()}
     back = read(write(tmp_path, model, halves, form))
@@ -81,7 +81,7 @@ def test_half_precision_becomes_float32(tmp_path, monkeypatch, form, dtype):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_of_several_precisions_is_read_exactly(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(weights, "_AT_ONCE", 100)
+    monkeypatch.setattr(hf_weights, "_AT_ONCE", 100)
     model = random_model()
     mixed = {
         n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()

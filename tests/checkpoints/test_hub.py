@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from handloom import locks
 from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile
-from handloom.checkpoints.pulled import model_folder, pulled_models, unfinished_pulls
+from handloom.checkpoints.model_store import model_folder, pulled_models, unfinished_pulls
 from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
 from handloom.errors import CheckpointError, ConfigError, HandloomError
@@ -636,7 +636,7 @@ def test_what_is_in_the_models_folder_is_listed_without_the_network(hub):
 
 def test_nothing_but_a_pull_imports_the_client():
     script = (
-        "import sys, handloom.checkpoints.pulling, handloom.checkpoints.pulled as p; p.pulled_models(); "
+        "import sys, handloom.checkpoints.pulling, handloom.checkpoints.model_store as p; p.pulled_models(); "
         "print({'huggingface_hub', 'hf_xet', 'torch', 'httpx2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")

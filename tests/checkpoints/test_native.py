@@ -15,7 +15,7 @@ from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 CONFIG = GPTConfig(vocab_size=260, context=8, layers=2, heads=2, width=8)
 

@@ -22,7 +22,7 @@ def _without_standard_input(undo: ExitStack) -> None:
 
 def _without_harness(undo: ExitStack) -> None:
     undo.enter_context(mock.patch.dict(sys.modules, {"lm_eval": None}))
-    sys.modules.pop("handloom.evaluation.harness", None)
+    sys.modules.pop("handloom.evaluation.lm_eval_adapter", None)
 
 
 def _small_machine(undo: ExitStack) -> None:

@@ -114,10 +114,10 @@ def build_world(folder: Path) -> None:
 def build_models(folder: Path) -> None:
     """Hugging Face folders: `plain` has the shape of the run, `wider` not; `pulled` has the tokenizer of the latter."""
     from handloom import storage
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.learn import learn_merges
+    from handloom.tokenizer.train import learn_merges
 
     plain, other = learn_merges([], 257), learn_merges(["another text " * 9], 260)
     shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
@@ -199,10 +199,10 @@ def without_gguf(stack: ExitStack) -> None:
 
 
 def relu_model(stack: ExitStack) -> None:
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.learn import learn_merges
+    from handloom.tokenizer.train import learn_merges
 
     config = GPTConfig(258, context=8, layers=1, heads=1, width=4, activation="relu")
     export_folder(Path("gpt2-relu"), GPT(config), learn_merges(["aa aa"], 258))

@@ -143,7 +143,7 @@ def test_a_tuned_run_is_searched_for_in_its_own_text_and_finds_its_base_from_els
 
 
 def test_a_model_from_elsewhere_takes_part_with_less_told_of_it(here):
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
     from handloom.loading import load
 
     lm = load("runs/base")

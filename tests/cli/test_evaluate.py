@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from handloom.cli.main import app
-from handloom.evaluation.records import TASKS
+from handloom.evaluation.benchmarks import TASKS
 from handloom.loading import load
 
 FOX = "The quick brown fox jumps over the lazy dog. "
@@ -156,9 +156,9 @@ def test_the_harness_is_reached_from_the_command_line(trained_run, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if "bits_per_byte" in line]
     lm = load(trained_run)
     from handloom.data.corpus import open_corpus
+    from handloom.evaluation.eval_text import Convention
     from handloom.evaluation.perplexity import measure
     from handloom.evaluation.table import as_json
-    from handloom.evaluation.texts import Convention
 
     measured = measure(lm, open_corpus(tmp_path / "q.jsonl"), Convention())
     assert f"{as_json(measured)['readings'][0]['bits_per_byte']:.4f}" in line

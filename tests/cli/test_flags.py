@@ -8,7 +8,7 @@ import pytest
 
 from handloom.cli import flags
 from handloom.cli.main import app
-from handloom.inference.settings import Request, Sampling, setting_names
+from handloom.inference.generation_config import Request, Sampling, setting_names
 from handloom.training.config import TrainConfig
 
 

@@ -51,13 +51,13 @@ def test_a_fault_in_the_last_line_leaves_an_earlier_file_as_it_was(inside, train
 def test_ctrl_c_in_the_middle_leaves_an_earlier_file_as_it_was(
     inside, trained_run, questions, tmp_path, monkeypatch
 ):
-    from handloom.evaluation import choice
+    from handloom.evaluation import multiple_choice
 
     def interrupted(items, told):
         told(next(iter(items)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(choice, "tally", interrupted)
+    monkeypatch.setattr(multiple_choice, "tally", interrupted)
     (tmp_path / "out.jsonl").write_text("earlier", encoding="utf-8")
     done = inside("evaluate", trained_run, "--data", "q.jsonl", "--items", "out.jsonl")
     assert done.returncode == 130

@@ -13,9 +13,9 @@ from bad_inputs import FOX, TINY
 
 from handloom.cli.main import app
 from handloom.data.corpus import open_corpus
-from handloom.data.prepared import prepare
+from handloom.data.tokenized import prepare
 from handloom.errors import DataError
-from handloom.evaluation.learned import Learned
+from handloom.evaluation.training_text import Learned
 from handloom.tokenizer.base import load_tokenizer
 from handloom.training import run
 from handloom.training.config import TrainConfig

@@ -60,7 +60,7 @@ def talker(tmp_path_factory):
     """A model that says of itself that it learned conversations. Not to be changed."""
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.learn import learn_merges
+    from handloom.tokenizer.train import learn_merges
 
     tokenizer = learn_merges(["User:\nAssistant:\nHello there"] * 5, 280)
     folder = tmp_path_factory.mktemp("talker") / "run"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handloom.data import open_corpus, readers
+from handloom.data import open_corpus, text_io
 from handloom.data.faults import ReadOptions
 from handloom.errors import ConfigError, DataError
 
@@ -89,16 +89,16 @@ def test_text_in_chunks_equals_the_whole(tmp_path_factory, data, chunk):
     path = tmp_path_factory.mktemp("chunks") / "a.txt"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "CHUNK", chunk)
+        patch.setattr(text_io, "CHUNK", chunk)
         try:
             expected = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
         except UnicodeDecodeError as error:
             start = error.start + (len(data) - len(error.object))
             with pytest.raises(DataError, match=rf"byte {start} \(0x{data[start]:02x}\) is not UTF-8"):
-                "".join(readers.stream(path, "a.txt", ReadOptions()))
+                "".join(text_io.stream(path, "a.txt", ReadOptions()))
         else:
             expected = expected.replace("\r\n", "\n").replace("\r", "\n")
-            assert "".join(readers.stream(path, "a.txt", ReadOptions())) == expected
+            assert "".join(text_io.stream(path, "a.txt", ReadOptions())) == expected
 
 
 def test_undecodable_bytes_can_be_replaced(folder):

@@ -193,7 +193,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     from handloom.training import run as runs
     from handloom.training import tuning
     from handloom.training.config import FinetuneConfig, TrainConfig, settings_of
-    from handloom.training.report import Silent
+    from handloom.training.progress import Silent
 
     text = tmp_path / "text.txt"
     text.write_text("the loom weaves blue and red " * 200, encoding="utf-8")

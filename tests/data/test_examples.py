@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from handloom.data.examples import KINDS, Conversation, Labelled, Pair, digest, part, read_examples
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.record_files import parse_line
-from handloom.data.records import Record
+from handloom.data.schema import Record
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import Message
 

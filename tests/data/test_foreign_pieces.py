@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handloom.data.pieces import safe_pieces
+from handloom.data.chunking import safe_pieces
 from handloom.tokenizer.base import load_tokenizer
 from hf_tokenizers import FOLDERS, write_json
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handloom.data import prepare
+from handloom.data.chunking import PIECE
+from handloom.data.encoding import Fitting, fit_conversations, fit_labelled, fit_pairs
 from handloom.data.examples import Conversation, Labelled, Pair, part, place_of, read_examples
 from handloom.data.faults import Origin, ReadOptions
-from handloom.data.fitting import Fitting, fit_conversations, fit_labelled, fit_pairs
 from handloom.data.lint import LintSettings, Seen, grouped, lint, summary_line
-from handloom.data.lint.findings import KINDS, NOTE, SEVERITIES, Finding, Place
-from handloom.data.pieces import PIECE
-from handloom.data.records import Record
+from handloom.data.lint.rules import KINDS, NOTE, SEVERITIES, Finding, Place
+from handloom.data.schema import Record
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import header_of
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.lint.copies import Copies, Reading
 from handloom.data.lint.languages import script_and_language
 from handloom.data.lint.lengths import PERCENTILES, Lengths
-from handloom.data.lint.oddities import oddities
+from handloom.data.lint.near_duplicates import Copies, Reading
+from handloom.data.lint.text_checks import oddities
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.chat import ROLES, header_of
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from handloom import locks
-from handloom.data import open_corpus, pool, prepare, prepared, training_documents
+from handloom.data import open_corpus, pool, prepare, tokenized, training_documents
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 STORIES = {
     f"{n}.txt": f"Story {n}. " + "And so it went, \u00e9t\u00e9 after \u00e9t\u00e9. " * n
@@ -30,7 +30,7 @@ def expected_tokens(tokenizer, texts):
 
 
 def cache_content():
-    root = prepared.cache_folder() / "data"
+    root = tokenized.cache_folder() / "data"
     return sorted(path.name for path in root.iterdir()) if root.exists() else []
 
 
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_leaves_nothing(write, gpt2, monkeypatch):
     def full(self, block):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepared.ShardWriter, "_write", full)
+    monkeypatch.setattr(tokenized.ShardWriter, "_write", full)
     with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
         prepare(["."], gpt2)
     assert cache_content() == []
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_nothing_neither_files_nor_workers(write, gpt2):
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(write, gpt2):
     """By age, a preparation of more than a day was taken from under its process."""
     write(**STORIES)
-    root = prepared.cache_folder() / "data"
+    root = tokenized.cache_folder() / "data"
     for name in ("x.partial", "y.partial"):
         (root / name).mkdir(parents=True)
         then = (root / name).stat().st_mtime - 2 * 86_400
@@ -268,7 +268,7 @@ def test_a_script_without_a_main_guard_may_use_workers(write, tmp_path):
         "data = prepare(['1.txt', '2.txt'], load_tokenizer('gpt2'), workers=2)\nprint('once', data.report.workers)\n",
         encoding="utf-8",
     )
-    package = str(Path(prepared.__file__).parents[2])
+    package = str(Path(tokenized.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
@@ -286,8 +286,8 @@ def test_workers_below_one(gpt2):
 
 
 def test_small_corpora_stay_in_this_process_and_large_ones_do_not():
-    assert prepared._workers_for(pool.WORTH_A_WORKER - 1) == 1
-    assert prepared._workers_for(pool.WORTH_A_WORKER) == prepared.granted_cores()
+    assert tokenized._workers_for(pool.WORTH_A_WORKER - 1) == 1
+    assert tokenized._workers_for(pool.WORTH_A_WORKER) == tokenized.granted_cores()
 
 
 def test_python_docs_prepare_as_promised(gpt2):

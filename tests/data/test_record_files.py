@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from handloom.data import readers
+from handloom.data import text_io
 from handloom.data.faults import ReadOptions
 from handloom.data.json_values import MalformedError, is_json, json_values
 from handloom.data.record_files import read_records
@@ -308,7 +308,7 @@ def test_of_a_long_text_its_beginning_is_enough():
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.xz", "a.csv.bz2", "a.tsv.zst", "a.parquet"])
 def test_memory_does_not_grow_with_the_file(read, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(readers, "CHUNK", 1 << 16)
+    monkeypatch.setattr(text_io, "CHUNK", 1 << 16)
     words = random.Random(0)
     rows = [{"text": f"{n} " + words.randbytes(1500).hex()} for n in range(3000)]
     if name == "a.parquet":

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from handloom.data import open_corpus, prepare
 from handloom.data.lint import LintSettings, Seen, lint
-from handloom.data.plan import pieces, survey
 from handloom.data.separator import split_documents
+from handloom.data.split import pieces, survey
 from handloom.errors import ConfigError
 from handloom.tokenizer.base import END_OF_TEXT
 

@@ -11,8 +11,8 @@ from handloom.data import open_corpus
 from handloom.data.examples import Labelled as LabelledText
 from handloom.data.examples import read_examples
 from handloom.data.omissions import Omissions
-from handloom.data.readers import IN_FOLDERS
 from handloom.data.sources import files_of
+from handloom.data.text_io import IN_FOLDERS
 from handloom.errors import DataError
 from handloom.ownership import mark_run
 from handloom.storage import write_json

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from handloom.data.prepared import prepare
+from handloom.data.tokenized import prepare
 from handloom.errors import CheckpointError, DataError, RequestError
+from handloom.evaluation.bits_per_byte import read
 from handloom.evaluation.compare import compare
-from handloom.evaluation.question import Question
-from handloom.evaluation.readings import read
-from handloom.evaluation.subjects import Subject, facts
-from handloom.evaluation.surprise import surprises
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
-from handloom.tokenizer.learn import learn_merges
+from handloom.evaluation.comparison_config import Question
+from handloom.evaluation.provenance import Subject, facts
+from handloom.evaluation.scoring import surprises
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
+from handloom.tokenizer.train import learn_merges
 
 LINE = "The loom stands in the corner, and every morning the weaver sits down before it. "
 

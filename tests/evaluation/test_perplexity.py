@@ -13,17 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data import readers
+from handloom.data import text_io
 from handloom.data.corpus import open_corpus
 from handloom.errors import ConfigError, DataError
 from handloom.evaluation.detokenize import FORMS, detokenize
+from handloom.evaluation.eval_text import Convention
 from handloom.evaluation.loss import validate
 from handloom.evaluation.perplexity import measure
-from handloom.evaluation.spread import Spread
-from handloom.evaluation.surprise import surprises
+from handloom.evaluation.scoring import surprises
+from handloom.evaluation.standard_error import Spread
 from handloom.evaluation.table import as_json, heads, reasons, rows, shown
-from handloom.evaluation.texts import Convention
-from handloom.inference.text import LanguageModel
+from handloom.inference.language_model import LanguageModel
 
 DOCUMENTS = [
     "Once upon a time, it said:\n\nnaïve words — all of them.\n",
@@ -173,7 +173,7 @@ def test_lines_that_cannot_be_had_back_are_told(lm, tmp_path):
 def test_how_the_file_is_read_in_chunks_does_not_matter(lm, wiki, monkeypatch, detokenized):
     convention = Convention(detokenize=detokenized, strides=(8,))
     before = measure(lm, wiki, convention)
-    monkeypatch.setattr(readers, "CHUNK", 7)
+    monkeypatch.setattr(text_io, "CHUNK", 7)
     assert measure(lm, wiki, convention) == before
 
 
@@ -191,8 +191,8 @@ def text_of(folder, times):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK", 512)
-    monkeypatch.setattr("handloom.evaluation.texts.PIECE", 512)
+    monkeypatch.setattr(text_io, "CHUNK", 512)
+    monkeypatch.setattr("handloom.evaluation.eval_text.PIECE", 512)
 
 
 @pytest.mark.parametrize("documents", ["alone", "joined"])

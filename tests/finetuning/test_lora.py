@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from handloom.errors import ConfigError, ModelError
-from handloom.finetuning import frozen, lora
+from handloom.finetuning import lora
 from handloom.finetuning.lora import LoRA
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.quantization import bf16
 
 CONFIG = GPTConfig(vocab_size=60, context=12, layers=2, heads=2, width=16, inner_width=40)
 IDS = torch.arange(20).view(2, 10) % 60
@@ -175,7 +176,7 @@ def test_matrices_in_bfloat16_compute_in_the_type_of_their_input():
             if parameter.ndim == 2:
                 parameter.copy_(parameter.bfloat16().float())
             assert name
-    frozen.keep_in_bf16(made)
+    bf16.keep_in_bf16(made)
     kinds = {n: p.dtype for n, p in made.named_parameters()}
     assert {n for n, kind in kinds.items() if kind == torch.bfloat16} == {
         n for n, p in model().named_parameters() if n.startswith("blocks") and p.ndim == 2

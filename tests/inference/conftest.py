@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from stand_ins import Tune, lively
 
-from handloom.inference.text import LanguageModel
-from handloom.tokenizer.learn import learn_merges
+from handloom.inference.language_model import LanguageModel
+from handloom.tokenizer.train import learn_merges
 
 # On a busy machine a single example may take long; that is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

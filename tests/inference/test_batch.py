@@ -13,11 +13,11 @@ from stand_ins import NeverEnds, lively
 
 from handloom.errors import RequestError
 from handloom.evaluation.calibration import calibrate
-from handloom.evaluation.surprise import Window, read_windows
+from handloom.evaluation.scoring import Window, read_windows
 from handloom.inference.batch import Batch
 from handloom.inference.beam import beam_search
 from handloom.inference.engine import Writing, choices, prompt_choices
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.generation_config import Request, Sampling
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache

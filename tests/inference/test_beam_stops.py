@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand_ins import lively
 
-from handloom.inference.row import Row
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
+from handloom.inference.sequence import Row
 
 BEAMS = 4
 

@@ -8,7 +8,7 @@ from stand_ins import lively
 
 from handloom.errors import ModelError, RequestError
 from handloom.inference.classify import classify
-from handloom.inference.text import LanguageModel
+from handloom.inference.language_model import LanguageModel
 
 LABELS = ("ham", "spam", "eggs")
 TEXTS = ["a", "Buy now", "Café!", "abc " * 5, "Hello there"]

@@ -7,8 +7,8 @@ from stand_ins import lively
 
 from handloom.errors import RequestError
 from handloom.inference.dialogue import Dialogue
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt
 
 CONTEXT = 96

@@ -14,8 +14,8 @@ from stand_ins import Tune, lively
 
 from handloom.errors import ModelError, RequestError
 from handloom.inference.engine import continuations
+from handloom.inference.generation_config import Request, Sampling
 from handloom.inference.sampling import draw, probabilities
-from handloom.inference.settings import Request, Sampling
 
 GREEDY = Sampling(temperature=0)
 LIVELY = Sampling(temperature=0.9, top_k=50, top_p=0.95)

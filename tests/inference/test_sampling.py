@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import RequestError
+from handloom.inference.generation_config import Sampling
 from handloom.inference.sampling import draw, keep_top_k, keep_top_p, probabilities
-from handloom.inference.settings import Sampling
 
 # Multiples of a quarter: ties are frequent, and differences exact.
 SCORES = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=30)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from random_models import TEXT, random_model
 
-from handloom.checkpoints.gpt2_export import export_folder
-from handloom.inference.text import LanguageModel
+from handloom.checkpoints.hf_export import export_folder
+from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from handloom.checkpoints import gpt2, gpt2_export
+from handloom.checkpoints import gpt2, hf_export
 from handloom.errors import ModelError
 from handloom.inference import batch
-from handloom.inference.text import LanguageModel
-from handloom.inspection import numerics
+from handloom.inference.language_model import LanguageModel
+from handloom.inspection import activations
 from handloom.inspection.verify import verify
 from handloom.loading import load
 from handloom.model import attention
@@ -38,7 +38,7 @@ def failed(lm):
 def test_a_sound_model_passes_everything(lm):
     done = checks(lm)
     unchecked = {"golden values"} | (
-        set() if numerics.has_reference() else {"ours = transformers", "ids = transformers"}
+        set() if activations.has_reference() else {"ours = transformers", "ids = transformers"}
     )
     assert {name for name, check in done.items() if check.passed is None} == unchecked
     assert {name for name, check in done.items() if check.passed is False} == set()
@@ -149,7 +149,7 @@ def test_an_export_that_loses_a_bit(lm, monkeypatch):
             "transformer.ln_f.bias": tensors["transformer.ln_f.bias"].nextafter(torch.ones(())),
         }
 
-    monkeypatch.setattr(gpt2_export, "to_theirs", harmed)
+    monkeypatch.setattr(hf_export, "to_theirs", harmed)
     done = checks(lm)
     assert done["export and import"].passed is False
     assert done["export and import"].detail == "final_norm.bias differs"
@@ -160,15 +160,15 @@ def test_an_export_that_turns_minus_zero_into_zero(lm, monkeypatch):
     with torch.no_grad():
         lm.model.final_norm.bias[3] = -0.0
     assert checks(lm)["export and import"].passed is True
-    monkeypatch.setattr(gpt2_export, "to_theirs", lambda model: {n: t + 0.0 for n, t in real(model).items()})
+    monkeypatch.setattr(hf_export, "to_theirs", lambda model: {n: t + 0.0 for n, t in real(model).items()})
     assert checks(lm)["export and import"].passed is False
 
 
 def test_an_export_with_another_tokenizer(lm, monkeypatch):
-    real = gpt2_export.write_tokenizer
+    real = hf_export.write_tokenizer
     other = load_tokenizer("gpt2")
     monkeypatch.setattr(
-        gpt2_export, "write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more)
+        hf_export, "write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more)
     )
     done = checks(lm)["export and import"]
     assert done.passed is False
@@ -195,7 +195,7 @@ def test_a_check_that_cannot_be_ended_fails(lm, monkeypatch):
 # Against transformers: what only another program can see
 
 
-pytest_transformers = pytest.mark.skipif(not numerics.has_reference(), reason="needs transformers")
+pytest_transformers = pytest.mark.skipif(not activations.has_reference(), reason="needs transformers")
 
 
 def half_turned(model):

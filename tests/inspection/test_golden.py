@@ -16,7 +16,7 @@ from handloom.inspection import golden
 from handloom.inspection.verify import verify
 from handloom.loading import load
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 DOG = [
     464,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.model.anatomy import anatomy, parameter_count
 from handloom.model.config import PRESETS, GPTConfig, preset
 from handloom.model.gpt import GPT
+from handloom.model.summary import anatomy, parameter_count
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 VERSE = "The cat sat on the mat, and the cat's hat sat on the cat. Café, naïve, 1234 1234!\n\n  The end.\n"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.bpe import UNKNOWN
-from handloom.tokenizer.split import split, well_formed
+from handloom.tokenizer.pretokenize import split, well_formed
 
 GPT2_FINGERPRINT = "05d5e85fd1d0b15ce2d527245017f8a6ae2172678f7751885c9e61dd6a576eac"
 

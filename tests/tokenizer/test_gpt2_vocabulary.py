@@ -15,7 +15,7 @@ import tiktoken_ext.openai_public
 from handloom.errors import DataError
 from handloom.tokenizer import gpt2
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.split import well_formed
+from handloom.tokenizer.pretokenize import well_formed
 
 
 def test_the_vocabulary(gpt2_fast):

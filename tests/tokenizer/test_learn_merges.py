@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError
-from handloom.tokenizer.files import ID_OF_BYTE
-from handloom.tokenizer.learn import learn_merges
-from handloom.tokenizer.split import split
+from handloom.tokenizer.pretokenize import split
+from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.vocab_files import ID_OF_BYTE
 
 
 def naive_merges(texts, wanted):

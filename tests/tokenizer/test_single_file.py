@@ -8,7 +8,7 @@ import pytest
 
 from handloom.errors import DataError
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.files import visible
+from handloom.tokenizer.vocab_files import visible
 
 
 @pytest.fixture

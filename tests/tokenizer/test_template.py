@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from handloom.data.examples import Conversation, Labelled, Pair
 from handloom.data.faults import Origin, ReadOptions
-from handloom.data.records import Record
+from handloom.data.schema import Record
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_prompt, header_of, written
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 
 LOOM = (
     Message("system", "Be brief."),

@@ -7,7 +7,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.tokenizer.split import chunks, split, well_formed
+from handloom.tokenizer.pretokenize import chunks, split, well_formed
 
 TRICKY = [
     *"'aé½٣!😀 \n\t\xa0\u3000\x1c\x85\u200b\u0378\U00031350\U000323b0\U0003d000\U0001e6c0\ud83d\ude00",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.tokenizer.files import ID_OF_BYTE
-from handloom.tokenizer.stream import TextStream
+from handloom.tokenizer.detokenizer import TextStream
+from handloom.tokenizer.vocab_files import ID_OF_BYTE
 
 
 @given(st.lists(st.integers(-1, 50257)) | st.binary().map(lambda data: list(data.translate(ID_OF_BYTE))))

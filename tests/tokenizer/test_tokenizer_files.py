@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import DataError
-from handloom.tokenizer import files
+from handloom.tokenizer import vocab_files
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
@@ -167,11 +167,15 @@ def test_the_fast_way_is_always_the_same(merges, text):
 
 
 def test_every_byte_has_one_visible_letter():
-    letters = files.visible(bytes(range(256)))
+    letters = vocab_files.visible(bytes(range(256)))
     assert len(set(letters)) == 256
     assert letters.isprintable()
     assert " " not in letters
-    assert (files.visible(b" "), files.visible(b"\n"), files.visible(b"a")) == ("Ġ", "Ċ", "a")
+    assert (vocab_files.visible(b" "), vocab_files.visible(b"\n"), vocab_files.visible(b"a")) == (
+        "Ġ",
+        "Ċ",
+        "a",
+    )
 
 
 def test_ids_without_a_token_are_known_however_it_is_encoded(small, folder):

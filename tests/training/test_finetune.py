@@ -14,10 +14,10 @@ from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import lora
 from handloom.loading import find_checkpoint, load
 from handloom.training import run, tuning
+from handloom.training.activation_cache import Remembered, Rows
 from handloom.training.config import FinetuneConfig, merge_finetune
-from handloom.training.log import read_metrics
-from handloom.training.remembered import Remembered, Rows
-from handloom.training.report import Silent
+from handloom.training.metrics_log import read_metrics
+from handloom.training.progress import Silent
 
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:1")
 

@@ -15,13 +15,13 @@ from handloom import locks, ownership, replacement, storage
 from handloom.checkpoints import native
 from handloom.loading import find_checkpoint
 from handloom.training import run
-from handloom.training.log import read_metrics
+from handloom.training.metrics_log import read_metrics
 
 BEGIN = """
 import sys
 from pathlib import Path
 from handloom.training import run
-from handloom.training.log import read_metrics
+from handloom.training.metrics_log import read_metrics
 from handloom.training.config import TrainConfig
 folder, corpus = Path(sys.argv[1]), sys.argv[2]
 if (folder / "checkpoints").exists() and any((folder / "checkpoints").glob("step-*")):
@@ -154,7 +154,7 @@ run.begin(folder, TrainConfig(**{SETTINGS}, data=(corpus,), seed=seed), overwrit
 EXPORT = """
 import sys
 from pathlib import Path
-from handloom.checkpoints.gpt2_export import export_folder
+from handloom.checkpoints.hf_export import export_folder
 from handloom.loading import find_checkpoint
 stored = find_checkpoint(sys.argv[1])
 model, tokenizer, number = stored.load_model(), stored.load_tokenizer(), 0

@@ -14,11 +14,11 @@ from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.model.gpt import GPT
 from handloom.training import loop, run
-from handloom.training.interrupt import Wish
-from handloom.training.log import RunLog, read_metrics
 from handloom.training.loop import DivergenceError, memorizing
-from handloom.training.pace import Pace
-from handloom.training.report import Silent
+from handloom.training.metrics_log import RunLog, read_metrics
+from handloom.training.progress import Silent
+from handloom.training.signals import Wish
+from handloom.training.time_budget import Pace
 
 
 def final_state(folder):

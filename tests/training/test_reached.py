@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from handloom.checkpoints import native
 from handloom.errors import ConfigError
-from handloom.finetuning import choose, lora
+from handloom.finetuning import lora, trainable
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.optimizer import Muon, Optimizer
-from handloom.training.report import Silent
+from handloom.training.progress import Silent
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     model = GPT(GPTConfig(vocab_size=50, context=8, layers=2, heads=2, width=8, labels=("a", "b")))
     model.untie_head()
     lora.wrap(model, lora.LoRA(rank=2, dora=True), 0, tokens=torch.tensor([1, 5]))
-    choose.choose(model, ("*",))
+    trainable.choose(model, ("*",))
     optimizer = Optimizer(model, "muon", 1e-2, 0.1, (0.9, 0.95))
     muon = next(part for part in optimizer.parts if isinstance(part, Muon))
     taken = {id(p) for group in muon.param_groups for p in group["params"]}

@@ -14,8 +14,8 @@ from handloom.errors import CheckpointError, ConfigError
 from handloom.loading import load
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
-from handloom.training.log import read_metrics
-from handloom.training.report import Silent
+from handloom.training.metrics_log import read_metrics
+from handloom.training.progress import Silent
 
 
 class Told(Silent):

@@ -14,9 +14,9 @@ from handloom.errors import CheckpointError, ConfigError
 from handloom.loading import find_checkpoint
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
-from handloom.training.log import METRICS, read_metrics
 from handloom.training.loop import DivergenceError, Trainer
-from handloom.training.report import Silent
+from handloom.training.metrics_log import METRICS, read_metrics
+from handloom.training.progress import Silent
 
 
 class Listener(Silent):
@@ -143,7 +143,7 @@ def test_once_the_adapter_is_gone_its_base_is_pruned_again(base, tune, tmp_path)
 
 def test_a_comparison_takes_the_checkpoint_that_the_adapter_was_trained_on(base, tune, tmp_path):
     from handloom.cli.compare import _find
-    from handloom.evaluation.subjects import ancestors
+    from handloom.evaluation.provenance import ancestors
 
     run.begin(tmp_path / "lora", tune(base))
     run.resume(base, changes={"steps": 12})

@@ -17,8 +17,8 @@ from handloom import screen
 from handloom.checkpoints import native
 from handloom.cli.main import main
 from handloom.training import run
-from handloom.training.log import read_metrics
-from handloom.training.report import Silent, Terminal
+from handloom.training.metrics_log import read_metrics
+from handloom.training.progress import Silent, Terminal
 
 
 def final_state(folder):

@@ -14,7 +14,7 @@ from handloom.data.lint import LintSettings, lint
 from handloom.errors import ConfigError, DataError
 from handloom.model.gpt import GPT
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH, batch_size_for

@@ -10,17 +10,17 @@ import torch
 
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, DataError
-from handloom.inference.settings import Request
+from handloom.inference.generation_config import Request
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.chat import TEMPLATE, Message
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 from handloom.training import run
+from handloom.training.activation_cache import Remembered, Rows
 from handloom.training.config import FinetuneConfig
-from handloom.training.log import read_metrics
-from handloom.training.remembered import Remembered, Rows
-from handloom.training.report import Silent
+from handloom.training.metrics_log import read_metrics
+from handloom.training.progress import Silent
 from handloom.training.tasks import open_task
 
 WORDS = ["red", "blue", "green", "black", "white"]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from handloom.checkpoints import gguf_import, nanogpt, native, peft
-from handloom.checkpoints.foreign import GGUF, INDEX, NANOGPT, PICKLED, SAFETENSORS, way_on
+from handloom.checkpoints.formats import GGUF, INDEX, NANOGPT, PICKLED, SAFETENSORS, way_on
 from handloom.checkpoints.gpt2 import Published
-from handloom.checkpoints.pulled import CONFIG
+from handloom.checkpoints.model_store import CONFIG
 from handloom.errors import CheckpointError
 
 _SHOWN = 3

@@ -30,7 +30,7 @@ from handloom.checkpoints.gguf_tokenizer import (
     require_same_tokenizer,
     unknown_to_ollama,
 )
-from handloom.checkpoints.gpt2_export import chat_template
+from handloom.checkpoints.hf_export import chat_template
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig

@@ -26,7 +26,7 @@ from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.files import MERGES, VOCABULARY
+from handloom.tokenizer.vocab_files import MERGES, VOCABULARY
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -13,7 +13,7 @@ from handloom.errors import CheckpointError
 from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import in_jinja
-from handloom.tokenizer.files import MERGES, VOCABULARY
+from handloom.tokenizer.vocab_files import MERGES, VOCABULARY
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

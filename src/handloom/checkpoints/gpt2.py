@@ -17,8 +17,8 @@ from torch import Tensor
 from handloom import storage
 from handloom.checkpoints.gpt2_config import overlooked, read_config
 from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer, read_tokenizer
-from handloom.checkpoints.room import require_memory
-from handloom.checkpoints.weights import read_remarks, read_weights
+from handloom.checkpoints.hf_weights import read_remarks, read_weights
+from handloom.checkpoints.memory import require_memory
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 
 from handloom import storage
-from handloom.checkpoints.pulled import read_origin
+from handloom.checkpoints.model_store import read_origin
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.tokenizer import hf_config
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
-from handloom.tokenizer.files import MERGES, SINGLE, VOCABULARY
+from handloom.tokenizer.vocab_files import MERGES, SINGLE, VOCABULARY
 
 SMALL = hf_config.READ
 """The files next to config.json that say how a model's text is read and written: those that `pull` fetches first."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from handloom.checkpoints.gpt2 import Published, language_model, names
 from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
-from handloom.checkpoints.weights import unpickle
+from handloom.checkpoints.hf_weights import unpickle
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.tokenizer.base import Tokenizer

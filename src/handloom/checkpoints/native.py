@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from handloom import ownership, storage
-from handloom.checkpoints.room import require_memory
+from handloom.checkpoints.memory import require_memory
 from handloom.errors import CheckpointError, ConfigError, IncompleteError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT

@@ -25,7 +25,7 @@ from handloom import storage
 from handloom.checkpoints import native
 from handloom.checkpoints.gpt2 import names
 from handloom.errors import CheckpointError
-from handloom.finetuning import lora, token_rows
+from handloom.finetuning import lora, trainable_tokens
 from handloom.model.gpt import GPT
 
 CONFIG = "adapter_config.json"
@@ -121,7 +121,7 @@ class Adapter:
         )
         with torch.no_grad():
             if rows is not None:
-                token_rows.sets(model)[name].token_rows.copy_(rows)
+                trainable_tokens.sets(model)[name].token_rows.copy_(rows)
             for path, detour in lora.detours(model, name).items():
                 for own, tensor in parts[path].items():
                     parameter = getattr(detour, own)
@@ -260,7 +260,7 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
         found[f"{prefix}.lora_B.weight"] = detour.lora_B
         if detour.magnitude is not None:
             found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
-    if name in (rows := token_rows.sets(model)):
+    if name in (rows := trainable_tokens.sets(model)):
         found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].token_rows
     if model.label_head is not None:
         found[_PREFIX + _LABEL_HEAD] = model.label_head.weight
@@ -269,7 +269,7 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
 
 def config_values(model: GPT, how: lora.LoRA, base: str, name: str = "adapter") -> dict[str, Any]:
     """What `adapter_config.json` says about detours of ours."""
-    labels, rows = model.config.labels, token_rows.sets(model).get(name)
+    labels, rows = model.config.labels, trainable_tokens.sets(model).get(name)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if labels else "CAUSAL_LM",

@@ -20,7 +20,7 @@ from typing import Any
 
 from handloom import replacement, storage
 from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository
-from handloom.checkpoints.pulled import (
+from handloom.checkpoints.model_store import (
     ORIGIN,
     PulledModel,
     model_folder,

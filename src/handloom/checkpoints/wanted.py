@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from handloom import storage
-from handloom.checkpoints.foreign import INDEX, choose_weights, way_on
+from handloom.checkpoints.formats import INDEX, choose_weights, way_on
 from handloom.checkpoints.gpt2_config import read_config
 from handloom.checkpoints.gpt2_tokenizer import SMALL, is_of_tokenizer, read_tokenizer
 from handloom.checkpoints.hub import RemoteFile, Repository
-from handloom.checkpoints.pulled import CONFIG
+from handloom.checkpoints.model_store import CONFIG
 from handloom.errors import CheckpointError, ConfigError, HandloomError, did_you_mean
 
 PLAIN_NAMES = {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, flags_of, given
-from handloom.cli.named import AdapterFlag, load_named
-from handloom.cli.prompts import standard_input
+from handloom.cli.inputs import standard_input
+from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
-from handloom.inference.settings import Request, Sampling
+from handloom.inference.generation_config import Request, Sampling
 
 if TYPE_CHECKING:
     from handloom.inference.conversation import Conversation
@@ -82,7 +82,7 @@ def chat(
     from handloom import runtime
     from handloom.inference.conversation import Conversation
     from handloom.inference.dialogue import Dialogue
-    from handloom.inference.row import stop_strings, typed_stop
+    from handloom.inference.sequence import stop_strings, typed_stop
 
     runtime.use_threads(threads)
     stops = stop_strings([typed_stop(text) for text in stop or []])

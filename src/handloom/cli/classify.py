@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, PathFlag
-from handloom.cli.named import AdapterFlag, load_named
+from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _in_short(each: Classified) -> str:
 
 
 def _read(text: str | None, file: Path | None) -> list[str]:
-    from handloom.cli.prompts import read_file, read_standard_input
+    from handloom.cli.inputs import read_file, read_standard_input
 
     if (text is None) == (file is None):
         raise RequestError(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import PathFlag, flags_of, given
-from handloom.cli.named import note_labels
+from handloom.cli.model_argument import note_labels
 from handloom.errors import RequestError
-from handloom.evaluation.question import LEFT_OUT, PROMPTS, Question
-from handloom.inference.settings import Request, Sampling
+from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, Question
+from handloom.inference.generation_config import Request, Sampling
 
 if TYPE_CHECKING:
-    from handloom.evaluation.subjects import Subject
+    from handloom.evaluation.provenance import Subject
 
 QuestionFlags: Any = flags_of(Question, several=False)
 RequestFlags: Any = flags_of(Request, without=LEFT_OUT)
@@ -51,7 +51,7 @@ def compare(
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
-    from handloom.cli.prompts import read_lines
+    from handloom.cli.inputs import read_lines
 
     texts: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given(question).items()
@@ -75,7 +75,7 @@ def compare(
     from handloom.cli.compare_table import print_report
     from handloom.console import write
     from handloom.evaluation import compare as comparison
-    from handloom.evaluation.page import render
+    from handloom.evaluation.html_report import render
 
     runtime.use_threads(threads)
     report = comparison.compare(models, asked, _find, _say)
@@ -101,7 +101,7 @@ def _require_writable(file: Path, inputs: list[str]) -> None:
 def _find(name: str, run: Path | None) -> Subject:
     """The model that a name stands for; one that a run names may be named from a folder above the run."""
     from handloom.console import note
-    from handloom.evaluation.subjects import Subject
+    from handloom.evaluation.provenance import Subject
     from handloom.loading import Adapted, find_checkpoint, load
     from handloom.runtime import found_from
 

@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 
 from handloom.console import new_console
-from handloom.evaluation.plots import SURE
-from handloom.evaluation.readings import Estimate
+from handloom.evaluation.bits_per_byte import Estimate
 from handloom.evaluation.report import Measured, Report
+from handloom.evaluation.svg import SURE
 
 _WIDTH = 80
 _AT_ONCE = 4

@@ -13,7 +13,7 @@ from handloom.cli.flags import PathFlag
 
 if TYPE_CHECKING:
     from handloom.data import PreparedData, Windows
-    from handloom.data.prepared import TokenData
+    from handloom.data.tokenized import TokenData
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import FinetuneConfig, TrainConfig
 
@@ -94,7 +94,7 @@ def prepare(
     as_json
         Print one JSON object, for other programs.
     """
-    from handloom.cli.data_page import print_report
+    from handloom.cli.data_view import print_report
     from handloom.console import print_json
     from handloom.tokenizer.base import load_tokenizer
 
@@ -135,7 +135,7 @@ def show(
     as_json
         Print one JSON object, for other programs.
     """
-    from handloom.cli.data_page import print_batch
+    from handloom.cli.data_view import print_batch
     from handloom.console import print_json
     from handloom.data import Windows, again
     from handloom.tokenizer.base import load_tokenizer
@@ -217,8 +217,8 @@ def _refuse_beside_run(run: Path, others: dict[str, Any]) -> None:
 def _config_of(run: Path) -> TrainConfig | FinetuneConfig:
     """The settings that a run was trained with."""
     from handloom.errors import CheckpointError
+    from handloom.settings import read_toml
     from handloom.training.config import settings_of
-    from handloom.training.settings import read_toml
 
     for needed in (run / "config.toml", run / "tokenizer"):
         if not needed.exists():
@@ -228,11 +228,11 @@ def _config_of(run: Path) -> TrainConfig | FinetuneConfig:
 
 def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_json: bool) -> None:
     """The batch of a run that was tuned on examples."""
-    from handloom.cli.data_page import examples_of, print_examples
+    from handloom.cli.data_view import examples_of, print_examples
     from handloom.console import print_json
     from handloom.data import again
     from handloom.loading import find_checkpoint
-    from handloom.training.report import Silent
+    from handloom.training.progress import Silent
     from handloom.training.tasks import open_task
 
     stored = find_checkpoint(run)
@@ -251,7 +251,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
     """The tokens of a run whose text cannot be read again, so that nobody waits for a pipe."""
     from handloom.data import again
-    from handloom.data.prepared import reopen
+    from handloom.data.tokenized import reopen
     from handloom.errors import DataError
 
     if (prepared := reopen(again.key_of(run), tokenizer)) is None:
@@ -267,7 +267,7 @@ def _described(
     windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step: int
 ) -> list[dict[str, Any]]:
     """The windows of a batch as plain values."""
-    from handloom.data.plan import TRAIN
+    from handloom.data.split import TRAIN
 
     inputs, targets = windows.batch(step)
     epochs, starts = windows.places(step)

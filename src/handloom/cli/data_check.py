@@ -48,7 +48,7 @@ def check(
         Print one JSON object with all there is, every place too, for other programs.
     """
     from handloom.data.lint import LintSettings, Seen, grouped
-    from handloom.data.lint.findings import ERROR, count
+    from handloom.data.lint.rules import ERROR, count
 
     given = {name: value for name, value in asdict(reading).items() if value is not None}
     LintSettings(
@@ -63,7 +63,7 @@ def check(
     if as_json:
         _print_json(groups, settings, seen, tokenizer)
     else:
-        from handloom.cli.check_page import print_page
+        from handloom.cli.check_view import print_page
 
         print_page(groups, settings, seen, tokenizer)
     if count(groups, ERROR):
@@ -107,7 +107,7 @@ def _measure(name: str) -> tuple[Tokenizer, int]:
 
 def _print_json(groups: list[Group], settings: LintSettings, seen: Seen, tokenizer: str) -> None:
     from handloom.console import print_json
-    from handloom.data.lint.findings import SEVERITIES, count
+    from handloom.data.lint.rules import SEVERITIES, count
 
     answer = {
         **asdict(settings),

@@ -26,11 +26,11 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
 
     from handloom.cli.train import conclude
     from handloom.console import visible
-    from handloom.inference.settings import Request, Sampling
+    from handloom.inference.generation_config import Request, Sampling
     from handloom.loading import load
     from handloom.training import run as runs
     from handloom.training.config import TrainConfig
-    from handloom.training.report import Terminal
+    from handloom.training.progress import Terminal
 
     config = TrainConfig(minutes=minutes, seed=seed)
     _keep_other_runs(run)

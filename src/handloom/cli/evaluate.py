@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, PathFlag
-from handloom.cli.named import note_labels
+from handloom.cli.model_argument import note_labels
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
     from handloom.data.corpus import Corpus
-    from handloom.evaluation.choice import Tally
+    from handloom.evaluation.benchmarks import Item
+    from handloom.evaluation.eval_text import Convention
+    from handloom.evaluation.multiple_choice import Tally
     from handloom.evaluation.perplexity import Measured
-    from handloom.evaluation.records import Item
-    from handloom.evaluation.texts import Convention
-    from handloom.inference.text import LanguageModel
+    from handloom.inference.language_model import LanguageModel
 
 Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "lambada", "choice"]
 
@@ -81,9 +81,9 @@ def evaluate(
     from handloom import runtime
     from handloom.console import note, print_json
     from handloom.data.corpus import open_corpus
-    from handloom.evaluation import choice
-    from handloom.evaluation.records import detect, read_items
-    from handloom.evaluation.texts import Convention
+    from handloom.evaluation import multiple_choice
+    from handloom.evaluation.benchmarks import detect, read_items
+    from handloom.evaluation.eval_text import Convention
     from handloom.loading import load
     from handloom.storage import require_not_input
 
@@ -118,7 +118,9 @@ def evaluate(
     if corpus is None:
         sums = _choose(lm, questions, batch_size, items, inputs)
         if json:
-            print_json({"model": str(model), "data": str(file), "task": chosen, **choice.as_json(sums)})
+            print_json(
+                {"model": str(model), "data": str(file), "task": chosen, **multiple_choice.as_json(sums)}
+            )
         else:
             _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
         return
@@ -188,7 +190,7 @@ def _choose(
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from handloom.console import column, progress
-    from handloom.evaluation.choice import Answered, answers, item_json, tally
+    from handloom.evaluation.multiple_choice import Answered, answers, item_json, tally
     from handloom.storage import output_file
 
     columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
@@ -207,7 +209,7 @@ def _choose(
 
 def _show_tally(sums: Tally, title: str) -> None:
     from handloom.console import new_console, plain_table
-    from handloom.evaluation.choice import notes, scores
+    from handloom.evaluation.multiple_choice import notes, scores
 
     table = plain_table(title)
     for column in ("", "value", "standard error", "elsewhere called"):

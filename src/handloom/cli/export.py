@@ -35,7 +35,7 @@ def export(
     """
     from handloom.checkpoints import gpt2
     from handloom.checkpoints.gguf_export import export_gguf
-    from handloom.checkpoints.gpt2_export import export_folder
+    from handloom.checkpoints.hf_export import export_folder
     from handloom.console import note, write
     from handloom.errors import ConfigError
     from handloom.loading import find_checkpoint, folders_of

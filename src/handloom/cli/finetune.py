@@ -57,7 +57,7 @@ def finetune(
 
 def _show_ledger(settings: FinetuneConfig) -> None:
     from handloom.loading import find_checkpoint
-    from handloom.training.report import Terminal
+    from handloom.training.progress import Terminal
     from handloom.training.tuning import ledger_for
 
     Terminal().ledger(ledger_for(settings, find_checkpoint(settings.model).config))

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
-from handloom.cli.named import AdapterFlag, load_named
-from handloom.cli.prompts import read_file, read_lines, read_standard_input
+from handloom.cli.inputs import read_file, read_lines, read_standard_input
+from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.errors import RequestError
-from handloom.inference.row import stop_strings, typed_stop
-from handloom.inference.settings import Request, Sampling, require_count, require_streamable
+from handloom.inference.generation_config import Request, Sampling, require_count, require_streamable
+from handloom.inference.sequence import stop_strings, typed_stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handloom.inference.engine import Choice
+    from handloom.inference.language_model import Completions, LanguageModel, Timing
     from handloom.inference.prompts import Prompt
-    from handloom.inference.text import Completions, LanguageModel, Timing
 
 RequestFlags: Any = flags_of(Request)
 SamplingFlags: Any = flags_of(Sampling, several=False)
@@ -87,7 +87,7 @@ def generate(
 
     from handloom import runtime
     from handloom.console import note
-    from handloom.inference.text import Timing
+    from handloom.inference.language_model import Timing
 
     runtime.use_threads(threads)
     lm = load_named(model, adapter)

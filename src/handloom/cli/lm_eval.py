@@ -22,7 +22,7 @@ def lm_eval(
         Flags of the harness's own command `lm-eval run`, such as --tasks. Its benchmarks come from
         Hugging Face's hub.
     """
-    from handloom.evaluation.harness import command_line
+    from handloom.evaluation.lm_eval_adapter import command_line
     from handloom.loading import find_checkpoint, load
 
     find_checkpoint(model, lambda note: None)  # a missing one is told before the harness starts

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 import handloom
 from handloom import screen, temporary
 from handloom.errors import HandloomError
-from handloom.training.interrupt import end_on_signals
+from handloom.training.signals import end_on_signals
 
 COMMANDS = {
     "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
@@ -89,7 +89,7 @@ def _obey(words: list[str], debug: bool) -> NoReturn:
         fail(str(error))
     except CycloptsError as error:
         _show_traceback(debug)
-        from handloom.cli.complaints import complaint
+        from handloom.cli.usage_errors import complaint
 
         fail(complaint(error, words))
     except KeyboardInterrupt:

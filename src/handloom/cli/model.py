@@ -22,8 +22,8 @@ def show(name: str) -> None:
     from rich.table import Table
 
     from handloom.console import new_console, note
-    from handloom.model.anatomy import anatomy
     from handloom.model.config import PRESETS, preset
+    from handloom.model.summary import anatomy
 
     if name in PRESETS or not _is_path(name):
         config = preset(name)
@@ -61,8 +61,8 @@ def list_presets() -> None:
     from rich.table import Table
 
     from handloom.console import new_console
-    from handloom.model.anatomy import parameter_count
     from handloom.model.config import PRESETS
+    from handloom.model.summary import parameter_count
 
     table = Table()
     for column in ("preset", "layers", "heads", "width", "context", "vocabulary", "parameters"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handloom.checkpoints.pulled import PulledModel
+from handloom.checkpoints.model_store import PulledModel
 
 
 def models(*, json: bool = False) -> None:
@@ -13,7 +13,7 @@ def models(*, json: bool = False) -> None:
     json
         Print one JSON object a line.
     """
-    from handloom.checkpoints.pulled import pulled_models
+    from handloom.checkpoints.model_store import pulled_models
     from handloom.console import print_json
 
     found = pulled_models()
@@ -28,7 +28,7 @@ def _print(found: list[PulledModel]) -> None:
     from rich import box
     from rich.table import Table
 
-    from handloom.checkpoints.pulled import folder_bytes, unfinished_pulls
+    from handloom.checkpoints.model_store import folder_bytes, unfinished_pulls
     from handloom.console import new_console
     from handloom.runtime import models_folder
 

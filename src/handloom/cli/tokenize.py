@@ -39,7 +39,7 @@ def tokenize(
     as_json
         Print one JSON object, for other programs.
     """
-    from handloom.cli.prompts import read_standard_input
+    from handloom.cli.inputs import read_standard_input
     from handloom.console import print_json, write
     from handloom.errors import ConfigError
     from handloom.tokenizer.base import load_tokenizer

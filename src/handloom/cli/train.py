@@ -18,7 +18,7 @@ from handloom.training.config import TrainConfig, merge
 
 if TYPE_CHECKING:
     from handloom.training.config import LoopSettings
-    from handloom.training.report import Terminal
+    from handloom.training.progress import Terminal
 
 TrainFlags: Any = flags_of(TrainConfig)
 
@@ -89,7 +89,7 @@ def begin_or_resume(
     if resume is None and drop_later:
         raise ConfigError("--drop-later is for a run that goes on.", "Add --resume RUN/checkpoints/step-N.")
     from handloom.training import run as runs
-    from handloom.training.report import Terminal
+    from handloom.training.progress import Terminal
     from handloom.training.resuming import run_of
 
     with Terminal() as terminal:
@@ -118,7 +118,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
     """Say what the run came to and what to type next."""
     from rich.text import Text
 
-    from handloom.training.report import clock
+    from handloom.training.progress import clock
 
     console = terminal.console
     took, folder = clock(summary["train_seconds"]), shlex.quote(str(run))
@@ -138,7 +138,7 @@ def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
         )
     )
     if "confusion" in summary:
-        from handloom.cli.labels_page import print_labels
+        from handloom.cli.labels_view import print_labels
 
         print_labels(console, summary)
     what, command = "Write with it:", f'handloom generate "The" --model {folder} --stream'

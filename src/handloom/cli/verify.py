@@ -39,15 +39,15 @@ def verify(
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
-    from handloom.cli.verify_page import chosen_text, require_tolerance
+    from handloom.cli.verify_view import chosen_text, require_tolerance
 
     require_tolerance(tolerance)
     text = chosen_text(text, text_file, against)
 
     from handloom import runtime
-    from handloom.cli.verify_page import print_checks, print_comparison
+    from handloom.cli.verify_view import print_checks, print_comparison
     from handloom.console import note
-    from handloom.inspection.against import compare_models, is_precision
+    from handloom.inspection.diff import compare_models, is_precision
     from handloom.inspection.verify import verify as checks_of
     from handloom.loading import load
 

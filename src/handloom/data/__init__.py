@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handloom.data.corpus import Corpus, Document, open_corpus
-    from handloom.data.prepared import PreparedData, Report, prepare, training_documents
     from handloom.data.shards import Shard, ShardWriter, open_shard
+    from handloom.data.tokenized import PreparedData, Report, prepare, training_documents
     from handloom.data.windows import Windows, validation_batches
 
 __all__ = [

@@ -22,11 +22,11 @@ from handloom.data.again import is_pipe
 from handloom.data.builtin import BUILTIN
 from handloom.data.faults import TEXT_FIELD, Origin, ReadOptions, UnreadableError
 from handloom.data.omissions import Omissions
-from handloom.data.readers import RECORD_SUFFIXES, form_of, read_text
 from handloom.data.record_files import read_as
-from handloom.data.records import Record, text_of
+from handloom.data.schema import Record, text_of
 from handloom.data.separator import split_documents
 from handloom.data.sources import files_of
+from handloom.data.text_io import RECORD_SUFFIXES, form_of, read_text
 from handloom.errors import DataError, require_type
 from handloom.runtime import expanded
 from handloom.temporary import TemporaryFolder

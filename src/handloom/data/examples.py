@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from handloom.data import forms, records
+from handloom.data import forms, schema
 from handloom.data.again import is_pipe
 from handloom.data.corpus import found_files
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.omissions import Omissions
-from handloom.data.readers import IN_FOLDERS, require_records
 from handloom.data.record_files import read_as
 from handloom.data.sources import files_of
+from handloom.data.text_io import IN_FOLDERS, require_records
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
 
@@ -45,7 +45,7 @@ class Conversation:
         return [[message.role, message.content] for message in self.messages]
 
     @classmethod
-    def of(cls, record: records.Record) -> Conversation:
+    def of(cls, record: schema.Record) -> Conversation:
         """From one of the forms of `forms.conversation`."""
         return cls(forms.conversation(record), record.origin)
 
@@ -74,7 +74,7 @@ class Pair:
         return [[message.role, message.content] for message in self.prompt]
 
     @classmethod
-    def of(cls, record: records.Record) -> Pair:
+    def of(cls, record: schema.Record) -> Pair:
         """From one of the forms of `forms.pair`."""
         return cls(*forms.pair(record), record.origin)
 
@@ -99,7 +99,7 @@ class Labelled:
         return self.text
 
     @classmethod
-    def of(cls, record: records.Record) -> Labelled:
+    def of(cls, record: schema.Record) -> Labelled:
         """From `{"text", "label"}`."""
         return cls(*forms.labelled(record), record.origin)
 
@@ -152,7 +152,7 @@ def stream_examples(
     find = partial(example_files, omissions=omissions)
     found = [path for name in names for path in found_files(find, name, options, len(names) == 1)]
 
-    def example(record: records.Record) -> E:
+    def example(record: schema.Record) -> E:
         made = kind.of(record)
         for reason, by in record.omitted:
             omissions.add(reason, by=by)

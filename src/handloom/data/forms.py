@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from handloom.data.faults import NoAssistantError, NoLabelError
-from handloom.data.records import CANNOT_BE_LEARNED, NOTHING, Record, kind_of
+from handloom.data.schema import CANNOT_BE_LEARNED, NOTHING, Record, kind_of
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
 

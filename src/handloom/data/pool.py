@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import IO
 
 from handloom.data import worker
-from handloom.data.pieces import PIECE
-from handloom.data.plan import Piece
+from handloom.data.chunking import PIECE
+from handloom.data.split import Piece
 from handloom.data.worker import encode_texts, read_frame, write_frame
 from handloom.errors import DataError
 from handloom.temporary import TemporaryFolder

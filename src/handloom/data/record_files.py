@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from handloom.data.compressed import opened
 from handloom.data.faults import Origin, ReadOptions, UnreadableError
 from handloom.data.json_values import MalformedError, json_values
-from handloom.data.readers import BOM, form_of, refuse_binary, require_records, stream
-from handloom.data.records import Record
+from handloom.data.schema import Record
 from handloom.data.tables import parquet_rows, table_rows
+from handloom.data.text_io import BOM, form_of, refuse_binary, require_records, stream
 from handloom.errors import DataError
 from handloom.values import parse_json
 

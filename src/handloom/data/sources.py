@@ -17,7 +17,7 @@ from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
-from handloom.data.readers import IN_FOLDERS, has_suffix
+from handloom.data.text_io import IN_FOLDERS, has_suffix
 from handloom.errors import ConfigError, DataError
 from handloom.ownership import is_ours
 from handloom.runtime import cache_folder, expanded, models_folder

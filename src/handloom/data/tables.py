@@ -10,7 +10,7 @@ from typing import Any
 
 from handloom.data.compressed import PACKED, opened
 from handloom.data.faults import Origin, ReadOptions, UnreadableError
-from handloom.data.readers import BOM, form_of, refuse_binary
+from handloom.data.text_io import BOM, form_of, refuse_binary
 from handloom.errors import DataError
 from handloom.packages import import_failure
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handloom.data.windows import IGNORE, validation_batches
+from handloom.model.interface import Reader
 from handloom.model.loss import CHUNK
-from handloom.model.reader import Reader
 
 BINS = 10
 

@@ -10,15 +10,15 @@ import torch
 
 from handloom import runtime
 from handloom.errors import HandloomError, RequestError
-from handloom.evaluation.learned import Learned
+from handloom.evaluation.bits_per_byte import difference, read
+from handloom.evaluation.comparison_config import Question, settings_of
 from handloom.evaluation.measuring import SAMPLES, Measuring
-from handloom.evaluation.question import Question, settings_of
-from handloom.evaluation.readings import difference, read
+from handloom.evaluation.provenance import Find, Subject, ancestors, gather
 from handloom.evaluation.report import Forgot, Measured, Report, Source, Times
-from handloom.evaluation.selection import Selection, select, select_files
+from handloom.evaluation.sample_documents import Selection, select, select_files
+from handloom.evaluation.samples import speed
 from handloom.evaluation.statements import provenance, warnings
-from handloom.evaluation.subjects import Find, Subject, ancestors, gather
-from handloom.evaluation.writing import speed
+from handloom.evaluation.training_text import Learned
 from handloom.inference.engine import require_room
 
 GENERAL = "python-docs"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from handloom.data.windows import validation_batches
+from handloom.model.interface import Reader
 from handloom.model.loss import next_token_loss
-from handloom.model.reader import Reader
 
 
 @dataclass(frozen=True)

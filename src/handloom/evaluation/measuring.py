@@ -9,18 +9,18 @@ from itertools import chain
 import numpy as np
 
 from handloom.errors import HandloomError
+from handloom.evaluation.bits_per_byte import Reading, read
 from handloom.evaluation.calibration import calibrate
+from handloom.evaluation.comparison_config import Question
 from handloom.evaluation.diversity import diversity
-from handloom.evaluation.learned import Learned, training_files
 from handloom.evaluation.memorization import Copied, Piece, search
-from handloom.evaluation.question import Question
-from handloom.evaluation.readings import Reading, read
+from handloom.evaluation.provenance import Subject, facts
 from handloom.evaluation.report import Measured, Memorization, Share
-from handloom.evaluation.selection import Selection
-from handloom.evaluation.shading import spans
-from handloom.evaluation.subjects import Subject, facts
-from handloom.evaluation.writing import Written, write
-from handloom.inference.text import LanguageModel
+from handloom.evaluation.sample_documents import Selection
+from handloom.evaluation.samples import Written, write
+from handloom.evaluation.spans import spans
+from handloom.evaluation.training_text import Learned, training_files
+from handloom.inference.language_model import LanguageModel
 
 SAMPLES, SAMPLE = 2, 500
 """Held-out documents of which the beginning is shown, and how many characters of each."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from handloom.data.corpus import Corpus
 from handloom.errors import ConfigError, DataError
-from handloom.evaluation.spread import Spread
-from handloom.evaluation.surprise import Window, read_windows, windows_of
-from handloom.evaluation.texts import Convention, Counts, Text, count
-from handloom.inference.text import LanguageModel
+from handloom.evaluation.eval_text import Convention, Counts, Text, count
+from handloom.evaluation.scoring import Window, read_windows, windows_of
+from handloom.evaluation.standard_error import Spread
+from handloom.inference.language_model import LanguageModel
 
 STRIDE = 512
 """The other stride that is published, after the one of a whole context."""

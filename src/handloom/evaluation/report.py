@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from handloom.evaluation.bits_per_byte import Estimate, Reading
 from handloom.evaluation.calibration import Calibration
 from handloom.evaluation.diversity import Diversity
 from handloom.evaluation.memorization import Overlap
-from handloom.evaluation.readings import Estimate, Reading
-from handloom.evaluation.shading import Span
-from handloom.evaluation.subjects import Facts
-from handloom.evaluation.writing import Speed, Written
+from handloom.evaluation.provenance import Facts
+from handloom.evaluation.samples import Speed, Written
+from handloom.evaluation.spans import Span
 
 FORMAT = "handloom-comparison"
 VERSION = 1

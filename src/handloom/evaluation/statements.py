@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from handloom.evaluation.provenance import KINDS
 from handloom.evaluation.report import Measured
-from handloom.evaluation.subjects import KINDS
 
 _SUSPICIOUS = 0.5  # held-out text shares a few set phrases with the training text, not half of everything
 

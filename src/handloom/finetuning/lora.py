@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.errors import ConfigError, ModelError
-from handloom.finetuning import token_rows
-from handloom.finetuning.frozen import use_dtype_of
-from handloom.finetuning.token_rows import RowSet, TokenRows
+from handloom.finetuning import trainable_tokens
+from handloom.finetuning.trainable_tokens import RowSet, TokenRows
 from handloom.model.gpt import GPT
+from handloom.quantization.bf16 import use_dtype_of
 
 DETOURS = ("*.lora_A", "*.lora_B", "*.magnitude")
 TRAINED = (*DETOURS, "*.token_rows")
@@ -230,7 +230,7 @@ def lay(
         detour = Detour(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
         layer.detours[name] = detour.train(model.training)
     if tokens is not None:
-        token_rows.lay(model, name, tokens)
+        trainable_tokens.lay(model, name, tokens)
 
 
 def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Linear | LoRALinear]]:
@@ -296,7 +296,7 @@ def unwrap(model: GPT) -> None:
         if isinstance(layer, LoRALinear):
             parent, _, own = path.rpartition(".")
             setattr(model.get_submodule(parent), own, layer.base)
-    token_rows.unwrap(model)
+    trainable_tokens.unwrap(model)
 
 
 def _parts(model: GPT) -> dict[str, list[Detour | RowSet]]:
@@ -307,7 +307,7 @@ def _parts(model: GPT) -> dict[str, list[Detour | RowSet]]:
             for name, detour in layer.detours.items():
                 assert isinstance(detour, Detour)
                 found.setdefault(name, []).append(detour)
-    for name, rows in token_rows.sets(model).items():
+    for name, rows in trainable_tokens.sets(model).items():
         found.setdefault(name, []).append(rows)
     return found
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from handloom.errors import RequestError
 from handloom.inference.batch import Batch
 from handloom.inference.engine import Choice, choices, require_possible
-from handloom.inference.settings import Request
-from handloom.inference.so_far import adjusted
+from handloom.inference.generation_config import Request
+from handloom.inference.logits_processors import adjusted
 from handloom.model.gpt import GPT
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import RequestError
-from handloom.inference.row import typed_stop
-from handloom.inference.settings import Request, Sampling, setting_names
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request, Sampling, setting_names
+from handloom.inference.language_model import LanguageModel
+from handloom.inference.sequence import typed_stop
 
 
 @dataclass

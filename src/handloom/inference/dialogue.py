@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from handloom.errors import RequestError
 from handloom.inference.conversation import Conversation, Turn
-from handloom.inference.settings import Request
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request
+from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, header_of
 
 

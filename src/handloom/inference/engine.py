@@ -14,9 +14,9 @@ from torch import Tensor
 
 from handloom.errors import RequestError
 from handloom.inference.batch import Batch, first_read
+from handloom.inference.generation_config import Request
+from handloom.inference.logits_processors import adjusted
 from handloom.inference.sampling import draw, probabilities
-from handloom.inference.settings import Request
-from handloom.inference.so_far import adjusted
 from handloom.model.gpt import GPT
 
 

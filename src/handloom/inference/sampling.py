@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handloom.inference.settings import Sampling
+from handloom.inference.generation_config import Sampling
 
 
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:

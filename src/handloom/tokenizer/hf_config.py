@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import DataError
-from handloom.tokenizer import files
+from handloom.tokenizer import vocab_files
 from handloom.tokenizer.added import AddedToken
 
 CONFIG = "tokenizer_config.json"
@@ -25,7 +25,16 @@ TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
 """A folder of further ones, each with its name before the suffix."""
 MODEL = "config.json"
-READ = (files.SINGLE, files.VOCABULARY, files.MERGES, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)
+READ = (
+    vocab_files.SINGLE,
+    vocab_files.VOCABULARY,
+    vocab_files.MERGES,
+    CONFIG,
+    SPECIAL,
+    ADDED,
+    GENERATION,
+    TEMPLATE,
+)
 """Every file of a folder that says something of its tokenizer."""
 
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -38,7 +47,7 @@ _HONOURED = {
     CONFIG: {*NAMED, *MORE, "add_prefix_space", "added_tokens_decoder", "chat_template", "tokenizer_class"},
     SPECIAL: {*NAMED, *MORE},
     GENERATION: {"eos_token_id"},
-    files.SINGLE: {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"},
+    vocab_files.SINGLE: {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"},
     THE_MODEL: {
         "type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges", "dropout",
         "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
@@ -71,7 +80,7 @@ _HARMLESS = {
         "renormalize_logits", "use_cache", "cache_implementation", "cache_config", "output_scores",
         "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate", "trust_remote_code",
     },
-    files.SINGLE: {"version", "truncation", "padding"},
+    vocab_files.SINGLE: {"version", "truncation", "padding"},
     THE_MODEL: set[str](),
     AN_ADDED_TOKEN: set[str](),
 }  # fmt: skip
@@ -166,14 +175,15 @@ def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
     """
     values = {"content": given, "special": True} if isinstance(given, str) else given
     if not isinstance(values, dict) or not isinstance(values.get("content"), str) or not values["content"]:
-        raise DataError(f"{path}: an added token is {given!r}, which has no content.", files.REMEDY)
+        raise DataError(f"{path}: an added token is {given!r}, which has no content.", vocab_files.REMEDY)
     require_known(values, path, AN_ADDED_TOKEN)
     number = values.get("id", -1) if number is None else number
     try:
         number = int(number)
     except (TypeError, ValueError, OverflowError):
         raise DataError(
-            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.", files.REMEDY
+            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.",
+            vocab_files.REMEDY,
         ) from None
     special = bool(values.get("special", False))
     flags = {name: bool(values.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import DataError
-from handloom.tokenizer import files
+from handloom.tokenizer import vocab_files
 from handloom.tokenizer.added import AddedToken
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.hf_config import (
@@ -42,7 +42,7 @@ class Found:
     """A vocabulary with its merges as files have them, and what the files around them say."""
 
     vocabulary: dict[str, Any]
-    merges: Sequence[files.Merge]
+    merges: Sequence[vocab_files.Merge]
     paths: tuple[Path, Path]
     """Of vocabulary and merges."""
     settings: TokenizerSettings = PLAIN
@@ -62,7 +62,7 @@ class Found:
             DataError: naming the first fault.
         """
         contents = {token.content for token in (*self.settings.added, *self.special)}
-        files.check(self.vocabulary, self.merges, contents, self.paths, self.settings.unk is not None)
+        vocab_files.check(self.vocabulary, self.merges, contents, self.paths, self.settings.unk is not None)
         special = {token.content for token in self.special}
         added: dict[str, AddedToken] = {}
         ids: dict[str, int] = dict(self.vocabulary)
@@ -73,7 +73,7 @@ class Found:
                 raise DataError(
                     f"{self.paths[0].parent}: the added token {token.content!r} has the id {token.id}; by the "
                     f"vocabulary in {self.paths[0].name} it is {right}.",
-                    files.REMEDY,
+                    vocab_files.REMEDY,
                 )
             new += token.content not in ids
             token = replace(token, special=token.special or token.content in special)
@@ -103,7 +103,7 @@ class Found:
                 "Fetch the model that this tokenizer was made for, or name there the end that the model writes.",
             )
         if end not in ids:
-            raise DataError(f"{where} is {end!r}, which has no id in {self.paths[0]}.", files.REMEDY)
+            raise DataError(f"{where} is {end!r}, which has no id in {self.paths[0]}.", vocab_files.REMEDY)
         return [ids[end]]
 
     def _end_of_text(self, ids: Mapping[str, int], ends: Sequence[int]) -> int:
@@ -124,17 +124,17 @@ def read_folder(folder: Path) -> Found:
     Raises:
         DataError: a file is missing or incomplete, or has a key that we do not honour.
     """
-    single = folder / files.SINGLE
+    single = folder / vocab_files.SINGLE
     config, special, generation = (_closed(folder / name, name) for name in (CONFIG, SPECIAL, GENERATION))
-    model = files.read_json(folder / MODEL) if (folder / MODEL).is_file() else {}
+    model = vocab_files.read_json(folder / MODEL) if (folder / MODEL).is_file() else {}
     gpt2 = _is_gpt2(folder, config, model, single.is_file())
     if single.is_file():
         vocabulary, merges, settings = read_single(single, gpt2)
         paths = (single, single)
         _require_one_vocabulary(folder, vocabulary)
     else:
-        paths = (folder / files.VOCABULARY, folder / files.MERGES)
-        (vocabulary, merges), settings = files.read_pair(*paths), PLAIN
+        paths = (folder / vocab_files.VOCABULARY, folder / vocab_files.MERGES)
+        (vocabulary, merges), settings = vocab_files.read_pair(*paths), PLAIN
     if gpt2:
         settings = replace(settings, add_prefix_space=config.get("add_prefix_space") is True)
     decoder, where = config.get("added_tokens_decoder"), folder / CONFIG
@@ -166,7 +166,7 @@ def _all_added(
         contents = {token.content for token in specials}
         found = [
             added_token({"content": content, "special": content in contents}, folder / ADDED, number)
-            for content, number in files.read_json(folder / ADDED).items()
+            for content, number in vocab_files.read_json(folder / ADDED).items()
         ]
         found = [token for token in found if token.content not in tokens]
     else:
@@ -176,7 +176,7 @@ def _all_added(
 
 def _closed(path: Path, kind: str) -> dict[str, Any]:
     """A file's object, or nothing where there is none; a key that is not known must say nothing."""
-    return require_known(files.read_json(path), path, kind) if path.is_file() else {}
+    return require_known(vocab_files.read_json(path), path, kind) if path.is_file() else {}
 
 
 def _is_gpt2(folder: Path, config: dict[str, Any], model: dict[str, Any], single: bool) -> bool:
@@ -187,19 +187,19 @@ def _is_gpt2(folder: Path, config: dict[str, Any], model: dict[str, Any], single
     if name not in CLASSES:
         raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"Handloom knows {', '.join(CLASSES)}")
     if name not in GPT2_CLASSES and not single:
-        raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {files.SINGLE}")
+        raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.SINGLE}")
     return name in GPT2_CLASSES
 
 
 def _require_one_vocabulary(folder: Path, vocabulary: Mapping[str, Any]) -> None:
     """Refuse a `vocab.json` that contradicts the `tokenizer.json` in the same folder."""
-    path = folder / files.VOCABULARY
-    for token, number in files.read_json(path).items() if path.is_file() else ():
+    path = folder / vocab_files.VOCABULARY
+    for token, number in vocab_files.read_json(path).items() if path.is_file() else ():
         if vocabulary.get(token, number) != number:
             raise DataError(
-                f"{path}: {token!r} has the id {number}; in {files.SINGLE} of the same folder, it is "
+                f"{path}: {token!r} has the id {number}; in {vocab_files.SINGLE} of the same folder, it is "
                 f"{vocabulary[token]}.",
-                files.REMEDY,
+                vocab_files.REMEDY,
             )
 
 
@@ -216,7 +216,7 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(given, list):
         given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
     given = given if isinstance(given, dict) else {"default": given}
-    given = {name: files.read_text(path) for name, path in paths.items() if path.is_file()} or given
+    given = {name: vocab_files.read_text(path) for name, path in paths.items() if path.is_file()} or given
     for name, template in given.items():
         if not isinstance(name, str) or not isinstance(template, str):
             raise refused(folder / CONFIG, f"chat_template is {template!r}", "it is no text")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import DataError
-from handloom.tokenizer import files
+from handloom.tokenizer import vocab_files
 from handloom.tokenizer.hf_config import THE_MODEL, TokenizerSettings, added_token, refused, require_known
 
 
-def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[files.Merge], TokenizerSettings]:
+def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
     """Vocabulary, merges and settings.
 
     Args:
@@ -23,7 +23,7 @@ def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[files.Merg
     Raises:
         DataError: it is incomplete, or describes anything but GPT-2's way with another vocabulary.
     """
-    content = require_known(files.read_json(path), path, files.SINGLE)
+    content = require_known(vocab_files.read_json(path), path, vocab_files.SINGLE)
     model = content.get("model")
     if (
         not isinstance(model, dict)
@@ -121,10 +121,10 @@ def _adds_tokens(step: dict[str, Any]) -> bool:
     return step.get("type") != "ByteLevel"
 
 
-def _merge(merge: Any, number: int, path: Path) -> files.Merge:
+def _merge(merge: Any, number: int, path: Path) -> vocab_files.Merge:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
         raise DataError(
-            f"{path}: merge number {number} is {merge!r}, which is no pair of tokens.", files.REMEDY
+            f"{path}: merge number {number} is {merge!r}, which is no pair of tokens.", vocab_files.REMEDY
         )
     return parts[0], parts[1]

@@ -15,9 +15,9 @@ from handloom.data.faults import TEXT_FIELD
 from handloom.data.separator import LIMITS, is_separator
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset
+from handloom.settings import Rule, Settings, merge_settings, setting
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.training import schedule
-from handloom.training.settings import Rule, Settings, merge_settings, setting
 from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, USUAL_BATCH
 
 

@@ -19,22 +19,22 @@ from torch import Tensor
 from handloom import runtime, screen
 from handloom.checkpoints import native
 from handloom.errors import HandloomError
-from handloom.inference.settings import Request, Sampling
-from handloom.inference.text import LanguageModel
+from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.language_model import LanguageModel
 from handloom.model.gpt import GPT
-from handloom.model.reader import Reader
+from handloom.model.interface import Reader
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import Message
 from handloom.training.config import LoopSettings
-from handloom.training.interrupt import Wish
-from handloom.training.log import METRICS, RunLog
+from handloom.training.metrics_log import METRICS, RunLog
 from handloom.training.objective import Batch, Finding, Objective
 from handloom.training.optimizer import Optimizer
-from handloom.training.pace import EVENTS, Pace
-from handloom.training.report import Reporter
-from handloom.training.reproducible import reseed
+from handloom.training.progress import Reporter
 from handloom.training.schedule import learning_rate_factor, warm_up_length
+from handloom.training.seeding import reseed
+from handloom.training.signals import Wish
 from handloom.training.sizes import STEPS
+from handloom.training.time_budget import EVENTS, Pace
 
 
 class DivergenceError(HandloomError):

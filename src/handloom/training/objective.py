@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from handloom.data.prepared import TokenData
+from handloom.data.tokenized import TokenData
 from handloom.data.windows import Windows
 from handloom.evaluation.loss import validate
+from handloom.model.interface import Reader
 from handloom.model.loss import IGNORE, next_token_loss
-from handloom.model.reader import Reader
 from handloom.tokenizer.base import Tokenizer
 
 Batch = dict[str, Tensor]

@@ -12,13 +12,13 @@ from typing import Any
 from handloom import ownership, runtime, storage
 from handloom.checkpoints import native
 from handloom.data import again
-from handloom.data.prepared import is_prepared
+from handloom.data.tokenized import is_prepared
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
+from handloom.settings import merge_settings
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, require_known, settings_of
-from handloom.training.log import METRICS
 from handloom.training.loop import Progress
-from handloom.training.report import Reporter
-from handloom.training.settings import merge_settings
+from handloom.training.metrics_log import METRICS
+from handloom.training.progress import Reporter
 
 RunConfig = TrainConfig | FinetuneConfig
 

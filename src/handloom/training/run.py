@@ -18,11 +18,11 @@ from handloom.screen import NAMES, shielded
 from handloom.training import resuming, scratch, tuning
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 from handloom.training.inputs import read_by
-from handloom.training.interrupt import stop_on_signals
 from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
-from handloom.training.report import Reporter, Silent
-from handloom.training.reproducible import left_as_found
+from handloom.training.progress import Reporter, Silent
+from handloom.training.seeding import left_as_found
+from handloom.training.signals import stop_on_signals
 from handloom.training.work import Work, counted, tell_size
 
 C = TypeVar("C", bound=LoopSettings)

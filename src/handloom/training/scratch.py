@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from handloom.checkpoints import native
-from handloom.checkpoints.room import require_memory
+from handloom.checkpoints.memory import require_memory
 from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.prepared import PreparedData, TokenData, prepare, reopen, training_documents
+from handloom.data.tokenized import PreparedData, TokenData, prepare, reopen, training_documents
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.learn import learn_merges
+from handloom.tokenizer.train import learn_merges
 from handloom.training.config import DataSettings, TrainConfig
 from handloom.training.objective import NextToken
-from handloom.training.report import Reporter
+from handloom.training.progress import Reporter
 from handloom.training.work import Work, counted, save_whole, tell
 
 

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from handloom.data.collate import IGNORE, Order, Row, by_length, pack, padded, row_of, stacked
+from handloom.data.encoding import Fitting, fit_conversations, fit_labelled, fit_pairs
 from handloom.data.examples import Conversation, Labelled, Pair, digest, held_out, read_examples
-from handloom.data.fitting import Fitting, fit_conversations, fit_labelled, fit_pairs
-from handloom.data.rows import IGNORE, Order, Row, by_length, pack, padded, row_of, stacked
 from handloom.errors import DataError, ModelError
 from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import TEMPLATE, Message
+from handloom.training.classification import Labels
 from handloom.training.config import FinetuneConfig
-from handloom.training.instructions import Instructions
-from handloom.training.labels import Labels
+from handloom.training.dpo import Preferences
 from handloom.training.objective import Batch, Objective
-from handloom.training.preferences import Preferences
-from handloom.training.report import Reporter
+from handloom.training.progress import Reporter
+from handloom.training.sft import Instructions
 from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH
 from handloom.training.work import batch_size_of, counted, tell
 

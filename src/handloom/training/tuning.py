@@ -15,19 +15,20 @@ from handloom import runtime
 from handloom.checkpoints import native, peft
 from handloom.data.lint import LintSettings, lint, summary_line
 from handloom.errors import CheckpointError, ConfigError
-from handloom.finetuning import choose, frozen, lora
-from handloom.finetuning.ledger import Ledger, Pass, ledger_of
+from handloom.finetuning import lora, trainable
+from handloom.finetuning.memory_estimate import Ledger, Pass, ledger_of
 from handloom.loading import Stored, attach, base_of, find_checkpoint
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.model.reader import Reader
+from handloom.model.interface import Reader
+from handloom.quantization import bf16
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import template_of
+from handloom.training.activation_cache import Remembered, Rows
 from handloom.training.config import FinetuneConfig, check_stride
 from handloom.training.loop import Save, parts
 from handloom.training.objective import NextToken, Objective
-from handloom.training.remembered import Remembered, Rows
-from handloom.training.report import Reporter
+from handloom.training.progress import Reporter
 from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
 from handloom.training.sizes import FEW_STEPS, USUAL_BATCH
 from handloom.training.tasks import open_task
@@ -88,7 +89,7 @@ def set_up(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if _keeps_bf16(config):
-            frozen.keep_in_bf16(model)
+            bf16.keep_in_bf16(model)
         if checkpoint:
             attach(model, peft.open_adapter(checkpoint.folder))
         else:
@@ -118,13 +119,13 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
     Raises:
         ConfigError: for a pattern that fits nothing, or when nothing that learns is reached.
     """
-    choose.require_fits(model, config.train)
-    patterns = config.train or choose.patterns_of(config.method, _learning_shape(config, model.config))
-    choose.choose(model, patterns)
+    trainable.require_fits(model, config.train)
+    patterns = config.train or trainable.patterns_of(config.method, _learning_shape(config, model.config))
+    trainable.choose(model, patterns)
     part = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
         loss = objective.loss(model.eval(), part)
-    if apart := choose.require_reached(model, loss, config.task):
+    if apart := trainable.require_reached(model, loss, config.task):
         reporter.warning(
             f"The loss of the task {config.task} does not depend on {', '.join(apart)}, which will not change."
         )
@@ -265,7 +266,7 @@ def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable
         model = base_of(base, run, lambda note: None).load_model()
         _require_unchanged(model, base, run)
         if _keeps_bf16(config):
-            frozen.keep_in_bf16(model)
+            bf16.keep_in_bf16(model)
         return model
 
     return load
@@ -345,7 +346,7 @@ def _check_context(context: int, limit: int, config: FinetuneConfig) -> None:
 
 def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Reader | None, Rows | None]:
     """What the objective reads through: something that remembers what frozen blocks said, if there are any."""
-    layer = choose.lowest_trained(model)
+    layer = trainable.lowest_trained(model)
     if layer is None:
         return None, None
     rows = None

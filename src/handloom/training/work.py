@@ -12,12 +12,12 @@ from torch import Tensor
 from handloom.checkpoints import native
 from handloom.data.omissions import Omissions
 from handloom.model.gpt import GPT
-from handloom.model.reader import Reader
+from handloom.model.interface import Reader
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.config import FinetuneConfig, LoopSettings
 from handloom.training.loop import Save
 from handloom.training.objective import Objective
-from handloom.training.report import Reporter
+from handloom.training.progress import Reporter
 from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, batch_size_for
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from handloom.data.lint.base import LintSettings, Seen
-from handloom.data.lint.documents import lint_text
-from handloom.data.lint.examples import lint_examples
-from handloom.data.lint.findings import Finding, Group, grouped, summary_line
+from handloom.data.lint.document_checks import lint_text
+from handloom.data.lint.example_checks import lint_examples
+from handloom.data.lint.rules import Finding, Group, grouped, summary_line
 from handloom.tokenizer.base import Tokenizer
 
 __all__ = ["Finding", "Group", "LintSettings", "Seen", "grouped", "lint", "summary_line"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from handloom.data.examples import KINDS
 from handloom.data.faults import TEXT_FIELD, ReadOptions
-from handloom.data.lint.findings import Finding
 from handloom.data.lint.lengths import Lengths
+from handloom.data.lint.rules import Finding
 from handloom.data.omissions import Omissions
 from handloom.data.separator import Separation
 from handloom.errors import ConfigError, did_you_mean

@@ -1,0 +1,220 @@
+"""A record, whatever the form of its file, and the texts and messages in it. Every fault names its place.
+
+What a record as a whole has to look like to be an example is `forms`' business. Knows no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handloom.data.faults import EmptyError, Origin, ReadOptions
+from handloom.data.text_io import form_of
+from handloom.errors import DataError, did_you_mean
+from handloom.tokenizer.chat import ROLES, Message
+
+NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""What a field that says nothing may hold."""
+CANNOT_BE_LEARNED = {
+    *("tools", "tool_calls", "tool_call_id", "functions", "function_call"),
+    *("image", "images", "image_url", "video", "videos", "audio", "audios", "files", "documents"),
+    *("reasoning", "reasoning_content", "thinking", "refusal"),
+}
+"""Fields without which a record or message would mean something else."""
+_TOOL_ROLES = {
+    *("tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "function_response"),
+    *("observation", "ipython"),
+}
+_OTHER_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """An object of named fields, and where it stands."""
+
+    fields: dict[str, Any]
+    origin: Origin
+    options: ReadOptions
+    omitted: list[tuple[str, str]] = field(default_factory=list, compare=False)
+    """What of it is not learned: reasons of `omissions`, each with what it is counted by."""
+
+    @classmethod
+    def of(cls, value: Any, origin: Origin, options: ReadOptions) -> Record:
+        """Raises DataError unless `value` is an object."""
+        if isinstance(value, list):
+            raise DataError(
+                f"{origin}: a JSON list, not an object.",
+                "Write one object a line; a file that is one list of objects needs a name that ends in .json.",
+            )
+        if not isinstance(value, dict):
+            raise DataError(f"{origin}: {kind_of(value)}, not an object.", "Each record is a JSON object.")
+        return cls(value, origin, options)
+
+    def refuse(self, problem: str, remedy: str, error: type[DataError] = DataError) -> DataError:
+        """The error to raise: what is wrong at this place, and what to do."""
+        return error(f"{self.origin}: {problem}", remedy)
+
+    def leave_out(self, field: str) -> None:
+        """Count a field as left out."""
+        self.omitted.append(("field", field.encode("utf-8", "backslashreplace").decode("utf-8")))
+
+    def no_field(self, name: str, remedy: str, error: type[DataError] = DataError) -> DataError:
+        """The error for a field that is not there."""
+        there = ", ".join(sorted(map(str, self.fields))) or "none"
+        return self.refuse(f'no field "{name}" (fields there: {there}).', remedy, error)
+
+    def text(self, value: Any, what: str) -> str:
+        """`value` as text, its line ends `\\n`; raises DataError unless it is one, and not blank."""
+        if not isinstance(value, str):
+            raise self.refuse(f"{what} is {kind_of(value)}, not a string.", "Mend or remove that record.")
+        text = self.plain(value)
+        if not text.strip():
+            raise self.refuse(f"{what} is empty.", "Fill it in, or remove that record.", EmptyError)
+        return text
+
+    def optional(self, name: str) -> str:
+        """The text in a field; empty where there is none: the field is missing, null, or a blank text."""
+        value = self.fields.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return ""
+        if not isinstance(value, str):
+            problem = f'the field "{name}" is {kind_of(value)}, not a string.'
+            raise self.refuse(problem, 'Write it as a text; null and "" mean that there is none.')
+        return self.plain(value)
+
+    def plain(self, text: str) -> str:
+        """The text with `\\n` as line ends, and nothing that UTF-8 cannot hold."""
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return self.options.encodable(text, self.origin)
+
+    def messages(self, value: Any, what: str) -> tuple[Message, ...]:
+        """`value` as messages; raises DataError unless it is one or a list of some.
+
+        A message is `{"role", "content"}` or ShareGPT's `{"from", "value"}`.
+        """
+        if isinstance(value, dict):
+            value = [value]
+        if not isinstance(value, list):
+            raise self.refuse(
+                f"{what} is {kind_of(value)}, not a list.",
+                'Write messages as [{"role": "user", "content": "..."}, ...].',
+            )
+        if not value:
+            raise self.refuse(f"{what} is an empty list.", "Fill it in, or remove that record.", EmptyError)
+        return tuple(self._message(each, f"{what}[{number}]") for number, each in enumerate(value))
+
+    def _message(self, value: Any, what: str) -> Message:
+        named, said = (
+            ("from", "value") if isinstance(value, dict) and "from" in value else ("role", "content")
+        )
+        if not isinstance(value, dict) or named not in value:
+            shown = (
+                f"{what} has no role and content"
+                if isinstance(value, dict)
+                else f"{what} is {kind_of(value)}"
+            )
+            raise self.refuse(f"{shown}.", 'Write a message as {"role": "user", "content": "..."}.')
+        role = self._role(value[named], what, any_name=named == "from")
+        for name, extra in value.items():
+            if name in (named, said, "weight") or extra in NOTHING:
+                continue
+            if name in CANNOT_BE_LEARNED:
+                raise self.refuse(
+                    f'{what} has a field "{name}", which cannot be learned.',
+                    "Remove that field, or that record.",
+                )
+            self.leave_out(f"{name} of messages")
+        if said not in value:
+            raise self.refuse(
+                f"{what} has no {said}.", f'Write a message as {{"{named}": "...", "{said}": "..."}}.'
+            )
+        content = self._content(value[said], f"The content of {what}")
+        return Message(role, content, self._weight(value, what))
+
+    def _role(self, value: Any, what: str, any_name: bool) -> str:
+        role = self.text(value, f"The role of {what}")
+        if role in _TOOL_ROLES:
+            raise self.refuse(
+                f"{what} is a turn of a tool ({role!r}), which cannot be learned.",
+                f"Remove that record, or write what the tool said into a turn of the {ROLES[1]}.",
+            )
+        if any_name:
+            role = _OTHER_NAMES.get(role, role)
+        if role not in ROLES:
+            hint = (
+                f"Did you mean {_OTHER_NAMES[role]!r}?" if role in _OTHER_NAMES else did_you_mean(role, ROLES)
+            )
+            raise self.refuse(
+                f"{what} has the unknown role {role!r}.", f"{hint} The roles are {', '.join(ROLES)}.".strip()
+            )
+        return role
+
+    def _content(self, value: Any, what: str) -> str:
+        """A text, or OpenAI's list of parts of one, `{"type": "text", "text"}`, which are put together as they are."""
+        if not isinstance(value, list):
+            return self.text(value, what)
+        for number, part in enumerate(value):
+            kind = part.get("type") if isinstance(part, dict) else kind_of(part)
+            other = (
+                [name for name in part if name in CANNOT_BE_LEARNED and part[name] not in NOTHING]
+                if kind == "text"
+                else []
+            )
+            if kind != "text" or other or not isinstance(part.get("text"), str):
+                shown = other[0] if other else kind
+                raise self.refuse(
+                    f"{what} has a part, number {number}, that is no text ({shown}) and cannot be learned.",
+                    'A part of a content is {"type": "text", "text": "..."}; remove that record.',
+                )
+        return self.text("".join(part["text"] for part in value), what)
+
+    def _weight(self, message: dict[str, Any], what: str) -> bool:
+        weight = message.get("weight")
+        if weight is None:
+            return True
+        if isinstance(weight, bool) or weight not in (0, 1):
+            raise self.refuse(
+                f"The weight of {what} is {weight!r}; it must be 0 or 1.",
+                "0 leaves an answer unlearned; leave weight out otherwise.",
+            )
+        return bool(weight)
+
+
+def text_of(record: Record) -> str:
+    """The text of a record of running text; null is as good as an empty one.
+
+    Raises:
+        DataError: unless its text field is there and holds a string.
+    """
+    name = record.options.text_field
+    if name not in record.fields:
+        remedy = "Name the field that holds the text with --text-field."
+        if form_of(Path(record.origin.file)) in ("json", "jsonl"):
+            remedy = remedy[:-1] + "; to learn JSON as it stands, use --json-as-text."
+        raise record.no_field(name, remedy)
+    value = record.fields[name]
+    if value is not None and not isinstance(value, str):
+        raise record.refuse(
+            f'field "{name}" is {kind_of(value)}, not a string.',
+            "Name the field that holds the text with --text-field, or mend that record.",
+        )
+    for other, said in record.fields.items():
+        if other != name and said not in NOTHING:
+            record.leave_out(other)
+    return record.plain(value or "")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for people."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(
+        type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
+    )

@@ -1,0 +1,207 @@
+"""Which document goes where: a first walk over the corpus decides training, validation, duplicate.
+
+The decision about a document depends on its own text alone (SHA-256), so that adding files never
+moves a document across. Knows no tokens; memory is a few bytes a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from handloom.data.chunking import SAFE, cut_tail, safe_pieces
+from handloom.data.corpus import Corpus, Document
+from handloom.data.omissions import Omissions
+from handloom.data.separator import Separation
+from handloom.errors import ConfigError, DataError
+from handloom.tokenizer.base import END_OF_TEXT
+
+TRAIN, VALIDATION, DUPLICATE, EMPTY = range(4)
+SIDES = ("train", "validation")
+_POLICIES = ("auto", "documents", "tail")
+# With the policy "auto": how far the share of validation may be from the one asked for, as a factor.
+_TOLERANCE = 4.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text of one document, small enough to tokenize at once, with the tokens of the whole."""
+
+    side: int  # TRAIN or VALIDATION
+    name: str
+    text: str
+    ends: bool  # the last of its document on this side: end-of-text follows
+
+
+@dataclass
+class Plan:
+    """What the first walk found out. `digest` stands for the texts kept, in their order."""
+
+    policy: str  # "documents", "tail" or "none": what was used
+    fraction: float
+    digest: str = ""
+    fates: bytearray = field(default_factory=bytearray)  # one of TRAIN .. EMPTY for each document
+    sizes: array[int] = field(default_factory=lambda: array("q"))  # UTF-8 bytes of each document
+    omissions: Omissions = field(default_factory=Omissions)  # files and documents left out
+    separation: Separation = field(default_factory=Separation)
+
+    def count(self, fate: int) -> int:
+        """Number of documents with that fate."""
+        return self.fates.count(fate)
+
+    def bytes_of(self, *fates: int) -> int:
+        """UTF-8 bytes in the documents with those fates."""
+        return sum(size for size, fate in zip(self.sizes, self.fates, strict=True) if fate in fates)
+
+
+def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "auto") -> Plan:
+    """Walk the corpus once and decide about each document.
+
+    Args:
+        validation_fraction: share of the text to hold out, from 0 (nothing) to below 1.
+        split: "documents" holds out whole documents, chosen by the SHA-256 of their text.
+            "tail" holds out the last part of each document, cut at the start of a line.
+            "auto" takes documents if both sides get one and validation gets between a quarter and
+            four times the bytes asked for; else the tail (one long file, say).
+    Raises:
+        DataError: no text at all; or `split="documents"` and a side that stays empty.
+        ConfigError: a setting outside its limits.
+    """
+    if split not in _POLICIES:
+        raise ConfigError(
+            f'split is "{split}", but must be one of {", ".join(_POLICIES)}.', "Choose one of these."
+        )
+    if not 0 <= validation_fraction < 1:
+        raise ConfigError(
+            f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1.",
+            "0.1 holds out a tenth of the text.",
+        )
+    plan = Plan("none" if validation_fraction == 0 else "documents", validation_fraction)
+    plan.omissions.update(corpus.omissions)
+    plan.separation.separator = corpus.document_separator
+    total = hashlib.sha256()
+    seen: set[bytes] = set()
+    for document in corpus.documents():
+        for reason, by in document.omitted:
+            plan.omissions.add(reason, by=by)
+        text_hash, size, end_of_text = _hash_of(document)
+        fate = (
+            EMPTY
+            if size == 0
+            else DUPLICATE
+            if text_hash[:16] in seen
+            else _side(text_hash, validation_fraction)
+        )
+        if fate in (TRAIN, VALIDATION):
+            seen.add(text_hash[:16])  # 128 bits never collide by accident, and take half the memory
+            total.update(text_hash)
+        else:
+            plan.omissions.add("empty" if fate == EMPTY else "duplicate", document.name)
+        kept = fate in (TRAIN, VALIDATION)
+        plan.separation.add(document.name, document.file, document.part, end_of_text if kept else 0)
+        plan.fates.append(fate)
+        plan.sizes.append(size)
+    plan.digest = total.hexdigest()
+    _settle_policy(plan, split, corpus)
+    return plan
+
+
+def pieces(corpus: Corpus, plan: Plan, before: str = SAFE) -> Iterator[Piece]:
+    """Walk the corpus again and give its text in pieces, in order, without duplicates.
+
+    Args:
+        corpus: as it was surveyed.
+        plan: what the survey came to.
+        before: where a text may be cut: see `safe_pieces`.
+
+    Raises:
+        DataError: the corpus is not the one that was surveyed; known at the end of the walk at the latest.
+    """
+    total = hashlib.sha256()
+    fates = iter(zip(plan.fates, plan.sizes, strict=True))
+    for document in corpus.documents():
+        fate, size = next(fates, (None, 0))
+        if fate is None:
+            raise _changed(corpus)
+        if fate in (DUPLICATE, EMPTY):
+            continue
+        text_hash = hashlib.sha256()
+        parted = _parted(_hashing(document.pieces(), text_hash), fate, plan, size)
+        for side, group in groupby(parted, key=lambda part: part[0]):
+            for text, ends in _marking_last(safe_pieces((text for _, text in group), before=before)):
+                yield Piece(side, document.name, text, ends)
+        total.update(text_hash.digest())
+    if next(fates, None) is not None or total.hexdigest() != plan.digest:
+        raise _changed(corpus)
+
+
+def _parted(chunks: Iterable[str], fate: int, plan: Plan, size: int) -> Iterator[tuple[int, str]]:
+    if plan.policy != "tail":
+        return ((fate, text) for text in chunks)
+    mark = int(size * (1 - plan.fraction))
+    return ((VALIDATION if is_tail else TRAIN, text) for is_tail, text in cut_tail(chunks, mark))
+
+
+def _hash_of(document: Document) -> tuple[bytes, int, int]:
+    """SHA-256 and size in bytes of a text, and how often `<|endoftext|>` stands in it."""
+    text_hash, size, marks, before, reach = hashlib.sha256(), 0, 0, "", len(END_OF_TEXT) - 1
+    for text in document.pieces():
+        raw = text.encode("utf-8")
+        text_hash.update(raw)
+        size += len(raw)
+        marks += text.count(END_OF_TEXT) + (before + text[:reach]).count(END_OF_TEXT)
+        before = (before + text[-reach:])[-reach:]
+    return text_hash.digest(), size, marks
+
+
+def _hashing(chunks: Iterable[str], text_hash: hashlib._Hash) -> Iterator[str]:
+    for text in chunks:
+        text_hash.update(text.encode("utf-8"))
+        yield text
+
+
+def _marking_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    held = next(texts, None)
+    for text in texts:
+        if held is not None:
+            yield held, False
+        held = text
+    if held is not None:
+        yield held, True
+
+
+def _side(text_hash: bytes, fraction: float) -> int:
+    """Its first 64 bits are a number drawn evenly from [0, 1), the same on every machine."""
+    return VALIDATION if int.from_bytes(text_hash[:8], "big") / 2**64 < fraction else TRAIN
+
+
+def _settle_policy(plan: Plan, split: str, corpus: Corpus) -> None:
+    held_out, kept = plan.bytes_of(VALIDATION), plan.bytes_of(TRAIN, VALIDATION)
+    if not kept:
+        why = "every document is empty" if plan.fates else "no document could be read"
+        raise DataError(f"No text in {', '.join(corpus.sources)}: {why}.", "Name files that hold text.")
+    if plan.policy == "none":
+        return
+    both = plan.count(TRAIN) > 0 and plan.count(VALIDATION) > 0
+    share = held_out / kept
+    near = plan.fraction / _TOLERANCE <= share <= plan.fraction * _TOLERANCE
+    if split == "tail" or (split == "auto" and not (both and near)):
+        plan.policy = "tail"
+        plan.fates = plan.fates.replace(bytes([VALIDATION]), bytes([TRAIN]))
+    elif not both:
+        empty = SIDES[VALIDATION if plan.count(TRAIN) else TRAIN]
+        raise DataError(
+            f"Split by documents leaves {empty} without any: there are only {len(plan.fates)}, and "
+            f"validation_fraction is {plan.fraction}.",
+            "Use --split tail, which holds out the last part of each document, or add documents.",
+        )
+
+
+def _changed(corpus: Corpus) -> DataError:
+    return DataError(
+        f"The text of {', '.join(corpus.sources)} changed while it was being read.",
+        "Wait until nothing writes to it any more, and begin again.",
+    )

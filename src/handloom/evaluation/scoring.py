@@ -1,0 +1,192 @@
+"""The surprise at every token of a text, however long, in memory that does not grow with it.
+
+A text is read through windows. How far a window moves, the stride, decides how much each token is predicted from,
+and so the number: that is why it is an argument everywhere. Knows ids only; no text, no averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from handloom.errors import ConfigError, ModelError
+from handloom.model.interface import Reader
+from handloom.model.loss import CHUNK, IGNORE
+
+_IDS = 1 << 16  # ids of a long text that are copied at a time
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the model reads at once, and which of its predictions count."""
+
+    inputs: np.ndarray
+    """(T,) int64."""
+    targets: np.ndarray
+    """(n,) int64, n at most T: the tokens that follow each of the last n inputs."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How a window's targets were predicted."""
+
+    nats: np.ndarray
+    """(n,) float32: -log of the probability that the model gave each target."""
+    greedy: bool
+    """Whether each target was the likeliest token there."""
+
+
+def surprises(
+    model: Reader,
+    ids: Sequence[int] | np.ndarray,
+    *,
+    context: int,
+    stride: int | None = None,
+    batch_size: int = 8,
+    begin: int | None = None,
+) -> Iterator[np.ndarray]:
+    """The surprise at each token of a text, in order, in nats.
+
+    With `stride` = `context` the windows lie side by side, and a token at a window's start is predicted from little.
+    A shorter stride predicts each token beyond the first window from at least `context - stride` tokens before it, at
+    `context / stride` times the price. The last window is moved back to end with the text, so that it is full too.
+
+    Args:
+        model: is in evaluation mode while it reads, and otherwise as it was.
+        ids: (N,), may be memory-mapped.
+        context: how many tokens the model reads at once.
+        stride: how many new tokens each window predicts, 1 to `context`; `context` if not given.
+        batch_size: windows read together; has no influence on the result beyond rounding.
+        begin: a token to put before the text, such as the end of text; without it nothing predicts the first token.
+
+    Yields:
+        float32 arrays; together they hold N numbers, or N - 1 without `begin`.
+
+    Raises:
+        ConfigError: for a setting outside its limits.
+        ModelError: when the tokens do not suit the model, or its scores are no numbers.
+    """
+    _at_least_one("batch_size", batch_size)
+    chunks = (np.asarray(ids[at : at + _IDS]) for at in range(0, len(ids), _IDS))
+    windows = windows_of(chunks, context=context, stride=stride, begin=begin)
+    return (scored.nats for scored in read_windows(model, windows, batch_size))
+
+
+def windows_of(
+    chunks: Iterable[np.ndarray | Sequence[int]],
+    *,
+    context: int,
+    stride: int | None = None,
+    begin: int | None = None,
+) -> Iterator[Window]:
+    """The windows through which `surprises` reads a text that comes in chunks of ids; each target comes once.
+
+    Raises:
+        ConfigError: for a setting outside its limits.
+    """
+    stride = context if stride is None else stride
+    _at_least_one("context", context)
+    _at_least_one("stride", stride)
+    if stride > context:
+        raise ConfigError(
+            f"stride is {stride}, but must be at most the context, {context}, or tokens would be left out.",
+            "Choose a smaller stride.",
+        )
+    return _windows_of(chunks, context, stride, begin)
+
+
+def _windows_of(
+    chunks: Iterable[np.ndarray | Sequence[int]], context: int, stride: int, begin: int | None
+) -> Iterator[Window]:
+    held = np.array([] if begin is None else [begin], dtype=np.int64)
+    counted = 1  # of what is held, the tokens that were predicted, or are there to predict from
+
+    def window(end: int) -> Window:
+        """The one whose last target is held[end - 1]."""
+        return Window(held[max(0, end - 1 - context) : end - 1], held[counted:end])
+
+    end = 1 + context
+    for chunk in chunks:
+        held = np.concatenate([held, np.asarray(chunk, dtype=np.int64)])
+        # A window is only full if the text goes on behind it; the last one is moved back instead.
+        while len(held) > end:
+            yield window(end)
+            counted, end = end, end + stride
+        spent = max(0, counted - 1 - context)
+        held, counted, end = held[spent:], counted - spent, end - spent
+    if len(held) > counted:
+        yield window(len(held))
+
+
+def read_windows(
+    model: Reader, windows: Iterable[Window], batch_size: int, ahead: int = 1
+) -> Iterator[Scored]:
+    """Let the model read windows, several together, and say how it predicted their targets.
+
+    Shorter windows are padded on the right, where no earlier token sees it.
+
+    Args:
+        model: as `surprises`.
+        windows: of any lengths.
+        batch_size: how many are read together.
+        ahead: so many batches are taken at once and read in the order of their lengths, to pad less.
+
+    Yields:
+        one `Scored` for each window, in their order.
+    """
+    stream = iter(windows)
+    while group := list(islice(stream, batch_size * ahead)):
+        order = sorted(range(len(group)), key=lambda at: len(group[at].inputs))
+        found: dict[int, Scored] = {}
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            found |= zip(places, _read(model, [group[at] for at in places]), strict=True)
+        yield from (found[at] for at in range(len(group)))
+
+
+@torch.inference_mode()
+def _read(model: Reader, windows: Sequence[Window]) -> list[Scored]:
+    longest = max(len(window.inputs) for window in windows)
+    inputs = torch.zeros((len(windows), longest), dtype=torch.int64)  # (B, T)
+    targets = torch.full_like(inputs, IGNORE)  # (B, T)
+    for row, window in enumerate(windows):
+        end = len(window.inputs)
+        inputs[row, :end] = torch.from_numpy(window.inputs)
+        targets[row, end - len(window.targets) : end] = torch.from_numpy(window.targets)
+    counts = targets != IGNORE  # (B, T)
+    was_training = model.training
+    model.eval()
+    try:
+        hidden = model.hidden(inputs)[counts]  # (N, C), those that predict something that counts
+        nats, greedy = _judge(hidden, model.head_weight, targets[counts])  # each (N)
+    finally:
+        model.train(was_training)
+    if not nats.isfinite().all():
+        raise ModelError(
+            "The model's scores are not finite numbers, so nothing can be measured.",
+            "Its weights are damaged; use an earlier checkpoint.",
+        )
+    sizes = [len(window.targets) for window in windows]
+    rows = zip(nats.split(sizes), greedy.split(sizes), strict=True)
+    return [Scored(n.numpy(), bool(g.all())) for n, g in rows]
+
+
+def _judge(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each target (N): its surprise, and whether it is the likeliest token. (N, C) -> twice (N)."""
+    nats, greedy = [], []
+    for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        logits = F.linear(h, weight).float()  # (n, V)
+        nats.append(F.cross_entropy(logits, y, reduction="none"))
+        greedy.append(logits.argmax(dim=-1) == y)
+    return torch.cat(nats), torch.cat(greedy)
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name} is {value}, but must be at least 1.", f"Choose a larger {name}.")

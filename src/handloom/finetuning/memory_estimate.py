@@ -1,0 +1,172 @@
+"""What each way to tune a model would train and cost, told before the first step.
+
+Reckoned on outlines of the model (device `meta`), so that it costs nothing. Knows no files, no optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from handloom.finetuning import lora, trainable
+from handloom.finetuning.trainable import Cost
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.model.loss import CHUNK
+
+USUAL = ("full", "lora", "norms", "norms+head", "head", "bias", "last:2")
+"""The methods that a ledger lists beside the one that was chosen."""
+
+RUNTIME_BYTES = 360_000_000
+"""What Python, torch and this program take before there is a model; fitted, as the next."""
+
+HELD = 1.6
+"""How much the process holds for each byte that is kept for the way back: memory comes back in pieces that do not fit.
+
+Both were fitted to nine measurements at 124M (`docs/LOG.md`), which they meet within a tenth.
+"""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How much goes through the model at once."""
+
+    rows: int
+    tokens: int
+    """In a row."""
+    bf16: bool
+    """Whether matrix products are computed in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to tune the model."""
+
+    method: str
+    cost: Cost
+    peak_bytes: int
+    """The most memory that the process is expected to hold."""
+    chosen: bool
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All ways, and what learns in the chosen one."""
+
+    entries: tuple[Entry, ...]
+    groups: tuple[tuple[str, int, int], ...]
+    """Of the chosen one: what learns, in how many tensors, how many numbers."""
+
+    @property
+    def chosen(self) -> Entry:
+        """The way that was chosen."""
+        return next(entry for entry in self.entries if entry.chosen)
+
+
+def ledger_of(
+    config: GPTConfig,
+    method: str,
+    how: lora.LoRA,
+    at_once: Pass,
+    train: Sequence[str] = (),
+    untie: bool = False,
+) -> Ledger:
+    """The ledger of a model.
+
+    Args:
+        config: of the model as it is loaded, with the labels that it will have.
+        method: the chosen one.
+        how: what detours are like, for `lora`.
+        at_once: how much goes through it at once.
+        train: patterns that were given instead of a method.
+        untie: whether a tied head gets weights of its own.
+    """
+    own = " ".join(train) if train else method
+    methods = list(USUAL if config.layers >= 2 else USUAL[:-1])
+    if own not in methods:
+        methods.insert(0, own)
+    entries: list[Entry] = []
+    chosen_groups: tuple[tuple[str, int, int], ...] = ()
+    for name in methods:
+        model = _outline(config, how if name == "lora" else None, untie)
+        trainable.choose(model, train if train and name == own else trainable.patterns_of(name, model.config))
+        entries.append(
+            Entry(name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model))
+        )
+        if name == own:
+            chosen_groups = tuple(trainable.groups(model))
+    return Ledger(tuple(entries), chosen_groups)
+
+
+def peak_bytes(model: GPT, at_once: Pass) -> int:
+    """The most memory a process is expected to hold while it trains what learns in the model.
+
+    Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward keep for the way
+    back; and the scores of a few hundred tokens in the loss.
+    """
+    c = model.config
+    cost, low = trainable.cost(model), trainable.lowest_trained(model)
+    trained_blocks = c.layers - (low or 0)
+    with_detours = bool(lora.adapters(model))
+    matrices = c.layers * (4 * c.width * c.width + 2 * c.width * c.feedforward_width)
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    if with_detours and at_once.bf16:
+        weights -= 2 * matrices  # the frozen ones are kept in bfloat16
+    elif at_once.bf16:
+        weights += 2 * matrices * trained_blocks // c.layers  # bfloat16 copies, for the way back
+    tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
+    # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
+    # activation; where a matrix or a detour learns, also what it reads.
+    reads = {"attention.qkv": c.width, "feedforward.up": c.width, "feedforward.down": c.feedforward_width}
+    kept = 4 * c.width + c.feedforward_width
+    kept += sum(width for part, width in reads.items() if _learns(model, part))
+    block = tokens * (8 * c.width + size * kept)
+    if (
+        at_once.bf16 and at_once.tokens <= 256
+    ):  # attention spelled out: its weights are kept, in both precisions
+        block += tokens * at_once.tokens * c.heads * 6
+    activations = HELD * (trained_blocks * block + 16 * tokens * c.width)
+    loss = min(CHUNK, tokens) * c.vocab_size * (8 + size)
+    loss += 2 * c.vocab_size * c.width if at_once.bf16 else 0
+    if model.head_weight.requires_grad and model.learned_rows is None:
+        loss += (
+            4 * c.vocab_size * c.width
+        )  # its gradient from the loss, before it is added to that from below
+    return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
+
+
+def _learns(model: GPT, part: str) -> bool:
+    """Whether a matrix of the blocks learns, or a detour beside it does."""
+    return any(
+        p.requires_grad and p.ndim == 2
+        for block in model.blocks
+        for p in block.get_submodule(part).parameters()
+    )
+
+
+def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
+    """A model without weights, with detours if `how` is given."""
+    with torch.device("meta"):
+        model = GPT(config)
+        if untie:
+            model.untie_head()
+        if how is not None:
+            layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.targets)]
+            tokens = torch.zeros(how.token_rows, dtype=torch.int64) if how.token_rows else None
+            detours = dict.fromkeys(layers, (how.rank, how.scale))
+            lora.lay(model, detours, "adapter", dora=how.dora, tokens=tokens)
+    return model
+
+
+def _remark(model: GPT) -> str:
+    """What a person may not expect of this choice."""
+    embedding = dict(model.named_parameters()).get(trainable.TIED)
+    if embedding is None or not embedding.requires_grad or not model.config.tied_head:
+        return ""
+    everything = sum(p.numel() for p in model.parameters())
+    if everything == sum(p.numel() for p in model.parameters() if p.requires_grad):
+        return ""
+    return f"trains the token embedding too: the head is tied to it ({embedding.numel() / everything:.0%} of the model)"

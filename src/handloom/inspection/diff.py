@@ -1,0 +1,223 @@
+"""Two models on one text, activation by activation: where do they part, in which element, at which token?
+
+The second model is another one of the same shape, or the same one in another precision. Knows no files.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handloom.errors import ConfigError, ModelError, RequestError
+from handloom.inference.language_model import LanguageModel
+from handloom.inspection import activations
+from handloom.inspection.activations import Difference
+from handloom.inspection.check import TOLERANCE
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+
+PRECISIONS = {
+    "fp32": "as it is: weights and arithmetic in float32",
+    "bf16": "inside attention and feed-forward network, and in the head, arithmetic in bfloat16, as training with "
+    "--precision bf16 has it; weights, LayerNorms and the residual stream in float32",
+    "bf16-weights": "weights rounded to bfloat16, arithmetic in float32",
+    "fp16-weights": "weights rounded to float16, arithmetic in float32",
+}
+"""What a model can be compared with beside another model, and what that means."""
+
+TEXT = "In the morning the weaver counts 24 threads. The quick brown fox jumps over the lazy dog, and the loom begins."
+"""What is read if no text is given."""
+
+_ROUNDED = {"bf16-weights": torch.bfloat16, "fp16-weights": torch.float16}
+_SHAPE = ("vocab_size", "context", "layers", "heads", "width", "feedforward_width")
+_SUMMARY = 12
+"""Lines of the summary that the blocks before the divergence may take."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights of two models compare."""
+
+    count: int
+    """Tensors that both have."""
+    differing: tuple[str, ...]
+    """Those of them that are not the same to the bit, in order."""
+    lone: tuple[str, ...]
+    """Tensors that only one of them has."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found."""
+
+    ids: tuple[int, ...]
+    """The tokens that both have read."""
+    tokens: tuple[str, ...]
+    """Each of them as text."""
+    same_tokenizer: bool
+    settings: dict[str, tuple[Any, Any]]
+    """Fields of the configuration in which they differ; none of them is part of the shape."""
+    weights: Weights
+    differences: tuple[Difference, ...]
+    """Of every activation, in the order a token meets them."""
+    first: Difference | None
+    """The first that exceeds the tolerance."""
+
+    def position(self, difference: Difference) -> int:
+        """Which token of the text an element belongs to, counted from 0; of attention weights the one that looks."""
+        return difference.where[2 if difference.name.endswith(".weights") else 1]
+
+    def summary(self) -> list[tuple[str, Difference]]:
+        """Names and worst differences up to the first divergence: whole blocks first, then part by part."""
+        end = len(self.differences) if self.first is None else self.differences.index(self.first) + 1
+        parting = _block(self.first.name) if self.first is not None else None
+        blocks: dict[int, Difference] = {}
+        lines: list[tuple[str, Difference]] = []
+        for difference in self.differences[:end]:
+            block = _block(difference.name)
+            if block is None or block == parting:
+                lines += _grouped(blocks)
+                blocks = {}
+                lines.append((difference.name, difference))
+            else:
+                blocks[block] = max(blocks.get(block, difference), difference, key=_relative)
+        return lines
+
+
+def is_precision(name: str) -> bool:
+    """Whether `name` is one of `PRECISIONS`, and not a model.
+
+    Raises:
+        ConfigError: for one that looks like a precision, of which there is none, and no folder either.
+    """
+    if name in PRECISIONS:
+        return True
+    if re.fullmatch(r"(fp|bf|f|float|bfloat|int)-?\d+(-\w+)?|half|double", name) and not Path(name).exists():
+        raise ConfigError(
+            f"There is no precision {name!r} to compare with.", f"There are {', '.join(PRECISIONS)}."
+        )
+    return False
+
+
+@torch.inference_mode()
+def compare_models(
+    one: LanguageModel, other: LanguageModel | str, text: str | None = None, tolerance: float = TOLERANCE
+) -> Comparison:
+    """Let two models read a text and hold their activations against each other.
+
+    Args:
+        one: its tokenizer makes the tokens.
+        other: a model of the same shape, or one of `PRECISIONS` in which `one` is computed.
+        text: what they read; `TEXT`, as far as it fits, if not given.
+        tolerance: as `TOLERANCE`, for each activation.
+
+    Raises:
+        ModelError: for models of different shapes, naming the first field that differs.
+        RequestError: for an empty text, one beyond the context, or with a token that the other tokenizer lacks.
+    """
+    if isinstance(other, LanguageModel):
+        _require_one_shape(one, other)
+    ids = one.prompt_ids(TEXT if text is None else text)
+    if text is None:
+        ids = ids[: one.config.context]
+    if len(ids) > one.config.context:
+        raise RequestError(
+            f"The text has {len(ids)} tokens, and the model looks at {one.config.context} at most.",
+            "Shorten it.",
+        )
+    tokenizers = [one.tokenizer, other.tokenizer if isinstance(other, LanguageModel) else one.tokenizer]
+    same_tokenizer = tokenizers[0].fingerprint == tokenizers[1].fingerprint
+    _require_known(ids, tokenizers[1].vocab_size)
+    model = other.model if isinstance(other, LanguageModel) else _in_precision(one.model, other)
+    batch = torch.tensor([ids])  # (1, T)
+    mine = activations.activations(one.model, batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=other == "bf16"):
+        theirs = activations.activations(model, batch)
+    differences = activations.compare(mine, theirs)
+    return Comparison(
+        tuple(ids),
+        tuple(one.tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids),
+        same_tokenizer,
+        _other_settings(one.config, model.config),
+        _weights(one.model, model),
+        tuple(differences),
+        activations.first_difference(differences, tolerance),
+    )
+
+
+def _require_one_shape(one: LanguageModel, other: LanguageModel) -> None:
+    for field in _SHAPE:
+        here, there = getattr(one.config, field), getattr(other.config, field)
+        if here != there:
+            name = "inner_width" if field == "feedforward_width" else field
+            raise ModelError(
+                f"The two models have different shapes, the first in {name}: {here} and {there}.",
+                f"Name two models of one shape, or compare with a precision: {', '.join(PRECISIONS)}.",
+            )
+
+
+def _require_known(ids: Sequence[int], vocabulary: int) -> None:
+    for place, token in enumerate(ids):
+        if token >= vocabulary:
+            raise RequestError(
+                f"The tokenizers differ, and the other one has no id {token}, which is token {place} of the text.",
+                "Give a text (--text) whose ids both have.",
+            )
+
+
+def _in_precision(model: GPT, precision: str) -> GPT:
+    """The model itself, or one like it with rounded weights."""
+    if precision not in _ROUNDED:
+        return model
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.to(_ROUNDED[precision]).float()
+    return rounded
+
+
+def _other_settings(one: GPTConfig, other: GPTConfig) -> dict[str, tuple[Any, Any]]:
+    here, there = one.to_dict(), other.to_dict()
+    return {
+        name: (here[name], there[name])
+        for name in here
+        if here[name] != there[name]
+        and name not in _SHAPE
+        and name != "inner_width"
+        and "dropout" not in name
+    }
+
+
+def _weights(one: GPT, other: GPT) -> Weights:
+    here: dict[str, Tensor] = dict(one.state_dict())
+    there: dict[str, Tensor] = dict(other.state_dict())
+    both = [name for name in here if name in there]
+    differing = tuple(name for name in both if not activations.same_bits(here[name], there[name]))
+    return Weights(len(both), differing, tuple(sorted(here.keys() ^ there.keys())))
+
+
+def _block(name: str) -> int | None:
+    found = re.match(r"blocks\.(\d+)", name)
+    return int(found.group(1)) if found else None
+
+
+def _relative(difference: Difference) -> float:
+    return difference.worst / max(1.0, difference.scale)
+
+
+def _grouped(blocks: dict[int, Difference]) -> list[tuple[str, Difference]]:
+    """A line for each block, or for several together where there are many."""
+    numbers = sorted(blocks)
+    together = max(1, -(-len(numbers) // _SUMMARY))
+    lines = []
+    for start in range(0, len(numbers), together):
+        group = numbers[start : start + together]
+        name = f"blocks {group[0]} to {group[-1]}" if len(group) > 1 else f"block {group[0]}"
+        lines.append((name, max((blocks[number] for number in group), key=_relative)))
+    return lines

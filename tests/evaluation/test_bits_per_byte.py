@@ -1,0 +1,107 @@
+"""Readings agree with `handloom evaluate`'s perplexity, and can be compared where tokens cannot."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handloom.data.corpus import Corpus, Document
+from handloom.evaluation.bits_per_byte import BLOCK, difference, ratio, read
+from handloom.evaluation.perplexity import Convention, measure
+from handloom.evaluation.standard_error import Spread
+from handloom.inference.language_model import LanguageModel
+from handloom.tokenizer.train import learn_merges
+
+WORDS = ("the", "loom", "stands", "in", "a", "corner,", "and", "the", "weaver", "–", "été", "counts", "144")
+
+
+def some_text(seed, count):
+    return " ".join(np.random.default_rng(seed).choice(WORDS, size=count))
+
+
+DOCUMENTS = [some_text(seed, 12 + 5 * seed) for seed in range(24)]
+
+
+@pytest.fixture(scope="module")
+def lm(model, byte_tokenizer):
+    return LanguageModel(model, byte_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def other(lively):
+    """A model with another tokenizer."""
+    tokenizer = learn_merges([" ".join(DOCUMENTS)], 300)
+    return LanguageModel(lively(1, vocab_size=tokenizer.vocab_size), tokenizer)
+
+
+def corpus_of(documents):
+    return Corpus(["texts"], [lambda: (Document(str(i), lambda t=t: (t,)) for i, t in enumerate(documents))])
+
+
+def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
+    mine = read(lm, DOCUMENTS)
+    half = lm.config.context // 2
+    (theirs,) = measure(lm, corpus_of(DOCUMENTS), Convention(strides=(half,))).readings
+    assert (mine.tokens, mine.bytes) == (theirs.counts.tokens, theirs.counts.bytes)
+    assert mine.nats_per_token.value == pytest.approx(theirs.nats_per_token, rel=1e-5)
+    assert mine.nats_per_token.standard_error == pytest.approx(theirs.standard_error, rel=1e-3)
+    assert mine.perplexity == pytest.approx(math.exp(theirs.nats_per_token), rel=1e-4)
+    assert mine.bits_per_byte.value == pytest.approx(
+        theirs.nats / math.log(2) / theirs.counts.bytes, rel=1e-5
+    )
+
+
+@given(st.lists(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), min_size=2, max_size=9))
+def test_the_standard_error_is_that_of_a_spread_over_the_same_units(units):
+    spread = Spread(None)
+    for number, nats in enumerate(units):
+        spread.add(number, np.array(nats))
+    total, _, error = spread.result()
+    sums, counts = np.array([sum(unit) for unit in units]), np.array([len(unit) for unit in units])
+    mine = ratio(sums, counts)
+    assert mine.value == pytest.approx(total / counts.sum())
+    assert mine.standard_error == pytest.approx(error, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("documents", [DOCUMENTS, [some_text(1, 900), "tiny"], ["é"]])
+def test_units_are_the_same_whatever_the_tokenizer(lm, other, documents):
+    one, two = read(lm, documents), read(other, documents)
+    assert one.sizes.tolist() == two.sizes.tolist()
+    assert one.bytes == two.bytes == sum(len(text.encode()) for text in documents) == one.sizes.sum()
+    assert one.tokens != two.tokens or documents == ["é"]
+    for reading in (one, two):
+        everything = np.concatenate(reading.nats).sum(dtype=np.float64) / math.log(2)
+        assert reading.bits.sum() == pytest.approx(everything)
+        assert reading.bits_per_byte.value == pytest.approx(everything / reading.bytes)
+
+
+def test_few_documents_are_cut_into_blocks(lm):
+    reading = read(lm, [some_text(1, 900), "tiny"])
+    assert len(reading.sizes) == reading.bytes // BLOCK + 1
+    assert min(reading.sizes[:-1]) == BLOCK
+    assert reading.sizes[-1] == 4
+
+
+def test_one_unit_has_no_error(lm):
+    assert read(lm, ["a short text"]).bits_per_byte.standard_error is None
+
+
+def test_a_difference_is_one_of_the_same_text_and_knows_that(lm, other):
+    one, two = read(lm, DOCUMENTS), read(other, DOCUMENTS)
+    there, back = difference(one, two), difference(two, one)
+    assert there.value == pytest.approx(one.bits_per_byte.value - two.bits_per_byte.value)
+    assert there.value == pytest.approx(-back.value)
+    assert there.standard_error == pytest.approx(back.standard_error)
+    assert difference(one, one) == type(there)(0.0, 0.0)
+
+
+def test_what_is_hard_for_both_does_not_count_as_error(lm):
+    reading = read(lm, DOCUMENTS)
+    harder = type(reading)(**{**reading.__dict__, "bits": reading.bits + 0.5 * reading.sizes})
+    found = difference(harder, reading)
+    assert found.value == pytest.approx(0.5)
+    assert found.standard_error < 1e-9 < reading.bits_per_byte.standard_error
