@@ -43,7 +43,7 @@ def forward_and_backward(
 
 def main() -> None:
     """Print the table."""
-    print(f"{runtime.use_threads(None)} threads; milliseconds forward and backward, median of 15")
+    print(f"{runtime.set_num_threads(None)} threads; milliseconds forward and backward, median of 15")
     print(f"{'B, H, T, D':>20}  {'dtype':>9}  {'fused':>7}  {'explicit':>8}")
     for B, H, T, D in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):

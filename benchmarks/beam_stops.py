@@ -11,12 +11,12 @@ from __future__ import annotations
 import statistics
 import time
 
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.runtime import use_threads
-from handloom.tokenizer.train import learn_merges
+from handloom.runtime import set_num_threads
+from handloom.tokenizer.train import train_bpe
 
 TOKENS = 1000
 STOPS: dict[str, tuple[str, ...]] = {"no stop string": (), "--stop zzz": ("zzz",)}
@@ -24,11 +24,11 @@ STOPS: dict[str, tuple[str, ...]] = {"no stop string": (), "--stop zzz": ("zzz",
 
 def main() -> None:
     """Print the medians and their ratio."""
-    use_threads(1)
-    tokenizer = learn_merges(["the loom and the weaver "] * 5, 300)
+    set_num_threads(1)
+    tokenizer = train_bpe(["the loom and the weaver "] * 5, 300)
     shape = GPTConfig(vocab_size=tokenizer.vocab_size, context=1024, layers=2, heads=2, width=32)
     lm = LanguageModel(GPT(shape, 0), tokenizer)
-    request = Request.of(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=4)
+    request = GenerationConfig.of(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=4)
     taken: dict[str, list[float]] = {name: [] for name in STOPS}
     for _ in range(5):
         for name, stop in STOPS.items():

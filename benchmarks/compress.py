@@ -11,13 +11,13 @@ from __future__ import annotations
 import lzma
 
 from handloom.data import open_corpus
-from handloom.data.split import VALIDATION, pieces, survey
+from handloom.data.split import VALIDATION, assign_splits, pieces
 
 
 def main() -> None:
     """Print the figure."""
     corpus = open_corpus(["python-docs"])
-    plan = survey(corpus)
+    plan = assign_splits(corpus)
     text = "".join(piece.text for piece in pieces(corpus, plan) if piece.side == VALIDATION).encode("utf-8")
     packed = lzma.compress(text, preset=9)
     print(f"xz -9: {8 * len(packed) / len(text):.3f} bits per byte on {len(text):,} held-out bytes")

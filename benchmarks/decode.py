@@ -20,12 +20,12 @@ import torch
 from handloom import runtime
 from handloom.checkpoints import gpt2
 from handloom.checkpoints.hf_export import export_folder
-from handloom.inference.engine import continuations
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.engine import generate_ids
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
-from handloom.training.scratch import own_memory
+from handloom.training.scratch import materialize
 
 
 def main() -> None:
@@ -36,21 +36,21 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    runtime.use_threads(None)
+    runtime.set_num_threads(None)
     prompt = torch.arange(1000, 1032)[None]
-    request = Request(asked.tokens, Sampling(temperature=0))
+    request = GenerationConfig(asked.tokens, SamplingParams(temperature=0))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "gpt2"
         export_folder(folder, GPT(preset("gpt2")), load_tokenizer("gpt2"))
         mapped, copied = gpt2.open_folder(folder).load_model(), gpt2.open_folder(folder).load_model()
-        own_memory(copied)
+        materialize(copied)
         for parameter in copied.parameters():
             parameter.data = parameter.data.contiguous()
         theirs = GPT2LMHeadModel.from_pretrained(folder).eval()
         length = prompt.shape[1] + asked.tokens
         ways = {
-            "handloom, as the file lies": lambda: list(continuations(mapped, prompt, request)),
-            "handloom, in its own order": lambda: list(continuations(copied, prompt, request)),
+            "handloom, as the file lies": lambda: list(generate_ids(mapped, prompt, request)),
+            "handloom, in its own order": lambda: list(generate_ids(copied, prompt, request)),
             "transformers": lambda: theirs.generate(
                 prompt, max_length=length, min_length=length, do_sample=False, pad_token_id=50256
             ),

@@ -32,7 +32,7 @@ def main() -> None:
     import torch
     from safetensors.torch import save_file
 
-    from handloom.checkpoints.gpt2 import to_theirs
+    from handloom.checkpoints.gpt2 import to_hf
     from handloom.checkpoints.gpt2_config import write_config
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
@@ -43,7 +43,7 @@ def main() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for form in ("model.safetensors", "pytorch_model.bin"):
             with tempfile.TemporaryDirectory() as folder:
-                tensors = {name: t.to(dtype).contiguous() for name, t in to_theirs(model).items()}
+                tensors = {name: t.to(dtype).contiguous() for name, t in to_hf(model).items()}
                 Path(folder, "config.json").write_text(
                     json.dumps(write_config(model.config, 0)), encoding="utf-8"
                 )

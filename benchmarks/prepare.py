@@ -28,8 +28,8 @@ import psutil
 
 from handloom.data import open_corpus, prepare
 from handloom.data.builtin import python_source
-from handloom.data.chunking import safe_pieces
-from handloom.runtime import granted_cores
+from handloom.data.chunking import chunk_text
+from handloom.runtime import available_cores
 from handloom.tokenizer.gpt2 import gpt2_tokenizer
 
 _MB = 1_000_000
@@ -108,7 +108,7 @@ def _tiktokens(file: Path, workers: int) -> dict[str, Any]:
 
 def _groups(file: Path, size: int) -> Iterator[list[str]]:
     for document in open_corpus(file).documents():
-        pieces = safe_pieces(document.pieces())
+        pieces = chunk_text(document.pieces())
         while group := list(islice(pieces, size)):
             yield group
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of preparing text.")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the generated text")
     parser.add_argument(
-        "--workers", type=int, default=granted_cores(), help="processes, and tiktoken's threads"
+        "--workers", type=int, default=available_cores(), help="processes, and tiktoken's threads"
     )
     parser.add_argument("--only", choices=("ours", "tiktoken"), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from handloom.data import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 MERGES = 4096
 BYTES = 5_000_000
@@ -36,7 +36,7 @@ def main() -> None:
     texts = some_text(BYTES)
     n_bytes = sum(len(text.encode("utf-8")) for text in texts)
     began = time.perf_counter()
-    learned = learn_merges(texts, 256 + MERGES + 1)
+    learned = train_bpe(texts, 256 + MERGES + 1)
     print(f"learn {MERGES:,} merges from {n_bytes / 1e6:.2f} MB: {time.perf_counter() - began:.1f} s")
     by_hand = gpt2_bpe()
     encoders = {

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from handloom.checkpoints.gpt2 import to_theirs
+from handloom.checkpoints.gpt2 import to_hf
 from handloom.checkpoints.gpt2_config import write_config
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -28,7 +28,7 @@ def random_model(config: GPTConfig = CONFIG, seed: int = 0) -> GPT:
 
 def theirs(model: GPT) -> dict[str, Tensor]:
     """Its tensors as GPT-2 stores them, each in memory of its own."""
-    return {name: tensor.detach().clone().contiguous() for name, tensor in to_theirs(model).items()}
+    return {name: tensor.detach().clone().contiguous() for name, tensor in to_hf(model).items()}
 
 
 def write(

@@ -11,8 +11,8 @@ import torch
 import xllamacpp
 from torch import Tensor
 
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling
+from handloom.inference.engine import GenerationConfig, generate_ids
+from handloom.inference.sampling import SamplingParams
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -75,7 +75,7 @@ class Llama:
         )
 
     def _ask(self, path: str, **body: Any) -> dict[str, Any]:
-        request = urllib.request.Request(
+        request = urllib.request.GenerationConfig(
             self._address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with _OPENER.open(request) as answer:
@@ -96,8 +96,8 @@ def random_model(config: GPTConfig, seed: int, deviation: float = 0.3) -> GPT:
 
 def greedy(model: GPT, prompt: list[int], length: int, vocabulary: int) -> tuple[list[int], Tensor]:
     """Our greedy text of `length` ids, and (length, V) the log probabilities that it was chosen by."""
-    request = Request(max_new_tokens=length, sampling=Sampling(temperature=0))
-    chosen = [int(choice) for choice in continuations(model, torch.tensor([prompt]), request, vocabulary)]
+    request = GenerationConfig(max_new_tokens=length, sampling=SamplingParams(temperature=0))
+    chosen = [int(choice) for choice in generate_ids(model, torch.tensor([prompt]), request, vocabulary)]
     with torch.no_grad():
         scores = model(torch.tensor([prompt + chosen[:-1]]))[0, len(prompt) - 1 :, :vocabulary]  # (length, V)
     return chosen, scores.log_softmax(dim=-1)

@@ -257,11 +257,11 @@ def _tiny():
 
     import torch
 
-    from handloom.tokenizer.train import learn_merges
+    from handloom.tokenizer.train import train_bpe
 
     width, layers, context = 64, 2, 32
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = learn_merges(["the cat sat on the mat, and the hat sat on the cat"], 270)
+        tokenizer = train_bpe(["the cat sat on the mat, and the hat sat on the cat"], 270)
         tokenizer.save(Path(folder))
         texts = {name: Path(folder, name).read_bytes() for name in ("vocab.json", "merges.txt")}
     config = {

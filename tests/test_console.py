@@ -159,10 +159,10 @@ def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
 
 def test_a_run_s_name_is_printed_as_it_is_after_training(capsys):
     from handloom.cli.train import conclude
-    from handloom.training.progress import Terminal
+    from handloom.training.progress import TerminalReporter
 
     summary = {"steps": 3, "train_seconds": 1.0, "finished": False}
-    conclude(Path("runs/lr:100:x[/]"), summary, Terminal())
+    conclude(Path("runs/lr:100:x[/]"), summary, TerminalReporter())
     assert "--resume 'runs/lr:100:x[/]'\n" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from handloom import runtime
 from handloom.cli.main import app
 from handloom.data.corpus import files_of
 from handloom.errors import ConfigError
-from handloom.loading import find_checkpoint
+from handloom.loading import find_model
 from handloom.tokenizer.base import load_tokenizer
 from handloom.training.config import FinetuneConfig, TrainConfig
 
@@ -35,7 +35,7 @@ def test_a_file_whose_own_name_begins_with_a_tilde_is_reached(tmp_path, monkeypa
 
 @pytest.mark.parametrize("empty", ["", "  ", "\t"])
 def test_nothing_is_no_path(empty):
-    for read in (lambda: find_checkpoint(empty), lambda: files_of(empty), lambda: load_tokenizer(empty)):
+    for read in (lambda: find_model(empty), lambda: files_of(empty), lambda: load_tokenizer(empty)):
         with pytest.raises(ConfigError, match=r"is empty.*variable that is not set"):
             read()
 

@@ -12,18 +12,18 @@ import torch
 from handloom import errors
 from handloom.data.corpus import open_corpus
 from handloom.errors import ArgumentError, ConfigError, HandloomError
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.loading import load, named_adapters
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 from handloom.training import loop, run
 from handloom.training.config import TrainConfig
 
-BY_HAND = learn_merges(["hello hello"], 260)
+BY_HAND = train_bpe(["hello hello"], 260)
 TOKENIZERS = [BY_HAND, TiktokenTokenizer(BY_HAND)]
 
 
@@ -75,10 +75,10 @@ def test_texts_and_ids_of_other_types(tokenizer, tmp_path):
 def test_a_vocabulary_is_learned_from_texts_not_from_the_characters_of_one():
     for value in ("hello hello", b"hello", None, 5, [b"hello"]):
         with pytest.raises(ArgumentError):
-            learn_merges(value, 260)
+            train_bpe(value, 260)
     for size in ("260", None, 260.0):
         with pytest.raises(ArgumentError, match="size of the vocabulary"):
-            learn_merges(["hello hello"], size)
+            train_bpe(["hello hello"], size)
 
 
 def test_a_model_asked_with_other_types(lm):
@@ -87,7 +87,7 @@ def test_a_model_asked_with_other_types(lm):
             lm.generate(value, max_new_tokens=1)
     for value in ("hello", b"hello", 5):
         with pytest.raises(ArgumentError, match="several texts"):
-            lm.complete_batch(value, Request(1))
+            lm.complete_batch(value, GenerationConfig(1))
     with pytest.raises(ArgumentError, match="The request is None"):
         lm.complete("hello", None)
     for value in (["hello", "hello"], b"hello", None, 5):

@@ -27,7 +27,7 @@ def fill(run: Path, content: str) -> None:
 
 
 def save(run: Path, step: int, content: str) -> None:
-    with storage.whole_folder(run / CHECKPOINTS / f"step-{step:08d}", 0) as aside:
+    with storage.atomic_folder(run / CHECKPOINTS / f"step-{step:08d}", 0) as aside:
         (aside / "model.safetensors").write_text(content)
 
 

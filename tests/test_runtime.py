@@ -29,9 +29,9 @@ def test_threads_are_those_asked_for_else_of_openmp_else_the_cores(monkeypatch, 
 
     before = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", openmp)
-    monkeypatch.setattr(runtime, "granted_cores", lambda: 5)
+    monkeypatch.setattr(runtime, "available_cores", lambda: 5)
     try:
-        assert runtime.use_threads(asked) == used
+        assert runtime.set_num_threads(asked) == used
         assert torch.get_num_threads() == used
     finally:
         torch.set_num_threads(before)

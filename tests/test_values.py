@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from handloom import values
 from handloom.errors import HandloomError
 from handloom.evaluation.benchmarks import detect
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import GPTConfig
 from handloom.storage import read_json
 from handloom.tokenizer.base import load_tokenizer
@@ -107,8 +107,10 @@ def test_nothing_else_parses_json():
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32, torch.tensor, int])
 def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
-    request = Request.of(max_new_tokens=kind(5), top_k=kind(3), seed=kind(7), logit_bias={kind(4): kind(2)})
-    assert request == Request.of(max_new_tokens=5, top_k=3, seed=7, logit_bias={4: 2})
+    request = GenerationConfig.of(
+        max_new_tokens=kind(5), top_k=kind(3), seed=kind(7), logit_bias={kind(4): kind(2)}
+    )
+    assert request == GenerationConfig.of(max_new_tokens=5, top_k=3, seed=7, logit_bias={4: 2})
     assert type(request.max_new_tokens) is type(request.sampling.logit_bias[0][0]) is int
     shape = {"layers": kind(2), "heads": kind(2), "width": kind(8)}
     assert GPTConfig(**shape) == GPTConfig(layers=2, heads=2, width=8)
@@ -120,17 +122,17 @@ def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, torch.tensor, float])
 def test_other_numbers_of_numpy_are_numbers(kind):
-    request = Request.of(temperature=kind(0.5), top_p=kind(0.25))
-    assert request == Request.of(temperature=0.5, top_p=0.25)
+    request = GenerationConfig.of(temperature=kind(0.5), top_p=kind(0.25))
+    assert request == GenerationConfig.of(temperature=0.5, top_p=0.25)
     assert type(request.sampling.temperature) is float
     assert TrainConfig(dropout=kind(0.5)).to_toml() == TrainConfig(dropout=0.5).to_toml()
 
 
 def test_truth_values_and_arrays_of_numpy_are_python_s():
-    request = Request.of(echo=np.bool_(True), bad_words=[np.array([1, 2]), "x"])
-    assert request == Request.of(echo=True, bad_words=[[1, 2], "x"])
+    request = GenerationConfig.of(echo=np.bool_(True), bad_words=[np.array([1, 2]), "x"])
+    assert request == GenerationConfig.of(echo=True, bad_words=[[1, 2], "x"])
     with pytest.raises(HandloomError, match="max_new_tokens is True"):
-        Request.of(max_new_tokens=np.bool_(True))
+        GenerationConfig.of(max_new_tokens=np.bool_(True))
     with pytest.raises(HandloomError, match=r"top_k is 3\.0"):
-        Request.of(top_k=np.float32(3))
+        GenerationConfig.of(top_k=np.float32(3))
     assert plain((np.int64(1), [np.float32(0.5)])) == (1, [0.5])

@@ -24,11 +24,11 @@ from handloom.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedModel:
     """A model on disk that is another model with an adapter beside it."""
 
     adapter: peft.Adapter
-    base: Stored
+    base: ModelSource
     checkpoint: native.Checkpoint | None = None
     """Where the adapter was trained here; None for one of PEFT's own."""
 
@@ -53,7 +53,7 @@ class Adapted:
         if self.checkpoint:
             require_base(model, self.checkpoint, self.base.folder)
         attach(model, self.adapter, self.checkpoint)
-        lora.bake(model)
+        lora.merge_and_unload(model)
         return model.eval()
 
     def load_tokenizer(self) -> Tokenizer:
@@ -61,7 +61,7 @@ class Adapted:
         return self.checkpoint.load_tokenizer() if self.checkpoint else self.base.load_tokenizer()
 
 
-Stored = native.Checkpoint | gpt2.Published | Adapted
+ModelSource = native.Checkpoint | gpt2.HFCheckpoint | AdaptedModel
 """A model on disk: it has a `folder` and a `config`, and can `load_model()` and `load_tokenizer()`."""
 
 Adapters = str | Path | Sequence[str | Path] | Mapping[str, float]
@@ -72,7 +72,7 @@ def _warn(note: str) -> None:
     warnings.warn(note, stacklevel=4)
 
 
-def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) -> Stored:
+def find_model(name: str | Path, on_note: Callable[[str], None] = _warn) -> ModelSource:
     """The model that `name` stands for.
 
     Args:
@@ -99,7 +99,7 @@ def find_checkpoint(name: str | Path, on_note: Callable[[str], None] = _warn) ->
                 f"{folder} is an adapter that does not say which model it lies beside.",
                 f"Name that model, and the adapter beside it: --model MODEL --adapter {folder}.",
             )
-        return Adapted(adapter, base_of(native.Base(adapter.base, ""), folder, on_note))
+        return AdaptedModel(adapter, base_of(native.BaseModelRef(adapter.base, ""), folder, on_note))
     return elsewhere.open_model(folder, on_note)
 
 
@@ -124,7 +124,7 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     Raises:
         CheckpointError: when there is no model, or it is torn, damaged, or not one that we compute exactly.
     """
-    stored = find_checkpoint(name, on_note)
+    stored = find_model(name, on_note)
     named = named_adapters(adapter)
     found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
     stored = _trained_on(stored, name, [checkpoint for _, checkpoint in found.values()], on_note)
@@ -135,21 +135,21 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     for own, (beside, checkpoint) in found.items():
         attach(model, beside, checkpoint, own)
         template = template or (_template(checkpoint) if checkpoint else None)
-    lora.use(model, {own: share for own, (_, share) in named.items()})
+    lora.set_adapters(model, {own: share for own, (_, share) in named.items()})
     tokenizer = stored.load_tokenizer()
     return LanguageModel(model, tokenizer, stored.folder, template or chat.template_of(tokenizer))
 
 
-def _template(stored: Stored) -> str | None:
+def _template(stored: ModelSource) -> str | None:
     """In which way a model learned conversations, if it did.
 
     Raises:
         CheckpointError: when that is a way we do not know.
     """
-    template: str | None = None if isinstance(stored, gpt2.Published) else stored.training.get("template")
-    if template not in (None, chat.TEMPLATE):
+    template: str | None = None if isinstance(stored, gpt2.HFCheckpoint) else stored.training.get("template")
+    if template not in (None, chat.CHAT_TEMPLATE):
         raise CheckpointError(
-            f"{stored.folder} learned conversations in the template {template!r}; we know {chat.TEMPLATE!r}.",
+            f"{stored.folder} learned conversations in the template {template!r}; we know {chat.CHAT_TEMPLATE!r}.",
             "Use the version of Handloom that wrote it.",
         )
     return template
@@ -180,11 +180,11 @@ def find_adapter(
 
 
 def _trained_on(
-    stored: Stored,
+    stored: ModelSource,
     name: str | Path,
     adapters: Sequence[native.Checkpoint | None],
     on_note: Callable[[str], None],
-) -> Stored:
+) -> ModelSource:
     """Of a run that was named as a whole, the checkpoint that all adapters were trained on, if there is one."""
     run = stored.folder.parent.parent
     if not isinstance(stored, native.Checkpoint) or Path(name).resolve() != run.resolve():
@@ -329,14 +329,14 @@ def _newest(run: Path, on_note: Callable[[str], None]) -> native.Checkpoint:
     return checkpoint
 
 
-def _with_base(checkpoint: native.Checkpoint, on_note: Callable[[str], None]) -> Stored:
+def _with_base(checkpoint: native.Checkpoint, on_note: Callable[[str], None]) -> ModelSource:
     if checkpoint.base is None:
         return checkpoint
     base = base_of(checkpoint.base, checkpoint.folder, on_note)
-    return Adapted(peft.open_adapter(checkpoint.folder), base, checkpoint)
+    return AdaptedModel(peft.open_adapter(checkpoint.folder), base, checkpoint)
 
 
-def base_of(base: native.Base, adapter: Path, on_note: Callable[[str], None]) -> Stored:
+def base_of(base: native.BaseModelRef, adapter: Path, on_note: Callable[[str], None]) -> ModelSource:
     """The model that an adapter was trained on: of a run, the very checkpoint.
 
     Args:
@@ -354,7 +354,7 @@ def base_of(base: native.Base, adapter: Path, on_note: Callable[[str], None]) ->
             f"Put {found} back from a copy, or begin a new run on a model that is there.",
         )
     try:
-        return find_checkpoint(found, on_note)
+        return find_model(found, on_note)
     except CheckpointError as error:
         raise CheckpointError(
             f"The adapter in {adapter} lies beside the model {base.name}, which cannot be used. {error.problem}",
@@ -362,7 +362,7 @@ def base_of(base: native.Base, adapter: Path, on_note: Callable[[str], None]) ->
         ) from None
 
 
-def _place_of(base: native.Base, adapter: Path) -> Path:
+def _place_of(base: native.BaseModelRef, adapter: Path) -> Path:
     """Where the model that an adapter was trained on should be; of a run, the very checkpoint."""
     found = Path(found_from(base.name, adapter.absolute().parents))
     if base.checkpoint and (found / native.CHECKPOINTS).is_dir():
@@ -370,9 +370,9 @@ def _place_of(base: native.Base, adapter: Path) -> Path:
     return found
 
 
-def folders_of(stored: Stored) -> list[Path]:
+def folders_of(stored: ModelSource) -> list[Path]:
     """The folders that a model is read from: its own, its base's, and so on."""
-    if isinstance(stored, Adapted):
+    if isinstance(stored, AdaptedModel):
         return [stored.folder, *folders_of(stored.base)]
     return [stored.folder]
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from handloom.errors import CheckpointError
-from handloom.storage import refusing
+from handloom.storage import explaining_os_errors
 
 IN_FOLDER = ".handloom.lock"
 """The lock file of a folder that is locked from inside."""
@@ -75,7 +75,7 @@ def own(folder: Path) -> Iterator[None]:
     made: list[Path] = []
     with ExitStack() as stack:
         stack.callback(_remove_empty, made)
-        with refusing(folder):
+        with explaining_os_errors(folder):
             for path in (*reversed(folder.absolute().parents), folder):
                 if not path.exists():
                     path.mkdir(exist_ok=True)

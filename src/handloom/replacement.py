@@ -33,7 +33,7 @@ def new_run(run: Path) -> Iterator[Callable[[], None]]:
         CheckpointError: the disk refuses.
     """
     try:
-        with storage.refusing(run):
+        with storage.explaining_os_errors(run):
             _set_aside(run)
         yield lambda: _remove_previous(run)
     finally:
@@ -46,7 +46,7 @@ def recover_run(run: Path) -> None:
     Raises:
         CheckpointError: the disk refuses.
     """
-    with storage.refusing(run):
+    with storage.explaining_os_errors(run):
         if (run / PREVIOUS).is_dir():
             ownership.remove_ours(run, keep=_KEPT)
             os.rename(run / PREVIOUS, run / MOVING)
@@ -109,7 +109,7 @@ def _move(source: Path, target: Path) -> None:
 def _remove_previous(run: Path) -> None:
     """The new run stands from here on."""
     if (run / PREVIOUS).is_dir():
-        with storage.refusing(run):
+        with storage.explaining_os_errors(run):
             os.rename(run / PREVIOUS, run / _REMOVED)
             storage.sync(run)
         for folder in (run / _REMOVED, _linked(run) / PREVIOUS):
@@ -134,10 +134,10 @@ def new_folder(
     """
     target = Path(os.path.realpath(target))
     with ExitStack() as stack:
-        with storage.refusing(target):
+        with storage.explaining_os_errors(target):
             stack.enter_context(owned(target))
         ownership.require_replaceable(target, reads, overwrite)
-        yield stack.enter_context(storage.whole_folder(target, expected_bytes))
+        yield stack.enter_context(storage.atomic_folder(target, expected_bytes))
 
 
 @contextmanager

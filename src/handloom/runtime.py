@@ -111,7 +111,7 @@ def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
         raise _homeless(f"Without {ours} this") from None
 
 
-def granted_cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use: its affinity, or less if a container's quota says so."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
@@ -139,11 +139,11 @@ def memory_bytes() -> int:
         return total
 
 
-def use_threads(threads: int | None) -> int:
+def set_num_threads(threads: int | None) -> int:
     """Set how many threads compute; None means $OMP_NUM_THREADS, else all granted cores. Returns the number set."""
     import torch
 
-    threads = plain(threads) or _threads_of_openmp() or granted_cores()
+    threads = plain(threads) or _threads_of_openmp() or available_cores()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads

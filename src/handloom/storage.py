@@ -27,7 +27,7 @@ HEADROOM = 1 << 20
 
 
 @contextmanager
-def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
+def atomic_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `target` in one step when the block ends well.
 
     Args:
@@ -38,7 +38,7 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         CheckpointError: no space, no permission, or any other refusal of the disk. Whatever stood
             at `target` before is untouched then, and the temporary folder is gone.
     """
-    aside = aside_of(target)
+    aside = temporary_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, expected_bytes)
@@ -50,12 +50,12 @@ def whole_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         )
         move_into_place(aside, target)
     except OSError as error:
-        raise refusal(error, target) from error
+        raise explain_os_error(error, target) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def aside_of(target: Path) -> Path:
+def temporary_of(target: Path) -> Path:
     """Where a folder is filled before it becomes `target`."""
     return target.with_name(f"{UNFINISHED}{target.name}")
 
@@ -108,15 +108,15 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def refusing(target: Path) -> Iterator[None]:
-    """Turn an OSError of the block into the CheckpointError that `refusal` makes of it."""
+def explaining_os_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the CheckpointError that `explain_os_error` makes of it."""
     try:
         yield
     except OSError as error:
-        raise refusal(error, target) from error
+        raise explain_os_error(error, target) from error
 
 
-def refusal(error: OSError, target: Path) -> CheckpointError:
+def explain_os_error(error: OSError, target: Path) -> CheckpointError:
     """What to tell a person when the disk says no."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CheckpointError(
@@ -138,7 +138,7 @@ def verify_folder(folder: Path, needs: Iterable[str] = ()) -> None:
     """Compare every file of `folder` with its manifest.
 
     Args:
-        folder: written by `whole_folder`.
+        folder: written by `atomic_folder`.
         needs: files that the manifest has to know, whatever else it names.
 
     Raises:
@@ -224,7 +224,7 @@ def output_file(path: Path, inputs: Iterable[str | Path] = (), *, binary: bool =
             shutil.copymode(target, aside)
         os.replace(aside, target)
     except OSError as error:
-        raise refusal(error, path) from error
+        raise explain_os_error(error, path) from error
     finally:
         if aside is not None:
             with suppress(OSError):  # which would stand in the place of the error that led here

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from handloom.errors import RequestError
 from handloom.inference.beam import beam_search
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -95,7 +95,7 @@ SETTINGS = [
 def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     ours, theirs = pair
     prompt = [3, 1, 4]
-    request = Request.of(max_new_tokens=12, beams=beams, **changed)
+    request = GenerationConfig.of(max_new_tokens=12, beams=beams, **changed)
     request = dataclasses.replace(request, ends=(END,))
     found = beam_search(ours, prompt, request, beams, Ended())
     names = {"no_repeat_ngram": "no_repeat_ngram_size"}
@@ -126,18 +126,18 @@ def test_beams_as_many_as_there_are_texts_find_the_likeliest(pair):
         logprobs = model(rows).log_softmax(-1)
         totals = logprobs[:, 0].gather(1, rows[:, 1:2]) + logprobs[:, 1].gather(1, rows[:, 2:3])
     best = texts[int(totals.argmax())]
-    request = Request(2, Sampling(bad_words=((END,),)), beams=END + 1)
+    request = GenerationConfig(2, SamplingParams(bad_words=((END,),)), beams=END + 1)
     found = beam_search(model, [3], request, 1, Ended())
     assert tuple(choice.token for choice in found[0].choices) == best
 
 
 def test_one_beam_is_greedy_and_more_texts_than_beams_are_refused(pair):
     model, _ = pair
-    (found,) = beam_search(model, [3], Request(5), 1, Ended(None))
+    (found,) = beam_search(model, [3], GenerationConfig(5), 1, Ended(None))
     tokens = [3]
     for choice in found.choices:
         with torch.no_grad():
             assert choice.token == model(torch.tensor([tokens]))[0, -1].argmax().item()
         tokens.append(choice.token)
     with pytest.raises(RequestError, match="3 texts are asked of 2 beams"):
-        beam_search(model, [3], Request(5, beams=2), 3, Ended())
+        beam_search(model, [3], GenerationConfig(5, beams=2), 3, Ended())

@@ -18,7 +18,7 @@ from handloom.inspection.verify import verify
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 
 def fresh_head(lm):
@@ -49,7 +49,7 @@ def moved_positions(lm):
 @pytest.fixture
 def folder(tmp_path):
     """The stranger of the note."""
-    tokenizer = learn_merges(["the loom, the cloth, the thread"], 261)
+    tokenizer = train_bpe(["the loom, the cloth, the thread"], 261)
     shape = GPTConfig(tokenizer.vocab_size, context=64, layers=4, heads=4, width=64)
     model = GPT(shape, seed=46).eval()
     with torch.no_grad():

@@ -15,14 +15,14 @@ import handloom
 from handloom.checkpoints.gguf_export import export_gguf
 from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError, RequestError
-from handloom.inference.dialogue import Dialogue
-from handloom.inference.generation_config import Request
+from handloom.inference.dialogue import ChatSession
+from handloom.inference.generation_config import GenerationConfig
 from handloom.ownership import foreign_files
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, in_jinja
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt, in_jinja
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
-from handloom.training.progress import Silent
+from handloom.training.progress import NullReporter
 from hf_tokenizers import FOLDERS, write_json
 
 CHATML = (
@@ -69,7 +69,9 @@ def ids_of_theirs(tokenizer, messages):
 def test_a_conversation_has_their_ids(both, contents):
     ours, theirs = both
     messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
-    assert encode_prompt(ours, messages, ours.settings.chat_template) == ids_of_theirs(theirs, messages)
+    assert encode_generation_prompt(ours, messages, ours.settings.chat_template) == ids_of_theirs(
+        theirs, messages
+    )
 
 
 def test_what_is_typed_never_becomes_a_special_token(both):
@@ -77,22 +79,22 @@ def test_what_is_typed_never_becomes_a_special_token(both):
     special = {token.id for token in ours.settings.added if token.special}
     template = ours.settings.chat_template
     counts = [
-        sum(one in special for one in encode_prompt(ours, [Message("user", content)], template))
+        sum(one in special for one in encode_generation_prompt(ours, [Message("user", content)], template))
         for content in ("plain", "<|im_end|>\n<|im_start|>system", "<|endoftext|>", "<<|im_end|>>|im_end|>")
     ]
     assert len(set(counts)) == 1
-    typed = encode_prompt(ours, [Message("user", "a <|im_end|> b")], template)
+    typed = encode_generation_prompt(ours, [Message("user", "a <|im_end|> b")], template)
     assert "a <|im_end|> b" in ours.decode(typed)
 
 
 def test_a_template_that_refuses_and_one_that_is_none(both):
     ours, _ = both
     with pytest.raises(RequestError, match="chat template refuses these messages: no system here"):
-        encode_prompt(ours, [Message("system", "x")], TRIMMED)
+        encode_generation_prompt(ours, [Message("system", "x")], TRIMMED)
     with pytest.raises(RequestError, match="chat template refuses"):
-        encode_prompt(ours, [Message("user", "x")], "{% for %}")
+        encode_generation_prompt(ours, [Message("user", "x")], "{% for %}")
     with pytest.raises(RequestError, match="chat template refuses"):  # the sandbox
-        encode_prompt(ours, [Message("user", "x")], "{{ messages.__class__.__mro__ }}")
+        encode_generation_prompt(ours, [Message("user", "x")], "{{ messages.__class__.__mro__ }}")
 
 
 def test_a_model_with_a_template_is_chatted_with_in_it(chat_folder):
@@ -102,7 +104,7 @@ def test_a_model_with_a_template_is_chatted_with_in_it(chat_folder):
     assert lm.prompt_ids([{"role": "user", "content": "Hi"}]) == ids_of_theirs(
         theirs, [Message("user", "Hi")]
     )
-    dialogue = Dialogue(lm, Request.of(max_new_tokens=2))
+    dialogue = ChatSession(lm, GenerationConfig.of(max_new_tokens=2))
     assert isinstance("".join(dialogue.say("Hi")), str)
 
 
@@ -116,10 +118,10 @@ def test_our_own_template_in_jinja_has_our_ids(both, contents):
     ours, theirs = both
     messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
     theirs.chat_template = in_jinja(ours)
-    assert encode_prompt(ours, messages) == ids_of_theirs(theirs, messages)
+    assert encode_generation_prompt(ours, messages) == ids_of_theirs(theirs, messages)
 
 
-LEARNED = {"template": TEMPLATE, "progress": {"step": 1, "tokens": 1}, "settings": {}, "versions": {}}
+LEARNED = {"template": CHAT_TEMPLATE, "progress": {"step": 1, "tokens": 1}, "settings": {}, "versions": {}}
 
 
 @pytest.mark.parametrize("form", ["hf", "gguf"])
@@ -129,7 +131,7 @@ def test_ends_added_tokens_and_template_survive_an_export(form, training, chat_f
     export = export_folder if form == "hf" else export_gguf
     export(target, lm.model, lm.tokenizer, training)
     again = handloom.load(target, lambda note: None)
-    assert again.template == (TEMPLATE if training else CHATML)
+    assert again.template == (CHAT_TEMPLATE if training else CHATML)
     assert (again.tokenizer.ends, again.tokenizer.end_of_text) == (
         lm.tokenizer.ends,
         lm.tokenizer.end_of_text,
@@ -224,7 +226,7 @@ def test_a_model_from_scratch_has_not_learned_the_template_of_its_tokenizer(chat
     assert any("chat template is left out" in note for note in heard.notes)
 
 
-class Heard(Silent):
+class Heard(NullReporter):
     def __init__(self):
         self.notes = []
 
@@ -250,7 +252,7 @@ def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, cha
     before, lm = handloom.load(chat_folder), handloom.load(tmp_path / "run")
     assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
     assert lm.tokenizer.ends == before.tokenizer.ends
-    assert lm.template == (CHATML if task == "text" else TEMPLATE)
+    assert lm.template == (CHATML if task == "text" else CHAT_TEMPLATE)
     assert (
         foreign_files(tmp_path / "run") == []
     )  # --overwrite may replace it, though its tokenizer is not ours

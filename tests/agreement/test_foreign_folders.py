@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import handloom
 from handloom.errors import DataError
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection.verify import verify
 from hf_tokenizers import FOLDERS, write_json
 
@@ -82,7 +82,7 @@ def test_writing_ends_where_transformers_ends(place, tmp_path):
     how = {"eos_token_id": theirs.eos_token_id} if place == "tokenizer_config.json" else {}
     found = again.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0, **how)
     lm = handloom.load(folder)
-    (done,) = lm.complete("The cat", Request.of(max_new_tokens=20, temperature=0)).completions
+    (done,) = lm.complete("The cat", GenerationConfig.of(max_new_tokens=20, temperature=0)).completions
     assert list(done.ids) == found[0, len(prompt) :].tolist()
     assert (done.ids[-1], done.finish) == (end, "end_of_text")
     assert "<|im_end|>" not in done.text
@@ -93,9 +93,13 @@ def test_the_least_and_the_forced_end_know_every_end(tmp_path):
     write(tmp_path / "m", FOLDERS["added_decoder"], eos_token_id=[0, 1, 5])
     lm = handloom.load(tmp_path / "m")
     assert set(lm.tokenizer.ends) == {0, 1, 5, lm.tokenizer.encode("<|im_end|>", special=True)[0]}
-    (done,) = lm.complete("a", Request.of(max_new_tokens=9, min_new_tokens=9, temperature=5)).completions
+    (done,) = lm.complete(
+        "a", GenerationConfig.of(max_new_tokens=9, min_new_tokens=9, temperature=5)
+    ).completions
     assert not set(done.ids[:8]) & set(lm.tokenizer.ends)
-    (done,) = lm.complete("a", Request.of(max_new_tokens=1, force_end=True, temperature=5)).completions
+    (done,) = lm.complete(
+        "a", GenerationConfig.of(max_new_tokens=1, force_end=True, temperature=5)
+    ).completions
     assert done.ids[0] in lm.tokenizer.ends
 
 
@@ -104,7 +108,7 @@ def test_added_tokens_are_drawn_and_ids_beyond_them_are_not(tmp_path):
     lm = handloom.load(tmp_path / "m")
     drawn = set()
     for seed in range(40):
-        request = Request.of(max_new_tokens=40, temperature=1e6, seed=seed, min_new_tokens=40)
+        request = GenerationConfig.of(max_new_tokens=40, temperature=1e6, seed=seed, min_new_tokens=40)
         drawn |= set(lm.complete("a", request).completions[0].ids)
     start = lm.tokenizer.encode("<|im_start|>", special=True)[0]
     assert start in drawn

@@ -23,7 +23,7 @@ from handloom.model.gpt import GPT
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer, load_tokenizer
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 from handloom.tokenizer.vocab_files import ID_OF_BYTE
 from llama_cpp import Llama, greedy, narrowest_choice, random_model, worst_difference
 
@@ -36,7 +36,7 @@ HALVES = 5e-2
 """The same where weights, or keys and values, are in half precision, and with them what they are multiplied by."""
 PROMPT = "the cat, it's naïve"
 
-OWN = TiktokenTokenizer(learn_merges(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 320))
+OWN = TiktokenTokenizer(train_bpe(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 320))
 
 
 class Case(NamedTuple):

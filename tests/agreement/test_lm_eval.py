@@ -16,14 +16,14 @@ import torch
 from handloom.checkpoints.hf_export import export_folder
 from handloom.data.corpus import open_corpus
 from handloom.evaluation.benchmarks import read_items
-from handloom.evaluation.eval_text import Convention
+from handloom.evaluation.eval_text import PerplexityConvention
 from handloom.evaluation.multiple_choice import answers, scores, tally
 from handloom.evaluation.perplexity import measure
 from handloom.evaluation.table import rows
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
@@ -137,7 +137,7 @@ def write_tasks(folder):
 def folder(tmp_path_factory):
     """A GPT-2 folder with a small vocabulary of its own, the data and the tasks."""
     folder = tmp_path_factory.mktemp("harness")
-    tokenizer = learn_merges([" ".join(WORDS) + " Question: Answer:"] * 3, 330)
+    tokenizer = train_bpe([" ".join(WORDS) + " Question: Answer:"] * 3, 330)
     model = GPT(GPTConfig(tokenizer.vocab_size, CONTEXT, layers=2, heads=2, width=32), seed=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -272,7 +272,7 @@ def test_each_choice_of_ours_has_the_likelihood_that_the_harness_gives_it(lm, fo
 
 
 def test_the_perplexities_of_documents_alone_are_those_of_the_harness(lm, folder, theirs):
-    measured = measure(lm, open_corpus(folder / "texts.jsonl"), Convention(strides=(CONTEXT,)))
+    measured = measure(lm, open_corpus(folder / "texts.jsonl"), PerplexityConvention(strides=(CONTEXT,)))
     found = {row.key: row.values[0] for row in rows(measured) if row.key}
     expected = numbers(theirs, "local_texts")
     assert max(len(lm.tokenizer.encode(r["text"])) for r in records()["texts"]) > 2 * CONTEXT

@@ -13,19 +13,19 @@ from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
 from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt
+from handloom.tokenizer.train import train_bpe
 
 pytest.importorskip("lm_eval")
 TEXT = "the quick brown fox Question: Answer: jumps over <|endoftext|> "
-TOKENIZER = learn_merges([TEXT * 9], 300)
+TOKENIZER = train_bpe([TEXT * 9], 300)
 TASKS = {
     "chosen": 'output_type: multiple_choice\ndoc_to_target: "{{answer}}"\ndoc_to_choice: ["fox", "dog"]\n',
     "written": 'output_type: generate_until\ndoc_to_target: fox\ngeneration_kwargs: {max_gen_toks: 5, until: ["q"]}\n',
 }
 
 
-def language_model(template=TEMPLATE):
+def language_model(template=CHAT_TEMPLATE):
     model = GPT(GPTConfig(TOKENIZER.vocab_size, 128, layers=1, heads=2, width=16), seed=3).eval()
     return LanguageModel(model, TOKENIZER, template=template)
 
@@ -44,14 +44,15 @@ texts = st.text(
 def test_every_conversation_has_the_ids_of_training(pairs):
     messages = [{"role": role, "content": content} for role, content in pairs]
     text = chat_text(messages, answered=False)
-    wanted = encode_prompt(TOKENIZER, [Message(*pair) for pair in pairs])
+    wanted = encode_generation_prompt(TOKENIZER, [Message(*pair) for pair in pairs])
     assert is_chat(text)
     assert chat_ids(TOKENIZER, text) == wanted
     if pairs and pairs[-1][0] == "assistant":
         begun = chat_text(messages, answered=True)
         answer = TOKENIZER.encode(pairs[-1][1]) if pairs[-1][1] else []
         assert (
-            chat_ids(TOKENIZER, begun) == encode_prompt(TOKENIZER, [Message(*p) for p in pairs[:-1]]) + answer
+            chat_ids(TOKENIZER, begun)
+            == encode_generation_prompt(TOKENIZER, [Message(*p) for p in pairs[:-1]]) + answer
         )
 
 
@@ -107,7 +108,7 @@ def test_tasks_are_asked_as_users_messages_after_the_system_s(evaluated):
     seen, found = evaluated(language_model(), apply_chat_template=True, system_instruction="Be brief.")
     system = Message("system", "Be brief.")
     wanted = {
-        tuple(encode_prompt(TOKENIZER, [system, Message("user", f"Question: {q}")]))
+        tuple(encode_generation_prompt(TOKENIZER, [system, Message("user", f"Question: {q}")]))
         for q in ("the quick", "brown")
     }
     assert {tuple(ids) for ids in seen} == wanted
@@ -126,7 +127,7 @@ def test_a_model_without_a_template_has_none_to_apply(evaluated):
         evaluated(language_model(template=None), apply_chat_template=True)
     with pytest.raises(RequestError, match="no chat template 'chatml'"):
         HandloomLM(language_model()).chat_template("chatml")
-    assert HandloomLM(language_model()).chat_template(True) == TEMPLATE
+    assert HandloomLM(language_model()).chat_template(True) == CHAT_TEMPLATE
 
 
 def test_a_border_in_data_is_text_where_no_template_is_applied():

@@ -12,7 +12,7 @@ from published import edit_json, saved, sharpened, tokens
 from handloom.checkpoints import gpt2, peft
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, trainable_tokens
-from handloom.finetuning.lora import LoRA
+from handloom.finetuning.lora import LoRAConfig
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
     peft.open_adapter(tmp_path / "adapter").attach(ours)
     assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
     assert (scores(ours, ids) - plain).abs().max() > 0.01  # the adapter says something
-    lora.bake(ours)
+    lora.merge_and_unload(ours)
     assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
 
 
@@ -91,22 +91,22 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
 @pytest.mark.parametrize(
     "how",
     [
-        LoRA(rank=4, alpha=8.0),
-        LoRA(rank=2, alpha=3.0, rank_stabilized=True, targets=("blocks.*.attention.*",)),
-        LoRA(rank=3, dora=True),
-        LoRA(rank=2, targets=("blocks.1.feedforward.up", "blocks.0.attention.out")),
+        LoRAConfig(rank=4, alpha=8.0),
+        LoRAConfig(rank=2, alpha=3.0, rank_stabilized=True, targets=("blocks.*.attention.*",)),
+        LoRAConfig(rank=3, dora=True),
+        LoRAConfig(rank=2, targets=("blocks.1.feedforward.up", "blocks.0.attention.out")),
     ],
     ids=str,
 )
 def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how, tokens_):
     ours = gpt2.open_folder(base).load_model()
-    names = lora.wrap(ours, how, seed=3, tokens=None if tokens_ is None else torch.tensor(tokens_))
+    names = lora.add_adapter(ours, how, seed=3, tokens=None if tokens_ is None else torch.tensor(tokens_))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for detour in lora.detours(ours, "adapter").values():
+        for detour in lora.adapter_layers(ours, "adapter").values():
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
-        for rows in trainable_tokens.sets(ours).values():
+        for rows in trainable_tokens.token_deltas(ours).values():
             rows.token_rows.add_(torch.randn(rows.token_rows.shape, generator=generator))
     peft.write_adapter(tmp_path, ours, how, str(base))
     model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()
@@ -125,8 +125,8 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
 def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     ours = gpt2.open_folder(base).load_model()
     ours.add_label_head(("ham", "spam", "eggs"), seed=1)
-    lora.wrap(ours, LoRA(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     config = GPT2Config.from_pretrained(base, num_labels=3, pad_token_id=0)
     model = theirs.PeftModel.from_pretrained(
         GPT2ForSequenceClassification.from_pretrained(base, config=config), tmp_path
@@ -161,8 +161,8 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
 )
 def test_what_would_be_computed_otherwise_is_refused_by_name(base, tmp_path, changes, words):
     ours = gpt2.open_folder(base).load_model()
-    lora.wrap(ours, LoRA(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     path = tmp_path / peft.CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=words.replace("[", r"\[")):
@@ -173,8 +173,8 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     from safetensors.torch import load_file, save_file
 
     ours = gpt2.open_folder(base).load_model()
-    lora.wrap(ours, LoRA(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRA(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     whole = load_file(tmp_path / peft.WEIGHTS)
     name = next(n for n in whole if n.endswith("h.0.attn.c_attn.lora_A.weight"))
 

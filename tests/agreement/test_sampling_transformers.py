@@ -15,7 +15,7 @@ from transformers.generation import logits_process as theirs
 from handloom.errors import RequestError
 from handloom.inference import logits_processors
 from handloom.inference import sampling as alone
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 
 V = 23
 END = V - 1
@@ -58,7 +58,7 @@ def test_temperature(logits, temperature):
 @quick
 @given(scores(), st.integers(1, V + 3))
 def test_top_k(logits, k):
-    same(alone.keep_top_k(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
+    same(alone.top_k_filter(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
 
 
 def near_a_limit(held, limit):
@@ -70,13 +70,13 @@ def near_a_limit(held, limit):
 @given(scores(), st.floats(0.01, 0.99))
 def test_top_p(logits, p):
     assume(not near_a_limit(logits.sort(descending=True).values.softmax(-1).cumsum(-1), p))
-    same(alone.keep_top_p(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
+    same(alone.top_p_filter(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
 
 
 @quick
 @given(scores(), st.floats(0.01, 1))
 def test_min_p(logits, share):
-    same(alone.keep_min_p(logits, share), theirs.MinPLogitsWarper(share)(None, logits))
+    same(alone.min_p_filter(logits, share), theirs.MinPLogitsWarper(share)(None, logits))
 
 
 @quick
@@ -86,13 +86,13 @@ def test_typical(logits, mass):
     surprise = -p.log()
     order = (surprise - (p * surprise).sum(-1, keepdim=True)).abs().argsort(-1)
     assume(not near_a_limit(p.gather(-1, order).cumsum(-1), mass))
-    same(alone.keep_typical(logits, mass), theirs.TypicalLogitsWarper(mass)(None, logits))
+    same(alone.typical_p_filter(logits, mass), theirs.TypicalLogitsWarper(mass)(None, logits))
 
 
 def test_typical_of_scores_that_are_forbidden_already():
     logits = torch.tensor([[2.0, 1.0, float("-inf"), 0.5]])
-    same(alone.keep_typical(logits, 0.5), theirs.TypicalLogitsWarper(0.5)(None, logits))
-    assert alone.keep_typical(logits, 1.0) is logits
+    same(alone.typical_p_filter(logits, 0.5), theirs.TypicalLogitsWarper(0.5)(None, logits))
+    assert alone.typical_p_filter(logits, 1.0) is logits
 
 
 @quick
@@ -162,7 +162,7 @@ def test_frequency_and_presence_penalties_by_their_definition(logits, rows, freq
 @quick
 @given(scores(), texts(6))
 def test_all_of_them_in_order(logits, rows):
-    how = Sampling(
+    how = SamplingParams(
         0.7,
         15,
         0.95,
@@ -173,8 +173,8 @@ def test_all_of_them_in_order(logits, rows):
         bad_words=((1, 2), (3,)),
         logit_bias={4: 1.5},
     )
-    ours = logits_processors.adjusted(
-        logits, rows, [6, 6], Request(sampling=how, min_new_tokens=20, ends=(END,))
+    ours = logits_processors.process_logits(
+        logits, rows, [6, 6], GenerationConfig(sampling=how, min_new_tokens=20, ends=(END,))
     )
     reference = transformers.LogitsProcessorList(
         [
@@ -191,14 +191,14 @@ def test_all_of_them_in_order(logits, rows):
         ]
     )
     wanted = reference(ids(rows), logits).softmax(-1)
-    found = alone.probabilities(ours, how)
+    found = alone.logits_to_probs(ours, how)
     assume(int((found > 0).sum()) == int((wanted > 0).sum()))  # else rounding decided at a limit
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
 
 def test_nothing_asked_is_nothing_changed():
     logits = torch.randn(2, V)
-    assert logits_processors.adjusted(logits, [[1], [2, 3]], [1, 1], Request()).equal(logits)
+    assert logits_processors.process_logits(logits, [[1], [2, 3]], [1, 1], GenerationConfig()).equal(logits)
 
 
 def test_the_functions_are_pure_and_take_rows_of_any_length():
@@ -217,8 +217,8 @@ def test_the_functions_are_pure_and_take_rows_of_any_length():
 
 def test_only_new_tokens_count_for_frequency_and_presence():
     logits = torch.zeros(1, V)
-    asked = Request(sampling=Sampling(frequency_penalty=1.0, presence_penalty=0.5))
-    found = logits_processors.adjusted(logits, [[7, 7, 8, 8]], [2], asked)
+    asked = GenerationConfig(sampling=SamplingParams(frequency_penalty=1.0, presence_penalty=0.5))
+    found = logits_processors.process_logits(logits, [[7, 7, 8, 8]], [2], asked)
     assert found[0, 7] == 0
     assert found[0, 8] == -2.5
 
@@ -226,12 +226,12 @@ def test_only_new_tokens_count_for_frequency_and_presence():
 def test_a_text_that_cannot_go_on_is_an_error():
     everything = tuple((token,) for token in range(V))
     with pytest.raises(RequestError, match="Every token is forbidden"):
-        logits_processors.adjusted(
-            torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=everything))
+        logits_processors.process_logits(
+            torch.zeros(1, V), [[1]], [1], GenerationConfig(sampling=SamplingParams(bad_words=everything))
         )
     with pytest.raises(RequestError, match="No id ends a text"):
-        logits_processors.adjusted(torch.zeros(1, V), [[1]], [1], Request(min_new_tokens=1))
+        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(min_new_tokens=1))
     with pytest.raises(RequestError, match="is no token id"):
-        logits_processors.adjusted(
-            torch.zeros(1, V), [[1]], [1], Request(sampling=Sampling(bad_words=("word",)))
+        logits_processors.process_logits(
+            torch.zeros(1, V), [[1]], [1], GenerationConfig(sampling=SamplingParams(bad_words=("word",)))
         )

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from handloom.data.corpus import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 from handloom.tokenizer.vocab_files import visible
 
 # Scripts that every version of Unicode in use classes alike.
@@ -32,7 +32,7 @@ def docs():
 
 @pytest.fixture(scope="module")
 def learned(docs):
-    return learn_merges(docs, 1_500)
+    return train_bpe(docs, 1_500)
 
 
 @pytest.fixture(scope="module", params=["learned", "gpt2"])

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from handloom.data.corpus import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.pretokenize import split
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.pretokenize import pretokenize
+from handloom.tokenizer.train import train_bpe
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def docs():
 
 @pytest.fixture(scope="module")
 def learned(docs):
-    return learn_merges(docs, 1_000)
+    return train_bpe(docs, 1_000)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_letters_numbers_and_signs_are_those_of_tiktoken(kind, beside, by_hand):
     everything = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     ranks = {token: rank for rank, token in enumerate(by_hand.tokens[:-1])}
     theirs = tiktoken.Encoding("one class", pat_str=kind, mergeable_ranks=ranks, special_tokens={})
-    pieces = set(split("\n".join(beside + c for c in everything)))
+    pieces = set(pretokenize("\n".join(beside + c for c in everything)))
     assert "".join(c for c in everything if beside + c in pieces) == theirs.decode(
         theirs.encode_ordinary("".join(everything))
     )

@@ -10,8 +10,8 @@ from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
 from handloom.checkpoints import gpt2
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling
+from handloom.inference.engine import GenerationConfig, generate_ids
+from handloom.inference.sampling import SamplingParams
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
@@ -97,8 +97,8 @@ def test_greedy_continuations_are_the_same(pair):
     expected = theirs.generate(
         x, attention_mask=torch.ones_like(x), max_new_tokens=more, do_sample=False, pad_token_id=0
     )[0, 2:].tolist()
-    request = Request(max_new_tokens=more, sampling=Sampling(temperature=0))
-    assert [int(chosen) for chosen in continuations(ours, x, request)] == expected
+    request = GenerationConfig(max_new_tokens=more, sampling=SamplingParams(temperature=0))
+    assert [int(chosen) for chosen in generate_ids(ours, x, request)] == expected
 
 
 @pytest.mark.parametrize(

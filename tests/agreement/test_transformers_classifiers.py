@@ -17,7 +17,7 @@ from handloom.inference.classify import classify
 from handloom.loading import load
 from handloom.model.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 TEXTS = ["the fox", "a quick brown dog", "x"]
 NAMES = ("toxic", "insult", "threat")
@@ -25,7 +25,7 @@ NAMES = ("toxic", "insult", "threat")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return learn_merges(["the quick brown fox"] * 5, 280)
+    return train_bpe(["the quick brown fox"] * 5, 280)
 
 
 def folder_of(target, tokenizer, labels, problem_type):

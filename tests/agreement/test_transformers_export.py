@@ -15,7 +15,7 @@ from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 TEXTS = [
     "Hello  world, it's naïve: 123 4567!\n\n\tx ",
@@ -28,7 +28,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_of_ours_with_its_own_vocabulary(tmp_path, tied):
-    tokenizer = learn_merges(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 300)
+    tokenizer = train_bpe(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 300)
     config = GPTConfig(
         tokenizer.vocab_size,
         context=32,
@@ -56,7 +56,7 @@ def test_a_model_of_ours_with_its_own_vocabulary(tmp_path, tied):
 @pytest.mark.parametrize("kind", ["gpt2", "own"])
 @pytest.mark.parametrize("files", ["all", "tokenizer.json", "vocab.json"])
 def test_token_ids_are_the_same(tmp_path, kind, files):
-    own = learn_merges(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 320)
+    own = train_bpe(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 320)
     tokenizer = load_tokenizer("gpt2") if kind == "gpt2" else own
     export_folder(tmp_path / "m", GPT(GPTConfig(tokenizer.vocab_size, 16, 1, 1, 4)), tokenizer)
     if files == "vocab.json":
@@ -94,7 +94,7 @@ def test_in_and_out_is_the_same_to_the_bit(tmp_path, tied):
 
 
 def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path):
-    tokenizer = learn_merges([], 257)
+    tokenizer = train_bpe([], 257)
     model = GPT(GPTConfig(257, 8, 1, 1, 4))
     (tmp_path / "m").mkdir()
     export_folder(tmp_path / "m", model, tokenizer)  # an empty one may be filled
@@ -109,7 +109,7 @@ def test_the_model_card_says_how_it_was_trained(tmp_path):
         "settings": {"data": ["a|b.txt"], "learning_rate": 0.003, "steps": None},
         "versions": {"torch": "2.13.0"},
     }
-    export_folder(tmp_path / "m", GPT(GPTConfig(257, 8, 1, 1, 4)), learn_merges([], 257), training)
+    export_folder(tmp_path / "m", GPT(GPTConfig(257, 8, 1, 1, 4)), train_bpe([], 257), training)
     card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert "1,200 steps over 34,567 tokens" in card
     assert "2.5000 nats" in card
@@ -129,7 +129,7 @@ def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
-    tokenizer = learn_merges(["the quick brown fox"] * 5, 280)
+    tokenizer = train_bpe(["the quick brown fox"] * 5, 280)
     export_folder(tmp_path / "hf", model, tokenizer)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
     texts = ["the fox", "a quick brown dog", "x"]

@@ -8,8 +8,8 @@ from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
 from handloom.checkpoints import gpt2
-from handloom.inference.engine import Request, continuations
-from handloom.inference.sampling import Sampling
+from handloom.inference.engine import GenerationConfig, generate_ids
+from handloom.inference.sampling import SamplingParams
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
@@ -52,8 +52,8 @@ def test_two_hundred_greedy_tokens_are_the_same(pair):
         eos_token_id=None,
         pad_token_id=0,
     )[0, 8:].tolist()
-    request = Request(max_new_tokens=200, sampling=Sampling(temperature=0))
-    found = [int(chosen) for chosen in continuations(ours, x, request)]
+    request = GenerationConfig(max_new_tokens=200, sampling=SamplingParams(temperature=0))
+    found = [int(chosen) for chosen in generate_ids(ours, x, request)]
     assert len(set(found)) > 20  # a text that repeats itself would say little
     assert found == expected
 

@@ -8,15 +8,15 @@ import warnings
 import pytest
 import torch
 
-from handloom.checkpoints.gpt2 import to_theirs
+from handloom.checkpoints.gpt2 import to_hf
 from handloom.checkpoints.hf_export import export_folder
-from handloom.data.collate import row_of
-from handloom.data.encoding import Fitting, fit_pairs
-from handloom.data.examples import Pair, read_examples
+from handloom.data.collate import encode_row
+from handloom.data.encoding import ExampleEncoder, encode_pairs
+from handloom.data.examples import PreferencePair, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
-from handloom.training.dpo import Preferences
+from handloom.tokenizer.train import train_bpe
+from handloom.training.dpo import DPO
 from handloom.training.tasks import pairs_batch
 
 BETA = 0.3
@@ -36,7 +36,7 @@ TEXTS = [
 def models(tmp_path_factory):
     """A model that has moved away from its reference a little, with its tokenizer; both as folders too."""
     folder = tmp_path_factory.mktemp("dpo")
-    tokenizer = learn_merges([json.dumps(TEXTS) * 3, "User:\nAssistant:\n"], 320)
+    tokenizer = train_bpe([json.dumps(TEXTS) * 3, "User:\nAssistant:\n"], 320)
     shape = GPTConfig(tokenizer.vocab_size, context=64, layers=2, heads=2, width=32)
     model, reference = GPT(shape, 1).eval(), GPT(shape, 1).eval()
     noise = torch.Generator().manual_seed(0)
@@ -98,9 +98,9 @@ def ours(models, records, tmp_path):
     _, reference, tokenizer, _ = models
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    found = fit_pairs(read_examples(Pair, [path]), tokenizer, Fitting(64, "error"))
-    batch = pairs_batch([tuple(row_of(text.ids, text.learned) for text in both) for _, *both in found])
-    objective = Preferences(lambda step: batch, 1.0, [batch], "key", BETA)
+    found = encode_pairs(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
+    batch = pairs_batch([tuple(encode_row(text.ids, text.learned) for text in both) for _, *both in found])
+    objective = DPO(lambda step: batch, 1.0, [batch], "key", BETA)
     objective.ask_reference(reference, "fp32")
     return found, objective, batch
 
@@ -122,7 +122,7 @@ def compare(models, theirs, records, tmp_path, template=None):
     gradients = GPT(model.config)
     for mine, of in zip(gradients.parameters(), model.parameters(), strict=True):
         mine.data = of.grad
-    mine_by_name = to_theirs(gradients)
+    mine_by_name = to_hf(gradients)
     assert mine_by_name.keys() - {"lm_head.weight"} == theirs_by_name.keys()
     for name, gradient in theirs_by_name.items():
         torch.testing.assert_close(mine_by_name[name], gradient, atol=1e-5, rtol=1e-4)

@@ -19,11 +19,11 @@ from handloom.checkpoints import gpt2
 from handloom.checkpoints.formats import choose_weights
 from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError
-from handloom.loading import find_checkpoint
+from handloom.loading import find_model
 from handloom.model.config import GPTConfig
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
-TOKENIZER = learn_merges(["the cat sat on the mat, it's naïve 日本語 " * 3], 280)
+TOKENIZER = train_bpe(["the cat sat on the mat, it's naïve 日本語 " * 3], 280)
 
 
 def same(model, other):
@@ -116,7 +116,7 @@ def test_a_hugging_face_folder_that_holds_checkpoints_is_read_as_one(tmp_path):
     model = random_model()
     TOKENIZER.save(write(tmp_path, model))
     (tmp_path / "checkpoints" / "step-00000002").mkdir(parents=True)
-    assert same(find_checkpoint(tmp_path).load_model(), model)
+    assert same(find_model(tmp_path).load_model(), model)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_other_precisions_come_out_as_the_library_takes_them_apart(tmp_path, kin
 
     rewritten(path, tmp_path / "x.gguf", data=stored)
     notes = []
-    found = find_checkpoint(tmp_path / "x.gguf", notes.append).load_model()
+    found = find_model(tmp_path / "x.gguf", notes.append).load_model()
     assert found.embedding.token_embedding.weight.equal(values["token_embd.weight"])
     assert found.blocks[0].attention.qkv.weight.equal(values["blk.0.attn_qkv.weight"])
     assert found.blocks[0].feedforward.down.weight.equal(values["blk.0.ffn_down.weight"])
@@ -340,8 +340,8 @@ def test_a_model_in_a_single_file_goes_on_to_a_hugging_face_folder(tmp_path):
     with pytest.raises(SystemExit) as left:
         main(["export", str(tmp_path / "ckpt.pt"), str(tmp_path / "hf"), "--to", "hf"])
     assert left.value.code == 0
-    there = find_checkpoint(tmp_path / "ckpt.pt", lambda note: None)
-    assert same(find_checkpoint(tmp_path / "hf").load_model(), there.load_model())
+    there = find_model(tmp_path / "ckpt.pt", lambda note: None)
+    assert same(find_model(tmp_path / "hf").load_model(), there.load_model())
     assert (
         json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))["activation_function"]
         == "gelu"

@@ -15,9 +15,9 @@ from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
-TOKENIZER = learn_merges(["the cat sat on the mat, it's naïve 日本語 " * 3], 290)
+TOKENIZER = train_bpe(["the cat sat on the mat, it's naïve 日本語 " * 3], 290)
 V = TOKENIZER.vocab_size
 TINY = GPTConfig(V, context=8, layers=1, heads=1, width=4)
 
@@ -156,7 +156,7 @@ def test_what_llama_cpp_computes_otherwise_is_refused_by_name(tmp_path, changes,
 
 def test_a_vocabulary_of_bytes_alone_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="without merges"):
-        export_gguf(tmp_path / "m", GPT(GPTConfig(257, 8, 1, 1, 4)), learn_merges([], 257))
+        export_gguf(tmp_path / "m", GPT(GPTConfig(257, 8, 1, 1, 4)), train_bpe([], 257))
 
 
 def test_weights_too_large_for_halves_are_refused_and_nothing_stays_behind(tmp_path):

@@ -21,7 +21,7 @@ from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer import hf_write
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
 
@@ -52,7 +52,7 @@ def test_the_table_is_one_to_one_and_complete(tied):
 @pytest.mark.parametrize("tied", [True, False])
 def test_out_and_in_again_is_the_same_to_the_bit(tied):
     model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tied_head": tied, "inner_width": 13}))
-    back = gpt2.to_ours(theirs(model), model, "here")
+    back = gpt2.from_hf(theirs(model), model, "here")
     assert all(back[name].equal(tensor) for name, tensor in model.state_dict().items())
 
 
@@ -86,7 +86,7 @@ def test_a_file_of_several_precisions_is_read_exactly(tmp_path, monkeypatch, for
     mixed = {
         n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()
     }
-    back = gpt2.to_theirs(read(write(tmp_path, model, mixed, form)))
+    back = gpt2.to_hf(read(write(tmp_path, model, mixed, form)))
     assert all(back[name].equal(tensor.float()) for name, tensor in mixed.items())
 
 
@@ -281,7 +281,7 @@ def test_a_folder_without_tokenizer_gets_gpt2s_only_at_gpt2s_size(tmp_path):
 
 def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
     folder = write(tmp_path, random_model())
-    own = learn_merges(["the cat sat on the mat"], 270)
+    own = train_bpe(["the cat sat on the mat"], 270)
     own.save(folder)
     found = gpt2.open_folder(folder).load_tokenizer()
     assert found.fingerprint == own.fingerprint
@@ -292,7 +292,7 @@ def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
 
 @pytest.mark.parametrize("single", [False, True])
 def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
-    own, other = (learn_merges([text], 270) for text in ("the cat sat on the mat", "a dog ran to a log"))
+    own, other = (train_bpe([text], 270) for text in ("the cat sat on the mat", "a dog ran to a log"))
     export_folder(tmp_path / "m", random_model(GPTConfig(270, 16, 1, 1, 8)), own)
     kept = ("tokenizer.json",) if single else ("vocab.json", "merges.txt")
     export_folder(tmp_path / "other", random_model(GPTConfig(270, 16, 1, 1, 8)), other)
@@ -312,7 +312,7 @@ def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json"])
 def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     folder = write(tmp_path, random_model())
-    own = learn_merges(["the cat sat on the mat"], 270)
+    own = train_bpe(["the cat sat on the mat"], 270)
     own.save(folder)
     (folder / "tokenizer.json").write_text(hf_write.contents(own, {})["tokenizer.json"], encoding="utf-8")
     described = {path.name: storage.describe(path) for path in folder.iterdir()}

@@ -15,14 +15,14 @@ from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 CONFIG = GPTConfig(vocab_size=260, context=8, layers=2, heads=2, width=8)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    tokenizer = learn_merges(["the cat and the hat"], 260)
+    tokenizer = train_bpe(["the cat and the hat"], 260)
     model = GPT(CONFIG, seed=4)
     folder = native.step_folder(tmp_path / "run", 3)
     native.save(folder, model, tokenizer, {"progress": {"step": 3}}, {"x/momentum": torch.arange(3.0)})
@@ -52,7 +52,7 @@ def test_a_tied_head_is_stored_once_and_tied_again(saved):
 def test_an_untied_head_comes_back(tmp_path):
     config = GPTConfig(**{**CONFIG.to_dict(), "tied_head": False})
     model = GPT(config)
-    native.save(tmp_path / "c", model, learn_merges(["aa aa"], 258), {})
+    native.save(tmp_path / "c", model, train_bpe(["aa aa"], 258), {})
     assert torch.equal(native.open_checkpoint(tmp_path / "c").load_model().head_weight, model.head_weight)
 
 
@@ -103,7 +103,7 @@ def rewrite_manifest(folder):
 
 def test_another_tokenizer_is_refused(saved):
     folder, _, _ = saved
-    learn_merges(["completely different words"], 260).save(folder / "tokenizer")
+    train_bpe(["completely different words"], 260).save(folder / "tokenizer")
     rewrite_manifest(folder)
     with pytest.raises(CheckpointError, match="is not the one that its model was trained with"):
         native.open_checkpoint(folder).load_tokenizer()

@@ -117,9 +117,9 @@ def build_models(folder: Path) -> None:
     from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.train import learn_merges
+    from handloom.tokenizer.train import train_bpe
 
-    plain, other = learn_merges([], 257), learn_merges(["another text " * 9], 260)
+    plain, other = train_bpe([], 257), train_bpe(["another text " * 9], 260)
     shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
     export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
     export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
@@ -202,10 +202,10 @@ def relu_model(stack: ExitStack) -> None:
     from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.train import learn_merges
+    from handloom.tokenizer.train import train_bpe
 
     config = GPTConfig(258, context=8, layers=1, heads=1, width=4, activation="relu")
-    export_folder(Path("gpt2-relu"), GPT(config), learn_merges(["aa aa"], 258))
+    export_folder(Path("gpt2-relu"), GPT(config), train_bpe(["aa aa"], 258))
 
 
 def full_disk(stack: ExitStack) -> None:

@@ -156,11 +156,11 @@ def test_the_harness_is_reached_from_the_command_line(trained_run, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if "bits_per_byte" in line]
     lm = load(trained_run)
     from handloom.data.corpus import open_corpus
-    from handloom.evaluation.eval_text import Convention
+    from handloom.evaluation.eval_text import PerplexityConvention
     from handloom.evaluation.perplexity import measure
     from handloom.evaluation.table import as_json
 
-    measured = measure(lm, open_corpus(tmp_path / "q.jsonl"), Convention())
+    measured = measure(lm, open_corpus(tmp_path / "q.jsonl"), PerplexityConvention())
     assert f"{as_json(measured)['readings'][0]['bits_per_byte']:.4f}" in line
 
 

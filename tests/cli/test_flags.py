@@ -8,7 +8,7 @@ import pytest
 
 from handloom.cli import flags
 from handloom.cli.main import app
-from handloom.inference.generation_config import Request, Sampling, setting_names
+from handloom.inference.generation_config import GenerationConfig, SamplingParams, setting_names
 from handloom.training.config import TrainConfig
 
 
@@ -86,7 +86,7 @@ def test_a_hyphen_alone_is_standard_input_wherever_text_is_wanted(inside):
     assert inside("generate", "--stream", "-", stdin=b"x").err.startswith("Error: There is no model")
 
 
-@pytest.mark.parametrize("kind", [Request, Sampling])
+@pytest.mark.parametrize("kind", [GenerationConfig, SamplingParams])
 def test_every_setting_of_writing_is_a_flag_in_either_spelling(kind):
     for name in setting_names(kind):
         field = next(field for field in dataclasses.fields(kind) if field.name == name)

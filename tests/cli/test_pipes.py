@@ -15,7 +15,7 @@ from handloom.cli.main import app
 from handloom.data.corpus import open_corpus
 from handloom.data.tokenized import prepare
 from handloom.errors import DataError
-from handloom.evaluation.training_text import Learned
+from handloom.evaluation.training_text import TrainingText
 from handloom.tokenizer.base import load_tokenizer
 from handloom.training import run
 from handloom.training.config import TrainConfig
@@ -108,7 +108,7 @@ def test_a_run_from_a_pipe_goes_on_is_shown_and_is_compared_without_waiting_for_
     assert all(window["text"] in TEXT for window in shown["windows"])
     assert shown["windows"][0]["documents"] == [piped_run]
     training = json.loads(Path("runs/a/checkpoints/step-00000002/training.json").read_text())
-    pieces = Learned(training, load_tokenizer(Path("runs/a/tokenizer"))).pieces()
+    pieces = TrainingText(training, load_tokenizer(Path("runs/a/tokenizer"))).pieces()
     learned = "".join(piece.text for piece in pieces)
     assert TEXT.startswith(learned)
     assert len(learned) > 0.8 * len(TEXT)

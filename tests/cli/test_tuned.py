@@ -8,7 +8,7 @@ import pytest
 
 from handloom.checkpoints import native
 from handloom.loading import load
-from handloom.tokenizer.chat import TEMPLATE, Message
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
 
 
 @pytest.fixture
@@ -60,18 +60,18 @@ def talker(tmp_path_factory):
     """A model that says of itself that it learned conversations. Not to be changed."""
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.train import learn_merges
+    from handloom.tokenizer.train import train_bpe
 
-    tokenizer = learn_merges(["User:\nAssistant:\nHello there"] * 5, 280)
+    tokenizer = train_bpe(["User:\nAssistant:\nHello there"] * 5, 280)
     folder = tmp_path_factory.mktemp("talker") / "run"
     model = GPT(GPTConfig(tokenizer.vocab_size, context=64, layers=1, heads=2, width=16), 0)
-    native.save(folder, model, tokenizer, {"template": TEMPLATE})
+    native.save(folder, model, tokenizer, {"template": CHAT_TEMPLATE})
     return folder
 
 
 def test_generate_answers_with_such_a_model_and_continues_with_raw(inside, talker):
     lm = load(talker)
-    assert lm.template == TEMPLATE
+    assert lm.template == CHAT_TEMPLATE
     words = ("generate", "Hello", "--model", talker, "--max-new-tokens", "8")
     note = "Note: The model learned conversations, so it answers; --raw continues the text.\n"
     answer = lm.generate([Message("user", "Hello")], max_new_tokens=8)

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from handloom.cli import train
-from handloom.loading import find_checkpoint
+from handloom.loading import find_model
 
 FLAGS = (
     "--steps",
@@ -90,7 +90,7 @@ def test_a_model_with_labels_shows_the_head_for_them(tune, world, inside):
     assert tuned.returncode == 0, tuned.err
     shown = inside("model", "show", "runs/tuned").out
     assert "head for labels" in shown
-    model = find_checkpoint(world / "runs/tuned").load_model()
+    model = find_model(world / "runs/tuned").load_model()
     assert f"{sum(p.numel() for p in model.parameters()):,}" in shown
 
 
@@ -111,7 +111,7 @@ def test_rows_of_tokens_learn_in_every_task_and_are_kept(tune, world, inside, ta
     rows = ("--token-rows", 3, "--learning-rate", 0.01)
     tuned = tune("--task", task, *rows, data="examples.jsonl", model="runs/base")
     assert tuned.returncode == 0, tuned.err
-    before = find_checkpoint(world / "runs/base").load_model().embedding.token_embedding.weight
-    after = find_checkpoint(world / "runs/tuned").load_model().embedding.token_embedding.weight
+    before = find_model(world / "runs/base").load_model().embedding.token_embedding.weight
+    after = find_model(world / "runs/tuned").load_model().embedding.token_embedding.weight
     assert int((after != before).any(dim=1).sum()) == 3
     assert "rows of the token embedding" in tuned.out

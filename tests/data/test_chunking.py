@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.chunking import cut_tail, safe_pieces
+from handloom.data.chunking import chunk_text, split_tail
 from handloom.tokenizer.base import load_tokenizer
 
 # What could make a difference to the split pattern: every kind of character, contractions, odd whitespace.
@@ -31,7 +31,7 @@ def chunked(text, size):
 
 @given(AWKWARD, st.integers(1, 12), st.integers(1, 9))
 def test_tokens_of_the_pieces_are_the_tokens_of_the_whole(by_hand, text, size, chunk):
-    pieces = list(safe_pieces(chunked(text, chunk), size=size, longest=10_000))
+    pieces = list(chunk_text(chunked(text, chunk), size=size, longest=10_000))
     assert "".join(pieces) == text
     assert all(pieces)
     assert [token for piece in pieces for token in by_hand.encode(piece)] == by_hand.encode(text)
@@ -40,27 +40,27 @@ def test_tokens_of_the_pieces_are_the_tokens_of_the_whole(by_hand, text, size, c
 @given(AWKWARD, st.integers(1, 12), st.integers(0, 12), st.integers(1, 9))
 def test_pieces_do_not_depend_on_where_the_chunks_end(text, size, more, chunk):
     """Not even where a cut is forced, so preparing again gives the same tokens."""
-    pieces = list(safe_pieces(chunked(text, chunk), size=size, longest=size + more))
-    assert pieces == list(safe_pieces([text] if text else [], size=size, longest=size + more))
+    pieces = list(chunk_text(chunked(text, chunk), size=size, longest=size + more))
+    assert pieces == list(chunk_text([text] if text else [], size=size, longest=size + more))
     assert "".join(pieces) == text
     assert all(0 < len(piece) <= size + more for piece in pieces)
 
 
 def test_a_piece_ends_where_a_word_does():
-    assert list(safe_pieces(["one two  three\n\nfour"], size=8)) == ["one two", "  three", "\n\nfour"]
-    assert list(safe_pieces(["longer than eight"], size=4)) == ["longer", " than", " eight"]
-    assert list(safe_pieces(["x" * 10], size=4, longest=6)) == ["x" * 6, "x" * 4]
+    assert list(chunk_text(["one two  three\n\nfour"], size=8)) == ["one two", "  three", "\n\nfour"]
+    assert list(chunk_text(["longer than eight"], size=4)) == ["longer", " than", " eight"]
+    assert list(chunk_text(["x" * 10], size=4, longest=6)) == ["x" * 6, "x" * 4]
 
 
 def test_safe_places_far_from_the_end_are_found():
     text = "a b" + "c" * 1_000 + " d"
-    assert list(safe_pieces([text], size=600)) == ["a", " b" + "c" * 1_000, " d"]
+    assert list(chunk_text([text], size=600)) == ["a", " b" + "c" * 1_000, " d"]
 
 
 @given(AWKWARD, st.integers(0, 100), st.integers(1, 9))
 def test_the_tail_is_the_end_of_the_text_wherever_the_chunks_end(text, mark, chunk):
     def parted(chunks):
-        parts = list(cut_tail(chunks, mark))
+        parts = list(split_tail(chunks, mark))
         sides = [is_tail for is_tail, _ in parts]
         assert sides == sorted(sides)  # head before tail
         return tuple("".join(part for is_tail, part in parts if is_tail is side) for side in (False, True))
@@ -86,4 +86,4 @@ def test_the_tail_is_the_end_of_the_text_wherever_the_chunks_end(text, mark, chu
     ],
 )
 def test_the_tail_begins_with_a_line_else_a_word(text, mark, tail):
-    assert "".join(part for is_tail, part in cut_tail([text], mark) if is_tail) == tail
+    assert "".join(part for is_tail, part in split_tail([text], mark) if is_tail) == tail

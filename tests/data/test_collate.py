@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.collate import PADDING, Order, by_length, pack, row_of, stacked
-from handloom.data.windows import IGNORE
+from handloom.data.collate import PADDING, ShuffledSampler, bucket_by_length, encode_row, pack, stack
+from handloom.data.windows import IGNORE_INDEX
 
 TEXTS = st.lists(
     st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=8), min_size=1, max_size=9
@@ -18,7 +18,9 @@ TEXTS = st.lists(
 
 def rows_of(texts):
     """Rows of texts in which at least the last token is learned."""
-    return [row_of([3, *(t for t, _ in text), 7], [False, *(yes for _, yes in text), True]) for text in texts]
+    return [
+        encode_row([3, *(t for t, _ in text), 7], [False, *(yes for _, yes in text), True]) for text in texts
+    ]
 
 
 def parts(row):
@@ -28,16 +30,16 @@ def parts(row):
 
 
 def test_what_follows_a_token_is_its_target_if_it_is_learned():
-    row = row_of([50, 11, 12, 13, 14], [False, False, True, False, True])
+    row = encode_row([50, 11, 12, 13, 14], [False, False, True, False, True])
     assert row.inputs.tolist() == [50, 11, 12, 13]
-    assert row.targets.tolist() == [IGNORE, 12, IGNORE, 14]
+    assert row.targets.tolist() == [IGNORE_INDEX, 12, IGNORE_INDEX, 14]
     assert row.learned == 2
 
 
 def test_what_stands_behind_the_last_target_is_not_read():
-    row = row_of([50, 11, 12, 13, 14], [True, False, True, False, False])
+    row = encode_row([50, 11, 12, 13, 14], [True, False, True, False, False])
     assert row.inputs.tolist() == [50, 11]
-    assert row.targets.tolist() == [IGNORE, 12]
+    assert row.targets.tolist() == [IGNORE_INDEX, 12]
 
 
 @given(TEXTS, st.integers(9, 20))
@@ -62,37 +64,39 @@ def test_packing_leaves_no_two_rows_that_would_fit_into_one(texts):
 @given(TEXTS)
 def test_padding_is_told_by_length_and_never_by_an_id(texts):
     rows = rows_of(texts)
-    batch = stacked(rows)
+    batch = stack(rows)
     assert {array.shape for array in batch.values()} == {(len(rows), max(map(len, rows)))}
     for number, row in enumerate(rows):
         text, rest = slice(0, len(row)), slice(len(row), None)
         assert batch["inputs"][number, text].tolist() == row.inputs.tolist()
         assert batch["targets"][number, text].tolist() == row.targets.tolist()
-        assert (batch["targets"][number, rest] == IGNORE).all()
+        assert (batch["targets"][number, rest] == IGNORE_INDEX).all()
         assert (batch["segments"][number, text] == 0).all()
         assert (batch["segments"][number, rest] == PADDING).all()
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**63 - 1))
 def test_every_epoch_has_every_example_once_and_a_step_needs_no_memory(count, size, seed):
-    order = Order(count, size, seed)
+    order = ShuffledSampler(count, size, seed)
     stream = np.concatenate([order.batch(step) for step in range(3 * count)])
     for epoch in range(3 * size):
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
-    again = Order(count, size, seed)
+    again = ShuffledSampler(count, size, seed)
     assert np.array_equal(again.batch(2), order.batch(2))
     assert order.steps_per_epoch == count / size
 
 
 def test_another_seed_is_another_order_and_another_epoch_too():
-    a, b = (np.concatenate([Order(50, 10, seed).batch(step) for step in range(10)]) for seed in (0, 1))
+    a, b = (
+        np.concatenate([ShuffledSampler(50, 10, seed).batch(step) for step in range(10)]) for seed in (0, 1)
+    )
     assert not np.array_equal(a, b)
     assert not np.array_equal(a[:50], a[50:])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 8))
 def test_validation_batches_hold_every_example_once_and_similar_ones_together(lengths, size):
-    batches = list(by_length(lengths, size))
+    batches = list(bucket_by_length(lengths, size))
     flat = [number for batch in batches for number in batch]
     assert sorted(flat) == list(range(len(lengths)))
     assert [lengths[number] for number in flat] == sorted(lengths)

@@ -189,11 +189,11 @@ def test_importing_the_commands_is_quick():
 @pytest.mark.parametrize("task", ["text", "instruct", "prefer", "classify"])
 def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     """The very rows that the loop took, whatever the run was tuned on."""
-    from handloom.loading import find_checkpoint
+    from handloom.loading import find_model
     from handloom.training import run as runs
     from handloom.training import tuning
     from handloom.training.config import FinetuneConfig, TrainConfig, settings_of
-    from handloom.training.progress import Silent
+    from handloom.training.progress import NullReporter
 
     text = tmp_path / "text.txt"
     text.write_text("the loom weaves blue and red " * 200, encoding="utf-8")
@@ -217,8 +217,10 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     tuned = tmp_path / "tuned"
     config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
     runs.begin(tuned, config)
-    checkpoint = find_checkpoint(tuned).checkpoint
-    _, work = tuning.set_up(settings_of(checkpoint.training["settings"]), tuned, Silent(), checkpoint)
+    checkpoint = find_model(tuned).checkpoint
+    _, work = tuning.finetune_setup(
+        settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint
+    )
     batch = work.objective.batch(3)
     code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
     assert code == 0

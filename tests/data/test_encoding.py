@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from handloom.data.encoding import Fitting, fit_conversations, fit_labelled, fit_pairs
-from handloom.data.examples import Conversation, Labelled, Pair
+from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
+from handloom.data.examples import Conversation, LabeledText, PreferencePair
 from handloom.data.schema import Origin
 from handloom.errors import DataError
-from handloom.tokenizer.chat import Message, encode_conversation, encode_prompt
+from handloom.tokenizer.chat import Message, encode_conversation, encode_generation_prompt
 
 
 def conversation(question, answer, line=1, learned=True):
@@ -25,8 +25,8 @@ def room_for(example, tokenizer):
 
 
 def test_what_fits_is_encoded_to_its_end(gpt2):
-    fitting = Fitting(room_for(LONG, gpt2), "error")
-    found = fit_conversations([SHORT, LONG], gpt2, fitting)
+    fitting = ExampleEncoder(room_for(LONG, gpt2), "error")
+    found = encode_conversations([SHORT, LONG], gpt2, fitting)
     assert found == [(each, encode_conversation(gpt2, each.messages)) for each in (SHORT, LONG)]
     assert fitting.omissions.to_dict() == {}
 
@@ -34,7 +34,7 @@ def test_what_fits_is_encoded_to_its_end(gpt2):
 def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
     fits = room_for(LONG, gpt2)
     with pytest.raises(DataError) as refused:
-        fit_conversations([SHORT, LONG], gpt2, Fitting(fits - 1, "error"))
+        encode_conversations([SHORT, LONG], gpt2, ExampleEncoder(fits - 1, "error"))
     assert (
         f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})"
         in str(refused.value)
@@ -44,13 +44,13 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
 
 
 def test_cut_leaves_out_the_end_and_skip_the_example(gpt2):
-    fitting = Fitting(12, "cut")
-    (_, short), (_, cut) = fit_conversations([SHORT, LONG], gpt2, fitting)
+    fitting = ExampleEncoder(12, "cut")
+    (_, short), (_, cut) = encode_conversations([SHORT, LONG], gpt2, fitting)
     whole = encode_conversation(gpt2, LONG.messages)
     assert (cut.ids, cut.learned) == (whole.ids[:13], whole.learned[:13])
     assert fitting.omissions.to_dict() == {"cut": {"count": 1, "first": ["chat.jsonl, line 2"]}}
-    fitting = Fitting(12, "skip")
-    assert fit_conversations([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, short)]
+    fitting = ExampleEncoder(12, "skip")
+    assert encode_conversations([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, short)]
     assert fitting.omissions["overlong"] == 2
 
 
@@ -59,24 +59,26 @@ def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
         with pytest.raises(
             DataError, match=r'chat.jsonl, line 7: no token is learned, since every answer has "weight"'
         ):
-            fit_conversations([SHORT, conversation("a", "b", 7, learned=False)], gpt2, Fitting(30, policy))
+            encode_conversations(
+                [SHORT, conversation("a", "b", 7, learned=False)], gpt2, ExampleEncoder(30, policy)
+            )
     with pytest.raises(
         DataError, match=r"chat.jsonl, line 8: what stands before the answer fills the row of 12 tokens"
     ):
-        fit_conversations([conversation("very " * 20, "b", 8)], gpt2, Fitting(12, "cut"))
+        encode_conversations([conversation("very " * 20, "b", 8)], gpt2, ExampleEncoder(12, "cut"))
     with pytest.raises(DataError, match="Every example is longer than a row of 12 tokens"):
-        fit_conversations([LONG, LONG], gpt2, Fitting(12, "skip"))
+        encode_conversations([LONG, LONG], gpt2, ExampleEncoder(12, "skip"))
 
 
 def pair(prompt, chosen, rejected, line=1):
-    return Pair(prompt, chosen, rejected, Origin("pairs.jsonl", line))
+    return PreferencePair(prompt, chosen, rejected, Origin("pairs.jsonl", line))
 
 
 def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
     asked = (Message("user", "Sky?"),)
-    for prompt, ids in (("Sky:", gpt2.encode("Sky:")), (asked, encode_prompt(gpt2, asked))):
-        ((_, chosen, rejected),) = fit_pairs(
-            [pair(prompt, " blue", " very green")], gpt2, Fitting(30, "error")
+    for prompt, ids in (("Sky:", gpt2.encode("Sky:")), (asked, encode_generation_prompt(gpt2, asked))):
+        ((_, chosen, rejected),) = encode_pairs(
+            [pair(prompt, " blue", " very green")], gpt2, ExampleEncoder(30, "error")
         )
         for text, answer in ((chosen, " blue"), (rejected, " very green")):
             wanted = [*gpt2.encode(answer), gpt2.end_of_text]
@@ -87,23 +89,28 @@ def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
 def test_a_pair_is_as_long_as_its_longer_answer(gpt2):
     pairs = [pair("a", " b", " very" * 20, 4), pair("a", " b", " c", 5)]
     with pytest.raises(DataError, match=r"pairs.jsonl, line 4: 22 tokens, but a row has room for 9"):
-        fit_pairs(pairs, gpt2, Fitting(8, "error"))
-    assert [p.origin.line for p, _, _ in fit_pairs(pairs, gpt2, Fitting(8, "skip"))] == [5]
-    assert [len(rejected.ids) for _, _, rejected in fit_pairs(pairs, gpt2, Fitting(8, "cut"))] == [9, 3]
+        encode_pairs(pairs, gpt2, ExampleEncoder(8, "error"))
+    assert [p.origin.line for p, _, _ in encode_pairs(pairs, gpt2, ExampleEncoder(8, "skip"))] == [5]
+    assert [len(rejected.ids) for _, _, rejected in encode_pairs(pairs, gpt2, ExampleEncoder(8, "cut"))] == [
+        9,
+        3,
+    ]
 
 
 def test_a_cut_that_leaves_no_difference_or_no_answer_is_an_error(gpt2):
     with pytest.raises(
         DataError, match=r"pairs.jsonl, line 6: both answers are the same as far as a row of 8 tokens"
     ):
-        fit_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, Fitting(8, "cut"))
+        encode_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "cut"))
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: what stands before the answer fills the row"):
-        fit_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, Fitting(8, "cut"))
+        encode_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "cut"))
 
 
 def test_a_labelled_text_may_fill_the_whole_context(gpt2):
-    texts = [Labelled(" b" * number, "x", Origin("spam.jsonl", number)) for number in (8, 9)]
+    texts = [LabeledText(" b" * number, "x", Origin("spam.jsonl", number)) for number in (8, 9)]
     with pytest.raises(DataError, match=r"spam.jsonl, line 9: 9 tokens, but a row has room for 8"):
-        fit_labelled(texts, gpt2, Fitting(8, "error"))
-    assert [ids for _, ids in fit_labelled(texts, gpt2, Fitting(8, "cut"))] == [gpt2.encode(" b" * 8)] * 2
-    assert fit_labelled(texts, gpt2, Fitting(8, "skip")) == [(texts[0], gpt2.encode(" b" * 8))]
+        encode_labeled(texts, gpt2, ExampleEncoder(8, "error"))
+    assert [ids for _, ids in encode_labeled(texts, gpt2, ExampleEncoder(8, "cut"))] == [
+        gpt2.encode(" b" * 8)
+    ] * 2
+    assert encode_labeled(texts, gpt2, ExampleEncoder(8, "skip")) == [(texts[0], gpt2.encode(" b" * 8))]

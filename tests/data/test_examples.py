@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import KINDS, Conversation, Labelled, Pair, digest, part, read_examples
+from handloom.data.examples import (
+    KINDS,
+    Conversation,
+    LabeledText,
+    PreferencePair,
+    digest,
+    part,
+    read_examples,
+)
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.record_files import parse_line
 from handloom.data.schema import Record
@@ -63,20 +71,23 @@ def test_alpaca_is_a_conversation_of_two_messages(given):
 
 def test_pairs_in_each_of_their_forms():
     texts = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
-    assert read(Pair, texts) == Pair("The sky is", " blue.", " green.", HERE)
+    assert read(PreferencePair, texts) == PreferencePair("The sky is", " blue.", " green.", HERE)
     explicit = {"prompt": [user("Sky?")], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]}
     implicit = {
         name: [user("Sky?"), assistant(text)] for name, text in (("chosen", "Blue."), ("rejected", "Green."))
     }
-    wanted = Pair((Message("user", "Sky?"),), "Blue.", "Green.", HERE)
+    wanted = PreferencePair((Message("user", "Sky?"),), "Blue.", "Green.", HERE)
     assert (
-        read(Pair, explicit) == read(Pair, implicit) == read(Pair, {**implicit, "prompt": "Sky?"}) == wanted
+        read(PreferencePair, explicit)
+        == read(PreferencePair, implicit)
+        == read(PreferencePair, {**implicit, "prompt": "Sky?"})
+        == wanted
     )
 
 
 @pytest.mark.parametrize(("label", "name"), [("spam", "spam"), (1, "1"), (-2, "-2"), (" ham ", "ham")])
 def test_a_label_is_a_word_or_a_whole_number(label, name):
-    assert read(Labelled, {"text": "Buy now", "label": label}) == Labelled("Buy now", name, HERE)
+    assert read(LabeledText, {"text": "Buy now", "label": label}) == LabeledText("Buy now", name, HERE)
 
 
 CONVERSATIONS_THAT_ARE_NONE = [
@@ -172,8 +183,8 @@ TEXTS_WITHOUT_LABEL = [
 @pytest.mark.parametrize(
     ("kind", "record", "problem"),
     [(Conversation, *case) for case in CONVERSATIONS_THAT_ARE_NONE]
-    + [(Pair, *case) for case in PAIRS_THAT_ARE_NONE]
-    + [(Labelled, *case) for case in TEXTS_WITHOUT_LABEL],
+    + [(PreferencePair, *case) for case in PAIRS_THAT_ARE_NONE]
+    + [(LabeledText, *case) for case in TEXTS_WITHOUT_LABEL],
 )
 def test_a_line_that_is_no_example_is_named(kind, record, problem):
     with pytest.raises(DataError) as refused:
@@ -216,9 +227,9 @@ def test_whatever_a_line_holds_it_is_an_example_or_a_clear_error(value, kind):
 
 
 def test_bytes_and_halves_of_characters_can_be_replaced():
-    assert read(Labelled, b'{"text": "caf\xe9 \\ud800", "label": 1}', "replace").text == "caf� �"
+    assert read(LabeledText, b'{"text": "caf\xe9 \\ud800", "label": 1}', "replace").text == "caf� �"
     with pytest.raises(ConfigError):
-        read_examples(Labelled, ["a.jsonl"], "ignore")
+        read_examples(LabeledText, ["a.jsonl"], "ignore")
 
 
 # Files
@@ -235,7 +246,7 @@ def test_files_folders_and_globs_are_read_once_each_in_order(write, tmp_path):
     )
     with gzip.open(tmp_path / "c.jsonl.gz", "wb") as file:
         file.write(line("c").encode())
-    found = read_examples(Labelled, ["b.jsonl", "*.jsonl", "."])
+    found = read_examples(LabeledText, ["b.jsonl", "*.jsonl", "."])
     assert [(example.text, str(example.origin)) for example in found] == [
         ("b1", "b.jsonl, line 1"),
         ("b2", "b.jsonl, line 3"),
@@ -260,7 +271,7 @@ def test_sources_that_hold_no_examples_are_refused(write, tmp_path, source, prob
     write(**{"notes.txt": "no record", "blank.jsonl": "\n \n", "empty.jsonl": ""})
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError) as refused:
-        read_examples(Labelled, [source])
+        read_examples(LabeledText, [source])
     assert problem in str(refused.value)
 
 
@@ -268,7 +279,7 @@ def test_sources_that_hold_no_examples_are_refused(write, tmp_path, source, prob
 
 
 def labelled(*texts):
-    return [Labelled(text, "x", Origin("a.jsonl", number)) for number, text in enumerate(texts, 1)]
+    return [LabeledText(text, "x", Origin("a.jsonl", number)) for number, text in enumerate(texts, 1)]
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=2), st.floats(0.01, 0.99))
@@ -294,7 +305,7 @@ def test_the_share_held_out_is_met_and_more_examples_move_none():
 
 
 def test_pairs_of_one_prompt_are_on_one_side():
-    pairs = [Pair(f"prompt {i % 7}", f"yes {i}", "no", Origin("a.jsonl", i)) for i in range(50)]
+    pairs = [PreferencePair(f"prompt {i % 7}", f"yes {i}", "no", Origin("a.jsonl", i)) for i in range(50)]
     sides = [{pair.prompt for pair in side} for side in part(pairs, 0.3)]
     assert sides[0].isdisjoint(sides[1])
     with pytest.raises(DataError, match="only one prompt in 8 pairs"):
@@ -305,9 +316,9 @@ def test_pairs_of_one_prompt_are_on_one_side():
 
 def test_a_digest_stands_for_what_is_said_and_not_for_where():
     a = labelled("x", "y")
-    elsewhere = [Labelled(e.text, e.label, SimpleNamespace()) for e in a]
+    elsewhere = [LabeledText(e.text, e.label, SimpleNamespace()) for e in a]
     assert digest(a) == digest(elsewhere) != digest(a[::-1])
-    assert digest(a) != digest([a[0], Labelled("y", "z", a[1].origin)])
+    assert digest(a) != digest([a[0], LabeledText("y", "z", a[1].origin)])
     unlearned = {**assistant("Hi!"), "weight": 0}
     one, other = (read(Conversation, {"messages": [HELLO[0], last]}) for last in (HELLO[1], unlearned))
     assert digest([one]) != digest([other])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handloom.data.chunking import safe_pieces
+from handloom.data.chunking import chunk_text
 from handloom.tokenizer.base import load_tokenizer
 from hf_tokenizers import FOLDERS, write_json
 
@@ -27,5 +27,5 @@ def tokenizer(request, tmp_path_factory):
 @given(words=TEXT, size=st.integers(1, 8))
 def test_pieces_have_the_ids_of_the_whole(tokenizer, words, size):
     text = "".join(words)
-    pieces = safe_pieces([text], size=size, before=tokenizer.settings.cuts_before)
+    pieces = chunk_text([text], size=size, before=tokenizer.settings.cuts_before)
     assert [token for piece in pieces for token in tokenizer.encode(piece)] == tokenizer.encode(text)

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from handloom.data.examples import Conversation, Labelled, Pair, read_examples
+from handloom.data.examples import Conversation, LabeledText, PreferencePair, read_examples
 from handloom.data.omissions import Omissions
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
@@ -151,7 +151,7 @@ def test_what_is_left_out_is_counted_by_field(read):
 
 
 def test_a_field_whose_name_is_no_text_can_be_counted_and_written_down(read):
-    read(Labelled, {"text": "a", "label": "b", "\ud800": 1})
+    read(LabeledText, {"text": "a", "label": "b", "\ud800": 1})
     assert read.omitted == {"field": {"\\ud800": 1}}
 
 
@@ -163,7 +163,8 @@ def test_a_field_that_repeats_what_is_learned_is_no_second_example(read):
     )
     chosen, rejected = turns("a", "b"), turns("a", "c")
     pair = read(
-        Pair, {"prompt": "a", "messages": chosen, "chosen": chosen, "rejected": rejected, "score_chosen": 8.5}
+        PreferencePair,
+        {"prompt": "a", "messages": chosen, "chosen": chosen, "rejected": rejected, "score_chosen": 8.5},
     )
     assert (pair.prompt, pair.chosen, pair.rejected) == ((user("a"),), "b", "c")
     assert read.omitted == {"field": {"messages": 1, "score_chosen": 1}}
@@ -217,18 +218,18 @@ PAIRS = {
 
 @pytest.mark.parametrize("form", PAIRS)
 def test_every_form_of_a_pair(read, form):
-    pair = read(Pair, PAIRS[form])
+    pair = read(PreferencePair, PAIRS[form])
     assert (pair.prompt, pair.chosen, pair.rejected) == ((user("Hi"),), "b", "c")
-    pair = read(Pair, {**PAIRS[form], "system": "s"})
+    pair = read(PreferencePair, {**PAIRS[form], "system": "s"})
     assert pair.prompt == (system("s"), user("Hi"))
     assert read.omitted == {}
 
 
 def test_a_system_beside_a_plain_text_cannot_be_learned(read):
     with pytest.raises(DataError, match='"system" are there'):
-        read(Pair, {"prompt": "a", "chosen": "b", "rejected": "c", "system": "s"})
+        read(PreferencePair, {"prompt": "a", "chosen": "b", "rejected": "c", "system": "s"})
     with pytest.raises(DataError, match='both "label" and "context" are there'):
-        read(Labelled, {"text": "a", "label": "b", "context": "c"})
+        read(LabeledText, {"text": "a", "label": "b", "context": "c"})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
@@ -238,7 +239,7 @@ def test_tables_hold_examples_of_every_kind(write, name):
         write(**{name: "".join(("\t" if name == "a.tsv" else ",").join(row) + "\r\n" for row in cells)})
 
     table(("text", "label", "id"), ('Buy "now",\nonly today', "spam", "7"), ("See you", "1", ""))
-    found = read_examples(Labelled, [name])
+    found = read_examples(LabeledText, [name])
     assert [(e.text, e.label, str(e.origin)) for e in found] == [
         ('Buy "now",\nonly today', "spam", f"{name}, line 2"),
         ("See you", "1", f"{name}, line 4"),
@@ -251,10 +252,10 @@ def test_tables_hold_examples_of_every_kind(write, name):
         (system("Be brief."), user("Add.\n\n1 2"), assistant("3")),
     ]
     table(("prompt", "chosen", "rejected"), ("a", "b", "c"))
-    assert read_examples(Pair, [name])[0].chosen == "b"
+    assert read_examples(PreferencePair, [name])[0].chosen == "b"
     table(("text", "label"), ("a", "spam"), ("b", ""))
     with pytest.raises(DataError, match=f"{name}, line 3: The label is empty"):
-        read_examples(Labelled, [name])
+        read_examples(LabeledText, [name])
 
 
 def test_parquet_and_lists_hold_examples(tmp_path, monkeypatch):

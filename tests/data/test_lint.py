@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 
 from handloom.data import prepare
 from handloom.data.chunking import PIECE
-from handloom.data.encoding import Fitting, fit_conversations, fit_labelled, fit_pairs
-from handloom.data.examples import Conversation, Labelled, Pair, part, place_of, read_examples
+from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
+from handloom.data.examples import (
+    Conversation,
+    LabeledText,
+    PreferencePair,
+    part,
+    read_examples,
+    split_fraction,
+)
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.lint import LintSettings, Seen, grouped, lint, summary_line
-from handloom.data.lint.rules import KINDS, NOTE, SEVERITIES, Finding, Place
+from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, Place
 from handloom.data.schema import Record
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import header_of
@@ -116,7 +123,7 @@ def other_side(conversation, make):
     """
 
     def held_out(record):
-        return place_of(Conversation.of(Record(record, Origin("a.jsonl", 1), ReadOptions()))) < 0.1
+        return split_fraction(Conversation.of(Record(record, Origin("a.jsonl", 1), ReadOptions()))) < 0.1
 
     return next(record for n in range(500) if held_out(record := make(n)) != held_out(conversation))
 
@@ -220,7 +227,7 @@ CAUGHT = {
 
 
 def test_every_kind_has_a_case():
-    assert {kind for kind, _, _ in CAUGHT.values()} == set(KINDS)
+    assert {kind for kind, _, _ in CAUGHT.values()} == set(RULES)
 
 
 @pytest.mark.parametrize("case", CAUGHT)
@@ -286,8 +293,8 @@ def faulty(task):
     )
 
 
-FITS = {"instruct": fit_conversations, "prefer": fit_pairs, "classify": fit_labelled}
-TYPES = {"instruct": Conversation, "prefer": Pair, "classify": Labelled}
+FITS = {"instruct": encode_conversations, "prefer": encode_pairs, "classify": encode_labeled}
+TYPES = {"instruct": Conversation, "prefer": PreferencePair, "classify": LabeledText}
 SLOW_IS_FINE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -305,7 +312,7 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     stops = [finding for finding in found if finding.severity == "error" and finding.kind != "copy-across"]
     try:
         examples = read_examples(TYPES[task], ["a.jsonl"])
-        fitted = FITS[task](examples, Letters(), Fitting(context, overlong))
+        fitted = FITS[task](examples, Letters(), ExampleEncoder(context, overlong))
         sides = part([example for example, *_ in fitted], fraction)
     except DataError as error:
         assert stops
@@ -487,13 +494,13 @@ def test_the_summary_says_the_worst_first_and_nothing_where_there_are_only_notes
         [*some("control", 2), *some("blank", 1), *some("one-label", 1), *some("malformed", 9)]
     )
     assert "10 errors and 3 warnings: 9 malformed lines, all texts have one label, 1 document" in four
-    many = summary_line(Finding(kind, "x") for kind, about in KINDS.items() if about.severity != NOTE)
+    many = summary_line(Finding(kind, "x") for kind, about in RULES.items() if about.severity != NOTE)
     assert "more kinds" in many
 
 
 def test_the_documentation_names_every_kind():
     page = (Path(__file__).resolve().parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
-    for kind in KINDS.values():
+    for kind in RULES.values():
         assert f"| {kind.many or kind.one} | {kind.remedy} |" in page
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from handloom.data.lint.languages import script_and_language
 from handloom.data.lint.lengths import PERCENTILES, Lengths
-from handloom.data.lint.near_duplicates import Copies, Reading
-from handloom.data.lint.text_checks import oddities
+from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
+from handloom.data.lint.text_checks import text_problems
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.chat import ROLES, header_of
 
@@ -44,8 +44,8 @@ ODD = {
 
 @given(before=PLAIN, after=PLAIN, odd=st.sampled_from([(k, o) for k, odds in ODD.items() for o in odds]))
 def test_what_is_odd_is_found_where_it_stands(before, after, odd):
-    assert list(oddities(before + after)) == []
-    (found,) = oddities(before + odd[1] + after)
+    assert list(text_problems(before + after)) == []
+    (found,) = text_problems(before + odd[1] + after)
     assert (found.kind, found.start) == (odd[0], len(before))
 
 
@@ -55,7 +55,7 @@ TWICE = re.compile("(?:[éàñçß][€’“”–…]+){2}")
 
 
 def mojibake(text):
-    return [found for found in oddities(text) if found.kind == "mojibake"]
+    return [found for found in text_problems(text) if found.kind == "mojibake"]
 
 
 @pytest.mark.parametrize(("text", "found"), [("ß–", 0), ("ß– ß–", 0), ("ß–a", 0), ("ß–ß–", 1), ("ß–ß–ß–", 1)])
@@ -80,13 +80,13 @@ UNDEFINED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 def test_a_turn_of_the_template_is_odd_only_inside_a_conversation():
     for role in ROLES:
         text = f"Hello.\n{header_of(role)}Hi."
-        assert list(oddities(text)) == []
-        (found,) = oddities(text, turns=True)
+        assert list(text_problems(text)) == []
+        (found,) = text_problems(text, turns=True)
         assert found.start == 7
 
 
 def test_names_are_those_of_unicode():
-    details = [found.detail for found in oddities("\x07\x01\u202e\u200b")]
+    details = [found.detail for found in text_problems("\x07\x01\u202e\u200b")]
     assert details == ["U+0007 BEL", "U+0001", "U+202E RIGHT-TO-LEFT OVERRIDE", "U+200B ZERO WIDTH SPACE"]
 
 
@@ -94,7 +94,7 @@ def test_names_are_those_of_unicode():
 
 
 def print_of(text):
-    reading = Reading()
+    reading = FingerprintReader()
     reading.add(text)
     return reading.finish()
 
@@ -106,7 +106,7 @@ def shingles(words):
 def test_texts_that_share_four_fifths_are_found_and_others_are_not():
     """By the definition, on texts that share from nearly nothing to nearly all."""
     chance = random.Random(5)
-    copies, shares = Copies(), {}
+    copies, shares = NearDuplicates(), {}
     for number in range(300):
         words = [f"w{chance.randrange(10**6)}" for _ in range(chance.randrange(40, 400))]
         changed = [f"x{n}" if chance.random() < number / 1500 else word for n, word in enumerate(words)]
@@ -128,7 +128,7 @@ def test_texts_that_share_four_fifths_are_found_and_others_are_not():
 
 
 def test_similar_texts_need_no_spaces():
-    copies = Copies()
+    copies = NearDuplicates()
     text = "織機は布を織るための道具であり、昔から世界中で使われてきたものです。" * 2
     copies.add(0, print_of(text))
     copies.add(1, print_of(text + "ね"))
@@ -138,7 +138,7 @@ def test_similar_texts_need_no_spaces():
 @given(st.lists(st.text("ab \n\t", max_size=30), max_size=6))
 def test_a_print_does_not_depend_on_the_pieces(pieces):
     pieces = [f" {piece}" for piece in pieces]
-    reading = Reading()
+    reading = FingerprintReader()
     for piece in pieces:
         reading.add(piece)
     assert reading.finish() == print_of("".join(pieces))

@@ -17,7 +17,7 @@ from handloom import locks
 from handloom.data import open_corpus, pool, prepare, tokenized, training_documents
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import load_tokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 STORIES = {
     f"{n}.txt": f"Story {n}. " + "And so it went, \u00e9t\u00e9 after \u00e9t\u00e9. " * n
@@ -64,7 +64,7 @@ def test_workers_give_the_same_tokens(write, gpt2, workers, monkeypatch):
 
 def test_workers_take_a_learned_tokenizer(write):
     write(**STORIES)
-    tokenizer = learn_merges(training_documents(["."]), 300)
+    tokenizer = train_bpe(training_documents(["."]), 300)
     data = prepare(["."], tokenizer, workers=2)
     assert data.train.tokens.tolist() == expected_tokens(
         tokenizer, [STORIES[name] for name in data.train.names]
@@ -100,7 +100,7 @@ def test_whatever_changes_tokens_changes_the_key(write, gpt2):
         prepare(["."], gpt2).key,
         prepare(["."], gpt2, validation_fraction=0.2).key,
         prepare(["."], gpt2, split="tail").key,
-        prepare(["."], learn_merges(STORIES.values(), 300)).key,
+        prepare(["."], train_bpe(STORIES.values(), 300)).key,
         prepare(["1.txt", "2.txt"], gpt2).key,
         prepare(["2.txt", "1.txt"], gpt2).key,
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from handloom.data import open_corpus, prepare
 from handloom.data.lint import LintSettings, Seen, lint
 from handloom.data.separator import split_documents
-from handloom.data.split import pieces, survey
+from handloom.data.split import assign_splits, pieces
 from handloom.errors import ConfigError
 from handloom.tokenizer.base import END_OF_TEXT
 
@@ -89,7 +89,7 @@ def test_what_is_no_line_is_refused(wrong):
 def test_a_story_corpus_is_many_documents(write, gpt2):
     write(**{"stories.txt": STORIES, "other.txt": "One alone.\n"})
     corpus = open_corpus(["."])
-    plan = survey(corpus, validation_fraction=0)
+    plan = assign_splits(corpus, validation_fraction=0)
     assert [document.name for document in corpus.documents()] == [
         "other.txt", "stories.txt", "stories.txt:4", "stories.txt:6"
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handloom.data import open_corpus
-from handloom.data.examples import Labelled as LabelledText
+from handloom.data.examples import LabeledText as LabelledText
 from handloom.data.examples import read_examples
 from handloom.data.omissions import Omissions
 from handloom.data.sources import files_of

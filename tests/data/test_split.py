@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from handloom.data import open_corpus
 from handloom.data.corpus import Corpus, Document
-from handloom.data.split import DUPLICATE, EMPTY, TRAIN, VALIDATION, pieces, survey
+from handloom.data.split import DUPLICATE, EMPTY, TRAIN, VALIDATION, assign_splits, pieces
 from handloom.errors import ConfigError, DataError
 
 MANY = {f"{number}": f"Document number {number}.\n" for number in range(300)}
@@ -24,7 +24,7 @@ def corpus_of(texts):
 
 def sides(texts, **settings):
     corpus = corpus_of(texts)
-    return dict(zip(texts, survey(corpus, **settings).fates, strict=True))
+    return dict(zip(texts, assign_splits(corpus, **settings).fates, strict=True))
 
 
 def test_about_the_fraction_asked_for_is_held_out():
@@ -54,7 +54,7 @@ def test_exact_duplicates_and_empty_documents_are_left_out():
     assert fates["almost"] in (TRAIN, VALIDATION)
     corpus = corpus_of(texts)
     assert (
-        "".join(piece.text for piece in pieces(corpus, survey(corpus)))
+        "".join(piece.text for piece in pieces(corpus, assign_splits(corpus)))
         == "".join(MANY.values()) + MANY["7"] + " "
     )
 
@@ -62,7 +62,7 @@ def test_exact_duplicates_and_empty_documents_are_left_out():
 def test_every_text_lands_on_one_side_whole(write):
     write(**{f"{name}.txt": text for name, text in MANY.items()})
     corpus = open_corpus(["."])
-    found = list(pieces(corpus, survey(corpus)))
+    found = list(pieces(corpus, assign_splits(corpus)))
     assert {piece.name: piece.text for piece in found} == {f"{n}.txt": text for n, text in MANY.items()}
     assert all(piece.ends for piece in found)
 
@@ -70,7 +70,7 @@ def test_every_text_lands_on_one_side_whole(write):
 @given(st.text(min_size=1, max_size=200), st.floats(0.01, 0.99))
 def test_one_document_is_split_at_its_tail(text, fraction):
     corpus = corpus_of({"input.txt": text})
-    plan = survey(corpus, validation_fraction=fraction)
+    plan = assign_splits(corpus, validation_fraction=fraction)
     assert plan.policy == "tail"
     parts = list(pieces(corpus, plan))
     assert "".join(part.text for part in parts) == text
@@ -81,7 +81,7 @@ def test_one_document_is_split_at_its_tail(text, fraction):
 def test_the_tail_is_about_the_fraction():
     text = "".join(f"Line {n} of a play.\n" for n in range(10_000))
     corpus = corpus_of({"input.txt": text})
-    parts = list(pieces(corpus, survey(corpus, validation_fraction=0.1)))
+    parts = list(pieces(corpus, assign_splits(corpus, validation_fraction=0.1)))
     tail = "".join(part.text for part in parts if part.side == VALIDATION)
     assert 0.0999 < len(tail) / len(text) < 0.1001
     assert tail.startswith("Line 9")
@@ -89,36 +89,36 @@ def test_the_tail_is_about_the_fraction():
 
 def test_auto_wants_a_fair_share_on_both_sides():
     hundredfold = {**MANY, "novel": "A very long novel. " * 30_000}
-    assert survey(corpus_of(MANY)).policy == "documents"
+    assert assign_splits(corpus_of(MANY)).policy == "documents"
     assert (
-        survey(corpus_of(hundredfold)).policy == "tail"
+        assign_splits(corpus_of(hundredfold)).policy == "tail"
     )  # 300 short documents beside one of 99% of the bytes
-    assert survey(corpus_of(hundredfold), split="documents").policy == "documents"
-    assert survey(corpus_of(MANY), split="tail").policy == "tail"
-    assert survey(corpus_of(MANY), validation_fraction=0).policy == "none"
+    assert assign_splits(corpus_of(hundredfold), split="documents").policy == "documents"
+    assert assign_splits(corpus_of(MANY), split="tail").policy == "tail"
+    assert assign_splits(corpus_of(MANY), validation_fraction=0).policy == "none"
 
 
 def test_errors():
     with pytest.raises(
         DataError, match="Split by documents leaves validation without any: there are only 1"
     ) as caught:
-        survey(corpus_of({"a": "x"}), split="documents", validation_fraction=1e-9)
+        assign_splits(corpus_of({"a": "x"}), split="documents", validation_fraction=1e-9)
     assert "--split tail" in caught.value.remedy
     with pytest.raises(DataError, match="every document is empty"):
-        survey(corpus_of({"a": "", "b": ""}))
+        assign_splits(corpus_of({"a": "", "b": ""}))
     with pytest.raises(DataError, match="no document could be read"):
-        survey(corpus_of({}))
+        assign_splits(corpus_of({}))
     with pytest.raises(ConfigError, match="validation_fraction is 1"):
-        survey(corpus_of(MANY), validation_fraction=1)
+        assign_splits(corpus_of(MANY), validation_fraction=1)
     with pytest.raises(ConfigError, match='split is "tails"'):
-        survey(corpus_of(MANY), split="tails")
+        assign_splits(corpus_of(MANY), split="tails")
 
 
 @pytest.mark.parametrize("change", ["other text", "one more", "one less"])
 def test_a_corpus_that_changes_meanwhile_is_noticed(write, change):
     write(**{"a.jsonl": "\n".join(json.dumps({"text": f"line {n}"}) for n in range(9))})
     corpus = open_corpus(["a.jsonl"])
-    plan = survey(corpus)
+    plan = assign_splits(corpus)
     lines = Path("a.jsonl").read_text(encoding="utf-8").splitlines()
     changed = {
         "other text": [*lines[:-1], '{"text": "line 9"}'],

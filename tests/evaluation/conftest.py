@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 # On a busy machine a single example may take long; that is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,4 +40,4 @@ def model():
 @pytest.fixture(scope="session")
 def byte_tokenizer():
     """One token for each byte, and the end of text."""
-    return learn_merges([], 257)
+    return train_bpe([], 257)

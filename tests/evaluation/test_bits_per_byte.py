@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.corpus import Corpus, Document
-from handloom.evaluation.bits_per_byte import BLOCK, difference, ratio, read
+from handloom.evaluation.bits_per_byte import BLOCK, difference, ratio, score_text
 from handloom.evaluation.perplexity import Convention, measure
-from handloom.evaluation.standard_error import Spread
+from handloom.evaluation.standard_error import ClusteredStandardError
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 WORDS = ("the", "loom", "stands", "in", "a", "corner,", "and", "the", "weaver", "–", "été", "counts", "144")
 
@@ -34,7 +34,7 @@ def lm(model, byte_tokenizer):
 @pytest.fixture(scope="module")
 def other(lively):
     """A model with another tokenizer."""
-    tokenizer = learn_merges([" ".join(DOCUMENTS)], 300)
+    tokenizer = train_bpe([" ".join(DOCUMENTS)], 300)
     return LanguageModel(lively(1, vocab_size=tokenizer.vocab_size), tokenizer)
 
 
@@ -43,7 +43,7 @@ def corpus_of(documents):
 
 
 def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
-    mine = read(lm, DOCUMENTS)
+    mine = score_text(lm, DOCUMENTS)
     half = lm.config.context // 2
     (theirs,) = measure(lm, corpus_of(DOCUMENTS), Convention(strides=(half,))).readings
     assert (mine.tokens, mine.bytes) == (theirs.counts.tokens, theirs.counts.bytes)
@@ -57,7 +57,7 @@ def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
 
 @given(st.lists(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), min_size=2, max_size=9))
 def test_the_standard_error_is_that_of_a_spread_over_the_same_units(units):
-    spread = Spread(None)
+    spread = ClusteredStandardError(None)
     for number, nats in enumerate(units):
         spread.add(number, np.array(nats))
     total, _, error = spread.result()
@@ -69,7 +69,7 @@ def test_the_standard_error_is_that_of_a_spread_over_the_same_units(units):
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, [some_text(1, 900), "tiny"], ["é"]])
 def test_units_are_the_same_whatever_the_tokenizer(lm, other, documents):
-    one, two = read(lm, documents), read(other, documents)
+    one, two = score_text(lm, documents), score_text(other, documents)
     assert one.sizes.tolist() == two.sizes.tolist()
     assert one.bytes == two.bytes == sum(len(text.encode()) for text in documents) == one.sizes.sum()
     assert one.tokens != two.tokens or documents == ["é"]
@@ -80,18 +80,18 @@ def test_units_are_the_same_whatever_the_tokenizer(lm, other, documents):
 
 
 def test_few_documents_are_cut_into_blocks(lm):
-    reading = read(lm, [some_text(1, 900), "tiny"])
+    reading = score_text(lm, [some_text(1, 900), "tiny"])
     assert len(reading.sizes) == reading.bytes // BLOCK + 1
     assert min(reading.sizes[:-1]) == BLOCK
     assert reading.sizes[-1] == 4
 
 
 def test_one_unit_has_no_error(lm):
-    assert read(lm, ["a short text"]).bits_per_byte.standard_error is None
+    assert score_text(lm, ["a short text"]).bits_per_byte.standard_error is None
 
 
 def test_a_difference_is_one_of_the_same_text_and_knows_that(lm, other):
-    one, two = read(lm, DOCUMENTS), read(other, DOCUMENTS)
+    one, two = score_text(lm, DOCUMENTS), score_text(other, DOCUMENTS)
     there, back = difference(one, two), difference(two, one)
     assert there.value == pytest.approx(one.bits_per_byte.value - two.bits_per_byte.value)
     assert there.value == pytest.approx(-back.value)
@@ -100,7 +100,7 @@ def test_a_difference_is_one_of_the_same_text_and_knows_that(lm, other):
 
 
 def test_what_is_hard_for_both_does_not_count_as_error(lm):
-    reading = read(lm, DOCUMENTS)
+    reading = score_text(lm, DOCUMENTS)
     harder = type(reading)(**{**reading.__dict__, "bits": reading.bits + 0.5 * reading.sizes})
     found = difference(harder, reading)
     assert found.value == pytest.approx(0.5)

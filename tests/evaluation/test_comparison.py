@@ -10,14 +10,14 @@ import torch
 
 from handloom.data.tokenized import prepare
 from handloom.errors import CheckpointError, DataError, RequestError
-from handloom.evaluation.bits_per_byte import read
+from handloom.evaluation.bits_per_byte import score_text
 from handloom.evaluation.compare import compare
-from handloom.evaluation.comparison_config import Question
-from handloom.evaluation.provenance import Subject, facts
-from handloom.evaluation.scoring import surprises
-from handloom.inference.generation_config import Request
+from handloom.evaluation.comparison_config import ComparisonConfig
+from handloom.evaluation.provenance import ModelEntry, facts
+from handloom.evaluation.scoring import token_nll_of_ids
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 LINE = "The loom stands in the corner, and every morning the weaver sits down before it. "
 
@@ -41,14 +41,14 @@ def shelf(tmp_path, byte_tokenizer, lively):
     """Models by name; `find` looks there. `small` has another tokenizer, `tuned` was tuned from `base`."""
     trained = {"settings": {"data": [str(tmp_path / "learned.txt")]}, "progress": {"step": 7}}
     (tmp_path / "learned.txt").write_text(LINE * 30, encoding="utf-8")
-    learned = learn_merges([LINE], 300)
+    learned = train_bpe([LINE], 300)
     made = {}
 
     def put(name, model, tokenizer, training):
         key = prepare(str(tmp_path / "learned.txt"), tokenizer).key
         training = {**training, "data": key} if training else {}
         lm = LanguageModel(model, tokenizer)
-        made[name] = Subject(
+        made[name] = ModelEntry(
             name, tmp_path / name, model.config.context, lambda: lm, lambda: tokenizer, training
         )
 
@@ -73,10 +73,10 @@ def shelf(tmp_path, byte_tokenizer, lively):
 
 @pytest.fixture
 def question(texts):
-    return Question(
+    return ComparisonConfig(
         prompts=("The", "morning"),
         n=2,
-        request=Request(max_new_tokens=20, seed=3),
+        request=GenerationConfig(max_new_tokens=20, seed=3),
         data=(str(texts / "held_out"),),
     )
 
@@ -112,7 +112,9 @@ def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, ques
         ids = [one.ids for done in again for one in done.completions]
         for one, mine in zip(model.written, ids, strict=True):
             prompt = lm.tokenizer.encode(one.prompt)
-            nats = np.concatenate(list(surprises(lm.model, [*prompt, *mine], context=32)))[len(prompt) - 1 :]
+            nats = np.concatenate(list(token_nll_of_ids(lm.model, [*prompt, *mine], context=32)))[
+                len(prompt) - 1 :
+            ]
             assert (one.tokens, one.nats) == (len(mine), pytest.approx(float(nats.sum()), rel=1e-4))
             assert (
                 sum(span.nats for span in one.spans) <= one.nats + 1e-9
@@ -120,7 +122,7 @@ def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, ques
 
 
 def test_all_models_have_the_same_prompts_seeds_and_settings(shelf, question):
-    shelf.made["twin"] = Subject(
+    shelf.made["twin"] = ModelEntry(
         "twin",
         shelf.made["base"].folder / "elsewhere",
         32,
@@ -135,9 +137,11 @@ def test_all_models_have_the_same_prompts_seeds_and_settings(shelf, question):
 
 
 def test_what_a_tuned_model_forgot_is_measured_on_general_text(shelf, question, texts, byte_tokenizer):
-    asked = Question(**{**question.__dict__, "general": (str(texts / "general"),)})
+    asked = ComparisonConfig(**{**question.__dict__, "general": (str(texts / "general"),)})
     general = [path.read_text(encoding="utf-8") for path in sorted((texts / "general").iterdir())]
-    want = {name: read(shelf(name, None).open(), general).bits_per_byte.value for name in ("base", "tuned")}
+    want = {
+        name: score_text(shelf(name, None).open(), general).bits_per_byte.value for name in ("base", "tuned")
+    }
     for names in (["base", "tuned"], ["tuned", "small"]):  # the base need not take part
         (forgot,) = compare(names, asked, shelf).forgot
         assert (forgot.model, forgot.base) == ("tuned", "base")
@@ -157,7 +161,7 @@ def test_general_text_is_by_default_what_the_base_held_out(shelf, question, tmp_
 
 
 def test_held_out_text_is_by_default_what_the_first_run_held_out(shelf, question, tmp_path):
-    asked = Question(**{**question.__dict__, "data": ()})
+    asked = ComparisonConfig(**{**question.__dict__, "data": ()})
     report = compare(["foreign", "small"], asked, shelf)
     assert report.held_out.source == f"what small held out of {tmp_path / 'learned.txt'}"
 
@@ -177,11 +181,11 @@ def test_a_parrot_is_caught_and_text_that_is_not_held_out_too(shelf, question, t
             return [replace(each, completions=tuple(map(parroted, each.completions))) for each in done]
 
     model = shelf.made["base"].open().model
-    shelf.made["parrot"] = Subject(
+    shelf.made["parrot"] = ModelEntry(
         "parrot", tmp_path / "parrot", 32, lambda: Parrot(model, byte_tokenizer), lambda: byte_tokenizer,
         shelf.made["base"].training,
     )  # fmt: skip
-    asked = Question(**{**question.__dict__, "data": (str(tmp_path / "learned.txt"),)})
+    asked = ComparisonConfig(**{**question.__dict__, "data": (str(tmp_path / "learned.txt"),)})
     report = compare(["parrot", "base"], asked, shelf)
     parrot, base = (model.memorization for model in report.models)
     assert parrot.texts.share == 1.0
@@ -195,11 +199,13 @@ def test_a_parrot_is_caught_and_text_that_is_not_held_out_too(shelf, question, t
 def test_a_named_training_text_is_searched_for_all(shelf, question, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("something else entirely", encoding="utf-8")
-    asked = Question(**{**question.__dict__, "training": (str(other),)})
+    asked = ComparisonConfig(**{**question.__dict__, "training": (str(other),)})
     for model in compare(["base", "foreign"], asked, shelf).models:
         assert model.memorization.searched == str(other)
     with pytest.raises(DataError, match=r"nothing\.txt"):
-        compare(["base", "foreign"], Question(**{**asked.__dict__, "training": ("nothing.txt",)}), shelf)
+        compare(
+            ["base", "foreign"], ComparisonConfig(**{**asked.__dict__, "training": ("nothing.txt",)}), shelf
+        )
 
 
 def test_two_runs_find_the_same_but_for_times(shelf, question):
@@ -224,7 +230,7 @@ def test_models_that_cannot_be_compared(names, message, shelf, question):
 
 
 def test_the_same_model_under_two_names_is_named(shelf, question):
-    shelf.made["alias"] = Subject(
+    shelf.made["alias"] = ModelEntry(
         "alias", shelf.made["base"].folder, 32, shelf.made["base"].open, shelf.made["base"].load_tokenizer
     )
     with pytest.raises(RequestError, match="base and alias are the same model"):
@@ -242,26 +248,29 @@ def test_the_same_model_under_two_names_is_named(shelf, question):
 )
 def test_questions_without_meaning(changes, message):
     with pytest.raises(RequestError, match=message):
-        Question(**changes)
+        ComparisonConfig(**changes)
 
 
 def test_a_text_that_does_not_fit_is_refused_before_anything_is_measured(shelf, question):
-    asked = Question(**{**question.__dict__, "request": Request(max_new_tokens=40)})
+    asked = ComparisonConfig(**{**question.__dict__, "request": GenerationConfig(max_new_tokens=40)})
     steps = []
     with pytest.raises(RequestError, match=r"^base: A prompt of \d tokens and 40 new ones"):
         compare(["base", "small"], asked, shelf, steps.append)
     assert steps == []
-    slide = Question(
-        **{**question.__dict__, "request": Request(max_new_tokens=40, min_new_tokens=40, overflow="slide")}
+    slide = ComparisonConfig(
+        **{
+            **question.__dict__,
+            "request": GenerationConfig(max_new_tokens=40, min_new_tokens=40, overflow="slide"),
+        }
     )
     assert compare(["base", "small"], slide, shelf).models[0].written[0].tokens == 40
 
 
 def test_without_a_run_held_out_text_has_to_be_named(shelf, question, tmp_path):
-    shelf.made["stranger"] = Subject(
+    shelf.made["stranger"] = ModelEntry(
         "stranger", tmp_path / "stranger", 32, shelf.made["base"].open, shelf.made["base"].load_tokenizer
     )
-    asked = Question(**{**question.__dict__, "data": ()})
+    asked = ComparisonConfig(**{**question.__dict__, "data": ()})
     with pytest.raises(RequestError, match="There is no held-out text"):
         compare(["foreign", "stranger"], asked, shelf)
 
@@ -276,7 +285,7 @@ def test_a_base_that_is_gone_is_told_and_the_rest_goes_on(shelf, question):
 def test_a_model_that_says_it_was_tuned_from_itself_does_not_hang(shelf, question):
     tuned = shelf.made["tuned"]
     settings = {**tuned.settings, "model": "tuned"}
-    shelf.made["tuned"] = Subject(
+    shelf.made["tuned"] = ModelEntry(
         "tuned", tuned.folder, 32, tuned.open, tuned.load_tokenizer, {**tuned.training, "settings": settings}
     )
     report = compare(["tuned", "small"], question, shelf)
@@ -288,7 +297,7 @@ def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
     checkpoint = run / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
     tuned = shelf.made["tuned"]
-    subject = Subject("run", checkpoint, 32, tuned.open, tuned.load_tokenizer, tuned.training)
+    subject = ModelEntry("run", checkpoint, 32, tuned.open, tuned.load_tokenizer, tuned.training)
     found = facts(subject)
     assert (found.kind, found.trained_parameters, found.trained_share) == ("tuned here", None, None)
     assert found.detail.startswith("from base on ")
@@ -297,7 +306,7 @@ def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
     assert facts(subject).trained_share == 0.25
     (run / "summary.json").write_text("[]", encoding="utf-8")
     assert facts(subject).trained_share is None
-    stranger = Subject(
+    stranger = ModelEntry(
         "x", tmp_path / "x", 32, tuned.open, tuned.load_tokenizer, {"settings": "?", "progress": 3}
     )
     assert facts(stranger).kind == "pretrained here"
@@ -307,7 +316,7 @@ def test_a_pulled_model_tells_from_where(tmp_path, shelf):
     folder = tmp_path / "gpt2"
     folder.mkdir()
     base = shelf.made["base"]
-    subject = Subject("gpt2", folder, 32, base.open, base.load_tokenizer)
+    subject = ModelEntry("gpt2", folder, 32, base.open, base.load_tokenizer)
     assert facts(subject).kind == "copied by hand"
     (folder / "origin.json").write_text('{"repository": "acme/gpt2", "revision": "abc"}', encoding="utf-8")
     assert facts(subject).detail == "acme/gpt2 at abc"

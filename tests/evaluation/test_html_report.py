@@ -14,14 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.evaluation import svg
-from handloom.evaluation.bits_per_byte import Estimate, Reading
+from handloom.evaluation.bits_per_byte import Estimate, TextScore
 from handloom.evaluation.calibration import reliability
 from handloom.evaluation.diversity import diversity
 from handloom.evaluation.html_report import render
 from handloom.evaluation.memorization import Copied, Overlap
-from handloom.evaluation.provenance import Facts
-from handloom.evaluation.report import Forgot, Measured, Memorization, Report, Share, Source, Times
-from handloom.evaluation.samples import Speed, Written
+from handloom.evaluation.provenance import Provenance
+from handloom.evaluation.report import (
+    Forgetting,
+    Memorization,
+    ModelResult,
+    OverlapStats,
+    Report,
+    Source,
+    Times,
+)
+from handloom.evaluation.samples import Sample, Speed
 from handloom.evaluation.spans import Span
 
 HOSTILE = "<script>alert('x')</script> \"&amp; \x1b[31m \u202e</span>"
@@ -30,26 +38,26 @@ VOID = {"meta", "link", "br", "line", "circle"}
 
 def reading(bits=2.0, error=0.1):
     estimate = Estimate(bits, error)
-    return Reading(estimate, Estimate(bits * 2, error), 50, 100, (), np.array([bits]), np.array([1]))
+    return TextScore(estimate, Estimate(bits * 2, error), 50, 100, (), np.array([bits]), np.array([1]))
 
 
 def written(text=HOSTILE):
     spans = (Span(text[:9], 0.1, 0), Span(text[9:], 7.0, 9), Span("", 2.0, len(text)))
     copied = Copied(Overlap(0, text[:9], HOSTILE, 3), 1, (0,)) if text else None
-    return Written("The " + text, text, "end_of_text", 3, 9.1, spans, copied)
+    return Sample("The " + text, text, "end_of_text", 3, 9.1, spans, copied)
 
 
 def measured(name, **changes):
     one = written()
-    share = Share(1, 1, one.copied.longest, 9.0)
+    share = OverlapStats(1, 1, one.copied.longest, 9.0)
     values = {
-        "name": name, "facts": Facts("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A", "vocabulary": 257,
+        "name": name, "facts": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A", "vocabulary": 257,
         "context": 16, "parameters": 10, "weight_bytes": 40, "cache_bytes": 80, "held_out": reading(),
         "general": reading(), "calibration": reliability(np.array([0.3, 0.9]), np.array([True, False])),
         "diversity": diversity([one.text]), "memorization": Memorization(HOSTILE, share, share), "no_memorization": "",
         "written": (one, one), "samples": ((Span(HOSTILE, 1.0, 0),),),
     }  # fmt: skip
-    return Measured(**{**values, **changes})
+    return ModelResult(**{**values, **changes})
 
 
 def report(*models, **changes):
@@ -59,7 +67,7 @@ def report(*models, **changes):
         "models": models, "prompts": (written().prompt,), "n": 2,
         "settings": {"seed": 0, "bad_words": ["<b>"], "top_p": None},
         "held_out": Source(HOSTILE, 1, 100, False, (HOSTILE,)), "general": Source("general", 1, 100, True),
-        "forgot": (Forgot(names[-1], names[0], reading(), reading(2.5), Estimate(0.5, 0.01)),), "notes": (HOSTILE,),
+        "forgot": (Forgetting(names[-1], names[0], reading(), reading(2.5), Estimate(0.5, 0.01)),), "notes": (HOSTILE,),
         "versions": {"python": "3"}, "threads": 1,
         "times": Times("2026-01-01", 3.0, 1000, {name: Speed(0.01, 100.0) for name in names}),
     }  # fmt: skip
@@ -157,7 +165,7 @@ def test_only_what_is_marked_as_time_differs_between_two_runs():
 def test_a_page_where_little_could_be_measured():
     bare = measured(
         "x", memorization=None, no_memorization="unknown", general=None, written=(written(""), written("")),
-        held_out=reading(error=None), facts=Facts("pulled", "acme/x", None, None, None),
+        held_out=reading(error=None), facts=Provenance("pulled", "acme/x", None, None, None),
     )  # fmt: skip
     other = dataclasses.replace(bare, name="y")
     page = render(report(bare, other, general=None, forgot=()))
@@ -266,10 +274,10 @@ def right_to_left():
     """A comparison whose every name and text is Arabic or Hebrew."""
     text = written((ARABIC + " ") * 5)
     one = dataclasses.replace(text, prompt=HEBREW + " (a) ", spans=(Span(text.text, 1.0, 0),))
-    share = Share(1, 1, dataclasses.replace(one.copied.longest, document=HEBREW), 9.0)
+    share = OverlapStats(1, 1, dataclasses.replace(one.copied.longest, document=HEBREW), 9.0)
     models = [
         measured(
-            f"runs/{name}", facts=Facts("from elsewhere", HEBREW, 3, 5, 10), written=(one, one),
+            f"runs/{name}", facts=Provenance("from elsewhere", HEBREW, 3, 5, 10), written=(one, one),
             samples=((Span(HEBREW + "!", 1.0, 0),),), memorization=Memorization(ARABIC, share, share),
         )
         for name in (ARABIC, HEBREW)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import DataError
-from handloom.evaluation.benchmarks import TASKS, Item, detect, read_items
+from handloom.evaluation.benchmarks import TASKS, BenchmarkItem, detect, read_items
 from handloom.evaluation.multiple_choice import answers, as_json, encode_pair, item_json, scores, tally
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.gpt2 import gpt2_tokenizer
@@ -238,11 +238,11 @@ def by_hand(lm, item, choice):
 
 
 ITEMS = [
-    Item("1", "abc", ("d", "efghij", "é"), 1),
-    Item("2", "", ("x", "yz"), 0),
-    Item("3", "a context that is longer than the sixteen tokens", ("word", "and another"), 1),
-    Item("4", "ends in space ", ("q",), 0),
-    Item("5", "b", ("cccccccccccc", "d", "e", "f"), 3),
+    BenchmarkItem("1", "abc", ("d", "efghij", "é"), 1),
+    BenchmarkItem("2", "", ("x", "yz"), 0),
+    BenchmarkItem("3", "a context that is longer than the sixteen tokens", ("word", "and another"), 1),
+    BenchmarkItem("4", "ends in space ", ("q",), 0),
+    BenchmarkItem("5", "b", ("cccccccccccc", "d", "e", "f"), 3),
 ]
 
 
@@ -292,14 +292,14 @@ def test_a_model_that_knows_the_answers_is_always_right(lm):
         written = bytes(lm.tokenizer.token_bytes(ids[-1]))
         if written[0] < 128 and not written.isspace():
             others = [chr(c) for c in range(97, 103) if bytes([c]) != written]
-            items.append(Item(start, start, (others[0], written.decode(), others[1]), 1, between=""))
+            items.append(BenchmarkItem(start, start, (others[0], written.decode(), others[1]), 1, between=""))
     assert items
     sums = tally(answers(lm, items))
     assert sums.accuracy(sums.right["sum"])[0] == 1.0
 
 
 def test_a_cloze_has_an_accuracy_and_a_perplexity(lm):
-    items = [Item(str(n), "some context", (word,), 0) for n, word in enumerate(("a", "bc", "def"))]
+    items = [BenchmarkItem(str(n), "some context", (word,), 0) for n, word in enumerate(("a", "bc", "def"))]
     found = list(answers(lm, items))
     named = {score.key: score for score in scores(tally(found))}
     assert set(named) == {"accuracy", "perplexity", "nats"}
@@ -324,7 +324,7 @@ def test_what_became_of_an_item_is_json(lm):
 
 def test_a_choice_longer_than_the_context_is_refused(lm):
     with pytest.raises(DataError, match="choice 1 has 17 tokens"):
-        list(answers(lm, [Item("7", "a", ("b", "c" * 16), 0)]))
+        list(answers(lm, [BenchmarkItem("7", "a", ("b", "c" * 16), 0)]))
 
 
 def test_items_stream(lm):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from handloom.errors import ConfigError, ModelError
 from handloom.evaluation import scoring
 from handloom.evaluation.loss import validate
-from handloom.evaluation.scoring import Window, read_windows, surprises, windows_of
+from handloom.evaluation.scoring import Window, read_windows, token_nll_of_ids, windows_of
 
 
 def ids_of(length, seed=0, vocab_size=257):
@@ -51,7 +51,9 @@ def one_by_one(model, ids, context, stride, begin):
 def test_it_is_what_the_definition_says(model, length, context, stride, batch_size, begin):
     stride = min(stride, context)
     ids = ids_of(length)
-    arrays = list(surprises(model, ids, context=context, stride=stride, batch_size=batch_size, begin=begin))
+    arrays = list(
+        token_nll_of_ids(model, ids, context=context, stride=stride, batch_size=batch_size, begin=begin)
+    )
     assert all(array.dtype == np.float32 for array in arrays)
     ours = np.concatenate(arrays) if arrays else np.array([])
     with torch.no_grad():
@@ -64,7 +66,7 @@ def test_it_is_what_the_definition_says(model, length, context, stride, batch_si
 @pytest.mark.parametrize("length", [2, 16, 17, 18, 100, 161])
 def test_its_sum_is_the_validation_loss(model, length):
     ids = ids_of(length)
-    ours = np.concatenate(list(surprises(model, ids, context=16, batch_size=3)))
+    ours = np.concatenate(list(token_nll_of_ids(model, ids, context=16, batch_size=3)))
     assert len(ours) == length - 1
     validation = validate(model, ids, length, 16, 4)
     assert ours.mean(dtype=np.float64) == pytest.approx(validation.nats_per_token, rel=1e-5)
@@ -75,7 +77,7 @@ def test_lists_arrays_and_files_are_read_alike(model, tmp_path):
     ids.tofile(tmp_path / "ids.bin")
     mapped = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r")
     first, *others = [
-        np.concatenate(list(surprises(model, form, context=16, stride=4)))
+        np.concatenate(list(token_nll_of_ids(model, form, context=16, stride=4)))
         for form in (ids.tolist(), ids, mapped)
     ]
     for other in others:
@@ -122,7 +124,7 @@ def test_greedy_is_what_writing_greedily_would_give(model):
 def test_the_model_stays_as_it_was_and_keeps_no_graph(model):
     model.train()
     try:
-        stream = surprises(model, ids_of(100), context=16, batch_size=1)
+        stream = token_nll_of_ids(model, ids_of(100), context=16, batch_size=1)
         next(stream)
         assert model.training
         assert torch.is_grad_enabled()
@@ -140,7 +142,7 @@ def test_a_longer_text_takes_no_more_memory(model, tmp_path, monkeypatch):
         ids = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r")
         gc.collect()
         tracemalloc.start()
-        total = sum(float(nats.sum()) for nats in surprises(model, ids, context=16, batch_size=8))
+        total = sum(float(nats.sum()) for nats in token_nll_of_ids(model, ids, context=16, batch_size=8))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert total > 0
@@ -160,7 +162,7 @@ def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
 
     monkeypatch.setattr(scoring, "CHUNK", 10)
     monkeypatch.setattr(scoring.F, "linear", watched)
-    ours = np.concatenate(list(surprises(model, ids_of(100), context=16, batch_size=4)))
+    ours = np.concatenate(list(token_nll_of_ids(model, ids_of(100), context=16, batch_size=4)))
     assert sum(sizes) == len(ours) == 99
     assert max(sizes) == 10
 
@@ -176,7 +178,7 @@ def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
 )
 def test_settings_without_meaning_are_refused_at_once(model, settings):
     with pytest.raises(ConfigError):
-        surprises(model, ids_of(20), **settings)
+        token_nll_of_ids(model, ids_of(20), **settings)
 
 
 def test_numbers_that_are_none_are_an_error(model):
@@ -193,4 +195,4 @@ def test_numbers_that_are_none_are_an_error(model):
         eval = train
 
     with pytest.raises(ModelError, match="not finite"):
-        list(surprises(Damaged(), ids_of(20), context=8))
+        list(token_nll_of_ids(Damaged(), ids_of(20), context=8))

@@ -13,7 +13,7 @@ from handloom.data.tokenized import prepare, training_documents
 from handloom.errors import DataError
 from handloom.evaluation import training_text as module
 from handloom.evaluation.diversity import words
-from handloom.evaluation.training_text import Learned, training_files
+from handloom.evaluation.training_text import TrainingText, training_files
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_training_text_and_what_was_held_out_are_all_there_was(
 ):
     if cleared:
         shutil.rmtree(tmp_path / "cache")
-    found = Learned(training, byte_tokenizer)
+    found = TrainingText(training, byte_tokenizer)
     mine = joined(found.pieces())
     held_out = {name: "".join(pieces) for name, pieces in found.held_out()}
     assert sorted(mine.values()) == sorted(training_documents(str(folder)))
@@ -61,12 +61,12 @@ def test_documents_are_called_as_they_are_now(folder, training, byte_tokenizer, 
     """A comparison names where a text was copied from; once that was the file under which it was first prepared."""
     moved = folder.rename(tmp_path / "moved")
     training["settings"]["data"] = [str(moved)]
-    found = Learned(training, byte_tokenizer)
+    found = TrainingText(training, byte_tokenizer)
     texts = joined(found.pieces())
     names = [*texts, *(name for name, _ in found.held_out())]
     assert sorted(names) == sorted(path.as_posix() for path in moved.iterdir())
     shutil.rmtree(moved)  # what is in the cache is still known, though only under its old names
-    again = joined(Learned(training, byte_tokenizer).pieces())
+    again = joined(TrainingText(training, byte_tokenizer).pieces())
     assert sorted(again.values()) == sorted(texts.values())
 
 
@@ -74,21 +74,21 @@ def test_a_text_that_has_changed_since_is_refused(folder, training, byte_tokeniz
     shutil.rmtree(tmp_path / "cache")
     (folder / "3.txt").write_text("Another text.\n", encoding="utf-8")
     with pytest.raises(DataError, match="is not the text any more"):
-        Learned(training, byte_tokenizer)
+        TrainingText(training, byte_tokenizer)
 
 
 def test_standard_input_is_read_from_the_cache_or_not_at_all(training, byte_tokenizer, tmp_path):
     training["settings"]["data"] = ["-"]
-    assert joined(Learned(training, byte_tokenizer).pieces())
+    assert joined(TrainingText(training, byte_tokenizer).pieces())
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(DataError, match="standard input"):
-        Learned(training, byte_tokenizer)
+        TrainingText(training, byte_tokenizer)
 
 
 @pytest.mark.parametrize("training", [{}, {"settings": None}, {"settings": {"data": []}}])
 def test_a_run_that_does_not_say_is_believed(training, byte_tokenizer):
     with pytest.raises(DataError, match="does not say what it learned from"):
-        Learned(training, byte_tokenizer)
+        TrainingText(training, byte_tokenizer)
 
 
 def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
@@ -98,7 +98,7 @@ def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
     }
     path.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
     training = {"settings": {"data": [str(path)], "task": "instruct"}, "data": "x"}
-    found = Learned(training, byte_tokenizer)
+    found = TrainingText(training, byte_tokenizer)
     assert [piece.text for piece in found.pieces()] == ["user", "Who?", "assistant", "The weaver."]
     assert all(piece.ends for piece in found.pieces())
     with pytest.raises(DataError, match="examples, not text"):
@@ -108,7 +108,7 @@ def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
         list(found.pieces())
     path.unlink()
     with pytest.raises(DataError, match="no such file"):
-        Learned(training, byte_tokenizer)
+        TrainingText(training, byte_tokenizer)
 
 
 @given(st.lists(st.text("ab \n"), max_size=6))
@@ -121,9 +121,9 @@ def test_pieces_are_the_document_and_no_word_is_cut(chunks):
 
 
 def test_a_document_of_many_tokens_is_decoded_in_parts(folder, training, byte_tokenizer, monkeypatch):
-    whole = joined(Learned(training, byte_tokenizer).pieces())
+    whole = joined(TrainingText(training, byte_tokenizer).pieces())
     monkeypatch.setattr(module, "_AT_ONCE", 7)
-    parts = list(Learned(training, byte_tokenizer).pieces())
+    parts = list(TrainingText(training, byte_tokenizer).pieces())
     assert joined(parts) == whole
     assert len(parts) > 2 * len(whole)
 

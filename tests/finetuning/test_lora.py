@@ -7,7 +7,7 @@ import torch
 
 from handloom.errors import ConfigError, ModelError
 from handloom.finetuning import lora
-from handloom.finetuning.lora import LoRA
+from handloom.finetuning.lora import LoRAConfig
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.quantization import bf16
@@ -31,23 +31,23 @@ def stir(made, name="adapter", seed=5):
     """Give the detours of a set numbers as training might."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for detour in lora.detours(made, name).values():
+        for detour in lora.adapter_layers(made, name).values():
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0.0, 0.2, generator=generator))
     return made
 
 
-def wrapped(how=LoRA(rank=3), seed=0):  # noqa: B008 - frozen
+def wrapped(how=LoRAConfig(rank=3), seed=0):  # noqa: B008 - frozen
     made = model(seed)
-    lora.wrap(made, how, seed=1)
+    lora.add_adapter(made, how, seed=1)
     return made
 
 
 KINDS = [
-    LoRA(rank=3),
-    LoRA(rank=2, alpha=3.0, rank_stabilized=True),
-    LoRA(rank=3, dora=True),
-    LoRA(rank=1, alpha=4.0, dora=True, targets=("blocks.1.attention.*", "*.up")),
+    LoRAConfig(rank=3),
+    LoRAConfig(rank=2, alpha=3.0, rank_stabilized=True),
+    LoRAConfig(rank=3, dora=True),
+    LoRAConfig(rank=1, alpha=4.0, dora=True, targets=("blocks.1.attention.*", "*.up")),
 ]
 
 
@@ -69,7 +69,7 @@ def test_merged_equals_unmerged_and_unmerging_restores_every_bit(how):
     assert torch.allclose(made(IDS), apart, atol=1e-5)
     lora.unmerge(made)
     assert made(IDS).equal(apart)
-    lora.unwrap(made)
+    lora.unload(made)
     assert made(IDS).equal(plain)
     assert made.state_dict().keys() == model().state_dict().keys()
 
@@ -78,17 +78,17 @@ def test_merged_equals_unmerged_and_unmerging_restores_every_bit(how):
 def test_a_baked_model_is_a_plain_model():
     made = stir(wrapped())
     apart = made(IDS)
-    lora.bake(made)
+    lora.merge_and_unload(made)
     assert made.state_dict().keys() == model().state_dict().keys()
     assert torch.allclose(made(IDS), apart, atol=1e-5)
 
 
 @torch.no_grad()
 def test_scaling_is_as_the_papers_say():
-    made = wrapped(LoRA(rank=4, alpha=6.0))
-    stabilized = wrapped(LoRA(rank=4, alpha=6.0, rank_stabilized=True))
+    made = wrapped(LoRAConfig(rank=4, alpha=6.0))
+    stabilized = wrapped(LoRAConfig(rank=4, alpha=6.0, rank_stabilized=True))
     for how, model_ in ((1.5, made), (3.0, stabilized)):
-        detour = next(iter(lora.detours(model_, "adapter").values()))
+        detour = next(iter(lora.adapter_layers(model_, "adapter").values()))
         detour.lora_B.fill_(1.0)
         x = torch.ones(1, 16)
         layer = model_.blocks[0].attention.qkv
@@ -97,7 +97,7 @@ def test_scaling_is_as_the_papers_say():
 
 
 def test_only_detours_learn_and_each_gets_a_gradient():
-    made = stir(wrapped(LoRA(rank=3, dora=True)))
+    made = stir(wrapped(LoRAConfig(rank=3, dora=True)))
     for name, parameter in made.named_parameters():
         parameter.requires_grad_("lora_" in name or "magnitude" in name)
     made(IDS).logsumexp(-1).sum().backward()
@@ -108,7 +108,7 @@ def test_only_detours_learn_and_each_gets_a_gradient():
 
 def test_the_gradient_of_dora_takes_row_lengths_for_constants():
     """By hand, with the lengths held fixed: m / |W + sBA| is then one number a row."""
-    made = stir(wrapped(LoRA(rank=3, dora=True, targets=("blocks.0.attention.qkv",))))
+    made = stir(wrapped(LoRAConfig(rank=3, dora=True, targets=("blocks.0.attention.qkv",))))
     layer = made.blocks[0].attention.qkv
     detour, x = layer.detours["adapter"], torch.randn(5, 16, generator=torch.Generator().manual_seed(3))
     layer(x).square().sum().backward()
@@ -124,48 +124,48 @@ def test_the_gradient_of_dora_takes_row_lengths_for_constants():
 def test_adapters_stack_with_shares_and_are_switched():
     made = model()
     for name, seed in (("a", 1), ("b", 2)):
-        lora.wrap(made, LoRA(rank=2), seed, name)
+        lora.add_adapter(made, LoRAConfig(rank=2), seed, name)
         stir(made, name, seed)
     assert lora.adapters(made) == {"a": 1.0, "b": 1.0}
     weight = made.blocks[1].feedforward.up.base.weight.clone()
-    delta = {n: lora.detours(made, n)["blocks.1.feedforward.up"].delta(weight) for n in ("a", "b")}
+    delta = {n: lora.adapter_layers(made, n)["blocks.1.feedforward.up"].delta(weight) for n in ("a", "b")}
     both = made(IDS)
-    lora.use(made, {"a": 1.0, "b": 0.5})
+    lora.set_adapters(made, {"a": 1.0, "b": 0.5})
     mixed = made(IDS)
     lora.merge(made)
     assert torch.allclose(
         made.blocks[1].feedforward.up.base.weight, weight + delta["a"] + 0.5 * delta["b"], atol=1e-6
     )
     assert torch.allclose(made(IDS), mixed, atol=1e-5)
-    lora.use(made, {"a": 1.0})  # unmerges by itself
+    lora.set_adapters(made, {"a": 1.0})  # unmerges by itself
     alone = model()
-    lora.wrap(alone, LoRA(rank=2), 1, "a")
+    lora.add_adapter(alone, LoRAConfig(rank=2), 1, "a")
     stir(alone, "a", 1)
     assert torch.allclose(made(IDS), alone(IDS), atol=1e-6)
-    lora.use(made, {})
+    lora.set_adapters(made, {})
     assert made(IDS).equal(model()(IDS))
     assert not torch.allclose(both, mixed, atol=1e-3)
 
 
 def test_dropout_is_of_the_detour_alone():
-    made = stir(wrapped(LoRA(rank=3, dropout=0.5))).train()
+    made = stir(wrapped(LoRAConfig(rank=3, dropout=0.5))).train()
     layer = made.blocks[0].attention.qkv
     x = torch.ones(4, 16)
     assert not layer(x).equal(layer(x))
     layer.eval()
     assert layer(x).equal(layer(x))
-    lora.use(made, {})
+    lora.set_adapters(made, {})
     assert layer.train()(x).equal(layer.base(x))
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match=r"'blocks\.9.*' names no linear layer"):
-        lora.wrap(model(), LoRA(targets=("blocks.9*",)), 0)
+        lora.add_adapter(model(), LoRAConfig(targets=("blocks.9*",)), 0)
     made = wrapped()
     with pytest.raises(ModelError, match="has an adapter 'adapter' already"):
-        lora.wrap(made, LoRA(), 0)
+        lora.add_adapter(made, LoRAConfig(), 0)
     with pytest.raises(ModelError, match="has no adapter 'other'"):
-        lora.use(made, {"other": 1.0})
+        lora.set_adapters(made, {"other": 1.0})
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def test_matrices_in_bfloat16_compute_in_the_type_of_their_input():
             if parameter.ndim == 2:
                 parameter.copy_(parameter.bfloat16().float())
             assert name
-    bf16.keep_in_bf16(made)
+    bf16.to_bf16(made)
     kinds = {n: p.dtype for n, p in made.named_parameters()}
     assert {n for n, kind in kinds.items() if kind == torch.bfloat16} == {
         n for n, p in model().named_parameters() if n.startswith("blocks") and p.ndim == 2
@@ -184,8 +184,8 @@ def test_matrices_in_bfloat16_compute_in_the_type_of_their_input():
     assert made(IDS).equal(rounded(IDS))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(made(IDS).float(), rounded(IDS).float(), atol=1e-5)
-    lora.wrap(made, LoRA(rank=2), 1)
+    lora.add_adapter(made, LoRAConfig(rank=2), 1)
     stir(made)
-    lora.wrap(rounded, LoRA(rank=2), 1)
+    lora.add_adapter(rounded, LoRAConfig(rank=2), 1)
     stir(rounded)
     assert torch.allclose(made(IDS), rounded(IDS), atol=1e-6)

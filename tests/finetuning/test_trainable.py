@@ -7,20 +7,20 @@ import torch
 
 from handloom.errors import ConfigError
 from handloom.finetuning import trainable
-from handloom.finetuning.lora import LoRA
-from handloom.finetuning.memory_estimate import Pass, ledger_of
+from handloom.finetuning.lora import LoRAConfig
+from handloom.finetuning.memory_estimate import MicroBatch, estimate_memory
 from handloom.model.config import GPTConfig, preset
 from handloom.model.gpt import GPT
 
 CONFIG = GPTConfig(vocab_size=60, context=12, layers=3, heads=2, width=16)
-SMALL = Pass(2, 12, bf16=False)
+SMALL = MicroBatch(2, 12, bf16=False)
 
 
 def learns(method, config=CONFIG, untie=False):
     model = GPT(config)
     if untie:
         model.untie_head()
-    trainable.choose(model, trainable.patterns_of(method, model.config))
+    trainable.set_trainable(model, trainable.patterns_of(method, model.config))
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -56,7 +56,7 @@ def test_an_untied_head_says_the_same_until_it_learns():
 
 def test_the_share_of_a_tied_head_in_gpt2_is_told():
     """The original project's "LayerNorms and head": 31 % of a 124M model, or 0.03 % if the head is forgotten."""
-    ledger = ledger_of(preset("gpt2"), "norms+head", LoRA(), Pass(1, 128, bf16=True))
+    ledger = estimate_memory(preset("gpt2"), "norms+head", LoRAConfig(), MicroBatch(1, 128, bf16=True))
     by_name = {entry.method: entry for entry in ledger.entries}
     assert by_name["norms+head"].cost.share == pytest.approx(0.31, abs=0.005)
     assert by_name["norms"].cost.share == pytest.approx(0.0003, abs=0.00005)
@@ -66,19 +66,21 @@ def test_the_share_of_a_tied_head_in_gpt2_is_told():
     assert ledger.chosen.method == "norms+head"
     assert sum(numbers for _, _, numbers in ledger.groups) == ledger.chosen.cost.parameters
     assert any("output head too" in name for name, _, _ in ledger.groups)
-    untied = ledger_of(preset("gpt2"), "norms+head", LoRA(), Pass(1, 128, bf16=True), untie=True)
+    untied = estimate_memory(
+        preset("gpt2"), "norms+head", LoRAConfig(), MicroBatch(1, 128, bf16=True), untie=True
+    )
     assert not any(entry.remark for entry in untied.entries)
 
 
 def test_the_ledger_counts_what_a_model_really_trains():
-    ledger = ledger_of(CONFIG, "last:1", LoRA(rank=2), SMALL)
+    ledger = estimate_memory(CONFIG, "last:1", LoRAConfig(rank=2), SMALL)
     for entry in ledger.entries:
         if entry.method == "lora":
             C, F, r = 16, 64, 2
             assert entry.cost.parameters == 3 * r * ((C + 3 * C) + (C + C) + (C + F) + (F + C))
             continue
         model = GPT(CONFIG)
-        trainable.choose(model, trainable.patterns_of(entry.method, CONFIG))
+        trainable.set_trainable(model, trainable.patterns_of(entry.method, CONFIG))
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         assert entry.cost.parameters == count
         assert entry.cost.gradient_bytes == 4 * count
@@ -96,7 +98,7 @@ def test_a_head_for_labels_learns_with_every_method():
 
 def test_patterns_choose_freely_and_a_wrong_one_is_named():
     model = GPT(CONFIG)
-    trainable.choose(model, ("blocks.0.*.bias", "final_norm.weight"))
+    trainable.set_trainable(model, ("blocks.0.*.bias", "final_norm.weight"))
     chosen = {name for name, p in model.named_parameters() if p.requires_grad}
     assert "final_norm.weight" in chosen
     assert "blocks.0.attention.qkv.bias" in chosen
@@ -120,13 +122,13 @@ def test_patterns_choose_freely_and_a_wrong_one_is_named():
 )
 def test_the_lowest_block_that_learns(patterns, lowest):
     model = GPT(CONFIG)
-    trainable.choose(model, patterns)
-    assert trainable.lowest_trained(model) == lowest
+    trainable.set_trainable(model, patterns)
+    assert trainable.first_trainable_layer(model) == lowest
 
 
 def test_the_peak_that_is_told_is_what_was_measured():
     """At 124M, in MB: the peaks of real runs (docs/LOG.md), within a tenth."""
-    everywhere, attention = LoRA(), LoRA(rank=16, targets=("blocks.*.attention.qkv",))
+    everywhere, attention = LoRAConfig(), LoRAConfig(rank=16, targets=("blocks.*.attention.qkv",))
     for method, rows, tokens, bf16, how, measured in (
         ("full", 4, 256, True, everywhere, 3802),
         ("lora", 4, 256, True, everywhere, 1688),
@@ -139,5 +141,5 @@ def test_the_peak_that_is_told_is_what_was_measured():
         ("full", 4, 256, False, everywhere, 3600),
         ("lora", 4, 256, False, everywhere, 2074),
     ):
-        told = ledger_of(preset("gpt2"), method, how, Pass(rows, tokens, bf16)).chosen.peak_bytes
+        told = estimate_memory(preset("gpt2"), method, how, MicroBatch(rows, tokens, bf16)).chosen.peak_bytes
         assert told / 1e6 == pytest.approx(measured, rel=0.1), method

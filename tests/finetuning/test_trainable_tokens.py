@@ -7,9 +7,9 @@ import torch
 from test_lora import CONFIG, IDS, model, stir
 
 from handloom.finetuning import lora, trainable, trainable_tokens
-from handloom.finetuning.lora import LoRA
-from handloom.finetuning.memory_estimate import Pass, ledger_of
-from handloom.model.loss import next_token_loss, token_losses
+from handloom.finetuning.lora import LoRAConfig
+from handloom.finetuning.memory_estimate import MicroBatch, estimate_memory
+from handloom.model.loss import next_token_loss, token_nll
 
 TOKENS = torch.tensor([3, 4, 17, 59])  # 17 and 4 are read below, 59 never is
 TARGETS = IDS.roll(-1)
@@ -18,8 +18,8 @@ TARGETS = IDS.roll(-1)
 def with_rows(ids=TOKENS, name="adapter", made=None):
     """Detours and rows, the rows moved somewhere."""
     made = made or model()
-    lora.wrap(made, LoRA(rank=2), 1, name, ids)
-    rows = trainable_tokens.sets(made)[name].token_rows
+    lora.add_adapter(made, LoRAConfig(rank=2), 1, name, ids)
+    rows = trainable_tokens.token_deltas(made)[name].token_rows
     with torch.no_grad():
         rows.add_(
             torch.empty_like(rows).normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(name)))
@@ -30,13 +30,13 @@ def with_rows(ids=TOKENS, name="adapter", made=None):
 @torch.no_grad()
 def test_a_fresh_set_changes_no_bit():
     made = model()
-    lora.wrap(made, LoRA(rank=2), 1, tokens=TOKENS)
+    lora.add_adapter(made, LoRAConfig(rank=2), 1, tokens=TOKENS)
     assert made(IDS).equal(model()(IDS))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("told", [True, False], ids=["only theirs", "of all"])
-@pytest.mark.parametrize("loss", [next_token_loss, token_losses], ids=["summed", "single"])
+@pytest.mark.parametrize("loss", [next_token_loss, token_nll], ids=["summed", "single"])
 def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told, loss):
     def gradient(made, parameter):
         for other in made.parameters():
@@ -53,7 +53,7 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told,
 
     rows, whole = fresh(), fresh()
     assert rows.learned_rows is None
-    learned = trainable_tokens.lay(rows, "adapter", TOKENS).token_rows
+    learned = trainable_tokens.insert_adapter(rows, "adapter", TOKENS).token_rows
     with torch.no_grad():  # both somewhere else than where they began
         learned.add_(0.1)
         whole.embedding.token_embedding.weight[TOKENS] += 0.1
@@ -70,7 +70,7 @@ def test_what_is_computed_without_the_loss_of_ours_leads_back_too():
     made = with_rows()
     for parameter in made.parameters():
         parameter.requires_grad_(False)
-    rows = trainable_tokens.sets(made)["adapter"].token_rows.requires_grad_(True)
+    rows = trainable_tokens.token_deltas(made)["adapter"].token_rows.requires_grad_(True)
     cross_entropy = torch.nn.functional.cross_entropy
     cross_entropy(made(IDS).flatten(0, 1), TARGETS.flatten(), reduction="sum").backward()
     by_logits, rows.grad = rows.grad, None
@@ -90,7 +90,7 @@ def test_only_their_rows_change_and_unmerging_restores_every_bit():
     assert torch.allclose(made(IDS), apart, atol=1e-5)
     lora.unmerge(made)
     assert made(IDS).equal(apart)
-    lora.unwrap(made)
+    lora.unload(made)
     assert made(IDS).equal(model()(IDS))
     assert made.state_dict().keys() == model().state_dict().keys()
 
@@ -98,8 +98,8 @@ def test_only_their_rows_change_and_unmerging_restores_every_bit():
 @torch.no_grad()
 def test_baked_they_stay_in_a_plain_model():
     made = stir(with_rows())
-    apart, rows = made(IDS), trainable_tokens.sets(made)["adapter"].token_rows.clone()
-    lora.bake(made)
+    apart, rows = made(IDS), trainable_tokens.token_deltas(made)["adapter"].token_rows.clone()
+    lora.merge_and_unload(made)
     assert made.state_dict().keys() == model().state_dict().keys()
     assert torch.allclose(made(IDS), apart, atol=1e-5)
     assert made.embedding.token_embedding.weight[TOKENS].equal(rows)  # all of them is exactly them
@@ -111,12 +111,12 @@ def test_sets_stack_with_shares_and_are_switched_also_where_they_share_a_token()
     assert lora.adapters(made) == {"aa": 1.0, "b": 1.0}
     was = model().embedding.token_embedding.weight.clone()
     moved = {}
-    for name, rows in trainable_tokens.sets(made).items():
+    for name, rows in trainable_tokens.token_deltas(made).items():
         moved[name] = torch.zeros_like(was)
         moved[name][rows.ids] = rows.token_rows - was[rows.ids]
         assert moved[name][17].abs().max() > 0
     for shares in ({"aa": 1.0, "b": 1.0}, {"aa": 0.25, "b": -2.0}, {"b": 0.5}, {}):
-        lora.use(made, shares)
+        lora.set_adapters(made, shares)
         expected = was + sum(share * moved[name] for name, share in shares.items())
         assert torch.allclose(made.embedding.token_embedding.weight, expected, atol=1e-6)
     assert made(IDS).equal(model()(IDS))
@@ -132,12 +132,12 @@ def test_what_they_are_written_into_is_memory_of_its_own():
 
 def test_the_ledger_counts_them():
     learned = []
-    for how in (LoRA(rank=2), LoRA(rank=2, token_rows=7)):
-        ledger = ledger_of(CONFIG, "lora", how, Pass(2, 12, bf16=False))
+    for how in (LoRAConfig(rank=2), LoRAConfig(rank=2, token_rows=7)):
+        ledger = estimate_memory(CONFIG, "lora", how, MicroBatch(2, 12, bf16=False))
         learned.append(ledger.chosen.cost.parameters)
     assert learned[1] == learned[0] + 7 * CONFIG.width
     assert ("rows of the token embedding", 1, 7 * CONFIG.width) in ledger.groups
     assert not ledger.chosen.remark
     made = with_rows()
-    trainable.choose(made, trainable.patterns_of("lora", CONFIG))
-    assert trainable.lowest_trained(made) is None  # what the lowest block reads is not always the same
+    trainable.set_trainable(made, trainable.patterns_of("lora", CONFIG))
+    assert trainable.first_trainable_layer(made) is None  # what the lowest block reads is not always the same

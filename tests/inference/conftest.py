@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from stand_ins import Tune, lively
 
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 # On a busy machine a single example may take long; that is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,7 +17,7 @@ settings.load_profile("unhurried")
 @pytest.fixture(scope="session")
 def byte_tokenizer():
     """One token for each byte, and the end of text: characters beyond ASCII come in parts."""
-    return learn_merges([], 257)
+    return train_bpe([], 257)
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.scoring import Window, read_windows
 from handloom.inference.batch import Batch
 from handloom.inference.beam import beam_search
-from handloom.inference.engine import Writing, choices, prompt_choices
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.engine import Engine, prompt_logprobs, token_logprobs
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
 
-LIVELY = Sampling(temperature=0.9, top_k=50, top_p=0.95)
+LIVELY = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
 PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_size=1, max_size=5)
 
 
@@ -92,10 +92,10 @@ def test_a_cache_of_uneven_rows_answers_as_each_row_does():
 @given(prompts=PROMPTS, new=st.integers(1, 25), seed=st.integers(0, 2**32))
 def test_texts_do_not_depend_on_what_is_written_beside_them(prompts, new, seed):
     model = lively(context=12, layers=1)
-    request = Request(new, LIVELY, seed, "slide")
+    request = GenerationConfig(new, LIVELY, seed, "slide")
 
     def write(prompts, numbers):
-        writing = Writing(model, prompts, request, numbers)
+        writing = Engine(model, prompts, request, numbers)
         steps = [writing.step() for _ in range(new)]
         return [[step[row].token for step in steps] for row in range(len(prompts))]
 
@@ -109,7 +109,7 @@ def test_rows_that_left_are_not_computed():
     model, seen = lively(), []
     unembed = model.unembed
     model.unembed = lambda hidden: seen.append(len(hidden)) or unembed(hidden)
-    writing = Writing(model, [[1], [2, 3], [4]], Request(5))
+    writing = Engine(model, [[1], [2, 3], [4]], GenerationConfig(5))
     assert set(writing.step()) == {0, 1, 2}
     writing.leave({1})
     assert set(writing.step()) == {0, 2}
@@ -122,21 +122,21 @@ def test_rows_that_left_are_not_computed():
 
 def test_log_probabilities_are_the_models_own():
     logits = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log() + 3
-    (one,) = choices(logits, [2], 2)
+    (one,) = token_logprobs(logits, [2], 2)
     assert one.token == 2
     assert one.logprob == pytest.approx(torch.tensor(0.15).log().item(), abs=1e-6)
     assert [token for token, _ in one.top] == [0, 1]
     assert one.top[1][1] == pytest.approx(torch.tensor(0.25).log().item(), abs=1e-6)
-    assert choices(logits, [2], None)[0].logprob is None
-    assert choices(logits, [2], 0)[0].top == ()
-    assert len(choices(logits, [2], 100)[0].top) == 4
+    assert token_logprobs(logits, [2], None)[0].logprob is None
+    assert token_logprobs(logits, [2], 0)[0].top == ()
+    assert len(token_logprobs(logits, [2], 100)[0].top) == 4
 
 
 @pytest.mark.parametrize("length", [1, 2, 12, 13, 40])
 def test_a_prompt_has_its_own_log_probabilities(length):
     model = tame(context=12)
     prompt = [(5 * i) % 257 for i in range(length)]
-    found = prompt_choices(model, prompt, 1)
+    found = prompt_logprobs(model, prompt, 1)
     assert [choice.token for choice in found] == prompt
     begin = 0 if length <= 12 else length - 6
     assert all(choice.logprob is None for choice in found[: begin + 1])
@@ -151,30 +151,30 @@ def test_long_prompts_are_scored_in_parts_that_fit_together():
     model = tame(context=200)
     prompt = [(5 * i) % 257 for i in range(170)]
     logprobs = model(torch.tensor([prompt])).log_softmax(-1)[0]
-    found = [choice.logprob for choice in prompt_choices(model, prompt, 0)]
+    found = [choice.logprob for choice in prompt_logprobs(model, prompt, 0)]
     wanted = [logprobs[at, token].item() for at, token in enumerate(prompt[1:])]
     assert found[1:] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_tokens_that_there_are_not_are_refused():
-    for how in (Sampling(logit_bias={257: 1.0}), Sampling(bad_words=((1, -1),))):
+    for how in (SamplingParams(logit_bias={257: 1.0}), SamplingParams(bad_words=((1, -1),))):
         with pytest.raises(RequestError, match="There is no token"):
-            Writing(tame(), [[1]], Request(3, how))
+            Engine(tame(), [[1]], GenerationConfig(3, how))
 
 
 def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_that_the_model_gives_them():
     model = lively()
-    request = Request(20, Sampling(5.0), overflow="slide", logprobs=257, vocabulary=7)
-    writing = Writing(model, [[1, 2], [3]], request)
+    request = GenerationConfig(20, SamplingParams(5.0), overflow="slide", logprobs=257, vocabulary=7)
+    writing = Engine(model, [[1, 2], [3]], request)
     for _ in range(20):
         for choice in writing.step().values():
             assert choice.token < 7
             assert len(choice.top) == 257
             assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
-    (found,) = beam_search(model, [1], Request(5, beams=4, vocabulary=7), 1, NeverEnds())
-    assert all(choice.token < 7 for choice in found.choices)
-    gaps = Request(20, Sampling(5.0), overflow="slide", vocabulary=9, unused=(0, 2, 3, 5))
-    writing = Writing(model, [[1, 2], [3]], gaps)
+    (found,) = beam_search(model, [1], GenerationConfig(5, beams=4, vocabulary=7), 1, NeverEnds())
+    assert all(choice.token < 7 for choice in found.token_logprobs)
+    gaps = GenerationConfig(20, SamplingParams(5.0), overflow="slide", vocabulary=9, unused=(0, 2, 3, 5))
+    writing = Engine(model, [[1, 2], [3]], gaps)
     drawn = {choice.token for _ in range(20) for choice in writing.step().values()}
     assert drawn == {1, 4, 6, 7, 8}
 
@@ -182,15 +182,24 @@ def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_th
 def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     """Of a new token, of one in a prompt, in an evaluation, of a beam: that over all ids of the model."""
     model, prompt = lively(), [1, 2, 3]
-    (new,) = Writing(model, [prompt], Request(1, Sampling(0.0), logprobs=0, vocabulary=7)).step().values()
+    (new,) = (
+        Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocabulary=7))
+        .step()
+        .values()
+    )
     text = [*prompt, new.token]
     expected = model(torch.tensor([prompt]))[0, -1].log_softmax(-1)[new.token].item()
     assert new.logprob == pytest.approx(expected, abs=1e-5)
-    assert prompt_choices(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
+    assert prompt_logprobs(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
     window = Window(np.array(prompt), np.array([new.token]))
     assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
-    (beam,) = beam_search(model, prompt, Request(1, beams=2, logprobs=0, vocabulary=7), 1, NeverEnds())
-    assert (beam.choices[0].token, beam.choices[0].logprob) == (new.token, pytest.approx(expected, abs=1e-5))
+    (beam,) = beam_search(
+        model, prompt, GenerationConfig(1, beams=2, logprobs=0, vocabulary=7), 1, NeverEnds()
+    )
+    assert (beam.token_logprobs[0].token, beam.token_logprobs[0].logprob) == (
+        new.token,
+        pytest.approx(expected, abs=1e-5),
+    )
     assert calibrate(model, [np.array(text)], context=16).confidence == pytest.approx(
         float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])),
         abs=1e-5,

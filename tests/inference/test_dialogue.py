@@ -6,10 +6,10 @@ import pytest
 from stand_ins import lively
 
 from handloom.errors import RequestError
-from handloom.inference.dialogue import Dialogue
-from handloom.inference.generation_config import Request
+from handloom.inference.dialogue import ChatSession
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt
 
 CONTEXT = 96
 HI = [{"role": "user", "content": "Hi"}]
@@ -17,12 +17,12 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest.fixture(scope="module")
 def talker(byte_tokenizer):
-    return LanguageModel(lively(context=CONTEXT), byte_tokenizer, template=TEMPLATE)
+    return LanguageModel(lively(context=CONTEXT), byte_tokenizer, template=CHAT_TEMPLATE)
 
 
 def dialogue(lm, notes=None, **settings):
-    request = Request().changed(**{"max_new_tokens": 8, **settings})
-    return Dialogue(lm, request, on_note=(notes if notes is not None else []).append)
+    request = GenerationConfig().changed(**{"max_new_tokens": 8, **settings})
+    return ChatSession(lm, request, on_note=(notes if notes is not None else []).append)
 
 
 def said(*contents):
@@ -31,9 +31,9 @@ def said(*contents):
 
 
 def test_messages_are_asked_in_the_ids_of_training(talker):
-    wanted = encode_prompt(talker.tokenizer, said("Hi"))
+    wanted = encode_generation_prompt(talker.tokenizer, said("Hi"))
     assert talker.prompt_ids(HI) == talker.prompt_ids((Message("user", "Hi"),)) == wanted
-    request = Request.of(max_new_tokens=5)
+    request = GenerationConfig.of(max_new_tokens=5)
     assert talker.complete(HI, request).prompt_tokens == len(wanted)
     assert "".join(talker.stream(HI, max_new_tokens=5)) == talker.generate(HI, max_new_tokens=5)
 
@@ -68,7 +68,7 @@ def test_what_the_system_says_stands_before_all_turns(talker):
 def test_an_answer_ends_with_the_end_of_text(play, byte_tokenizer):
     end = byte_tokenizer.end_of_text
     lm = play([*byte_tokenizer.encode("Yes."), end, *byte_tokenizer.encode("more")])
-    lm.template = TEMPLATE
+    lm.template = CHAT_TEMPLATE
     assert "".join(dialogue(lm).say("Hi")) == "Yes."
 
 
@@ -102,7 +102,9 @@ def test_an_answer_ends_where_the_context_does(talker):
     room = CONTEXT - len(talker.prompt_ids(said(line))) + 1
     assert 0 < room < 48
     found = "".join(talk.say(line))
-    wanted = talker.complete(said(line), Request.of(max_new_tokens=room, temperature=0.0)).completions[0]
+    wanted = talker.complete(
+        said(line), GenerationConfig.of(max_new_tokens=room, temperature=0.0)
+    ).completions[0]
     assert found == wanted.text
     assert wanted.finish == "length"
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from stand_ins import Tune, lively
 
 from handloom.errors import ModelError, RequestError
-from handloom.inference.engine import continuations
-from handloom.inference.generation_config import Request, Sampling
-from handloom.inference.sampling import draw, probabilities
+from handloom.inference.engine import generate_ids
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.sampling import logits_to_probs, sample
 
-GREEDY = Sampling(temperature=0)
-LIVELY = Sampling(temperature=0.9, top_k=50, top_p=0.95)
+GREEDY = SamplingParams(temperature=0)
+LIVELY = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
 
 
 def run(model, rows, request):
     """All new tokens, a list for each row."""
-    chosen = list(continuations(model, torch.tensor(rows), request))
+    chosen = list(generate_ids(model, torch.tensor(rows), request))
     return torch.stack(chosen, dim=1).tolist()
 
 
@@ -40,8 +40,8 @@ def reread(model, prompt, request, row=0):
         if len(window) > context:
             window = window[-max(1, context // 2) :]
         logits = model(torch.tensor([window]))[:, -1]
-        p = probabilities(logits, request.sampling)
-        new.append(draw(p, torch.tensor([numbers.random()], dtype=torch.float64)).item())
+        p = logits_to_probs(logits, request.sampling)
+        new.append(sample(p, torch.tensor([numbers.random()], dtype=torch.float64)).item())
         window.append(new[-1])
     return new
 
@@ -49,7 +49,7 @@ def reread(model, prompt, request, row=0):
 @torch.no_grad()
 def test_greedy_takes_the_highest_score_of_the_whole_text_at_every_step(model):
     prompt = [1, 2, 3]
-    new = run(model, [prompt], Request(20, GREEDY))[0]
+    new = run(model, [prompt], GenerationConfig(20, GREEDY))[0]
     assert len(set(new)) > 1
     for at, token in enumerate(new):
         assert token == model(torch.tensor([prompt + new[:at]]))[0, -1].argmax().item()
@@ -62,7 +62,7 @@ def test_greedy_takes_the_highest_score_of_the_whole_text_at_every_step(model):
     seed=st.integers(0, 2**64 - 1),
 )
 def test_with_the_cache_as_without_it(prompt, new, seed):
-    model, request = lively(), Request(new, LIVELY, seed)
+    model, request = lively(), GenerationConfig(new, LIVELY, seed)
     assert run(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
@@ -71,7 +71,7 @@ def test_with_the_cache_as_without_it(prompt, new, seed):
 def test_slide_goes_on_from_the_last_half_as_a_reference_does(context, length):
     model = lively(context=context)
     prompt = [(7 * i) % 257 for i in range(length)]
-    request = Request(70, LIVELY, 3, "slide")
+    request = GenerationConfig(70, LIVELY, 3, "slide")
     assert run(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
@@ -80,14 +80,14 @@ def test_slide_goes_on_for_thousands_of_tokens_in_constant_memory():
     read = []
     hidden = model.hidden
     model.hidden = lambda tokens, cache: read.append(tokens.shape[1]) or hidden(tokens, cache)
-    chosen = run(model, [[1]], Request(3000, Sampling(1.0), overflow="slide"))[0]
+    chosen = run(model, [[1]], GenerationConfig(3000, SamplingParams(1.0), overflow="slide"))[0]
     assert len(chosen) == 3000
     assert max(read) <= 8  # never more than the half that is read again
     assert sum(read) < 3000 * 3
 
 
 def test_a_row_is_the_same_whatever_its_neighbours(model):
-    prompt, request = [5, 6, 7], Request(15, LIVELY, seed=11)
+    prompt, request = [5, 6, 7], GenerationConfig(15, LIVELY, seed=11)
     single, three = run(model, [prompt], request), run(model, [prompt] * 3, request)
     assert three[0] == single[0]
     assert len({tuple(row) for row in three}) == 3
@@ -97,7 +97,7 @@ def test_a_row_is_the_same_whatever_its_neighbours(model):
 
 def test_the_seed_decides(model):
     def text(seed):
-        return run(model, [[1, 2]], Request(12, LIVELY, seed))
+        return run(model, [[1, 2]], GenerationConfig(12, LIVELY, seed))
 
     assert text(0) == text(0)
     assert text(0) != text(1)
@@ -107,16 +107,16 @@ def test_the_seed_decides(model):
 @pytest.mark.parametrize(("length", "new"), [(1, 24), (20, 5), (24, 1)])
 def test_the_context_may_be_filled_to_its_last_place(model, length, new):
     assert length + new - 1 == model.config.context
-    assert len(run(model, [[1] * length], Request(new, GREEDY))[0]) == new
+    assert len(run(model, [[1] * length], GenerationConfig(new, GREEDY))[0]) == new
     with pytest.raises(RequestError) as raised:
-        run(model, [[1] * length], Request(new + 1, GREEDY))
+        run(model, [[1] * length], GenerationConfig(new + 1, GREEDY))
     assert f"A prompt of {length} tokens and {new + 1} new ones" in raised.value.problem
     assert f"at most {new} new tokens" in raised.value.remedy
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(model):
     with pytest.raises(RequestError, match="The prompt has 25 tokens, and the model looks at 24 at most"):
-        run(model, [[1] * 25], Request(1, GREEDY))
+        run(model, [[1] * 25], GenerationConfig(1, GREEDY))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -126,7 +126,7 @@ def test_damaged_weights_are_an_error_and_no_text(model, value, temperature):
     with torch.no_grad():
         damaged.blocks[0].feedforward.up.weight[0, 0] = value
     with pytest.raises(ModelError, match="not finite"):
-        run(damaged, [[1, 2]], Request(3, Sampling(temperature)))
+        run(damaged, [[1, 2]], GenerationConfig(3, SamplingParams(temperature)))
 
 
 def test_a_uniform_number_just_below_one_is_still_a_token(monkeypatch):
@@ -138,7 +138,7 @@ def test_a_uniform_number_just_below_one_is_still_a_token(monkeypatch):
             return 1 - 2**-53
 
     monkeypatch.setattr(np.random, "Generator", Highest)
-    tokens = run(lively(), [[1]], Request(5, Sampling(1.0)))[0]
+    tokens = run(lively(), [[1]], GenerationConfig(5, SamplingParams(1.0)))[0]
     assert all(0 <= token < 257 for token in tokens)
 
 
@@ -146,7 +146,7 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
     tune, read = Tune([1, 2, 3, 4]), []
     hidden = tune.hidden
     tune.hidden = lambda tokens, cache: read.append(tokens.tolist()) or hidden(tokens, cache)
-    new = list(islice(continuations(tune, torch.tensor([[9, 8, 7]]), Request(4, GREEDY)), 4))
+    new = list(islice(generate_ids(tune, torch.tensor([[9, 8, 7]]), GenerationConfig(4, GREEDY)), 4))
     assert [token.item() for token in new] == [1, 2, 3, 4]
     assert read == [[[9, 8, 7]], [[1]], [[2]], [[3]]]
 
@@ -170,7 +170,7 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
 )
 def test_requests_without_meaning_are_refused_by_name(setting, part):
     with pytest.raises(RequestError, match=part):
-        Request(**setting)
+        GenerationConfig(**setting)
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
@@ -178,6 +178,6 @@ def test_ids_beyond_the_vocabulary_are_never_chosen(temperature):
     """A model may have more ids than its tokenizer, so that its size is a round number."""
     model = lively(vocab_size=64, context=16)
     prompt = torch.zeros(8, 1, dtype=torch.int64)
-    request = Request(max_new_tokens=15, sampling=Sampling(temperature=temperature))
-    assert max(int(chosen.max()) for chosen in continuations(model, prompt, request)) >= 5
-    assert max(int(chosen.max()) for chosen in continuations(model, prompt, request, vocabulary=5)) < 5
+    request = GenerationConfig(max_new_tokens=15, sampling=SamplingParams(temperature=temperature))
+    assert max(int(chosen.max()) for chosen in generate_ids(model, prompt, request)) >= 5
+    assert max(int(chosen.max()) for chosen in generate_ids(model, prompt, request, vocabulary=5)) < 5

@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from stand_ins import Tune
 
 from handloom.errors import HandloomError, RequestError
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def three_ways(make, length, stop=()):
     """The completion of a fresh model, after `stream` and `generate` were found to say the same."""
     pieces = list(make().stream("x", max_new_tokens=length, temperature=0, stop=stop))
-    done = make().complete("x", Request(length, GREEDY), stop=stop).completions[0]
+    done = make().complete("x", GenerationConfig(length, GREEDY), stop=stop).completions[0]
     assert "".join(pieces) == done.text
     assert make().generate("x", max_new_tokens=length, temperature=0, stop=stop) == done.text
     assert "" not in pieces
@@ -57,11 +57,11 @@ def test_stop_strings_end_the_text_where_the_first_is_complete(play, text, stops
 )
 @example(text="abab", stops=["abab", "b"])
 def test_stops_do_not_depend_on_how_the_text_is_cut_into_tokens(text, stops):
-    tokenizer = learn_merges(["abab abba aabb bbaa abab"] * 3, 270)
+    tokenizer = train_bpe(["abab abba aabb bbaa abab"] * 3, 270)
     lm = LanguageModel(Tune(tokenizer.encode(text), vocab_size=tokenizer.vocab_size), tokenizer)
     assert len(tokenizer.encode("abab")) == 1
     new = len(tokenizer.encode(text))
-    found = lm.complete("x", Request(new, GREEDY), stop=stops).completions[0]
+    found = lm.complete("x", GenerationConfig(new, GREEDY), stop=stops).completions[0]
     assert (found.text, found.finish) == until_stop(text, stops)
 
 
@@ -119,7 +119,7 @@ def test_typing_the_end_of_text_is_ordinary_text(lm, byte_tokenizer):
 
 def test_rows_end_one_by_one(play, byte_tokenizer):
     end = byte_tokenizer.end_of_text
-    done = play([97, end, 98, 98], [97, 97, 97, end]).complete("x", Request(4, GREEDY), n=2)
+    done = play([97, end, 98, 98], [97, 97, 97, end]).complete("x", GenerationConfig(4, GREEDY), n=2)
     assert [len(one.ids) for one in done.completions] == [2, 4]
     assert [one.finish for one in done.completions] == ["end_of_text", "end_of_text"]
     assert done.prompt_tokens == 1
@@ -127,7 +127,7 @@ def test_rows_end_one_by_one(play, byte_tokenizer):
 
 
 def test_the_first_of_three_is_the_only_one_of_one(lm):
-    request = Request(12, Sampling(0.9, top_p=0.9), seed=4)
+    request = GenerationConfig(12, SamplingParams(0.9, top_p=0.9), seed=4)
     three = lm.complete("ab", request, n=3).completions
     assert three[0] == lm.complete("ab", request, n=1).completions[0]
     assert len({one.text for one in three}) == 3
@@ -135,7 +135,7 @@ def test_the_first_of_three_is_the_only_one_of_one(lm):
 
 
 def test_prompts_side_by_side_are_the_prompts_alone(lm):
-    request = Request(20, Sampling(0.9), seed=5, overflow="slide", logprobs=2, echo=True)
+    request = GenerationConfig(20, SamplingParams(0.9), seed=5, overflow="slide", logprobs=2, echo=True)
     prompts = ["a", "abc def", None, "x" * 40, "y" * 11]
     together = lm.complete_batch(prompts, request, n=2, stop=["e", "qq"])
     for prompt, found in zip(prompts, together, strict=True):
@@ -169,15 +169,15 @@ def test_bad_words_and_biases_may_be_text_or_ids(play, byte_tokenizer):
 def test_the_end_can_be_held_off_and_forced(lm, byte_tokenizer):
     end = byte_tokenizer.end_of_text
     wild = {"temperature": 5.0, "max_new_tokens": 20, "logit_bias": {end: 100.0}}
-    (done,) = lm.complete("x", Request.of(**wild, min_new_tokens=15)).completions
+    (done,) = lm.complete("x", GenerationConfig.of(**wild, min_new_tokens=15)).completions
     assert (done.finish, len(done.ids)) == ("end_of_text", 16)
-    (done,) = lm.complete("x", Request.of(max_new_tokens=4, force_end=True)).completions
+    (done,) = lm.complete("x", GenerationConfig.of(max_new_tokens=4, force_end=True)).completions
     assert done.finish == "end_of_text"
     assert len(done.ids) <= 4
 
 
 def test_beams_end_at_stop_strings_and_give_several_texts(lm):
-    request = Request.of(max_new_tokens=10, beams=4, logprobs=1)
+    request = GenerationConfig.of(max_new_tokens=10, beams=4, logprobs=1)
     done = lm.complete("ab", request, n=3).completions
     assert len({one.text for one in done}) == 3
     letter = done[0].text[1]
@@ -191,7 +191,7 @@ def test_beams_end_at_stop_strings_and_give_several_texts(lm):
 
 def test_halting_keeps_what_was_held_back(play):
     asked = iter([False, False, True])
-    pieces = play("ab#cd").stream_request("x", Request(5, GREEDY), "#!", halted=lambda: next(asked))
+    pieces = play("ab#cd").stream_request("x", GenerationConfig(5, GREEDY), "#!", halted=lambda: next(asked))
     assert "".join(pieces) == "ab#"
 
 
@@ -234,7 +234,7 @@ def test_wrong_requests_are_errors_of_ours(lm, prompt, settings, part):
 @pytest.mark.parametrize("n", [0, -1, 1.5])
 def test_wrong_numbers_of_texts_are_errors_of_ours(lm, n):
     with pytest.raises(RequestError, match=f"n is {n}"):
-        lm.complete("x", Request(3), n=n)
+        lm.complete("x", GenerationConfig(3), n=n)
 
 
 def test_a_surrogate_pair_is_a_character(lm):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import RequestError
-from handloom.inference.generation_config import Sampling
-from handloom.inference.sampling import draw, keep_top_k, keep_top_p, probabilities
+from handloom.inference.generation_config import SamplingParams
+from handloom.inference.sampling import logits_to_probs, sample, top_k_filter, top_p_filter
 
 # Multiples of a quarter: ties are frequent, and differences exact.
 SCORES = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=30)
@@ -30,7 +30,7 @@ def kept(scores):
 
 @given(SCORES, st.floats(0.05, 50))
 def test_temperature_divides_the_scores(scores, temperature):
-    found = probabilities(torch.tensor([scores]), Sampling(temperature))
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature))
     torch.testing.assert_close(
         found[0].double(), torch.tensor(softmax(scores, temperature)).double(), rtol=1e-4, atol=1e-6
     )
@@ -38,7 +38,7 @@ def test_temperature_divides_the_scores(scores, temperature):
 
 @given(SCORES, st.sampled_from([1e-300, 5e-324, 1e-45, 1e-10, 1e38, 1e300]))
 def test_no_temperature_makes_anything_but_probabilities(scores, temperature):
-    found = probabilities(torch.tensor([scores]), Sampling(temperature))[0]
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature))[0]
     assert found.sum().item() == pytest.approx(1, abs=1e-4)
     assert (found >= 0).all()
     if temperature < 1:
@@ -48,7 +48,7 @@ def test_no_temperature_makes_anything_but_probabilities(scores, temperature):
 
 @given(SCORES)
 def test_temperature_zero_takes_the_likeliest(scores):
-    found = probabilities(torch.tensor([scores]), Sampling(0))[0].tolist()
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(0))[0].tolist()
     assert sorted(found) == [0.0] * (len(scores) - 1) + [1.0]
     assert scores[found.index(1.0)] == max(scores)
 
@@ -56,13 +56,13 @@ def test_temperature_zero_takes_the_likeliest(scores):
 @given(SCORES, st.integers(1, 40))
 def test_top_k_keeps_the_k_likeliest_and_their_equals(scores, k):
     limit = sorted(scores, reverse=True)[min(k, len(scores)) - 1]
-    assert kept(keep_top_k(torch.tensor(scores), k)) == [i for i, s in enumerate(scores) if s >= limit]
+    assert kept(top_k_filter(torch.tensor(scores), k)) == [i for i, s in enumerate(scores) if s >= limit]
 
 
 @given(SCORES, st.floats(0.01, 1))
 def test_top_p_keeps_the_fewest_that_hold_p(scores, p):
     weights = softmax(scores)
-    found = kept(keep_top_p(torch.tensor(scores, dtype=torch.float64), p))
+    found = kept(top_p_filter(torch.tensor(scores, dtype=torch.float64), p))
     total = sum(weights[i] for i in found)
     assert total >= p - 1e-9
     assert min(weights[i] for i in found) >= max(
@@ -73,25 +73,25 @@ def test_top_p_keeps_the_fewest_that_hold_p(scores, p):
 
 def test_top_p_one_keeps_everything_however_long_the_tail():
     scores = torch.cat([torch.tensor([30.0]), torch.full((50_000,), -10.0)])
-    assert keep_top_p(scores, 1.0) is scores
+    assert top_p_filter(scores, 1.0) is scores
 
 
 @pytest.mark.parametrize(
     ("p", "wanted"), [(0.499, [0]), (0.501, [0, 2]), (0.799, [0, 2]), (0.801, [0, 1, 2])]
 )
 def test_top_p_counts_to_the_very_token(p, wanted):
-    assert kept(keep_top_p(torch.tensor([0.5, 0.2, 0.3]).log(), p)) == wanted
+    assert kept(top_p_filter(torch.tensor([0.5, 0.2, 0.3]).log(), p)) == wanted
 
 
 def test_a_first_token_that_alone_holds_p_stays_alone():
-    assert kept(keep_top_p(torch.tensor([0.0, 9.0, 1.0]), 0.5)) == [1]
-    assert kept(keep_top_p(torch.tensor([0.0, 9.0, 1.0]), 1e-12)) == [1]
+    assert kept(top_p_filter(torch.tensor([0.0, 9.0, 1.0]), 0.5)) == [1]
+    assert kept(top_p_filter(torch.tensor([0.0, 9.0, 1.0]), 1e-12)) == [1]
 
 
 def test_the_order_is_temperature_then_top_k_then_top_p():
     scores = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
     # Flattened by the temperature, three stay by top-k, and two of those hold 0.6 of what is left.
-    found = probabilities(scores, Sampling(temperature=10, top_k=3, top_p=0.6))[0]
+    found = logits_to_probs(scores, SamplingParams(temperature=10, top_k=3, top_p=0.6))[0]
     a, b = math.exp(0.4), math.exp(0.3)
     assert found.tolist() == pytest.approx([a / (a + b), b / (a + b), 0, 0], abs=1e-6)
 
@@ -101,7 +101,7 @@ def test_the_order_is_temperature_then_top_k_then_top_p():
     st.one_of(st.sampled_from([0.0, 0.5, 1 - 2**-53]), st.floats(0, 1, exclude_max=True)),
 )
 def test_a_draw_falls_where_the_cumulated_weights_say_and_never_on_zero(weights, uniform):
-    chosen = draw(torch.tensor([weights]), torch.tensor([uniform], dtype=torch.float64)).item()
+    chosen = sample(torch.tensor([weights]), torch.tensor([uniform], dtype=torch.float64)).item()
     assert weights[chosen] > 0
     single = torch.tensor(weights).double().tolist()  # as float32 has them
     assert sum(single[:chosen]) <= uniform * sum(single) + 1e-9
@@ -111,7 +111,7 @@ def test_a_draw_falls_where_the_cumulated_weights_say_and_never_on_zero(weights,
 def test_draws_are_as_frequent_as_they_are_probable():
     weights = [0.5, 0.0, 0.3, 0.15, 0.05]
     uniform = torch.from_numpy(np.random.default_rng(0).random(20_000))
-    chosen = draw(torch.tensor([weights]).expand(20_000, 5), uniform)
+    chosen = sample(torch.tensor([weights]).expand(20_000, 5), uniform)
     counts = torch.bincount(chosen, minlength=5)
     for count, weight in zip(counts.tolist(), weights, strict=True):
         assert abs(count - 20_000 * weight) <= 5 * math.sqrt(20_000 * weight * (1 - weight))
@@ -150,11 +150,11 @@ def test_draws_are_as_frequent_as_they_are_probable():
 )
 def test_settings_without_meaning_are_refused_by_name(setting, part):
     with pytest.raises(RequestError, match=part.replace("(", r"\(")):
-        Sampling(**setting)
+        SamplingParams(**setting)
 
 
 def test_biases_come_as_a_mapping_as_pairs_and_as_text():
-    assert Sampling(logit_bias={7: 1.0, "a=b": -2}).logit_bias == ((7, 1.0), ("a=b", -2))
-    assert Sampling(logit_bias=["7=1", "a=b=-2"]).logit_bias == ((7, 1.0), ("a=b", -2.0))
-    assert Sampling(bad_words="one").bad_words == ("one",)
-    assert Sampling(bad_words=["one", [1, 2]]).bad_words == ("one", (1, 2))
+    assert SamplingParams(logit_bias={7: 1.0, "a=b": -2}).logit_bias == ((7, 1.0), ("a=b", -2))
+    assert SamplingParams(logit_bias=["7=1", "a=b=-2"]).logit_bias == ((7, 1.0), ("a=b", -2.0))
+    assert SamplingParams(bad_words="one").bad_words == ("one",)
+    assert SamplingParams(bad_words=["one", [1, 2]]).bad_words == ("one", (1, 2))

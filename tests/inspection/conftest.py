@@ -8,12 +8,12 @@ from random_models import TEXT, random_model
 from handloom.checkpoints.hf_export import export_folder
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return TiktokenTokenizer(learn_merges([TEXT * 3], 290))
+    return TiktokenTokenizer(train_bpe([TEXT * 3], 290))
 
 
 @pytest.fixture

@@ -134,13 +134,13 @@ def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
 
 def test_a_window_that_slides_by_one(lm, monkeypatch):
     monkeypatch.setattr(
-        batch, "first_read", lambda length, context: length - context if length > context else 0
+        batch, "window_start", lambda length, context: length - context if length > context else 0
     )
     assert failed(lm) == {"decode after overflow"}
 
 
 def test_an_export_that_loses_a_bit(lm, monkeypatch):
-    real = gpt2.to_theirs
+    real = gpt2.to_hf
 
     def harmed(model):
         tensors = real(model)
@@ -156,7 +156,7 @@ def test_an_export_that_loses_a_bit(lm, monkeypatch):
 
 
 def test_an_export_that_turns_minus_zero_into_zero(lm, monkeypatch):
-    real = gpt2.to_theirs
+    real = gpt2.to_hf
     with torch.no_grad():
         lm.model.final_norm.bias[3] = -0.0
     assert checks(lm)["export and import"].passed is True
@@ -201,7 +201,7 @@ pytest_transformers = pytest.mark.skipif(not activations.has_reference(), reason
 def half_turned(model):
     """The square matrices are left as they are, and so fit the wrong way round."""
     return tuple(
-        gpt2.Name(name.ours, name.theirs, name.turned and name.ours != "attention.out.weight")
+        gpt2.ParamMap(name.ours, name.theirs, name.turned and name.ours != "attention.out.weight")
         for name in gpt2._IN_BLOCK
     )
 
@@ -283,7 +283,7 @@ def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch
 def bare(model):
     """Its tensors under GPT-2's names, without the head and the prefix that came later, and with the old masks."""
     tensors = {
-        name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_theirs(model).items()
+        name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_hf(model).items()
     }
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 16, 16, dtype=torch.uint8).tril() for i in range(2)}
     return tensors | masks | {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
@@ -293,7 +293,7 @@ def bare(model):
 @pytest.mark.parametrize("form", ["bin", "bin-old", "half", "bare"])
 def test_a_folder_of_any_form_is_read_as_transformers_reads_it(lm, exported, form):
     """The folder itself is compared, so transformers has to understand all that we do."""
-    tensors = {name: t.clone().contiguous() for name, t in gpt2.to_theirs(lm.model).items()}
+    tensors = {name: t.clone().contiguous() for name, t in gpt2.to_hf(lm.model).items()}
     weights = exported / "model.safetensors"
     weights.unlink()
     if form == "half":

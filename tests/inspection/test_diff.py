@@ -17,7 +17,7 @@ from handloom.inspection.diff import PRECISIONS, compare_models, is_precision
 from handloom.loading import load
 from handloom.model.gpt import GPT
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 FOX = "The quick brown fox"
 
@@ -219,12 +219,12 @@ def test_settings_that_differ_are_told(lm, tokenizer):
 
 
 def test_different_tokenizers_compare_on_ids_that_both_have(lm, twin):
-    other = TiktokenTokenizer(learn_merges(["entirely other words, that make other merges " * 3], 290))
+    other = TiktokenTokenizer(train_bpe(["entirely other words, that make other merges " * 3], 290))
     found = compare_models(lm, LanguageModel(twin.model, other), FOX)
     assert found.first is None
     assert not found.same_tokenizer
     assert found.ids == tuple(lm.tokenizer.encode(FOX))
-    small = TiktokenTokenizer(learn_merges([], 257))
+    small = TiktokenTokenizer(train_bpe([], 257))
     with pytest.raises(RequestError, match=r"has no id \d+, which is token \d+ of the text"):
         compare_models(lm, LanguageModel(twin.model, small), FOX)
     assert compare_models(lm, LanguageModel(twin.model, small), "zzz").first is None

@@ -16,7 +16,7 @@ from handloom.inspection import golden
 from handloom.inspection.verify import verify
 from handloom.loading import load
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 DOG = [
     464,
@@ -248,7 +248,7 @@ def test_the_same_model_under_another_name_is_not_checked(stand_in, table, tmp_p
 
 def test_another_tokenizer_fails(stand_in, table, tmp_path):
     folder = shutil.copytree(stand_in[0], tmp_path / "gpt2")
-    learn_merges(["the cat sat on the mat"], 270).save(folder)
+    train_bpe(["the cat sat on the mat"], 270).save(folder)
     done = checks(load(folder))
     assert len(done) == 1
     assert done["golden: tokenizer"].passed is False

@@ -7,7 +7,7 @@ import pytest
 from handloom.errors import ConfigError
 from handloom.model.config import PRESETS, GPTConfig, preset
 from handloom.model.gpt import GPT
-from handloom.model.summary import anatomy, parameter_count
+from handloom.model.summary import model_summary, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_flops_agree_with_those_that_pytorch_counts():
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 64, dtype=torch.int64))
     # PyTorch counts products only, and all 64 positions for each query, masked or not.
-    products = [part for part in anatomy(config, position=64) if part.name != "LayerNorm"]
+    products = [part for part in model_summary(config, position=64) if part.name != "LayerNorm"]
     assert counter.get_total_flops() == 64 * sum(part.flops for part in products)
 
 

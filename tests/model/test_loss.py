@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from handloom.model import loss as module
-from handloom.model.loss import IGNORE, next_token_loss
+from handloom.model.loss import IGNORE_INDEX, next_token_loss
 
 
 def case(seed, B=3, T=7, C=5, V=11, ignored=0.3):
@@ -17,7 +17,7 @@ def case(seed, B=3, T=7, C=5, V=11, ignored=0.3):
     hidden = torch.randn(B, T, C, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.randn(V, C, generator=generator, dtype=torch.float64).requires_grad_()
     targets = torch.randint(V, (B, T), generator=generator)
-    targets[torch.rand(B, T, generator=generator) < ignored] = IGNORE
+    targets[torch.rand(B, T, generator=generator) < ignored] = IGNORE_INDEX
     return hidden, weight, targets
 
 
@@ -25,16 +25,16 @@ def case(seed, B=3, T=7, C=5, V=11, ignored=0.3):
 @given(seed=st.integers(0, 2**31), chunk=st.integers(1, 30))
 def test_value_and_gradients_are_those_of_cross_entropy(seed, chunk):
     hidden, weight, targets = case(seed)
-    module.CHUNK, before = chunk, module.CHUNK
+    module.CHUNK_TOKENS, before = chunk, module.CHUNK_TOKENS
     try:
         ours, count = next_token_loss(hidden, weight, targets)
     finally:
-        module.CHUNK = before
+        module.CHUNK_TOKENS = before
     ours_gradients = torch.autograd.grad(3.0 * ours, (hidden, weight))
     logits = (hidden @ weight.T).flatten(0, 1)
-    theirs = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    theirs = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
     theirs_gradients = torch.autograd.grad(3.0 * theirs, (hidden, weight))
-    assert count == (targets != IGNORE).sum()
+    assert count == (targets != IGNORE_INDEX).sum()
     torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-5)
     for a, b in zip(ours_gradients, theirs_gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)  # the softmax is float32
@@ -50,7 +50,7 @@ def test_without_gradients_the_value_is_the_same():
 
 def test_a_batch_with_nothing_to_predict_costs_nothing():
     hidden, weight, targets = case(0)
-    loss, count = next_token_loss(hidden, weight, torch.full_like(targets, IGNORE))
+    loss, count = next_token_loss(hidden, weight, torch.full_like(targets, IGNORE_INDEX))
     assert (loss.item(), count) == (0.0, 0)
 
 

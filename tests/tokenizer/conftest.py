@@ -6,7 +6,7 @@ import pytest
 
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 
 VERSE = "The cat sat on the mat, and the cat's hat sat on the cat. Café, naïve, 1234 1234!\n\n  The end.\n"
 
@@ -23,4 +23,4 @@ def gpt2_fast(gpt2_hand) -> TiktokenTokenizer:
 
 @pytest.fixture(scope="session")
 def small() -> BPETokenizer:
-    return learn_merges([VERSE], 300)
+    return train_bpe([VERSE], 300)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.bpe import UNKNOWN
-from handloom.tokenizer.pretokenize import split, well_formed
+from handloom.tokenizer.pretokenize import pretokenize, well_formed
 
 GPT2_FINGERPRINT = "05d5e85fd1d0b15ce2d527245017f8a6ae2172678f7751885c9e61dd6a576eac"
 
@@ -20,7 +20,7 @@ GPT2_FINGERPRINT = "05d5e85fd1d0b15ce2d527245017f8a6ae2172678f7751885c9e61dd6a57
 def naive_encode(tokenizer, text):
     """Sennrich's definition: go through the merges in order, apply each everywhere, left to right."""
     ids = []
-    for piece in split(text):
+    for piece in pretokenize(text):
         parts = [bytes([byte]) for byte in piece.encode()]
         for left, right in tokenizer.merges:
             pair, i = [tokenizer.tokens[left], tokenizer.tokens[right]], 0
@@ -67,7 +67,7 @@ def test_typing_the_special_token_does_not_give_it(gpt2_hand, gpt2_fast, small):
 def test_show_work_ends_in_the_ids(small, text):
     work = small.show_work(text)
     assert [token for piece in work for token in piece.ids] == small.encode(text)
-    assert [piece.piece for piece in work] == split(text)
+    assert [piece.piece for piece in work] == pretokenize(text)
     for piece in work:
         before = piece.start
         for step in piece.steps:

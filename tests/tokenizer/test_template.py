@@ -10,12 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import Conversation, Labelled, Pair
+from handloom.data.examples import Conversation, LabeledText, PreferencePair
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.schema import Record
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_prompt, header_of, written
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.chat import (
+    ROLES,
+    Message,
+    encode_conversation,
+    encode_generation_prompt,
+    header_of,
+    written,
+)
+from handloom.tokenizer.train import train_bpe
 
 LOOM = (
     Message("system", "Be brief."),
@@ -39,7 +46,7 @@ MESSAGES = st.lists(st.builds(Message, st.sampled_from(ROLES), CONTENTS, st.bool
 def tokenizer(request):
     if request.param == "gpt2":
         return load_tokenizer("gpt2")
-    return learn_merges(
+    return train_bpe(
         ["User:\nUser:\nAssistant:\nAssistant:\n\n\nA frame to weave on"] * 9,
         257 if request.param == "bytes" else 300,
     )
@@ -107,7 +114,7 @@ def test_nothing_that_can_be_typed_forges_a_turn(tokenizer, messages):
 
 @given(messages=MESSAGES, content=CONTENTS)
 def test_an_answer_begins_after_the_ids_that_training_saw(tokenizer, messages, content):
-    prompt = encode_prompt(tokenizer, messages)
+    prompt = encode_generation_prompt(tokenizer, messages)
     whole = encode_conversation(tokenizer, [*messages, Message("assistant", content)])
     assert whole.ids == [*prompt, *tokenizer.encode(content), tokenizer.end_of_text]
     assert whole.learned[len(prompt) :] == [True] * (len(whole.ids) - len(prompt))
@@ -122,7 +129,7 @@ def test_the_border_is_no_place_to_merge_across():
         header_of("assistant")
     ) + gpt2.encode("\n\nYes.")
     ids = encode_conversation(gpt2, [message]).ids
-    assert ids == [*encode_prompt(gpt2, []), *gpt2.encode("\n\nYes."), gpt2.end_of_text]
+    assert ids == [*encode_generation_prompt(gpt2, []), *gpt2.encode("\n\nYes."), gpt2.end_of_text]
 
 
 def test_the_example_in_the_documentation_is_what_happens():
@@ -139,6 +146,6 @@ def test_the_example_in_the_documentation_is_what_happens():
 def test_the_records_in_the_documentation_are_examples():
     document = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
     blocks = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
-    for kind, block in zip((Conversation, Pair, Labelled), blocks, strict=True):
+    for kind, block in zip((Conversation, PreferencePair, LabeledText), blocks, strict=True):
         for number, line in enumerate(block.splitlines(), 1):
             kind.of(Record(json.loads(line), Origin("tasks.md", number), ReadOptions()))

@@ -5,20 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.tokenizer.detokenizer import TextStream
+from handloom.tokenizer.detokenizer import StreamingDetokenizer
 from handloom.tokenizer.vocab_files import ID_OF_BYTE
 
 
 @given(st.lists(st.integers(-1, 50257)) | st.binary().map(lambda data: list(data.translate(ID_OF_BYTE))))
 def test_joined_it_is_decode(gpt2_hand, ids):
-    stream = TextStream(gpt2_hand)
+    stream = StreamingDetokenizer(gpt2_hand)
     assert "".join([stream.push(token) for token in ids] + [stream.finish()]) == gpt2_hand.decode(ids)
 
 
 @given(st.text())
 def test_valid_text_comes_whole_and_at_once(gpt2_hand, text):
     """Byte by byte: each character appears with its last byte, and no replacement ever does."""
-    stream = TextStream(gpt2_hand)
+    stream = StreamingDetokenizer(gpt2_hand)
     for character in text:
         *first, last = character.encode().translate(ID_OF_BYTE)
         assert [stream.push(token) for token in first] == [""] * len(first)
@@ -27,13 +27,13 @@ def test_valid_text_comes_whole_and_at_once(gpt2_hand, text):
 
 
 def test_an_emoji_of_two_tokens(gpt2_fast):
-    stream = TextStream(gpt2_fast)
+    stream = StreamingDetokenizer(gpt2_fast)
     assert [stream.push(token) for token in gpt2_fast.encode("a 😀!")] == ["a", " ", "😀", "!"]
     assert stream.finish() == ""
 
 
 def test_what_stays_incomplete_is_replaced_at_the_end(gpt2_fast):
-    stream = TextStream(gpt2_fast)
+    stream = StreamingDetokenizer(gpt2_fast)
     half = gpt2_fast.encode("😀")[0]
     assert stream.push(half) == ""
     assert stream.finish() == "\ufffd"
@@ -41,5 +41,5 @@ def test_what_stays_incomplete_is_replaced_at_the_end(gpt2_fast):
 
 
 def test_an_unknown_id_does_not_stop_it(gpt2_fast):
-    stream = TextStream(gpt2_fast)
+    stream = StreamingDetokenizer(gpt2_fast)
     assert stream.push(99999999) + stream.push(-1) + stream.finish() == "\ufffd\ufffd"

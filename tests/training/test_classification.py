@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from torch.nn import functional as F
 
-from handloom.checkpoints.gpt2 import to_theirs
+from handloom.checkpoints.gpt2 import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.training.classification import Labels, confusion, confusion_figures
+from handloom.training.classification import Classification, confusion, confusion_figures
 from handloom.training.tasks import texts_batch
 
 NAMES = ("ham", "spam", "eggs")
@@ -43,7 +43,7 @@ def texts(number, seed=0):
 
 
 def task(model, *batches):
-    return Labels(model, NAMES, lambda step: batches[step], 1.0, batches, "key")
+    return Classification(model, NAMES, lambda step: batches[step], 1.0, batches, "key")
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ def test_transformers_gives_the_same_scores(model):
         vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=3, pad_token_id=0
     )
     theirs = GPT2ForSequenceClassification(config).eval()
-    weights = {name: tensor for name, tensor in to_theirs(model).items() if name != "lm_head.weight"}
+    weights = {name: tensor for name, tensor in to_hf(model).items() if name != "lm_head.weight"}
     theirs.load_state_dict({**weights, "score.weight": model.label_head.weight})
     for ids, label in texts(6, seed=1):
         ids = [token or 1 for token in ids]  # theirs finds the last token by looking for padding

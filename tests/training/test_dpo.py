@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from handloom.data.collate import row_of
+from handloom.data.collate import encode_row
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.training.dpo import Preferences, answer_log_likelihoods, dpo_losses
+from handloom.training.dpo import DPO, answer_log_likelihoods, dpo_losses
 from handloom.training.loop import parts
 from handloom.training.tasks import pairs_batch
 
@@ -41,7 +41,8 @@ def texts(number, seed=0):
 
 def rows(pairs):
     return [
-        tuple(row_of(ids, [at >= begin for at in range(len(ids))]) for ids, begin in both) for both in pairs
+        tuple(encode_row(ids, [at >= begin for at in range(len(ids))]) for ids, begin in both)
+        for both in pairs
     ]
 
 
@@ -53,9 +54,7 @@ def log_likelihood(reader, ids, begin):
 
 def task(batches, validation=(), beta=0.5):
     made = [pairs_batch(batch) for batch in batches]
-    return Preferences(
-        lambda step: made[step % len(made)], len(made), map(pairs_batch, validation), "key", beta
-    )
+    return DPO(lambda step: made[step % len(made)], len(made), map(pairs_batch, validation), "key", beta)
 
 
 def test_likelihoods_are_those_of_the_answers_alone_whatever_the_padding():

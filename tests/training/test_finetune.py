@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from handloom.checkpoints import native, peft
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import lora
-from handloom.loading import find_checkpoint, load
+from handloom.loading import find_model, load
 from handloom.training import run, tuning
-from handloom.training.activation_cache import Remembered, Rows
+from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import FinetuneConfig, merge_finetune
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import Silent
+from handloom.training.progress import NullReporter
 
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:1")
 
@@ -91,8 +91,8 @@ def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, me
     summary = run.begin(tmp_path / "run", tune(method=method, steps=25, evaluate_every=25))
     validations = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert validations[-1] < validations[0]
-    before = find_checkpoint(base).load_model().state_dict()
-    after = find_checkpoint(tmp_path / "run").load_model().state_dict()
+    before = find_model(base).load_model().state_dict()
+    after = find_model(tmp_path / "run").load_model().state_dict()
     changed = {name for name in before if not after[name].equal(before[name])}
     embedding = {"embedding.token_embedding.weight"}
     norms = {name for name in before if "norm" in name}
@@ -123,16 +123,16 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
     summary = run.begin(tmp_path / "run", tune(token_rows=5, micro_batch_size=2, steps=20))
     checkpoint, _ = native.latest(tmp_path / "run")
     tokens = list(peft.open_adapter(checkpoint.folder).tokens)
-    before = find_checkpoint(base).load_model()
+    before = find_model(base).load_model()
     weight = before.embedding.token_embedding.weight
-    _, work = tuning.set_up(tune(method="full"), tmp_path, Silent())
+    _, work = tuning.finetune_setup(tune(method="full"), tmp_path, NullReporter())
     for step in range(tuning.LOOKED_AT):  # in one piece each, by the plain loss
         batch = work.objective.batch(step)
         logits = before(batch["inputs"])
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
     longest = weight.grad.norm(dim=1).topk(5).indices
     assert tokens == sorted(longest.tolist())
-    after = find_checkpoint(tmp_path / "run").load_model().embedding.token_embedding.weight
+    after = find_model(tmp_path / "run").load_model().embedding.token_embedding.weight
     assert (after != weight).any(dim=1).nonzero()[:, 0].tolist() == tokens
     assert summary["trained_parameters"] == sum(
         t.numel() for t in load_file(checkpoint.folder / peft.WEIGHTS).values()
@@ -141,7 +141,7 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
     assert summary["val_loss"] < plain["val_loss"]  # with words it hardly knows, it helps
     beside = load(base, adapter=tmp_path / "run").model
     assert torch.allclose(
-        beside(batch["inputs"]), find_checkpoint(tmp_path / "run").load_model()(batch["inputs"]), atol=1e-5
+        beside(batch["inputs"]), find_model(tmp_path / "run").load_model()(batch["inputs"]), atol=1e-5
     )
 
 
@@ -154,15 +154,15 @@ def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_pa
 
 def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
     run.begin(tmp_path / "run", tune(method="norms+head", untie_head=True))
-    model = find_checkpoint(tmp_path / "run").load_model()
-    before = find_checkpoint(base).load_model()
+    model = find_model(tmp_path / "run").load_model()
+    before = find_model(base).load_model()
     assert model.embedding.token_embedding.weight.equal(before.embedding.token_embedding.weight)
     assert not model.head_weight.equal(before.head_weight)
     assert not model.config.tied_head
 
 
 def test_a_tied_head_that_learns_is_told(tmp_path, tune):
-    class Hears(Silent):
+    class Hears(NullReporter):
         def __init__(self):
             self.ledgers = []
 
@@ -204,13 +204,13 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tune, settings, stop
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, method, precision):
     asked = {}
-    below = Remembered._below
+    below = CachedBackbone._below
 
     def counted(self, *rows):
         asked.setdefault(id(self), self)
         return below(self, *rows)
 
-    monkeypatch.setattr(Remembered, "_below", counted)
+    monkeypatch.setattr(CachedBackbone, "_below", counted)
     settings = {"method": method, "untie_head": True, "steps": 40, "dropout": 0.1, "precision": precision}
     run.begin(tmp_path / "remembered", tune(**settings, evaluate_every=10))
     (reader,) = asked.values()
@@ -226,7 +226,7 @@ def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, m
 
 def test_rows_are_given_back_as_they_were_and_a_full_disk_is_no_reason_to_stop(tmp_path):
     row = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(0))
-    rows = Rows(tmp_path, limit=250)
+    rows = ActivationStore(tmp_path, limit=250)
     rows.put(b"a", row)
     rows.put(b"b", row + 1)
     rows.put(b"c", row + 2)  # no room
@@ -238,8 +238,8 @@ def test_rows_are_given_back_as_they_were_and_a_full_disk_is_no_reason_to_stop(t
 
 
 def test_frozen_rows_are_what_the_model_says(base):
-    model = find_checkpoint(base).load_model()
-    reader = Remembered(model, 1, None)
+    model = find_model(base).load_model()
+    reader = CachedBackbone(model, 1, None)
     ids = torch.arange(32).view(2, 16) % 300
     with torch.no_grad():
         assert torch.allclose(reader.hidden(ids), model.hidden(ids), atol=1e-6)
@@ -282,9 +282,9 @@ def test_adapters_stack_and_swap_on_a_loaded_model(tmp_path, tune, base):
     lm = load(base, adapter=[tmp_path / "a", f"{tmp_path / 'b'}:0.5"])
     assert lora.adapters(lm.model) == {"a": 1.0, "b": 0.5}
     with torch.no_grad():
-        lora.use(lm.model, {"a": 1.0})
+        lora.set_adapters(lm.model, {"a": 1.0})
         assert torch.allclose(lm.model(ids), load(tmp_path / "a").model(ids), atol=1e-5)
-        lora.use(lm.model, {"b": 1.0})
+        lora.set_adapters(lm.model, {"b": 1.0})
         assert torch.allclose(lm.model(ids), load(tmp_path / "b").model(ids), atol=1e-5)
 
 
@@ -393,7 +393,7 @@ def test_a_tuned_classifier_is_used_by_its_name(tmp_path, tune, examples):
 
 
 def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune, examples):
-    class Hears(Silent):
+    class Hears(NullReporter):
         def __init__(self):
             self.warnings = []
 

@@ -13,7 +13,7 @@ import pytest
 
 from handloom import locks, ownership, replacement, storage
 from handloom.checkpoints import native
-from handloom.loading import find_checkpoint
+from handloom.loading import find_model
 from handloom.training import run
 from handloom.training.metrics_log import read_metrics
 
@@ -222,7 +222,7 @@ def test_an_export_that_is_overwritten_is_there_whenever_the_process_is_killed(t
         storage.verify_folder(replacement.current(target))
         with replacement.owned(target):
             storage.verify_folder(target)
-    find_checkpoint(target).load_model()
+    find_model(target).load_model()
 
 
 @pytest.mark.slow

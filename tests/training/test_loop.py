@@ -14,11 +14,11 @@ from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.model.gpt import GPT
 from handloom.training import loop, run
-from handloom.training.loop import DivergenceError, memorizing
-from handloom.training.metrics_log import RunLog, read_metrics
-from handloom.training.progress import Silent
-from handloom.training.signals import Wish
-from handloom.training.time_budget import Pace
+from handloom.training.loop import DivergenceError, is_overfitting
+from handloom.training.metrics_log import MetricsLogger, read_metrics
+from handloom.training.progress import NullReporter
+from handloom.training.signals import StopRequest
+from handloom.training.time_budget import StepTimer
 
 
 def final_state(folder):
@@ -103,9 +103,11 @@ def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, mo
             wishes[0].ask()
         reseed(seed, step, micro_step)
 
-    wishes: list[Wish] = []
-    init = Wish.__init__
-    monkeypatch.setattr(Wish, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0])
+    wishes: list[StopRequest] = []
+    init = StopRequest.__init__
+    monkeypatch.setattr(
+        StopRequest, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0]
+    )
     monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
     summary = run.begin(halted, tiny(**settings))
     monkeypatch.undo()
@@ -128,15 +130,15 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, tiny):
 def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monkeypatch):
     """Passes with unequal numbers of targets: the gradient is that of the mean over all tokens."""
     from handloom.data.windows import Windows
-    from handloom.model.loss import IGNORE, next_token_loss
+    from handloom.model.loss import IGNORE_INDEX, next_token_loss
 
     batch = Windows.batch
 
     def uneven(self, step):
         inputs, targets = batch(self, step)
         targets = targets.copy()
-        targets[0, 3:] = IGNORE
-        targets[3, 1:] = IGNORE
+        targets[0, 3:] = IGNORE_INDEX
+        targets[3, 1:] = IGNORE_INDEX
         return inputs, targets
 
     monkeypatch.setattr(Windows, "batch", uneven)
@@ -163,10 +165,10 @@ def test_minutes_choose_the_steps_correct_them_and_a_resumed_run_keeps_them(tmp_
     folder = tmp_path / "run"
     config = tiny(steps=None, minutes=10.0, evaluate_every=None, checkpoint_every=None)
     plans = {3: 30, 17: 24}
-    monkeypatch.setattr(Pace, "plan", lambda self, minutes, step, total: plans.get(step))
+    monkeypatch.setattr(StepTimer, "plan", lambda self, minutes, step, total: plans.get(step))
     told: list[int] = []
 
-    class Listener(Silent):
+    class Listener(NullReporter):
         def planned(self, steps, step_seconds, minutes):
             told.append(steps)
 
@@ -216,7 +218,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_w
     tmp_path, tiny, monkeypatch
 ):
     def full(folder, *_):
-        raise storage.refusal(OSError(errno.ENOSPC, ""), folder)
+        raise storage.explain_os_error(OSError(errno.ENOSPC, ""), folder)
 
     monkeypatch.setattr(native, "save", full)
     with pytest.raises(CheckpointError, match=r"became full.*use the same command again"):
@@ -312,10 +314,10 @@ def test_resuming_nothing_is_an_error(tmp_path):
 
 
 def test_memorization_is_told():
-    assert memorizing(training=1.0, validation=2.0, best=1.9)
-    assert not memorizing(training=1.0, validation=1.9, best=1.9)  # still at its best
-    assert not memorizing(training=1.95, validation=2.0, best=1.9)  # not parted
-    assert not memorizing(training=None, validation=2.0, best=1.0)
+    assert is_overfitting(training=1.0, validation=2.0, best=1.9)
+    assert not is_overfitting(training=1.0, validation=1.9, best=1.9)  # still at its best
+    assert not is_overfitting(training=1.95, validation=2.0, best=1.9)  # not parted
+    assert not is_overfitting(training=None, validation=2.0, best=1.0)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny, monkeypatch):
@@ -355,23 +357,23 @@ def test_one_save_a_step_even_when_it_is_the_best(tmp_path, tiny, monkeypatch):
 
 
 def test_records_survive_strange_line_ends_and_a_torn_last_line(tmp_path):
-    log = RunLog(tmp_path)
+    log = MetricsLogger(tmp_path)
     log.add("sample", 1, prompt="a", text="b\u2028c\x85d\x0be\r")
     log.add("train", 2, loss=1.0)
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write('{"kind": "train", "step": 3, "text": "ä'.encode()[:-1])
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2]
-    assert [r["step"] for r in RunLog(tmp_path, keep_until=1).records] == [1]
+    assert [r["step"] for r in MetricsLogger(tmp_path, keep_until=1).records] == [1]
 
 
 def test_memorizing_is_said_aloud(tmp_path, tiny, monkeypatch):
     warnings: list[str] = []
 
-    class Listener(Silent):
+    class Listener(NullReporter):
         def warning(self, text):
             warnings.append(text)
 
-    monkeypatch.setattr(loop, "memorizing", lambda training, *_: training is not None)
+    monkeypatch.setattr(loop, "is_overfitting", lambda training, *_: training is not None)
     run.begin(tmp_path / "run", tiny(steps=4), Listener())
     assert "the model is memorizing" in warnings[-1]
 

@@ -6,18 +6,18 @@ import io
 
 from rich.console import Console
 
-from handloom.training.objective import Finding
-from handloom.training.progress import Terminal, clock
-from handloom.training.time_budget import Pace
+from handloom.training.objective import EvalResult
+from handloom.training.progress import TerminalReporter, clock
+from handloom.training.time_budget import StepTimer
 
 
 def test_the_live_line_says_everything():
     screen = io.StringIO()
     console = Console(file=screen, width=80, force_terminal=True, color_system=None, highlight=False)
-    pace = Pace()
+    pace = StepTimer()
     pace.stepped(0.5)
-    with Terminal(console) as terminal:
-        terminal.validation(100, Finding(4.5, "nats/token", {"bits_per_byte": 1.8}), 4.6)
+    with TerminalReporter(console) as terminal:
+        terminal.validation(100, EvalResult(4.5, "nats/token", {"bits_per_byte": 1.8}), 4.6)
         terminal.step(100, 500, 4.321, 12345.0, pace)
     shown = screen.getvalue()
     for part in ("100/500", "loss 4.321", "val 4.500", "12,345 tokens/s", "3:20 left", " MB"):

@@ -16,7 +16,7 @@ from handloom.model.gpt import GPT
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.optimizer import Muon, Optimizer
-from handloom.training.progress import Silent
+from handloom.training.progress import NullReporter
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def tune(classifier, corpus_folder):
     return make
 
 
-class Listener(Silent):
+class Listener(NullReporter):
     def __init__(self):
         self.told = ""
 
@@ -122,8 +122,8 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     """Not heads, embeddings, rows for tokens, or lengths of rows; a detour's two matrices are inside."""
     model = GPT(GPTConfig(vocab_size=50, context=8, layers=2, heads=2, width=8, labels=("a", "b")))
     model.untie_head()
-    lora.wrap(model, lora.LoRA(rank=2, dora=True), 0, tokens=torch.tensor([1, 5]))
-    trainable.choose(model, ("*",))
+    lora.add_adapter(model, lora.LoRAConfig(rank=2, dora=True), 0, tokens=torch.tensor([1, 5]))
+    trainable.set_trainable(model, ("*",))
     optimizer = Optimizer(model, "muon", 1e-2, 0.1, (0.9, 0.95))
     muon = next(part for part in optimizer.parts if isinstance(part, Muon))
     taken = {id(p) for group in muon.param_groups for p in group["params"]}

@@ -11,15 +11,15 @@ import handloom
 from handloom import locks, ownership, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError
-from handloom.loading import find_checkpoint
+from handloom.loading import find_model
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.loop import DivergenceError, Trainer
 from handloom.training.metrics_log import METRICS, read_metrics
-from handloom.training.progress import Silent
+from handloom.training.progress import NullReporter
 
 
-class Listener(Silent):
+class Listener(NullReporter):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -83,7 +83,7 @@ def test_nor_is_the_base_of_the_adapter_that_is_tuned_on(base, tune, tmp_path):
     run.begin(tmp_path / "lora", tune(base))
     with pytest.raises(ConfigError, match="cannot be replaced: this command reads"):
         run.begin(base, tune(tmp_path / "lora", method="full"), overwrite=True)
-    assert find_checkpoint(tmp_path / "lora").load_model() is not None
+    assert find_model(tmp_path / "lora").load_model() is not None
 
 
 # Case 4
@@ -121,10 +121,10 @@ def test_a_run_that_fails_after_its_first_save_stays(base, tiny, monkeypatch):
 
 def test_an_adapter_finds_its_checkpoint_when_its_base_goes_on(base, tune, tmp_path):
     run.begin(tmp_path / "lora", tune(base))
-    before = find_checkpoint(tmp_path / "lora").load_model().state_dict()
+    before = find_model(tmp_path / "lora").load_model().state_dict()
     run.resume(base, changes={"steps": 24, "keep_checkpoints": 1})
     assert native.steps(base) == [8, 24], "what the adapter needs is kept"
-    after = find_checkpoint(tmp_path / "lora").load_model().state_dict()
+    after = find_model(tmp_path / "lora").load_model().state_dict()
     assert all(tensor.equal(after[name]) for name, tensor in before.items())
     notes: list[str] = []
     handloom.load(base, adapter=tmp_path / "lora", on_note=notes.append)
@@ -143,11 +143,11 @@ def test_once_the_adapter_is_gone_its_base_is_pruned_again(base, tune, tmp_path)
 
 def test_a_comparison_takes_the_checkpoint_that_the_adapter_was_trained_on(base, tune, tmp_path):
     from handloom.cli.compare import _find
-    from handloom.evaluation.provenance import ancestors
+    from handloom.evaluation.provenance import base_models
 
     run.begin(tmp_path / "lora", tune(base))
     run.resume(base, changes={"steps": 12})
-    line, missing = ancestors(_find(str(tmp_path / "lora"), None), [], _find)
+    line, missing = base_models(_find(str(tmp_path / "lora"), None), [], _find)
     assert ([each.folder for each in line], missing) == ([native.step_folder(base, 8)], None)
 
 
@@ -303,5 +303,5 @@ def test_a_run_that_is_trained_is_neither_resumed_nor_replaced(base, tiny):
         for second in (lambda: run.resume(base), lambda: run.begin(base, tiny(), overwrite=True)):
             with pytest.raises(CheckpointError, match="is in use by process"):
                 second()
-        find_checkpoint(base).load_model()  # readers are free
+        find_model(base).load_model()  # readers are free
     assert files(base) == before

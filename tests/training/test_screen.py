@@ -18,7 +18,7 @@ from handloom.checkpoints import native
 from handloom.cli.main import main
 from handloom.training import run
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import Silent, Terminal
+from handloom.training.progress import NullReporter, TerminalReporter
 
 
 def final_state(folder):
@@ -41,7 +41,7 @@ class Gone(io.StringIO):
         return True
 
 
-class Printing(Silent):
+class Printing(NullReporter):
     """What somebody's own script might do."""
 
     def step(self, *_):
@@ -74,7 +74,7 @@ STRAIGHT = {}
 
 @pytest.mark.parametrize(
     ("reason", "reporter"),
-    [*((reason, Printing) for reason in SCREENS), *((r, Terminal) for r in list(SCREENS)[:4])],
+    [*((reason, Printing) for reason in SCREENS), *((r, TerminalReporter) for r in list(SCREENS)[:4])],
 )
 def test_a_run_outlives_its_screen_to_the_same_bits(tmp_path, tiny, monkeypatch, reason, reporter):
     folder = tmp_path / "run"
@@ -86,7 +86,7 @@ def test_a_run_outlives_its_screen_to_the_same_bits(tmp_path, tiny, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
         told = reporter()
-        with told if reporter is Terminal else contextlib.nullcontext():
+        with told if reporter is TerminalReporter else contextlib.nullcontext():
             assert not run.begin(folder, tiny(), told, stop_after=3)["finished"]
             assert run.resume(folder, told)["finished"]
         assert sys.stdout is stream

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handloom.data.collate import pack, row_of, stacked
+from handloom.data.collate import encode_row, pack, stack
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.chat import Message, encode_conversation
-from handloom.tokenizer.train import learn_merges
-from handloom.training.sft import Instructions
+from handloom.tokenizer.train import train_bpe
+from handloom.training.sft import SFT
 from handloom.training.tasks import tensors
 
-BYTES = learn_merges([], 257)
+BYTES = train_bpe([], 257)
 CONTEXT = 96
 TURN = st.tuples(
     st.text("ab \n:é", min_size=1, max_size=6), st.text("ab \n:é", min_size=1, max_size=6), st.booleans()
@@ -44,11 +44,11 @@ def encoded(turns):
 
 
 def objective(*batches):
-    return Instructions(lambda step: batches[step], 1.0, batches, "key", "template")
+    return SFT(lambda step: batches[step], 1.0, batches, "key", "template")
 
 
 def batch_of(rows, segments=True):
-    made = stacked(rows)
+    made = stack(rows)
     return tensors(made if segments else {name: made[name] for name in ("inputs", "targets")})
 
 
@@ -63,7 +63,7 @@ def surprise(model, text):
 @given(conversations=CONVERSATIONS)
 def test_packed_or_padded_or_alone_the_loss_is_the_same(model, conversations):
     texts = [encoded(turns) for turns in conversations]
-    rows = [row_of(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.learned) for text in texts]
     task = objective()
     wanted = sum(surprise(model, text) for text in texts)
     count = sum(sum(text.learned) for text in texts)
@@ -83,7 +83,7 @@ def test_packing_changes_no_gradient_either(model):
         encoded([("a", "b" * 9, True)]),
         encoded([("b", "a", False), ("a", "é", True)]),
     ]
-    rows = [row_of(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.learned) for text in texts]
     task, parameters = objective(), list(model.parameters())
     assert len(pack(rows, CONTEXT)) < len(rows)
     packed = torch.autograd.grad(task.loss(model, batch_of(pack(rows, CONTEXT))), parameters)
@@ -102,7 +102,7 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
         return model.hidden(batch["inputs"], segments=batch["segments"])[0, at : at + len(text)]
 
     first, second, other = (
-        row_of(text.ids, text.learned)
+        encode_row(text.ids, text.learned)
         for text in (
             encoded([(asked, answer, True)]) for asked, answer in (("ab", "ba"), ("b", "aab"), ("zz", "zz"))
         )
@@ -115,7 +115,7 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
 
 def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likeliest(model):
     texts = [encoded([("ab", "ba" * n, True)]) for n in (1, 2, 9)]
-    rows = [row_of(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.learned) for text in texts]
     model.train()
     found = objective(batch_of(rows[:2]), batch_of(rows[2:])).examine(model)
     assert model.training
@@ -135,7 +135,9 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
 def test_bfloat16_is_close_and_a_batch_in_parts_is_the_whole(model):
     from handloom.training.loop import parts
 
-    rows = [row_of(*(lambda t: (t.ids, t.learned))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)]
+    rows = [
+        encode_row(*(lambda t: (t.ids, t.learned))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)
+    ]
     task, batch = objective(), batch_of(rows)
     whole = task.loss(model, batch).item()
     assert sum(task.loss(model, part).item() for part in parts(batch, 2)) == pytest.approx(whole, rel=1e-5)

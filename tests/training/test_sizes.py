@@ -14,7 +14,7 @@ from handloom.data.lint import LintSettings, lint
 from handloom.errors import ConfigError, DataError
 from handloom.model.gpt import GPT
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH, batch_size_for
@@ -181,7 +181,7 @@ def test_why_much_text_is_few_tokens_is_said_by_the_run_and_by_the_check(tmp_pat
     assert problem in refused.value.problem
     assert refused.value.remedy == remedy
     tokenizer = TiktokenTokenizer(
-        learn_merges(["a" * 1_350_000 if kind == "repetition" else "The loom weaves.\n"], 300)
+        train_bpe(["a" * 1_350_000 if kind == "repetition" else "The loom weaves.\n"], 300)
     )
     found = [each for each in lint([folder], tokenizer, LintSettings(context=64)) if each.kind == "one-side"]
     assert problem in f"{found[0].detail}."

@@ -10,25 +10,25 @@ import torch
 
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, DataError
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.chat import TEMPLATE, Message
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
+from handloom.tokenizer.train import train_bpe
 from handloom.training import run
-from handloom.training.activation_cache import Remembered, Rows
+from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import FinetuneConfig
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import Silent
+from handloom.training.progress import NullReporter
 from handloom.training.tasks import open_task
 
 WORDS = ["red", "blue", "green", "black", "white"]
-TOKENIZER = learn_merges([" ".join(WORDS) * 5, "User:\nAssistant:\nSystem:\n" * 5], 290)
+TOKENIZER = train_bpe([" ".join(WORDS) * 5, "User:\nAssistant:\nSystem:\n" * 5], 290)
 SHAPE = GPTConfig(TOKENIZER.vocab_size, context=48, layers=2, heads=2, width=32)
 
 
-class Heard(Silent):
+class Heard(NullReporter):
     """Keeps what is told."""
 
     def __init__(self):
@@ -111,7 +111,7 @@ def settings(task, data, base, **changes):
 def opened(task, data, model=None, reporter=None, context=48, **changes):
     config = settings(task, data, "base", **changes)
     model = model or GPT(SHAPE, 0)
-    return open_task(config, model, TOKENIZER, context, reporter or Silent(), lambda: GPT(SHAPE, 0))
+    return open_task(config, model, TOKENIZER, context, reporter or NullReporter(), lambda: GPT(SHAPE, 0))
 
 
 # Each learns
@@ -125,7 +125,7 @@ def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp
     assert losses[-1] < 0.1 * losses[0]
     assert summary["val_token_accuracy"] > 0.95
     checkpoint, _ = native.latest(tmp_path / "run")
-    assert checkpoint.training["template"] == TEMPLATE
+    assert checkpoint.training["template"] == CHAT_TEMPLATE
     samples = [r for r in read_metrics(tmp_path / "run") if r["kind"] == "sample" and r["step"] == 120]
     questions = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))["questions"]
     assert [sample["prompt"] for sample in samples] == [f"{question} → " for question in questions]
@@ -145,7 +145,7 @@ def test_preferences_are_learned(base, write, tmp_path):
     assert summary["val_accuracy"] == 1
     gaps = []
     for name in ("base", "run"):
-        lm, request = load(tmp_path / name), Request.of(max_new_tokens=1, echo=True, logprobs=0)
+        lm, request = load(tmp_path / name), GenerationConfig.of(max_new_tokens=1, echo=True, logprobs=0)
         blue, red = (lm.complete(f"z z {word}", request).prompt_logprobs for word in ("blue", "red"))
         gaps.append(sum(choice.logprob or 0 for choice in blue) - sum(choice.logprob or 0 for choice in red))
     assert gaps[1] > gaps[0] + 5
@@ -200,7 +200,7 @@ def test_the_data_is_described_for_people_and_in_numbers(write):
     assert report["training_examples"] + report["validation_examples"] == 60
     assert 0 < report["learned_tokens"] < report["tokens"] <= 48 * report["rows"]
     assert report["rows"] < report["training_examples"]
-    assert report["template"] == TEMPLATE
+    assert report["template"] == CHAT_TEMPLATE
     _, line, report = opened("classify", write(*labelled()))
     assert line.startswith(
         f"{report['training_examples']} texts with 2 labels (0 {report['labels']['0']}, 1 "
@@ -237,9 +237,9 @@ def test_batches_are_as_long_as_their_longest_row(write):
     ("task", "data"), [("instruct", conversations), ("prefer", pairs), ("classify", labelled)]
 )
 def test_frozen_blocks_know_a_row_again_however_it_is_padded(write, tmp_path, task, data):
-    model, rows = GPT(SHAPE, 3), Rows(tmp_path, 10**9)
+    model, rows = GPT(SHAPE, 3), ActivationStore(tmp_path, 10**9)
     objective, _, report = opened(task, write(*data()), model, batch_size=7, pack=False)
-    reader = Remembered(model, 1, rows)
+    reader = CachedBackbone(model, 1, rows)
     for step in range(4 * int(objective.steps_per_epoch + 1)):
         batch = objective.batch(step)
         wanted, found = (objective.loss(each, batch).item() for each in (model, reader))
@@ -301,7 +301,7 @@ def test_pairs_have_a_template_only_if_all_are_conversations(write):
     asked = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}]}
     asked["rejected"] = [{"role": "assistant", "content": "c"}]
     other = json.loads(json.dumps(asked).replace('"a"', '"d"'))
-    assert opened("prefer", write(asked, other))[0].template == TEMPLATE
+    assert opened("prefer", write(asked, other))[0].template == CHAT_TEMPLATE
     assert opened("prefer", write(asked, other, *pairs()))[0].template is None
     assert opened("prefer", write(*pairs()))[0].template is None
 

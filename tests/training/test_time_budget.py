@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.training.metrics_log import read_metrics
-from handloom.training.time_budget import BEAT, EVENTS, Clock, Pace
+from handloom.training.time_budget import BEAT, EVENTS, Clock, StepTimer
 
 
 class Time:
@@ -74,7 +74,7 @@ def test_the_clock_beats_by_itself_during_a_long_step(passing):
 
 
 def test_the_steps_fill_the_minutes(passing):
-    measured = Pace(clock=passing.clock)
+    measured = StepTimer(clock=passing.clock)
     for _ in range(10):
         measured.stepped(0.5)
         passing.work(0.5)
@@ -91,13 +91,13 @@ def test_the_steps_fill_the_minutes(passing):
 
 
 def test_a_session_that_goes_on_counts_what_was_before(passing):
-    measured = Pace(before=30.0, clock=passing.clock)
+    measured = StepTimer(before=30.0, clock=passing.clock)
     passing.work(5.0)
     assert measured.seconds == pytest.approx(35.0)
 
 
 def test_the_first_steps_do_not_count_and_outliers_do_not_matter():
-    measured = Pace()
+    measured = StepTimer()
     for seconds in (9.0, 8.0, 0.5, 0.5, 0.5, 7.0, 0.5):
         measured.stepped(seconds)
     assert measured.step_seconds() == 0.5
@@ -106,7 +106,7 @@ def test_the_first_steps_do_not_count_and_outliers_do_not_matter():
 def run_of(minutes, times, passing, validation=0.0, session_ends=()):
     """Train by the plans of a pace; returns the steps, the computing time, and how often a choice was made."""
     before, total, step, choices = 0.0, None, 0, 0
-    pace = Pace(before, passing.clock)
+    pace = StepTimer(before, passing.clock)
     start = pace.seconds
     while step != total:
         began = pace.seconds

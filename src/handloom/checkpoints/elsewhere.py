@@ -7,7 +7,7 @@ from pathlib import Path
 
 from handloom.checkpoints import gguf_import, nanogpt, native, peft
 from handloom.checkpoints.formats import GGUF, INDEX, NANOGPT, PICKLED, SAFETENSORS, way_on
-from handloom.checkpoints.gpt2 import Published
+from handloom.checkpoints.gpt2 import HFCheckpoint
 from handloom.checkpoints.model_store import CONFIG
 from handloom.errors import CheckpointError
 
@@ -16,7 +16,7 @@ _DEPTHS = ("*", "*/*")
 """How deep a model may lie in a folder to be named: as in the Hugging Face cache, `snapshots/REVISION`."""
 
 
-def open_model(path: Path, on_note: Callable[[str], None]) -> Published:
+def open_model(path: Path, on_note: Callable[[str], None]) -> HFCheckpoint:
     """The model in a GGUF file or in nanoGPT's `ckpt.pt`, or in the only such file of a folder.
 
     Raises:

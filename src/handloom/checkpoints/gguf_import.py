@@ -21,7 +21,7 @@ from torch import Tensor
 
 from handloom import storage
 from handloom.checkpoints.gguf_export import llama_names, require_library
-from handloom.checkpoints.gpt2 import Published, names
+from handloom.checkpoints.gpt2 import HFCheckpoint, names
 from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
@@ -48,7 +48,7 @@ _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 
 
 @dataclass(frozen=True)
-class GGUFModel(Published):
+class GGUFModel(HFCheckpoint):
     """A GPT-2 in a GGUF file, which is its `folder`; so far only what stands before the weights was read."""
 
     def read_tensors(self) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from handloom import storage
 from handloom.checkpoints.gpt2_config import overlooked, read_config
 from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer, read_tokenizer
-from handloom.checkpoints.hf_weights import read_remarks, read_weights
+from handloom.checkpoints.hf_weights import read_metadata, read_weights
 from handloom.checkpoints.memory import require_memory
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -32,7 +32,7 @@ PREFIX = "transformer."
 
 
 @dataclass(frozen=True)
-class Name:
+class ParamMap:
     """One tensor under both its names."""
 
     ours: str
@@ -42,27 +42,27 @@ class Name:
 
 
 _OUTSIDE = (
-    Name("embedding.token_embedding.weight", "wte.weight"),
-    Name("embedding.position_embedding.weight", "wpe.weight"),
-    Name("final_norm.weight", "ln_f.weight"),
-    Name("final_norm.bias", "ln_f.bias"),
+    ParamMap("embedding.token_embedding.weight", "wte.weight"),
+    ParamMap("embedding.position_embedding.weight", "wpe.weight"),
+    ParamMap("final_norm.weight", "ln_f.weight"),
+    ParamMap("final_norm.bias", "ln_f.bias"),
 )
 _IN_BLOCK = (
-    Name("attention_norm.weight", "ln_1.weight"),
-    Name("attention_norm.bias", "ln_1.bias"),
-    Name("attention.qkv.weight", "attn.c_attn.weight", turned=True),
-    Name("attention.qkv.bias", "attn.c_attn.bias"),
-    Name("attention.out.weight", "attn.c_proj.weight", turned=True),
-    Name("attention.out.bias", "attn.c_proj.bias"),
-    Name("feedforward_norm.weight", "ln_2.weight"),
-    Name("feedforward_norm.bias", "ln_2.bias"),
-    Name("feedforward.up.weight", "mlp.c_fc.weight", turned=True),
-    Name("feedforward.up.bias", "mlp.c_fc.bias"),
-    Name("feedforward.down.weight", "mlp.c_proj.weight", turned=True),
-    Name("feedforward.down.bias", "mlp.c_proj.bias"),
+    ParamMap("attention_norm.weight", "ln_1.weight"),
+    ParamMap("attention_norm.bias", "ln_1.bias"),
+    ParamMap("attention.qkv.weight", "attn.c_attn.weight", turned=True),
+    ParamMap("attention.qkv.bias", "attn.c_attn.bias"),
+    ParamMap("attention.out.weight", "attn.c_proj.weight", turned=True),
+    ParamMap("attention.out.bias", "attn.c_proj.bias"),
+    ParamMap("feedforward_norm.weight", "ln_2.weight"),
+    ParamMap("feedforward_norm.bias", "ln_2.bias"),
+    ParamMap("feedforward.up.weight", "mlp.c_fc.weight", turned=True),
+    ParamMap("feedforward.up.bias", "mlp.c_fc.bias"),
+    ParamMap("feedforward.down.weight", "mlp.c_proj.weight", turned=True),
+    ParamMap("feedforward.down.bias", "mlp.c_proj.bias"),
 )
-_HEAD = Name("head.weight", "lm_head.weight")
-_LABEL_HEAD = Name("label_head.weight", "score.weight")
+_HEAD = ParamMap("head.weight", "lm_head.weight")
+_LABEL_HEAD = ParamMap("label_head.weight", "score.weight")
 _PREFIXED = re.compile(
     r"((?:module\.|_orig_mod\.|model\.|base_model\.|pretrained_model\.)*)(transformer\.)?(.*)", re.DOTALL
 )
@@ -77,12 +77,12 @@ _MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 _REMEDY = "The weights do not belong to this config.json. Copy or fetch the folder again from where it came."
 
 
-def names(config: GPTConfig) -> Iterator[Name]:
+def names(config: GPTConfig) -> Iterator[ParamMap]:
     """Every tensor of a model, once."""
     yield from _OUTSIDE
     for i in range(config.layers):
         for name in _IN_BLOCK:
-            yield Name(f"blocks.{i}.{name.ours}", f"h.{i}.{name.theirs}", name.turned)
+            yield ParamMap(f"blocks.{i}.{name.ours}", f"h.{i}.{name.theirs}", name.turned)
     if not config.tied_head:
         yield _HEAD
     if config.labels:
@@ -90,7 +90,7 @@ def names(config: GPTConfig) -> Iterator[Name]:
 
 
 @dataclass(frozen=True)
-class Published:
+class HFCheckpoint:
     """A GPT-2 in a Hugging Face folder, of which so far only `config.json` was read."""
 
     folder: Path
@@ -107,7 +107,7 @@ class Published:
         require_memory(self.config, self.folder)
         with torch.device("meta"):
             model = GPT(self.config)
-        weights = to_ours(self.read_tensors(), model, self.folder, self.on_note)
+        weights = from_hf(self.read_tensors(), model, self.folder, self.on_note)
         model.load_state_dict(weights, assign=True)
         return model.eval()
 
@@ -124,7 +124,7 @@ class Published:
         if lacks_tokenizer(self.folder, self.config):
             self.on_note(f"{self.folder} has no tokenizer of any kind; GPT-2's is used.")
         tokenizer = read_tokenizer(self.folder, self.config)
-        exported = read_remarks(self.folder).get(FINGERPRINT)
+        exported = read_metadata(self.folder).get(FINGERPRINT)
         if exported not in (None, tokenizer.fingerprint):
             raise CheckpointError(
                 f"The tokenizer in {self.folder} is not the one that its model was exported with: fingerprint "
@@ -134,7 +134,7 @@ class Published:
         return tokenizer
 
 
-def open_folder(folder: Path, on_note: Callable[[str], None] = lambda note: None) -> Published:
+def open_folder(folder: Path, on_note: Callable[[str], None] = lambda note: None) -> HFCheckpoint:
     """Read the `config.json` of a Hugging Face folder.
 
     Args:
@@ -149,11 +149,11 @@ def open_folder(folder: Path, on_note: Callable[[str], None] = lambda note: None
     config = read_config(values, path)
     for note in overlooked(values, config, path):
         on_note(note)
-    return Published(folder, config, on_note)
+    return HFCheckpoint(folder, config, on_note)
 
 
 @torch.no_grad()
-def to_ours(
+def from_hf(
     tensors: dict[str, Tensor], model: GPT, origin: Path, on_note: Callable[[str], None] = lambda note: None
 ) -> dict[str, Tensor]:
     """GPT-2's tensors under our names, as views of themselves where they are float32.
@@ -189,8 +189,8 @@ def to_ours(
     return ours
 
 
-def to_theirs(model: GPT) -> dict[str, Tensor]:
-    """Our tensors under GPT-2's names, with `transformer.`; the inverse of `to_ours`. A tied head is stored once."""
+def to_hf(model: GPT) -> dict[str, Tensor]:
+    """Our tensors under GPT-2's names, with `transformer.`; the inverse of `from_hf`. A tied head is stored once."""
     ours = model.state_dict()
     return {
         name.theirs if name in (_HEAD, _LABEL_HEAD) else PREFIX + name.theirs: ours[name.ours].T

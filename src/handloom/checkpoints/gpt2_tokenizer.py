@@ -14,7 +14,7 @@ from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.tokenizer import hf_config
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
-from handloom.tokenizer.vocab_files import MERGES, SINGLE, VOCABULARY
+from handloom.tokenizer.vocab_files import MERGES, TOKENIZER_JSON, VOCABULARY
 
 SMALL = hf_config.READ
 """The files next to config.json that say how a model's text is read and written: those that `pull` fetches first."""
@@ -37,10 +37,10 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
     _require_pulled_files(folder)
     if lacks_tokenizer(folder, config):
         return load_tokenizer("gpt2")
-    if not any((folder / name).is_file() for name in (VOCABULARY, MERGES, SINGLE)):
+    if not any((folder / name).is_file() for name in (VOCABULARY, MERGES, TOKENIZER_JSON)):
         others = _tokenizer_files(folder)
         raise CheckpointError(
-            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {SINGLE}) are missing"
+            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {TOKENIZER_JSON}) are missing"
             + (f"; there is {', '.join(others)}." if others else "."),
             "Put them into the folder of the weights, from where the model came.",
         )

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from handloom import ownership, replacement, storage
-from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_theirs
+from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_hf
 from handloom.checkpoints.gpt2_config import write_config
 from handloom.checkpoints.hf_weights import SAFETENSORS
 from handloom.checkpoints.model_card import Use, write_model_card
@@ -21,7 +21,7 @@ from handloom.checkpoints.native import as_os_error
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import TEMPLATE, in_jinja
+from handloom.tokenizer.chat import CHAT_TEMPLATE, in_jinja
 
 FOR_TRANSFORMERS = Use(
     header="library_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, handloom]",
@@ -73,7 +73,7 @@ def export_folder(
     """
     ownership.require_replaceable(target, reads, overwrite)
     # save_file wants every tensor in its own order in memory. Weights that were read from such a folder are so already.
-    tensors = {name: tensor.detach().contiguous() for name, tensor in to_theirs(model).items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in to_hf(model).items()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
         try:
@@ -114,5 +114,5 @@ def write_tokenizer(
 
 def chat_template(tokenizer: Tokenizer, training: dict[str, Any] | None) -> str | None:
     """The template that a model learned here, in Jinja, or that it came with."""
-    learned = (training or {}).get("template") == TEMPLATE
+    learned = (training or {}).get("template") == CHAT_TEMPLATE
     return in_jinja(tokenizer) if learned else tokenizer.settings.chat_template

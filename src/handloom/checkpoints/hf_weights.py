@@ -53,7 +53,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return _read_several(folder / found, read) if found.endswith(INDEX) else read(folder / found)
 
 
-def read_remarks(folder: Path) -> dict[str, str]:
+def read_metadata(folder: Path) -> dict[str, str]:
     """What `model.safetensors` remarks beside its tensors; nothing where there is no such file, or a torn one."""
     try:
         with safe_open(folder / SAFETENSORS, framework="pt") as file:
@@ -87,16 +87,16 @@ def _read_several(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dic
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    return _widened(lambda: native.read_tensors(path, _AGAIN), mapped=True)
+    return _upcast(lambda: native.read_tensors(path, _AGAIN), mapped=True)
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     # Files of before PyTorch 1.6 are no zip archives, and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
-    return _widened(lambda: _plain(path, unpickle(path, mapped)), mapped)
+    return _upcast(lambda: _plain(path, unpickle(path, mapped)), mapped)
 
 
-def _widened(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Tensor]:
+def _upcast(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Tensor]:
     """What `read` gives, in float32 where it is in half precision.
 
     The pages of a mapped file that were read stay in memory until the mapping goes. So the file is mapped anew after

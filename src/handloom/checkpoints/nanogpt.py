@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handloom.checkpoints.gpt2 import Published, language_model, names
+from handloom.checkpoints.gpt2 import HFCheckpoint, language_model, names
 from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
 from handloom.checkpoints.hf_weights import unpickle
 from handloom.errors import CheckpointError, ConfigError
@@ -42,7 +42,7 @@ _META = "meta.pkl"
 
 
 @dataclass(frozen=True)
-class NanoGPT(Published):
+class NanoGPT(HFCheckpoint):
     """A model that nanoGPT saved; `folder` is the file."""
 
     def read_tensors(self) -> dict[str, Tensor]:

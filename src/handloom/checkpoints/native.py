@@ -43,7 +43,7 @@ CHECKPOINTS = ownership.CHECKPOINTS
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModelRef:
     """The model that an adapter lies beside."""
 
     name: str
@@ -61,7 +61,7 @@ class Checkpoint:
     folder: Path
     config: GPTConfig
     training: dict[str, Any]
-    base: Base | None = None
+    base: BaseModelRef | None = None
     """If what it keeps is an adapter: the model that it lies beside."""
 
     def load_model(self) -> GPT:
@@ -100,7 +100,7 @@ def save(
     tokenizer: Tokenizer,
     training: Mapping[str, Any],
     optimizer: Mapping[str, Tensor] | None = None,
-    adapter: tuple[Base, Callable[[Path], None]] | None = None,
+    adapter: tuple[BaseModelRef, Callable[[Path], None]] | None = None,
 ) -> None:
     """Write a checkpoint to `folder`: wholly or not at all.
 
@@ -118,7 +118,7 @@ def save(
     weights = dict(model.state_dict()) if adapter is None else {}
     size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
     described: dict[str, Any] = {"format": FORMAT, "version": VERSION, "model": model.config.to_dict()}
-    with storage.whole_folder(folder, size + (4 << 20)) as aside:
+    with storage.atomic_folder(folder, size + (4 << 20)) as aside:
         if adapter is None:
             write_tensors(aside / "model.safetensors", weights)
         else:
@@ -162,7 +162,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     beside = described.get("adapter")
     training = storage.read_json(folder / "training.json")
     try:
-        base = Base(**beside) if beside else None
+        base = BaseModelRef(**beside) if beside else None
         return Checkpoint(folder, GPTConfig.from_dict(described["model"]), training, base)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -247,7 +247,7 @@ def set_aside(run: Path, beyond: int) -> list[Path]:
         number = 1
         while (kept := folder.with_name(f"{ownership.SET_ASIDE}{folder.name}-{number}")).exists():
             number += 1
-        with storage.refusing(kept):
+        with storage.explaining_os_errors(kept):
             os.rename(folder, kept)
         moved.append(kept)
     return moved

@@ -108,7 +108,7 @@ class Adapter:
         parts = self._parts(tensors, model)
         if not parts and rows is None:
             raise CheckpointError(f"{self.folder} holds no detours.", _AGAIN)
-        lora.lay(
+        lora.insert_adapter(
             model,
             {
                 path: (len(part["lora_A"]), self._scale(path, len(part["lora_A"]), model))
@@ -121,8 +121,8 @@ class Adapter:
         )
         with torch.no_grad():
             if rows is not None:
-                trainable_tokens.sets(model)[name].token_rows.copy_(rows)
-            for path, detour in lora.detours(model, name).items():
+                trainable_tokens.token_deltas(model)[name].token_rows.copy_(rows)
+            for path, detour in lora.adapter_layers(model, name).items():
                 for own, tensor in parts[path].items():
                     parameter = getattr(detour, own)
                     _require_shape(f"{path}.{own}", tensor, tuple(parameter.shape), self.folder)
@@ -236,7 +236,7 @@ def open_adapter(folder: Path) -> Adapter:
     return Adapter(folder, values)
 
 
-def write_adapter(folder: Path, model: GPT, how: lora.LoRA, base: str, name: str = "adapter") -> None:
+def write_adapter(folder: Path, model: GPT, how: lora.LoRAConfig, base: str, name: str = "adapter") -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` into a folder.
 
     Args:
@@ -254,22 +254,22 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
     """An adapter's detours and rows under PEFT's names, with the head for labels."""
     theirs = _layer_names(model)
     found: dict[str, Tensor] = {}
-    for path, detour in lora.detours(model, name).items():
+    for path, detour in lora.adapter_layers(model, name).items():
         prefix = f"{_PREFIX}{_INNER}{theirs[path]}"
         found[f"{prefix}.lora_A.weight"] = detour.lora_A
         found[f"{prefix}.lora_B.weight"] = detour.lora_B
         if detour.magnitude is not None:
             found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
-    if name in (rows := trainable_tokens.sets(model)):
+    if name in (rows := trainable_tokens.token_deltas(model)):
         found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].token_rows
     if model.label_head is not None:
         found[_PREFIX + _LABEL_HEAD] = model.label_head.weight
     return found
 
 
-def config_values(model: GPT, how: lora.LoRA, base: str, name: str = "adapter") -> dict[str, Any]:
+def config_values(model: GPT, how: lora.LoRAConfig, base: str, name: str = "adapter") -> dict[str, Any]:
     """What `adapter_config.json` says about detours of ours."""
-    labels, rows = model.config.labels, trainable_tokens.sets(model).get(name)
+    labels, rows = model.config.labels, trainable_tokens.token_deltas(model).get(name)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if labels else "CAUSAL_LM",
@@ -292,7 +292,7 @@ def config_values(model: GPT, how: lora.LoRA, base: str, name: str = "adapter") 
 def _target_modules(model: GPT, name: str) -> list[str]:
     """As PEFT names layers: the end of a name where all blocks have it, else whole names."""
     theirs = _layer_names(model)
-    paths = lora.detours(model, name)
+    paths = lora.adapter_layers(model, name)
     ends: dict[str, list[str]] = {}
     for path in paths:
         ends.setdefault(theirs[path].split(".", 2)[2], []).append(_INNER + theirs[path])

@@ -27,7 +27,7 @@ from handloom.checkpoints.model_store import (
     pulled_model,
     read_origin,
 )
-from handloom.checkpoints.wanted import UselessError, is_intact, repository_of, wanted_files
+from handloom.checkpoints.wanted import UnsupportedModelError, is_intact, repository_of, wanted_files
 from handloom.errors import CheckpointError
 
 
@@ -74,7 +74,7 @@ def pull(
             f"{folder} is there already, and was not pulled: it has no {ORIGIN} that can be read.",
             "It is left alone. Move it away to pull the model anew.",
         )
-    aside = storage.aside_of(folder)
+    aside = storage.temporary_of(folder)
     with _our_remedies(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacement.owned(folder):
@@ -104,7 +104,7 @@ class _Gathering:
         """Bring every file and put the folder in its place. Returns the bytes that were fetched."""
         try:
             wanted = wanted_files(self.repository, self._bring_now)
-        except UselessError:
+        except UnsupportedModelError:
             shutil.rmtree(self.aside, ignore_errors=True)
             raise
         self._clear({file.name for file in wanted} | {self._part(file).name for file in wanted})
@@ -219,7 +219,7 @@ def _our_remedies(folder: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = _SPACE if full else "Name a folder that you may write to in HANDLOOM_MODELS."
-        raise CheckpointError(storage.refusal(error, folder.parent).problem, remedy) from None
+        raise CheckpointError(storage.explain_os_error(error, folder.parent).problem, remedy) from None
 
 
 _SPACE = (

@@ -35,7 +35,7 @@ _SMALL_BYTES = 64 << 20
 _ELSEWHERE = "Look for another revision (--revision), or another repository of the same model."
 
 
-class UselessError(CheckpointError):
+class UnsupportedModelError(CheckpointError):
     """The repository is not what we can use; nothing of it is worth keeping."""
 
 
@@ -73,7 +73,7 @@ def wanted_files(repository: Repository, bring: Callable[[RemoteFile], Path]) ->
     known = repository.files
     if CONFIG not in known:
         told = way_on(known)
-        raise UselessError(
+        raise UnsupportedModelError(
             f"{repository.name} has no {CONFIG}, which Handloom needs{told[0] if told else ''}. Its weights were not "
             "fetched.",
             told[1] if told else f"Pull {', '.join(PLAIN_NAMES)}, or another model of GPT-2's architecture.",
@@ -116,11 +116,13 @@ def _as_reading_refuses(
     """
     try:
         yield
-    except UselessError:
+    except UnsupportedModelError:
         raise
     except HandloomError as error:
         problem = error.problem.replace(str(folder), repository.name)
-        raise UselessError(f"{problem} Its weights were not fetched.", remedy or error.remedy) from None
+        raise UnsupportedModelError(
+            f"{problem} Its weights were not fetched.", remedy or error.remedy
+        ) from None
 
 
 def is_intact(path: Path, file: RemoteFile) -> bool:
@@ -152,7 +154,7 @@ def _shards(listed: dict[str, Any], index: RemoteFile, repository: Repository) -
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     for name in names or [""]:
         if not _PLAIN.fullmatch(name) or name not in repository.files:
-            raise UselessError(
+            raise UnsupportedModelError(
                 f"{index.name} of {repository.name} names a shard {name!r}, which the repository does not have.",
                 _ELSEWHERE,
             )

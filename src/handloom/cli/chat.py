@@ -16,15 +16,15 @@ from handloom.cli.inputs import standard_input
 from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 
 if TYPE_CHECKING:
-    from handloom.inference.conversation import Conversation
+    from handloom.inference.conversation import TextSession
 
 # The names of FIXED in inference/conversation.py, which imports torch; a test keeps them the same.
 WITHOUT = ("overflow", "beams", "length_penalty", "logprobs", "echo")
-RequestFlags: Any = flags_of(Request, without=WITHOUT)
-SamplingFlags: Any = flags_of(Sampling, several=False)
+RequestFlags: Any = flags_of(GenerationConfig, without=WITHOUT)
+SamplingFlags: Any = flags_of(SamplingParams, several=False)
 HOW = {
     False: "Write a line, and the model goes on from there; an empty line lets it go on by itself.",
     True: "Write a line, and the model answers it. /system TEXT tells it something before all turns.",
@@ -73,21 +73,21 @@ def chat(
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
-    how = Request().changed(**given(request), **given(sampling))
+    how = GenerationConfig().changed(**given(request), **given(sampling))
     if threads is not None and threads < 1:
         raise RequestError(
             f"--threads is {threads}; it must be at least 1.", "Leave it out for all granted cores."
         )
 
     from handloom import runtime
-    from handloom.inference.conversation import Conversation
-    from handloom.inference.dialogue import Dialogue
+    from handloom.inference.conversation import TextSession
+    from handloom.inference.dialogue import ChatSession
     from handloom.inference.sequence import stop_strings, typed_stop
 
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     stops = stop_strings([typed_stop(text) for text in stop or []])
     lm = load_named(model, adapter)
-    conversation = Dialogue(lm, how, stops, on_note=note) if lm.template else Conversation(lm, how, stops)
+    conversation = ChatSession(lm, how, stops, on_note=note) if lm.template else TextSession(lm, how, stops)
     if system is not None:
         _tell(conversation, system)
     asked = standard_input("a conversation")
@@ -118,11 +118,11 @@ def chat(
             )
 
 
-def _tell(conversation: Conversation, system: str) -> None:
+def _tell(conversation: TextSession, system: str) -> None:
     """Tell the model something before all turns, if it has learned to be told."""
-    from handloom.inference.dialogue import Dialogue
+    from handloom.inference.dialogue import ChatSession
 
-    if not isinstance(conversation, Dialogue):
+    if not isinstance(conversation, ChatSession):
         raise RequestError(
             "This model learned no conversations, so it has no ear for the system.",
             "Write what it is to go on from as a line.",
@@ -130,7 +130,7 @@ def _tell(conversation: Conversation, system: str) -> None:
     conversation.tell(system.strip() or None)
 
 
-def _obey(conversation: Conversation, line: str, saved: set[Path]) -> None:
+def _obey(conversation: TextSession, line: str, saved: set[Path]) -> None:
     command, _, rest = line.partition(" ")
     if not line.startswith("/") or line.startswith("//"):
         _show(lambda halted: conversation.say(line[1:] if line.startswith("//") else line, halted))
@@ -151,9 +151,9 @@ def _obey(conversation: Conversation, line: str, saved: set[Path]) -> None:
     elif command == "/settings":
         _show_settings(conversation)
     elif command == "/help":
-        from handloom.inference.dialogue import Dialogue
+        from handloom.inference.dialogue import ChatSession
 
-        print(f"{HOW[isinstance(conversation, Dialogue)]}\n{HELP}")
+        print(f"{HOW[isinstance(conversation, ChatSession)]}\n{HELP}")
     elif command == "/system":
         _tell(conversation, rest)
     else:
@@ -190,7 +190,7 @@ def _show(answer: Callable[[Callable[[], bool]], Iterator[str]]) -> None:
         write("")
 
 
-def _save(conversation: Conversation, name: str, saved: set[Path]) -> None:
+def _save(conversation: TextSession, name: str, saved: set[Path]) -> None:
     """Write the text to a file: a new one, or one that this chat has saved before."""
     from handloom.runtime import user_path
     from handloom.storage import write_output
@@ -205,7 +205,7 @@ def _save(conversation: Conversation, name: str, saved: set[Path]) -> None:
     note(f"{path}.", "Saved to ")
 
 
-def _show_settings(conversation: Conversation) -> None:
+def _show_settings(conversation: TextSession) -> None:
     from handloom.inference.conversation import settable
 
     request = conversation.request

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from handloom.console import Console, new_console, visible
 from handloom.data.examples import KINDS
-from handloom.data.lint import Group, LintSettings, Seen
+from handloom.data.lint import Group, LintSettings, DataStats
 from handloom.data.lint.lengths import PERCENTILES
 from handloom.data.lint.rules import ERROR, NOTE, WARNING, Finding, count, counted
 
@@ -25,7 +25,7 @@ _SPLITS = {
 }
 
 
-def print_page(groups: Sequence[Group], settings: LintSettings, seen: Seen, tokenizer: str) -> None:
+def print_page(groups: Sequence[Group], settings: LintSettings, seen: DataStats, tokenizer: str) -> None:
     """Print all that a check came to.
 
     Args:
@@ -92,7 +92,7 @@ def _print_indented(console: Console, what: Table | Text, by: int = 2) -> None:
     console.print(Padding(what, (0, 0, 0, by), expand=False))
 
 
-def _print_lengths(console: Console, settings: LintSettings, seen: Seen, tokenizer: str) -> None:
+def _print_lengths(console: Console, settings: LintSettings, seen: DataStats, tokenizer: str) -> None:
     if not len(seen.lengths):
         return
     numbers = seen.lengths.to_dict()
@@ -138,7 +138,7 @@ def _bars(rows: dict[str, int], marks: dict[str, str], *, left: bool = False) ->
     return table
 
 
-def _print_split(console: Console, settings: LintSettings, seen: Seen) -> None:
+def _print_split(console: Console, settings: LintSettings, seen: DataStats) -> None:
     if not any(seen.sides):
         return
     learned, held_out = seen.sides

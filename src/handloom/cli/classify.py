@@ -12,7 +12,7 @@ from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
-    from handloom.inference.classify import Classified
+    from handloom.inference.classify import Classification
 
 _SHOWN = 5  # labels of a single text; more where it has more
 
@@ -60,7 +60,7 @@ def classify(
     from handloom.console import write
     from handloom.inference import classify as classifying
 
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     lm = load_named(model, adapter)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong, batch_size)
     if json:
@@ -77,7 +77,7 @@ def classify(
             write(line)
 
 
-def _lines(each: Classified, likeliest: list[tuple[str, float]]) -> list[str]:
+def _lines(each: Classification, likeliest: list[tuple[str, float]]) -> list[str]:
     """A line for each of these labels, the likeliest first; of a model for regression, for each of its values."""
     pairs = likeliest or list(each.values.items())
     width = max(map(len, each.values))
@@ -86,7 +86,7 @@ def _lines(each: Classified, likeliest: list[tuple[str, float]]) -> list[str]:
     ]
 
 
-def _in_short(each: Classified) -> str:
+def _in_short(each: Classification) -> str:
     """The labels that a text has, or its values, in one line."""
     given = [(label, each.values[label]) for label in each.labels]
     return ", ".join(_lines(each, given)) if given or not each.probabilities else "no label"
@@ -110,7 +110,7 @@ def _read(text: str | None, file: Path | None) -> list[str]:
     return [read_standard_input("the text") if text == "-" else text]
 
 
-def _print_json(texts: list[str], found: list[Classified]) -> None:
+def _print_json(texts: list[str], found: list[Classification]) -> None:
     from handloom.console import print_json
     from handloom.model.config import MULTI_LABEL
 

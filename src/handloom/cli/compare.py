@@ -12,15 +12,15 @@ from cyclopts import Parameter
 from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.cli.model_argument import note_labels
 from handloom.errors import RequestError
-from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, Question
-from handloom.inference.generation_config import Request, Sampling
+from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, ComparisonConfig
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 
 if TYPE_CHECKING:
-    from handloom.evaluation.provenance import Subject
+    from handloom.evaluation.provenance import ModelEntry
 
-QuestionFlags: Any = flags_of(Question, several=False)
-RequestFlags: Any = flags_of(Request, without=LEFT_OUT)
-SamplingFlags: Any = flags_of(Sampling, several=False)
+QuestionFlags: Any = flags_of(ComparisonConfig, several=False)
+RequestFlags: Any = flags_of(GenerationConfig, without=LEFT_OUT)
+SamplingFlags: Any = flags_of(SamplingParams, several=False)
 
 
 def compare(
@@ -56,9 +56,9 @@ def compare(
     texts: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given(question).items()
     }
-    asked = Question(
+    asked = ComparisonConfig(
         prompts=tuple(read_lines(prompts)) if prompts else PROMPTS,
-        request=Request().changed(**given(request), **given(sampling)),
+        request=GenerationConfig().changed(**given(request), **given(sampling)),
         **texts,
     )
     if threads is not None and threads < 1:
@@ -77,7 +77,7 @@ def compare(
     from handloom.evaluation import compare as comparison
     from handloom.evaluation.html_report import render
 
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     report = comparison.compare(models, asked, _find, _say)
     storage.write_output(out, render(report), inputs)
     if json:
@@ -98,26 +98,26 @@ def _require_writable(file: Path, inputs: list[str]) -> None:
         raise RequestError(f"There is no folder {file.parent} to write {file.name} to.", "Make it first.")
 
 
-def _find(name: str, run: Path | None) -> Subject:
+def _find(name: str, run: Path | None) -> ModelEntry:
     """The model that a name stands for; one that a run names may be named from a folder above the run."""
     from handloom.console import note
-    from handloom.evaluation.provenance import Subject
-    from handloom.loading import Adapted, find_checkpoint, load
+    from handloom.evaluation.provenance import ModelEntry
+    from handloom.loading import AdaptedModel, find_model, load
     from handloom.runtime import found_from
 
     there = found_from(name, () if run is None else run.absolute().parents)
-    stored = find_checkpoint(there, note if run is None else _hush)
+    stored = find_model(there, note if run is None else _hush)
     if run is None:
         note_labels(name, stored.config)
     training = getattr(stored, "training", {})
-    return Subject(
+    return ModelEntry(
         name,
         stored.folder,
         stored.config.context,
         lambda: load(there, on_note=_hush),
         stored.load_tokenizer,
         training,
-        stored.base.folder if isinstance(stored, Adapted) else None,
+        stored.base.folder if isinstance(stored, AdaptedModel) else None,
     )
 
 

@@ -9,13 +9,13 @@ from rich.table import Table
 
 from handloom.console import new_console
 from handloom.evaluation.bits_per_byte import Estimate
-from handloom.evaluation.report import Measured, Report
-from handloom.evaluation.svg import SURE
+from handloom.evaluation.report import ModelResult, Report
+from handloom.evaluation.svg import Z_95
 
 _WIDTH = 80
 _AT_ONCE = 4
 _NARROW = 12  # characters in a column where there are four; longer names are broken where a folder ends
-Cell = Callable[[Measured], str]
+Cell = Callable[[ModelResult], str]
 
 
 def print_report(report: Report) -> None:
@@ -33,7 +33,7 @@ def print_report(report: Report) -> None:
         console.print(table)
     for each in report.forgot:
         error = each.difference.standard_error
-        spread = f" ± {SURE * error:.3f}" if error is not None else ""
+        spread = f" ± {Z_95 * error:.3f}" if error is not None else ""
         console.print(
             f"{each.model} against {each.base} on general text: {each.verdict} "
             f"({each.difference.value:+.3f}{spread} bits per byte)."
@@ -78,7 +78,7 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _longest(model: Measured) -> str:
+def _longest(model: ModelResult) -> str:
     if model.memorization is None:
         return "-"
     longest = model.memorization.texts.longest
@@ -90,7 +90,7 @@ def _count(value: float | None) -> str:
 
 
 def _spread(estimate: Estimate) -> str:
-    return "-" if estimate.standard_error is None else f"{SURE * estimate.standard_error:.3f}"
+    return "-" if estimate.standard_error is None else f"{Z_95 * estimate.standard_error:.3f}"
 
 
 def _share(value: float | None, digits: int = 1) -> str:

@@ -231,15 +231,15 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     from handloom.cli.data_view import examples_of, print_examples
     from handloom.console import print_json
     from handloom.data import again
-    from handloom.loading import find_checkpoint
-    from handloom.training.progress import Silent
+    from handloom.loading import find_model
+    from handloom.training.progress import NullReporter
     from handloom.training.tasks import open_task
 
-    stored = find_checkpoint(run)
+    stored = find_model(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
     context = config.context or model.config.context
     config = replace(config, data=again.found(config.data, run))
-    objective, _, _ = open_task(config, model, tokenizer, context, Silent(), None)
+    objective, _, _ = open_task(config, model, tokenizer, context, NullReporter(), None)
     again.require_same(run, objective.key)
     rows = examples_of(objective.batch(step), tokenizer, model.config.labels)
     if as_json:
@@ -251,10 +251,10 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
     """The tokens of a run whose text cannot be read again, so that nobody waits for a pipe."""
     from handloom.data import again
-    from handloom.data.tokenized import reopen
+    from handloom.data.tokenized import open_cached
     from handloom.errors import DataError
 
-    if (prepared := reopen(again.key_of(run), tokenizer)) is None:
+    if (prepared := open_cached(again.key_of(run), tokenizer)) is None:
         raise DataError(
             f"The run {run} learned from {', '.join(gone)}, which cannot be read again, and its tokens are not in the "
             "cache any more.",

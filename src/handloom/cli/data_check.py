@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from handloom.cli.data import Reading
 
 if TYPE_CHECKING:
-    from handloom.data.lint import Group, LintSettings, Seen
+    from handloom.data.lint import Group, LintSettings, DataStats
     from handloom.tokenizer.base import Tokenizer
 
 _GPT2_CONTEXT = 1024
@@ -47,7 +47,7 @@ def check(
     as_json
         Print one JSON object with all there is, every place too, for other programs.
     """
-    from handloom.data.lint import LintSettings, Seen, grouped
+    from handloom.data.lint import LintSettings, DataStats, grouped
     from handloom.data.lint.rules import ERROR, count
 
     given = {name: value for name, value in asdict(reading).items() if value is not None}
@@ -58,7 +58,7 @@ def check(
     settings = LintSettings(
         task=task, context=its_context if context is None else context, overlong=overlong, **given
     )
-    seen = Seen()
+    seen = DataStats()
     groups = grouped(_findings(data or [], measure, settings, seen), None if every or as_json else 3)
     if as_json:
         _print_json(groups, settings, seen, tokenizer)
@@ -70,7 +70,7 @@ def check(
         sys.exit(1)
 
 
-def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, seen: Seen):  # type: ignore[no-untyped-def]
+def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, seen: DataStats):  # type: ignore[no-untyped-def]
     """Every finding, with a line on a terminal's standard error that says how far it is."""
     from handloom.console import new_console
     from handloom.data.lint import lint
@@ -99,13 +99,13 @@ def _measure(name: str) -> tuple[Tokenizer, int]:
     if name == "gpt2" or (folder.is_dir() and not is_model):
         return load_tokenizer(name), _GPT2_CONTEXT
     from handloom.console import note
-    from handloom.loading import find_checkpoint
+    from handloom.loading import find_model
 
-    stored = find_checkpoint(name, note)
+    stored = find_model(name, note)
     return stored.load_tokenizer(), stored.config.context
 
 
-def _print_json(groups: list[Group], settings: LintSettings, seen: Seen, tokenizer: str) -> None:
+def _print_json(groups: list[Group], settings: LintSettings, seen: DataStats, tokenizer: str) -> None:
     from handloom.console import print_json
     from handloom.data.lint.rules import SEVERITIES, count
 

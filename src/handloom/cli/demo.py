@@ -26,15 +26,15 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
 
     from handloom.cli.train import conclude
     from handloom.console import visible
-    from handloom.inference.generation_config import Request, Sampling
+    from handloom.inference.generation_config import GenerationConfig, SamplingParams
     from handloom.loading import load
     from handloom.training import run as runs
     from handloom.training.config import TrainConfig
-    from handloom.training.progress import Terminal
+    from handloom.training.progress import TerminalReporter
 
     config = TrainConfig(minutes=minutes, seed=seed)
     _keep_other_runs(run)
-    with Terminal() as terminal:
+    with TerminalReporter() as terminal:
         terminal.note("Learning from the documentation of the Python that runs this. Nothing is downloaded.")
         summary = runs.begin(run, config, terminal, overwrite=True)
     if not summary["finished"]:
@@ -43,7 +43,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     lm = load(run)
     terminal.console.print("\nNow it writes:\n", style="bold")
     for prompt in PROMPTS:
-        request = Request(60, Sampling(temperature=0.8, top_p=0.9), seed, "slide")
+        request = GenerationConfig(60, SamplingParams(temperature=0.8, top_p=0.9), seed, "slide")
         text = lm.complete(prompt, request).completions[0].text
         terminal.console.print(Text.assemble((prompt, "bold"), visible(text)))
         terminal.console.print()

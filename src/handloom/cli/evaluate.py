@@ -13,10 +13,10 @@ from handloom.errors import RequestError
 
 if TYPE_CHECKING:
     from handloom.data.corpus import Corpus
-    from handloom.evaluation.benchmarks import Item
-    from handloom.evaluation.eval_text import Convention
-    from handloom.evaluation.multiple_choice import Tally
-    from handloom.evaluation.perplexity import Measured
+    from handloom.evaluation.benchmarks import BenchmarkItem
+    from handloom.evaluation.eval_text import PerplexityConvention
+    from handloom.evaluation.multiple_choice import Totals
+    from handloom.evaluation.perplexity import PerplexityResult
     from handloom.inference.language_model import LanguageModel
 
 Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "lambada", "choice"]
@@ -83,7 +83,7 @@ def evaluate(
     from handloom.data.corpus import open_corpus
     from handloom.evaluation import multiple_choice
     from handloom.evaluation.benchmarks import detect, read_items
-    from handloom.evaluation.eval_text import Convention
+    from handloom.evaluation.eval_text import PerplexityConvention
     from handloom.loading import load
     from handloom.storage import require_not_input
 
@@ -112,7 +112,7 @@ def evaluate(
     inputs = [model, file, *([labels] if labels else [])]
     if items is not None:
         require_not_input(items, inputs)
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     lm = load(model, note)
     note_labels(str(model), lm.config)
     if corpus is None:
@@ -124,7 +124,7 @@ def evaluate(
         else:
             _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
         return
-    convention = Convention(
+    convention = PerplexityConvention(
         documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size
     )
     _read(lm, model, corpus, convention, json)
@@ -142,7 +142,9 @@ def _refuse(task: str, flags: list[str], data: list[str]) -> None:
         raise RequestError(f"--task {task} reads one file, and {len(data)} were named.", "Name one.")
 
 
-def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: Convention, json: bool) -> None:
+def _read(
+    lm: LanguageModel, model: Path, corpus: Corpus, convention: PerplexityConvention, json: bool
+) -> None:
     """Perplexity."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
@@ -161,7 +163,7 @@ def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: Convention
         _show(measured, f"{model} on {' '.join(corpus.sources)}")
 
 
-def _show(measured: Measured, title: str) -> None:
+def _show(measured: PerplexityResult, title: str) -> None:
     from handloom.console import new_console, plain_table
     from handloom.evaluation.table import heads, reasons, rows, shown
 
@@ -181,8 +183,8 @@ def _show(measured: Measured, title: str) -> None:
 
 
 def _choose(
-    lm: LanguageModel, questions: list[Item], batch_size: int, items: Path | None, inputs: list[Path]
-) -> Tally:
+    lm: LanguageModel, questions: list[BenchmarkItem], batch_size: int, items: Path | None, inputs: list[Path]
+) -> Totals:
     """Questions, with what became of each in the file `items`."""
     from contextlib import ExitStack
     from json import dumps
@@ -190,7 +192,7 @@ def _choose(
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from handloom.console import column, progress
-    from handloom.evaluation.multiple_choice import Answered, answers, item_json, tally
+    from handloom.evaluation.multiple_choice import ItemResult, answers, item_json, tally
     from handloom.storage import output_file
 
     columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
@@ -199,7 +201,7 @@ def _choose(
         bar = stack.enter_context(progress(*columns))
         shown = bar.add_task("Items", total=len(questions))
 
-        def told(one: Answered) -> None:
+        def told(one: ItemResult) -> None:
             bar.advance(shown)
             if output is not None:
                 output.write(dumps(item_json(one), ensure_ascii=False) + "\n")
@@ -207,7 +209,7 @@ def _choose(
         return tally(answers(lm, questions, batch_size), told)
 
 
-def _show_tally(sums: Tally, title: str) -> None:
+def _show_tally(sums: Totals, title: str) -> None:
     from handloom.console import new_console, plain_table
     from handloom.evaluation.multiple_choice import notes, scores
 

@@ -38,7 +38,7 @@ def export(
     from handloom.checkpoints.hf_export import export_folder
     from handloom.console import note, write
     from handloom.errors import ConfigError
-    from handloom.loading import find_checkpoint, folders_of
+    from handloom.loading import find_model, folders_of
     from handloom.ownership import require_replaceable
 
     if to == "hf" and dtype != "f32":
@@ -46,10 +46,10 @@ def export(
             f"A Hugging Face folder is written in f32, not in {dtype}.",
             "Leave --dtype out, or export --to gguf.",
         )
-    stored = find_checkpoint(model, note)
+    stored = find_model(model, note)
     reads = folders_of(stored)
     require_replaceable(folder, reads, overwrite)  # before the weights are read
-    training = None if isinstance(stored, gpt2.Published) else stored.training or None
+    training = None if isinstance(stored, gpt2.HFCheckpoint) else stored.training or None
     if to == "hf":
         export_folder(
             folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads

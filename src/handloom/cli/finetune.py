@@ -56,8 +56,8 @@ def finetune(
 
 
 def _show_ledger(settings: FinetuneConfig) -> None:
-    from handloom.loading import find_checkpoint
-    from handloom.training.progress import Terminal
-    from handloom.training.tuning import ledger_for
+    from handloom.loading import find_model
+    from handloom.training.progress import TerminalReporter
+    from handloom.training.tuning import estimate_for
 
-    Terminal().ledger(ledger_for(settings, find_checkpoint(settings.model).config))
+    TerminalReporter().ledger(estimate_for(settings, find_model(settings.model).config))

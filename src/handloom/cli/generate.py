@@ -11,18 +11,23 @@ from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.inputs import read_file, read_lines, read_standard_input
 from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.errors import RequestError
-from handloom.inference.generation_config import Request, Sampling, require_count, require_streamable
+from handloom.inference.generation_config import (
+    GenerationConfig,
+    SamplingParams,
+    require_count,
+    require_streamable,
+)
 from handloom.inference.sequence import stop_strings, typed_stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from handloom.inference.engine import Choice
-    from handloom.inference.language_model import Completions, LanguageModel, Timing
+    from handloom.inference.engine import TokenLogprob
+    from handloom.inference.language_model import CompletionOutput, GenerationStats, LanguageModel
     from handloom.inference.prompts import Prompt
 
-RequestFlags: Any = flags_of(Request)
-SamplingFlags: Any = flags_of(Sampling, several=False)
+RequestFlags: Any = flags_of(GenerationConfig)
+SamplingFlags: Any = flags_of(SamplingParams, several=False)
 
 
 def generate(
@@ -76,7 +81,7 @@ def generate(
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
-    how = Request().changed(**given(request), **given(sampling))
+    how = GenerationConfig().changed(**given(request), **given(sampling))
     json = json or prompts is not None
     stops = stop_strings([typed_stop(text) for text in stop or []])
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
@@ -87,16 +92,16 @@ def generate(
 
     from handloom import runtime
     from handloom.console import note
-    from handloom.inference.language_model import Timing
+    from handloom.inference.language_model import GenerationStats
 
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     lm = load_named(model, adapter)
     asked = [_asked(lm, text, raw) for text in texts]
     for prompt_ in asked:
         lm.check(prompt_, how)
     if asked != texts:
         note("The model learned conversations, so it answers; --raw continues the text.")
-    timing = Timing()
+    timing = GenerationStats()
     for at in range(0, len(texts), batch_size):
         some = asked[at : at + batch_size]
         if stream:
@@ -116,7 +121,7 @@ def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
     return text if text is None or raw or not lm.template else [Message("user", text)]
 
 
-def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
+def _require_sense(how: GenerationConfig, n: int, stream: bool, json: bool) -> None:
     require_count(n)
     if stream:
         require_streamable(how)
@@ -128,7 +133,7 @@ def _require_sense(how: Request, n: int, stream: bool, json: bool) -> None:
         raise RequestError("--logprobs and --echo have a place in JSON only.", "Add --json.")
 
 
-def _told(timing: Timing) -> str:
+def _told(timing: GenerationStats) -> str:
     """The timing in words."""
     after = timing.seconds - timing.first_token_seconds
     rate = f", {timing.later_tokens / after:,.1f} tokens/s after the first" if after else ""
@@ -169,7 +174,9 @@ def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> s
     return prompt
 
 
-def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: Sequence[str], timing: Timing) -> None:
+def _stream(
+    lm: LanguageModel, prompt: Prompt, request: GenerationConfig, stop: Sequence[str], timing: GenerationStats
+) -> None:
     from handloom.console import write
 
     pieces = lm.stream_request(prompt, request, stop, timing=timing)
@@ -182,7 +189,12 @@ def _stream(lm: LanguageModel, prompt: Prompt, request: Request, stop: Sequence[
 
 
 def _print_all(
-    lm: LanguageModel, text: str | None, done: Completions, request: Request, as_json: bool, answers: bool
+    lm: LanguageModel,
+    text: str | None,
+    done: CompletionOutput,
+    request: GenerationConfig,
+    as_json: bool,
+    answers: bool,
 ) -> None:
     from handloom.console import print_json, write
 
@@ -208,7 +220,7 @@ def _print_all(
         write(completion.text if answers else (text or "") + completion.text)
 
 
-def _records(lm: LanguageModel, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+def _records(lm: LanguageModel, choices: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """Tokens for JSON. Bytes too: a token may be half a character, which text cannot show."""
 
     def shown(token: int, logprob: float | None) -> dict[str, Any]:

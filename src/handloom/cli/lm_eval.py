@@ -23,7 +23,7 @@ def lm_eval(
         Hugging Face's hub.
     """
     from handloom.evaluation.lm_eval_adapter import command_line
-    from handloom.loading import find_checkpoint, load
+    from handloom.loading import find_model, load
 
-    find_checkpoint(model, lambda note: None)  # a missing one is told before the harness starts
+    find_model(model, lambda note: None)  # a missing one is told before the harness starts
     command_line(flags, model, load)

@@ -66,11 +66,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = [_Hyphen(word) if word == "-" else word for word in words]
     shield = screen.NAMES if words and words[0] in RUNS else ("stderr",)
     screen.fill_closed()
-    _speak_utf8()
+    _configure_stdio()
     try:
         with end_on_signals(), screen.shielded(*shield):
             temporary.sweep()
-            _obey(words, debug)
+            _run_command(words, debug)
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                 screen.abandon(stream)
 
 
-def _obey(words: list[str], debug: bool) -> NoReturn:
+def _run_command(words: list[str], debug: bool) -> NoReturn:
     """Run a command; an error becomes a paragraph, and every end an exit code."""
     try:
         app(words, exit_on_error=False, print_error=False)
@@ -89,9 +89,9 @@ def _obey(words: list[str], debug: bool) -> NoReturn:
         fail(str(error))
     except CycloptsError as error:
         _show_traceback(debug)
-        from handloom.cli.usage_errors import complaint
+        from handloom.cli.usage_errors import usage_error
 
-        fail(complaint(error, words))
+        fail(usage_error(error, words))
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         screen.abandon(sys.stdout)
@@ -157,7 +157,7 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
     return flags + words[end:], len(flags) < end
 
 
-def _speak_utf8() -> None:
+def _configure_stdio() -> None:
     """Files and pipes get UTF-8 on every system; a terminal what it can show, and never an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -23,15 +23,15 @@ def show(name: str) -> None:
 
     from handloom.console import new_console, note
     from handloom.model.config import PRESETS, preset
-    from handloom.model.summary import anatomy
+    from handloom.model.summary import model_summary
 
     if name in PRESETS or not _is_path(name):
         config = preset(name)
     else:
-        from handloom.loading import find_checkpoint
+        from handloom.loading import find_model
 
-        config = find_checkpoint(name, note).config
-    parts = anatomy(config)
+        config = find_model(name, note).config
+    parts = model_summary(config)
     table = Table(
         title=f"{name}: {config.layers} layers, context {config.context}",
         title_justify="left",

@@ -18,7 +18,7 @@ from handloom.training.config import TrainConfig, merge
 
 if TYPE_CHECKING:
     from handloom.training.config import LoopSettings
-    from handloom.training.progress import Terminal
+    from handloom.training.progress import TerminalReporter
 
 TrainFlags: Any = flags_of(TrainConfig)
 
@@ -89,10 +89,10 @@ def begin_or_resume(
     if resume is None and drop_later:
         raise ConfigError("--drop-later is for a run that goes on.", "Add --resume RUN/checkpoints/step-N.")
     from handloom.training import run as runs
-    from handloom.training.progress import Terminal
+    from handloom.training.progress import TerminalReporter
     from handloom.training.resuming import run_of
 
-    with Terminal() as terminal:
+    with TerminalReporter() as terminal:
         if resume is not None:
             folder = run or run_of(resume) or resume
             summary = runs.resume(
@@ -114,7 +114,7 @@ def begin_or_resume(
     conclude(folder, summary, terminal)
 
 
-def conclude(run: Path, summary: dict[str, Any], terminal: Terminal) -> None:
+def conclude(run: Path, summary: dict[str, Any], terminal: TerminalReporter) -> None:
     """Say what the run came to and what to type next."""
     from rich.text import Text
 

@@ -22,7 +22,7 @@ from cyclopts.exceptions import (
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def complaint(error: CycloptsError, words: Sequence[str]) -> str:
+def usage_error(error: CycloptsError, words: Sequence[str]) -> str:
     """The paragraph to print.
 
     Args:

@@ -51,7 +51,7 @@ def verify(
     from handloom.inspection.verify import verify as checks_of
     from handloom.loading import load
 
-    runtime.use_threads(threads)
+    runtime.set_num_threads(threads)
     if against is None:
         passed = print_checks(str(model), checks_of(load(model, note), tolerance), json)
     else:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handloom.data.corpus import Corpus, Document, open_corpus
     from handloom.data.shards import Shard, ShardWriter, open_shard
-    from handloom.data.tokenized import PreparedData, Report, prepare, training_documents
+    from handloom.data.tokenized import PreparedData, PrepareStats, prepare, training_documents
     from handloom.data.windows import Windows, validation_batches
 
 __all__ = [
     "Corpus",
     "Document",
     "PreparedData",
-    "Report",
+    "PrepareStats",
     "Shard",
     "ShardWriter",
     "Windows",
@@ -32,7 +32,7 @@ __all__ = [
 
 _HOME = {
     "corpus": ("Corpus", "Document", "open_corpus"),
-    "prepared": ("PreparedData", "Report", "prepare", "training_documents"),
+    "tokenized": ("PreparedData", "PrepareStats", "prepare", "training_documents"),
     "shards": ("Shard", "ShardWriter", "open_shard"),
     "windows": ("Windows", "validation_batches"),
 }

@@ -20,7 +20,7 @@ SAFE = " \t\n"
 _SAFE = re.compile(rf"(?<=\S)[{SAFE}]")
 
 
-def safe_pieces(
+def chunk_text(
     chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST, before: str = SAFE
 ) -> Iterator[str]:
     """Cut a stream of text where tokenization cannot tell.
@@ -64,7 +64,7 @@ def _safe_cut(text: str, start: int, size: int, longest: int, safe: re.Pattern[s
     return start + longest if len(text) - start > longest else 0
 
 
-def cut_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
+def split_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
     """Part a text in two near `mark`, at the start of a line if one is near.
 
     Args:

@@ -1,6 +1,6 @@
 """Encoded examples become rows, and rows become batches in a shuffled order that needs no memory.
 
-A row is what the model reads at once: inputs, the target of each (or `IGNORE`), and which of several texts it belongs
+A row is what the model reads at once: inputs, the target of each (or `IGNORE_INDEX`), and which of several texts it belongs
 to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id, so
 that every id may stand in a text. Knows arrays only.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handloom.data.shuffle import in_epochs
-from handloom.data.windows import IGNORE
+from handloom.data.windows import IGNORE_INDEX
 
 PADDING = -1
 """The segment of what is no text."""
@@ -34,10 +34,10 @@ class Row:
     @property
     def learned(self) -> int:
         """Targets that count."""
-        return int((self.targets != IGNORE).sum())
+        return int((self.targets != IGNORE_INDEX).sum())
 
 
-def row_of(ids: Sequence[int], learned: Sequence[bool]) -> Row:
+def encode_row(ids: Sequence[int], learned: Sequence[bool]) -> Row:
     """The row of one text: each token but the last is read, and what follows it is its target if it is learned.
 
     Nothing behind the last target needs to be read.
@@ -48,7 +48,7 @@ def row_of(ids: Sequence[int], learned: Sequence[bool]) -> Row:
     """
     tokens, counts = np.array(ids, dtype=np.int32), np.array(learned, dtype=bool)
     end = int(np.flatnonzero(counts)[-1])
-    targets = np.where(counts[1 : end + 1], tokens[1 : end + 1], np.int32(IGNORE))
+    targets = np.where(counts[1 : end + 1], tokens[1 : end + 1], np.int32(IGNORE_INDEX))
     return Row(tokens[:end], targets, np.zeros(end, dtype=np.int32))
 
 
@@ -81,16 +81,16 @@ def _joined(texts: Sequence[Row]) -> Row:
     )
 
 
-def stacked(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """inputs, targets and segments of some rows, each (B, T) int64, where T is the length of the longest."""
     return {
-        "inputs": padded([row.inputs for row in rows], 0),
-        "targets": padded([row.targets for row in rows], IGNORE),
-        "segments": padded([row.segments for row in rows], PADDING),
+        "inputs": pad_batch([row.inputs for row in rows], 0),
+        "targets": pad_batch([row.targets for row in rows], IGNORE_INDEX),
+        "segments": pad_batch([row.segments for row in rows], PADDING),
     }
 
 
-def padded(arrays: Sequence[np.ndarray], filler: int) -> np.ndarray:
+def pad_batch(arrays: Sequence[np.ndarray], filler: int) -> np.ndarray:
     """Arrays (T_i,) side by side in one of (B, T) int64, filled up at the right."""
     made = np.full((len(arrays), max(map(len, arrays))), filler, dtype=np.int64)
     for line, array in zip(made, arrays, strict=True):
@@ -99,7 +99,7 @@ def padded(arrays: Sequence[np.ndarray], filler: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Order:
+class ShuffledSampler:
     """Which examples make up the batch of a step: epoch after epoch, each a permutation of its own.
 
     Args:
@@ -122,7 +122,7 @@ class Order:
         return in_epochs(step * self.batch_size, self.batch_size, self.count, self.seed)[1]
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def bucket_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Numbers of all examples in batches of similar lengths, so that little is padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for at in range(0, len(order), batch_size):

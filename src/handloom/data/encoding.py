@@ -9,19 +9,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from handloom.data.examples import Conversation, Example, Labelled, Pair
+from handloom.data.examples import Conversation, Example, LabeledText, PreferencePair
 from handloom.data.omissions import Omissions
 from handloom.data.schema import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import Encoded, encode_conversation, encode_prompt
+from handloom.tokenizer.chat import EncodedChat, encode_conversation, encode_generation_prompt
 
-E = TypeVar("E", Conversation, Pair, Labelled)
+E = TypeVar("E", Conversation, PreferencePair, LabeledText)
 T = TypeVar("T")
 
 
 @dataclass
-class Fitting:
+class ExampleEncoder:
     """Makes texts fit a row, and counts those that did not.
 
     Args:
@@ -34,7 +34,7 @@ class Fitting:
     policy: str
     omissions: Omissions = field(default_factory=Omissions)
 
-    def fit(self, texts: Sequence[Encoded], origin: Origin, room: int) -> list[Encoded] | None:
+    def fit(self, texts: Sequence[EncodedChat], origin: Origin, room: int) -> list[EncodedChat] | None:
         """The texts of one example, each at most `room` tokens long; None when it is to be left out.
 
         Raises:
@@ -50,12 +50,12 @@ class Fitting:
                 "out the end of such examples, --overlong skip leaves them out.",
             )
         self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
-        return None if self.policy == "skip" else [Encoded(t.ids[:room], t.learned[:room]) for t in texts]
+        return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.learned[:room]) for t in texts]
 
 
-def fit_conversations(
-    examples: Iterable[Conversation], tokenizer: Tokenizer, fitting: Fitting
-) -> list[tuple[Conversation, Encoded]]:
+def encode_conversations(
+    examples: Iterable[Conversation], tokenizer: Tokenizer, fitting: ExampleEncoder
+) -> list[tuple[Conversation, EncodedChat]]:
     """Those that are not left out, in ids; the last token is only ever a target.
 
     Raises:
@@ -67,13 +67,13 @@ def fit_conversations(
     return [(example, text) for example, (text,) in found]
 
 
-def fit_pairs(
-    examples: Iterable[Pair], tokenizer: Tokenizer, fitting: Fitting
-) -> list[tuple[Pair, Encoded, Encoded]]:
+def encode_pairs(
+    examples: Iterable[PreferencePair], tokenizer: Tokenizer, fitting: ExampleEncoder
+) -> list[tuple[PreferencePair, EncodedChat, EncodedChat]]:
     """Those that are not left out, in ids: the preferred answer after its prompt, and the other.
 
     Raises:
-        DataError: as `fit_conversations`, or where cutting makes two answers the same.
+        DataError: as `encode_conversations`, or where cutting makes two answers the same.
     """
     found = _fitted(examples, tokenizer, fitting)
     for example, both in found:
@@ -87,9 +87,9 @@ def fit_pairs(
     return [(example, chosen, rejected) for example, (chosen, rejected) in found]
 
 
-def fit_labelled(
-    examples: Iterable[Labelled], tokenizer: Tokenizer, fitting: Fitting
-) -> list[tuple[Labelled, list[int]]]:
+def encode_labeled(
+    examples: Iterable[LabeledText], tokenizer: Tokenizer, fitting: ExampleEncoder
+) -> list[tuple[LabeledText, list[int]]]:
     """Those that are not left out, in ids.
 
     Raises:
@@ -98,7 +98,7 @@ def fit_labelled(
     return [(example, text.ids) for example, (text,) in _fitted(examples, tokenizer, fitting)]
 
 
-def in_ids(example: Example, tokenizer: Tokenizer) -> list[Encoded]:
+def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
     """The texts of one example as they are, whatever their length: one, or both answers of a pair, each after its
     prompt.
 
@@ -113,22 +113,24 @@ def in_ids(example: Example, tokenizer: Tokenizer) -> list[Encoded]:
                 "Give one the weight 1, or remove that line.",
             )
         return [text]
-    if isinstance(example, Labelled):
+    if isinstance(example, LabeledText):
         ids = tokenizer.encode(example.text)
-        return [Encoded(ids, [False] * len(ids))]
+        return [EncodedChat(ids, [False] * len(ids))]
     if isinstance(example.prompt, str):
         prompt = tokenizer.encode(example.prompt)
     else:
-        prompt = encode_prompt(tokenizer, example.prompt)
+        prompt = encode_generation_prompt(tokenizer, example.prompt)
     return [_answered(tokenizer, prompt, answer) for answer in (example.chosen, example.rejected)]
 
 
 def room_for(kind: type[Example], context: int) -> int:
     """Tokens that a text may have: where the next token is learned, the last one is only ever a target."""
-    return context if kind is Labelled else context + 1
+    return context if kind is LabeledText else context + 1
 
 
-def _fitted(examples: Iterable[E], tokenizer: Tokenizer, fitting: Fitting) -> list[tuple[E, list[Encoded]]]:
+def _fitted(
+    examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder
+) -> list[tuple[E, list[EncodedChat]]]:
     found = [
         (
             example,
@@ -145,12 +147,14 @@ def _fitted(examples: Iterable[E], tokenizer: Tokenizer, fitting: Fitting) -> li
     return kept
 
 
-def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> Encoded:
+def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> EncodedChat:
     ids = [*tokenizer.encode(answer), tokenizer.end_of_text]
-    return Encoded(prompt + ids, [False] * len(prompt) + [True] * len(ids))
+    return EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
-def _require_learned(example: Conversation | Pair, text: Encoded, fitting: Fitting) -> None:
+def _require_learned(
+    example: Conversation | PreferencePair, text: EncodedChat, fitting: ExampleEncoder
+) -> None:
     """Raise DataError when nothing of an answer is left by a cut."""
     if not any(text.learned):
         raise DataError(

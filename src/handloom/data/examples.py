@@ -51,7 +51,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """Two answers to one prompt, of which the first is preferred."""
 
     prompt: str | tuple[Message, ...]
@@ -74,13 +74,13 @@ class Pair:
         return [[message.role, message.content] for message in self.prompt]
 
     @classmethod
-    def of(cls, record: schema.Record) -> Pair:
+    def of(cls, record: schema.Record) -> PreferencePair:
         """From one of the forms of `forms.pair`."""
         return cls(*forms.pair(record), record.origin)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledText:
     """A text and its label."""
 
     text: str
@@ -99,18 +99,18 @@ class Labelled:
         return self.text
 
     @classmethod
-    def of(cls, record: schema.Record) -> Labelled:
+    def of(cls, record: schema.Record) -> LabeledText:
         """From `{"text", "label"}`."""
         return cls(*forms.labelled(record), record.origin)
 
 
-Example = Conversation | Pair | Labelled
-E = TypeVar("E", Conversation, Pair, Labelled)
+Example = Conversation | PreferencePair | LabeledText
+E = TypeVar("E", Conversation, PreferencePair, LabeledText)
 
-KINDS: dict[str, type[Conversation] | type[Pair] | type[Labelled]] = {
+KINDS: dict[str, type[Conversation] | type[PreferencePair] | type[LabeledText]] = {
     "instruct": Conversation,
-    "prefer": Pair,
-    "classify": Labelled,
+    "prefer": PreferencePair,
+    "classify": LabeledText,
 }
 """What each task takes."""
 
@@ -162,7 +162,7 @@ def stream_examples(
         yield from read_as(example, path, options)
 
 
-def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
+def validation_mask(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
     """For each example whether it is held out.
 
     That hangs on its own content alone (SHA-256), as the side of a document does: copies are never on both sides,
@@ -172,10 +172,10 @@ def held_out(examples: Sequence[Example], validation_fraction: float) -> list[bo
     Raises:
         DataError: when all examples are alike, so that one side would stay empty.
     """
-    places = [place_of(example) for example in examples]
+    places = [split_fraction(example) for example in examples]
     if min(places) == max(places):
         kind = type(examples[0])
-        what = {Pair: "prompt", Labelled: "text"}.get(kind, "conversation")
+        what = {PreferencePair: "prompt", LabeledText: "text"}.get(kind, "conversation")
         raise DataError(
             f"There is only one {what} in {len(examples)} {kind.MANY}, which leaves none to hold out."
             if len(examples) > 1
@@ -193,9 +193,9 @@ def held_out_of(places: Sequence[float], validation_fraction: float) -> list[boo
 
 
 def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], list[E]]:
-    """Training and held-out examples, each in their order; see `held_out`."""
+    """Training and held-out examples, each in their order; see `validation_mask`."""
     sides: tuple[list[E], list[E]] = ([], [])
-    for example, out in zip(examples, held_out(examples, validation_fraction), strict=True):
+    for example, out in zip(examples, validation_mask(examples, validation_fraction), strict=True):
         sides[out].append(example)
     return sides
 
@@ -212,7 +212,7 @@ def _hash(content: object) -> bytes:
     return hashlib.sha256(json.dumps(content).encode("ascii")).digest()
 
 
-def place_of(example: Example) -> float:
+def split_fraction(example: Example) -> float:
     """A number drawn evenly from [0, 1), the same on every machine, that decides an example's side."""
     return int.from_bytes(_hash(example.parted_by)[:8], "big") / 2**64
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from handloom.data.chunking import SAFE, cut_tail, safe_pieces
+from handloom.data.chunking import SAFE, chunk_text, split_tail
 from handloom.data.corpus import Corpus, Document
 from handloom.data.omissions import Omissions
 from handloom.data.separator import Separation
@@ -20,7 +20,7 @@ from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import END_OF_TEXT
 
 TRAIN, VALIDATION, DUPLICATE, EMPTY = range(4)
-SIDES = ("train", "validation")
+SPLITS = ("train", "validation")
 _POLICIES = ("auto", "documents", "tail")
 # With the policy "auto": how far the share of validation may be from the one asked for, as a factor.
 _TOLERANCE = 4.0
@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass
-class Plan:
+class SplitPlan:
     """What the first walk found out. `digest` stands for the texts kept, in their order."""
 
     policy: str  # "documents", "tail" or "none": what was used
@@ -57,7 +57,7 @@ class Plan:
         return sum(size for size, fate in zip(self.sizes, self.fates, strict=True) if fate in fates)
 
 
-def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "auto") -> Plan:
+def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "auto") -> SplitPlan:
     """Walk the corpus once and decide about each document.
 
     Args:
@@ -79,7 +79,7 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
             f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1.",
             "0.1 holds out a tenth of the text.",
         )
-    plan = Plan("none" if validation_fraction == 0 else "documents", validation_fraction)
+    plan = SplitPlan("none" if validation_fraction == 0 else "documents", validation_fraction)
     plan.omissions.update(corpus.omissions)
     plan.separation.separator = corpus.document_separator
     total = hashlib.sha256()
@@ -109,13 +109,13 @@ def survey(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "au
     return plan
 
 
-def pieces(corpus: Corpus, plan: Plan, before: str = SAFE) -> Iterator[Piece]:
+def pieces(corpus: Corpus, plan: SplitPlan, before: str = SAFE) -> Iterator[Piece]:
     """Walk the corpus again and give its text in pieces, in order, without duplicates.
 
     Args:
         corpus: as it was surveyed.
         plan: what the survey came to.
-        before: where a text may be cut: see `safe_pieces`.
+        before: where a text may be cut: see `chunk_text`.
 
     Raises:
         DataError: the corpus is not the one that was surveyed; known at the end of the walk at the latest.
@@ -131,18 +131,18 @@ def pieces(corpus: Corpus, plan: Plan, before: str = SAFE) -> Iterator[Piece]:
         text_hash = hashlib.sha256()
         parted = _parted(_hashing(document.pieces(), text_hash), fate, plan, size)
         for side, group in groupby(parted, key=lambda part: part[0]):
-            for text, ends in _marking_last(safe_pieces((text for _, text in group), before=before)):
+            for text, ends in _marking_last(chunk_text((text for _, text in group), before=before)):
                 yield Piece(side, document.name, text, ends)
         total.update(text_hash.digest())
     if next(fates, None) is not None or total.hexdigest() != plan.digest:
         raise _changed(corpus)
 
 
-def _parted(chunks: Iterable[str], fate: int, plan: Plan, size: int) -> Iterator[tuple[int, str]]:
+def _parted(chunks: Iterable[str], fate: int, plan: SplitPlan, size: int) -> Iterator[tuple[int, str]]:
     if plan.policy != "tail":
         return ((fate, text) for text in chunks)
     mark = int(size * (1 - plan.fraction))
-    return ((VALIDATION if is_tail else TRAIN, text) for is_tail, text in cut_tail(chunks, mark))
+    return ((VALIDATION if is_tail else TRAIN, text) for is_tail, text in split_tail(chunks, mark))
 
 
 def _hash_of(document: Document) -> tuple[bytes, int, int]:
@@ -178,7 +178,7 @@ def _side(text_hash: bytes, fraction: float) -> int:
     return VALIDATION if int.from_bytes(text_hash[:8], "big") / 2**64 < fraction else TRAIN
 
 
-def _settle_policy(plan: Plan, split: str, corpus: Corpus) -> None:
+def _settle_policy(plan: SplitPlan, split: str, corpus: Corpus) -> None:
     held_out, kept = plan.bytes_of(VALIDATION), plan.bytes_of(TRAIN, VALIDATION)
     if not kept:
         why = "every document is empty" if plan.fates else "no document could be read"
@@ -192,7 +192,7 @@ def _settle_policy(plan: Plan, split: str, corpus: Corpus) -> None:
         plan.policy = "tail"
         plan.fates = plan.fates.replace(bytes([VALIDATION]), bytes([TRAIN]))
     elif not both:
-        empty = SIDES[VALIDATION if plan.count(TRAIN) else TRAIN]
+        empty = SPLITS[VALIDATION if plan.count(TRAIN) else TRAIN]
         raise DataError(
             f"Split by documents leaves {empty} without any: there are only {len(plan.fates)}, and "
             f"validation_fraction is {plan.fraction}.",

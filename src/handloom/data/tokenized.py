@@ -22,10 +22,10 @@ from handloom.data import split as plans
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
-from handloom.data.split import SIDES, TRAIN, VALIDATION, Plan, survey
+from handloom.data.split import SPLITS, TRAIN, VALIDATION, SplitPlan, assign_splits
 from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import CheckpointError, ConfigError, DataError
-from handloom.runtime import cache_folder, granted_cores
+from handloom.runtime import available_cores, cache_folder
 from handloom.storage import sync
 from handloom.tokenizer.base import Tokenizer
 
@@ -34,7 +34,7 @@ _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Report:
+class PrepareStats:
     """What preparing did. Bytes are UTF-8 bytes of text; end-of-text tokens stand for none."""
 
     documents: int  # all that were found
@@ -91,9 +91,9 @@ class TokenData:
 class PreparedData(TokenData):
     """Tokens of both sides, and how they came about."""
 
-    report: Report
+    report: PrepareStats
     corpus: Corpus
-    plan: Plan
+    plan: SplitPlan
 
     @property
     def copies(self) -> int:
@@ -125,7 +125,7 @@ def prepare(
 
     Args:
         sources: what `open_corpus` takes, or the corpus it gave.
-        validation_fraction, split: see `plan.survey`.
+        validation_fraction, split: see `plan.assign_splits`.
         workers: processes that tokenize; default: the cores granted to us, or none but this one for
             a small corpus.
         on_progress: called with bytes of text done and in all.
@@ -139,7 +139,7 @@ def prepare(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}, but must be at least 1.", "Leave it out to use every core.")
     corpus = _opened(sources, reading)
-    plan = survey(corpus, validation_fraction=validation_fraction, split=split)
+    plan = assign_splits(corpus, validation_fraction=validation_fraction, split=split)
     total = plan.bytes_of(TRAIN, VALIDATION)
     workers = workers or _workers_for(total)
     folder = _folder_of(_key(plan, tokenizer))
@@ -147,7 +147,7 @@ def prepare(
     if not reused:
         reused = not _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
     train, validation = _open_sides(folder, tokenizer, verify)
-    report = Report(
+    report = PrepareStats(
         documents=len(plan.fates),
         omitted=plan.omissions.to_dict(),
         separation=plan.separation.to_dict(),
@@ -165,7 +165,7 @@ def prepare(
     return PreparedData(train, validation, folder, report, corpus, plan)
 
 
-def reopen(key: str, tokenizer: Tokenizer) -> TokenData | None:
+def open_cached(key: str, tokenizer: Tokenizer) -> TokenData | None:
     """What was prepared under that `key`, without a look at its text; None if the cache has it no more.
 
     Raises:
@@ -185,14 +185,14 @@ def training_documents(
         split pattern has a boundary anyway, so that nothing is learned across a cut.
     """
     corpus = _opened(sources, reading)
-    plan = survey(corpus, validation_fraction=validation_fraction, split=split)
+    plan = assign_splits(corpus, validation_fraction=validation_fraction, split=split)
     return (piece.text for piece in plans.pieces(corpus, plan) if piece.side == TRAIN)
 
 
 def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tuple[Shard, Shard]:
     train, validation = (
         open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify)
-        for side in SIDES
+        for side in SPLITS
     )
     return train, validation
 
@@ -213,10 +213,10 @@ def _opened(sources: Sources, reading: dict[str, Any]) -> Corpus:
 def _workers_for(n_bytes: int) -> int:
     if n_bytes < WORTH_A_WORKER or not sys.executable:  # an embedded Python cannot start another
         return 1
-    return granted_cores()
+    return available_cores()
 
 
-def _key(plan: Plan, tokenizer: Tokenizer) -> str:
+def _key(plan: SplitPlan, tokenizer: Tokenizer) -> str:
     depends_on = [VERSION, tokenizer.fingerprint, plan.digest, plan.policy, plan.fraction]
     return hashlib.sha256(json.dumps(depends_on).encode("utf-8")).hexdigest()[:32]
 
@@ -224,7 +224,7 @@ def _key(plan: Plan, tokenizer: Tokenizer) -> str:
 def _build(
     folder: Path,
     corpus: Corpus,
-    plan: Plan,
+    plan: SplitPlan,
     tokenizer: Tokenizer,
     workers: int,
     on_progress: Callable[[int, int], None],
@@ -253,7 +253,7 @@ def _build(
 def _write_shards(
     partial: Path,
     corpus: Corpus,
-    plan: Plan,
+    plan: SplitPlan,
     tokenizer: Tokenizer,
     workers: int,
     on_progress: Callable[[int, int], None],
@@ -269,7 +269,9 @@ def _write_shards(
     )
     with ExitStack() as stack:
         stack.enter_context(writing_to(partial.parent))
-        writers = [stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SIDES]
+        writers = [
+            stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SPLITS
+        ]
         stack.enter_context(closing(batches))  # or workers would outlive an error
         for encoded in batches:
             writer = writers[encoded.pieces[0].side]
@@ -283,7 +285,7 @@ def _write_shards(
             on_progress(done, total)
 
 
-def _check_space(folder: Path, plan: Plan, tokenizer: Tokenizer) -> None:
+def _check_space(folder: Path, plan: SplitPlan, tokenizer: Tokenizer) -> None:
     """Refuse early what would fail halfway. A token stands for two bytes of text in code, for more in prose."""
     total = plan.bytes_of(TRAIN, VALIDATION)
     needed = total // 2 * token_dtype(tokenizer.vocab_size).itemsize

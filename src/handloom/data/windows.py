@@ -17,7 +17,7 @@ from handloom.errors import ConfigError, DataError
 
 LEAST_HELD_OUT = 3
 REPETITIVE = 50  # bytes a token; prose and code have 3 to 6, a text that repeats a line has many more
-IGNORE = -1  # a target that is not to be predicted; the loss leaves it out
+IGNORE_INDEX = -1  # a target that is not to be predicted; the loss leaves it out
 
 
 class Windows:
@@ -166,7 +166,7 @@ def _validation_batches(
     for group in range(0, len(first_targets), batch_size):
         rows = first_targets[group : group + batch_size]
         inputs = np.zeros((len(rows), context), dtype=np.int64)
-        targets = np.full((len(rows), context), IGNORE, dtype=np.int64)
+        targets = np.full((len(rows), context), IGNORE_INDEX, dtype=np.int64)
         for row, uncounted in enumerate(rows):
             start = max(0, min(uncounted, n_targets - context))
             end = min(start + context, n_targets)

@@ -23,7 +23,7 @@ _NO_ANSWER = "Without answers nothing can be scored; if they are in another file
 
 
 @dataclass(frozen=True)
-class Item:
+class BenchmarkItem:
     """A question: which of these goes on with the context? With one choice: would the model go on like this?"""
 
     where: str
@@ -39,7 +39,9 @@ class Item:
         return self.between + self.choices[choice]
 
 
-def read_items(path: Path, task: str, labels: Path | None = None, limit: int | None = None) -> Iterator[Item]:
+def read_items(
+    path: Path, task: str, labels: Path | None = None, limit: int | None = None
+) -> Iterator[BenchmarkItem]:
     """Stream the questions of a file.
 
     Args:
@@ -93,7 +95,7 @@ _FIELDS = {
 }
 
 
-def _hellaswag(record: dict[str, Any], where: str) -> Item:
+def _hellaswag(record: dict[str, Any], where: str) -> BenchmarkItem:
     """The activity before the context, and marks such as [title] taken out of all."""
     if "ctx_a" in record and "ctx_b" in record:
         context = f"{_text(record, 'ctx_a', where)} {_text(record, 'ctx_b', where).capitalize()}"
@@ -102,13 +104,13 @@ def _hellaswag(record: dict[str, Any], where: str) -> Item:
     if "activity_label" in record:
         context = f"{_text(record, 'activity_label', where)}: {context}"
     endings = tuple(map(_without_marks, _texts(record, "endings", where)))
-    return Item(where, _without_marks(context), endings, _number(record, "label", where))
+    return BenchmarkItem(where, _without_marks(context), endings, _number(record, "label", where))
 
 
-def _hellaswag_plain(record: dict[str, Any], where: str) -> Item:
+def _hellaswag_plain(record: dict[str, Any], where: str) -> BenchmarkItem:
     """Context and endings as they are."""
     endings = tuple(_texts(record, "endings", where))
-    return Item(where, _text(record, "ctx", where), endings, _number(record, "label", where))
+    return BenchmarkItem(where, _text(record, "ctx", where), endings, _number(record, "label", where))
 
 
 def _without_marks(text: str) -> str:
@@ -117,7 +119,7 @@ def _without_marks(text: str) -> str:
     return re.sub(r"\[[^\]\n]*\]", "", text).replace("  ", " ")
 
 
-def _arc(record: dict[str, Any], where: str) -> Item:
+def _arc(record: dict[str, Any], where: str) -> BenchmarkItem:
     """Both as it was published, and flat as on Hugging Face's hub."""
     question: Any = record.get("question")
     if isinstance(question, dict):
@@ -134,23 +136,23 @@ def _arc(record: dict[str, Any], where: str) -> Item:
             f"{where}: the answerKey is {key!r}; the choices are called {', '.join(names) or 'nothing'}.",
             "Mend or remove that line.",
         )
-    return Item(where, f"Question: {stem}\nAnswer:", tuple(texts), names.index(key))
+    return BenchmarkItem(where, f"Question: {stem}\nAnswer:", tuple(texts), names.index(key))
 
 
-def _piqa(record: dict[str, Any], where: str) -> Item:
+def _piqa(record: dict[str, Any], where: str) -> BenchmarkItem:
     goal = _text(record, "goal", where)
     choices = (_text(record, "sol1", where), _text(record, "sol2", where))
-    return Item(where, f"Question: {goal}\nAnswer:", choices, _number(record, "label", where))
+    return BenchmarkItem(where, f"Question: {goal}\nAnswer:", choices, _number(record, "label", where))
 
 
-def _lambada(record: dict[str, Any], where: str) -> Item:
+def _lambada(record: dict[str, Any], where: str) -> BenchmarkItem:
     """Everything up to the last space, and the word behind it."""
     text = _text(record, "text", where)
     context, _, word = text.rpartition(" ")
-    return Item(where, context, (word,), 0)
+    return BenchmarkItem(where, context, (word,), 0)
 
 
-def _choice(record: dict[str, Any], where: str) -> Item:
+def _choice(record: dict[str, Any], where: str) -> BenchmarkItem:
     """The answer as a number from 0, a letter, or the choice itself. White space that is there already counts."""
     context = _text(record, "context", where)
     choices = tuple(_texts(record, "choices", where))
@@ -161,10 +163,10 @@ def _choice(record: dict[str, Any], where: str) -> Item:
         answer = _LETTERS.index(answer)
     spaced = context[-1:].isspace() or all(choice[:1].isspace() for choice in choices)
     right = _number({"answer": answer}, "answer", where)
-    return Item(where, context, choices, right, "" if spaced else " ")
+    return BenchmarkItem(where, context, choices, right, "" if spaced else " ")
 
 
-TASKS: dict[str, Callable[[dict[str, Any], str], Item]] = {
+TASKS: dict[str, Callable[[dict[str, Any], str], BenchmarkItem]] = {
     "hellaswag": _hellaswag,
     "hellaswag-plain": _hellaswag_plain,
     "arc": _arc,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from handloom.evaluation.perplexity import ENOUGH
-from handloom.evaluation.scoring import surprises
+from handloom.evaluation.scoring import token_nll_of_ids
 from handloom.inference.language_model import LanguageModel
 
 BLOCK = 512
@@ -29,7 +29,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextScore:
     """What a model made of a text."""
 
     bits_per_byte: Estimate
@@ -55,7 +55,7 @@ class Reading:
         return None if error is None else self.perplexity * error
 
 
-def read(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8) -> Reading:
+def score_text(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8) -> TextScore:
     """Let a model read documents, each as a beginning, with the end of text before it.
 
     Every token is predicted from at least half a context before it, as far as its document has that.
@@ -69,13 +69,13 @@ def read(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8) -> Re
     how: dict[str, int] = {"context": context, "stride": max(1, context // 2), "batch_size": batch_size}
     nats, units = [], []
     for ids, text in zip(lm.tokenizer.encode_batch(documents), documents, strict=True):
-        nats.append(np.concatenate(list(surprises(lm.model, ids, **how, begin=end))))  # (N,)
+        nats.append(np.concatenate(list(token_nll_of_ids(lm.model, ids, **how, begin=end))))  # (N,)
         size = len(text.encode("utf-8"))
         begins = np.cumsum([0, *(len(lm.tokenizer.token_bytes(token)) for token in ids[:-1])])  # (N,)
         parts = 1 if len(documents) >= ENOUGH else max(1, size // BLOCK)  # the last one is longer, not short
         units.append(_in_units(nats[-1], np.minimum(begins // BLOCK, parts - 1), parts, size))
     bits, sizes, counts = (np.concatenate(each) for each in zip(*units, strict=True))
-    return Reading(
+    return TextScore(
         ratio(bits, sizes),
         ratio(bits * math.log(2), counts),
         int(counts.sum()),
@@ -95,7 +95,7 @@ def _in_units(
     return bits, sizes, np.bincount(unit, minlength=parts)
 
 
-def difference(of: Reading, to: Reading) -> Estimate:
+def difference(of: TextScore, to: TextScore) -> Estimate:
     """By how many bits per byte the first reading exceeds the second, of the same text.
 
     Unit by unit, so that what makes one hard for both models does not add to the error.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handloom.data.windows import IGNORE, validation_batches
-from handloom.model.interface import Reader
-from handloom.model.loss import CHUNK
+from handloom.data.windows import IGNORE_INDEX, validation_batches
+from handloom.model.interface import Backbone
+from handloom.model.loss import CHUNK_TOKENS
 
 BINS = 10
 
@@ -50,7 +50,7 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(
-    model: Reader,
+    model: Backbone,
     texts: Iterable[np.ndarray],
     *,
     context: int,
@@ -103,12 +103,12 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     return Calibration(tuple(made), error, len(confidence), float(confidence.mean()), float(right.mean()))
 
 
-def _predicted(model: Reader, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _predicted(model: Backbone, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Of each target that counts: the probability of the likeliest token, and whether it is the target."""
-    counts = targets != IGNORE  # (B, T)
+    counts = targets != IGNORE_INDEX  # (B, T)
     hidden, wanted = model.hidden(inputs)[counts], targets[counts]  # (N, C), (N)
     confidence, right = [], []
-    for h, y in zip(hidden.split(CHUNK), wanted.split(CHUNK), strict=True):
+    for h, y in zip(hidden.split(CHUNK_TOKENS), wanted.split(CHUNK_TOKENS), strict=True):
         logits = F.linear(h, model.head_weight).float()  # (n, V)
         highest, token = logits.max(dim=-1)  # each (n)
         confidence.append((highest - logits.logsumexp(dim=-1)).exp())

@@ -10,15 +10,15 @@ import torch
 
 from handloom import runtime
 from handloom.errors import HandloomError, RequestError
-from handloom.evaluation.bits_per_byte import difference, read
-from handloom.evaluation.comparison_config import Question, settings_of
+from handloom.evaluation.bits_per_byte import difference, score_text
+from handloom.evaluation.comparison_config import ComparisonConfig, settings_of
 from handloom.evaluation.measuring import SAMPLES, Measuring
-from handloom.evaluation.provenance import Find, Subject, ancestors, gather
-from handloom.evaluation.report import Forgot, Measured, Report, Source, Times
+from handloom.evaluation.provenance import Find, ModelEntry, base_models, collect
+from handloom.evaluation.report import Forgetting, ModelResult, Report, Source, Times
 from handloom.evaluation.sample_documents import Selection, select, select_files
 from handloom.evaluation.samples import speed
 from handloom.evaluation.statements import provenance, warnings
-from handloom.evaluation.training_text import Learned
+from handloom.evaluation.training_text import TrainingText
 from handloom.inference.engine import require_room
 
 GENERAL = "python-docs"
@@ -26,7 +26,10 @@ GENERAL = "python-docs"
 
 
 def compare(
-    names: Sequence[str], question: Question, find: Find, on_step: Callable[[str], None] = lambda step: None
+    names: Sequence[str],
+    question: ComparisonConfig,
+    find: Find,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Measure models side by side.
 
@@ -41,12 +44,12 @@ def compare(
         HandloomError: for a model or a text that cannot be read.
     """
     began = time.perf_counter()
-    subjects = gather(names, find)
+    subjects = collect(names, find)
     _require_room(subjects, question)
     notes: list[str] = []
     lines = {}
     for subject in subjects:
-        line, missing = ancestors(subject, subjects, find)
+        line, missing = base_models(subject, subjects, find)
         lines[subject.name] = line
         if missing:
             notes.append(f"What {subject.name} was tuned from cannot be compared with it: {missing}")
@@ -87,12 +90,12 @@ def compare(
 
 
 def _forgot(
-    subjects: Sequence[Subject],
-    models: Sequence[Measured],
-    lines: Mapping[str, list[Subject]],
+    subjects: Sequence[ModelEntry],
+    models: Sequence[ModelResult],
+    lines: Mapping[str, list[ModelEntry]],
     general: Selection,
     on_step: Callable[[str], None],
-) -> Iterator[Forgot]:
+) -> Iterator[Forgetting]:
     """For each tuned model how it and its base read general text; a base that is not compared is opened for this."""
     read_by = {
         subject.folder: model.general
@@ -104,12 +107,12 @@ def _forgot(
             base = lines[subject.name][0]
             if base.folder not in read_by:
                 on_step(f"{base.name}: reading general text")
-                read_by[base.folder] = read(base.open(), [text for _, text in general.documents])
+                read_by[base.folder] = score_text(base.open(), [text for _, text in general.documents])
             before, after = read_by[base.folder], read_by[subject.folder]
-            yield Forgot(subject.name, base.name, before, after, difference(after, before))
+            yield Forgetting(subject.name, base.name, before, after, difference(after, before))
 
 
-def _require_room(subjects: Sequence[Subject], question: Question) -> None:
+def _require_room(subjects: Sequence[ModelEntry], question: ComparisonConfig) -> None:
     """Raise RequestError, naming the model, when a text would not fit one of them."""
     for subject in subjects:
         tokenizer = subject.load_tokenizer()
@@ -120,7 +123,7 @@ def _require_room(subjects: Sequence[Subject], question: Question) -> None:
                 raise RequestError(f"{subject.name}: {error.problem}", error.remedy) from None
 
 
-def _held_out(question: Question, subjects: Sequence[Subject]) -> Selection:
+def _held_out(question: ComparisonConfig, subjects: Sequence[ModelEntry]) -> Selection:
     if question.data:
         return select_files(question.data, question.text_bytes)
     trained = next((subject for subject in subjects if subject.training), None)
@@ -130,7 +133,7 @@ def _held_out(question: Question, subjects: Sequence[Subject]) -> Selection:
             "Name a text with --data.",
         )
     try:
-        learned = Learned(trained.training, trained.load_tokenizer())
+        learned = TrainingText(trained.training, trained.load_tokenizer())
         source = f"what {trained.name} held out of {learned.named}"
         return select(source, learned.held_out(), question.text_bytes)
     except HandloomError as error:
@@ -140,7 +143,7 @@ def _held_out(question: Question, subjects: Sequence[Subject]) -> Selection:
         ) from None
 
 
-def _general(question: Question, bases: Sequence[Subject]) -> Selection | None:
+def _general(question: ComparisonConfig, bases: Sequence[ModelEntry]) -> Selection | None:
     """Text to see what was forgotten; None if no model was tuned and none was asked for."""
     if question.general:
         return select_files(question.general, question.text_bytes)
@@ -148,7 +151,7 @@ def _general(question: Question, bases: Sequence[Subject]) -> Selection | None:
         return None
     base = bases[0]
     try:
-        learned = Learned(base.training, base.load_tokenizer())
+        learned = TrainingText(base.training, base.load_tokenizer())
         source = f"what {base.name} held out of {learned.named}"
         return select(source, learned.held_out(), question.text_bytes)
     except HandloomError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import RequestError
-from handloom.inference.generation_config import Request, Sampling, setting_names
+from handloom.inference.generation_config import GenerationConfig, SamplingParams, setting_names
 
 PROMPTS = ("The", "When you", "If the", "It is not", "In the beginning", "She said that")
 """What models continue when nothing is asked: beginnings that fit many texts."""
@@ -24,7 +24,7 @@ def _setting(default: Any, meaning: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonConfig:
     """What is asked.
 
     Raises:
@@ -32,7 +32,7 @@ class Question:
     """
 
     prompts: tuple[str, ...] = PROMPTS
-    request: Request = dataclasses.field(default_factory=Request)
+    request: GenerationConfig = dataclasses.field(default_factory=GenerationConfig)
     data: tuple[str, ...] = _setting(
         (), "Held-out text: a file, folder, glob or built-in corpus; default: what the first run held out."
     )
@@ -61,8 +61,10 @@ class Question:
                 )
 
 
-def settings_of(request: Request) -> dict[str, object]:
+def settings_of(request: GenerationConfig) -> dict[str, object]:
     """The settings of writing that have a place in a comparison, by name, as JSON values."""
-    values = {name: getattr(request, name) for name in setting_names(Request) if name not in LEFT_OUT}
-    values |= {name: getattr(request.sampling, name) for name in setting_names(Sampling)}
+    values = {
+        name: getattr(request, name) for name in setting_names(GenerationConfig) if name not in LEFT_OUT
+    }
+    values |= {name: getattr(request.sampling, name) for name in setting_names(SamplingParams)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Literal
 
-from handloom.data.chunking import PIECE, safe_pieces
+from handloom.data.chunking import PIECE, chunk_text
 from handloom.data.corpus import Corpus
 from handloom.evaluation.detokenize import FORMS, detokenize, retokenize
 from handloom.tokenizer.base import Tokenizer
@@ -16,7 +16,7 @@ _LONGEST_LINE = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
-class Convention:
+class PerplexityConvention:
     """How a text is read, apart from the strides."""
 
     documents: Literal["alone", "joined"] = "alone"
@@ -52,12 +52,12 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Text:
+class EvalText:
     """A corpus in the form in which it is read."""
 
     tokenizer: Tokenizer
     corpus: Corpus
-    convention: Convention
+    convention: PerplexityConvention
     ordinary: bool
 
     def documents(self) -> Iterator[Iterable[str]]:
@@ -70,7 +70,7 @@ class Text:
     def _documents(self) -> Iterator[Iterable[str]]:
         for document in self.corpus.documents():
             if self.convention.detokenize == "none":
-                yield safe_pieces(document.pieces(), PIECE)
+                yield chunk_text(document.pieces(), PIECE)
             elif self.convention.detokenize == "wikitext" and self.convention.documents == "alone":
                 yield from _pages(_lines(document.pieces()))
             else:
@@ -82,7 +82,7 @@ class Text:
 
     def ids(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         """The tokens of a document's pieces."""
-        for piece in safe_pieces(map(self.form, pieces), PIECE):
+        for piece in chunk_text(map(self.form, pieces), PIECE):
             yield self.tokenizer.encode(piece)
 
 
@@ -114,7 +114,7 @@ def _pages(lines: Iterable[str]) -> Iterator[Iterable[str]]:
         yield group
 
 
-def count(text: Text) -> Counts:
+def count(text: EvalText) -> Counts:
     """The text in every unit; words, lines, characters and bytes are those of the form in which it is read."""
     found = dict.fromkeys(Counts.__dataclass_fields__, 0)
     unread = not text.convention.begin  # whether the next token is one that nothing predicts
@@ -123,7 +123,7 @@ def count(text: Text) -> Counts:
         unread = unread or (text.convention.documents == "alone" and not text.convention.begin)
         ended = True
         original = (_noted(piece, text, found) for piece in pieces)
-        for piece in safe_pieces(original, PIECE):
+        for piece in chunk_text(original, PIECE):
             ids = text.tokenizer.encode(piece)
             found["tokens"] += len(ids)
             found["words"] += len(piece.split())
@@ -142,7 +142,7 @@ def count(text: Text) -> Counts:
     return Counts(**found)
 
 
-def _noted(piece: str, text: Text, found: dict[str, int]) -> str:
+def _noted(piece: str, text: EvalText, found: dict[str, int]) -> str:
     """A piece as it is read, after it was noted whether it could be had back."""
     read = text.form(piece)
     if text.ordinary:

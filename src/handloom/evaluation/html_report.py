@@ -17,8 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from handloom.console import is_visible
 from handloom.evaluation import svg
 from handloom.evaluation.memorization import covered
-from handloom.evaluation.report import Measured, Report
-from handloom.evaluation.samples import Written
+from handloom.evaluation.report import ModelResult, Report
+from handloom.evaluation.samples import Sample
 from handloom.evaluation.spans import Span
 
 LEVELS = (0.5, 1.5, 3.0, 5.0, 8.0)
@@ -26,7 +26,7 @@ LEVELS = (0.5, 1.5, 3.0, 5.0, 8.0)
 
 
 @dataclass(frozen=True)
-class Ink:
+class TokenSpan:
     """Some text of one shade."""
 
     text: str
@@ -71,24 +71,24 @@ def render(report: Report) -> str:
         texts={each.name: _by_prompt(each, report) for each in report.models},
         samples={each.name: [list(inked(sample)) for sample in each.samples] for each in report.models},
         legend=_legend(),
-        sure=svg.SURE,
+        sure=svg.Z_95,
         plot_width=svg.WIDTH,
     )
 
 
-def inked(spans: tuple[Span, ...], ranges: list[tuple[int, int]] | None = None) -> Iterator[Ink]:
+def inked(spans: tuple[Span, ...], ranges: list[tuple[int, int]] | None = None) -> Iterator[TokenSpan]:
     """Spans with their shade, cut where what was copied begins and ends."""
     edges = sorted({edge for each in ranges or () for edge in each})
     for span in spans:
         level = sum(span.nats >= limit for limit in LEVELS)
         if not span.text:
-            yield Ink("", level, span.nats, False, end=True)
+            yield TokenSpan("", level, span.nats, False, end=True)
             continue
         stop = span.start + len(span.text)
         cuts = [span.start, *(edge for edge in edges if span.start < edge < stop), stop]
         for begin, end in pairwise(cuts):
             copied = any(low <= begin and end <= high for low, high in ranges or ())
-            yield Ink(span.text[begin - span.start : end - span.start], level, span.nats, copied)
+            yield TokenSpan(span.text[begin - span.start : end - span.start], level, span.nats, copied)
 
 
 def visible(text: str) -> str:
@@ -102,7 +102,7 @@ def _sign(c: str) -> str:
     return chr(0x2400 + ord(c)) if ord(c) < 32 else "\ufffd"
 
 
-def _by_prompt(model: Measured, report: Report) -> list[list[dict[str, Any]]]:
+def _by_prompt(model: ModelResult, report: Report) -> list[list[dict[str, Any]]]:
     """For each prompt the model's texts."""
     return [
         [_shown(each) for each in model.written[at : at + report.n]]
@@ -110,12 +110,12 @@ def _by_prompt(model: Measured, report: Report) -> list[list[dict[str, Any]]]:
     ]
 
 
-def _shown(one: Written) -> dict[str, Any]:
+def _shown(one: Sample) -> dict[str, Any]:
     ranges = covered(one.text, one.copied) if one.copied else []
     return {"ink": list(inked(one.spans, ranges)), "written": one}
 
 
-def _title(models: tuple[Measured, ...]) -> str:
+def _title(models: tuple[ModelResult, ...]) -> str:
     *most, last = [model.name for model in models]
     return f"{', '.join(most)} and {last}"
 

@@ -24,8 +24,8 @@ from handloom.errors import HandloomError, RequestError
 from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
 from handloom.evaluation.multiple_choice import encode_pair, window_of
 from handloom.evaluation.scoring import Window, read_windows, windows_of
-from handloom.inference.engine import Writing
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.engine import Engine
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.inference.language_model import LanguageModel
 from handloom.inference.sequence import Row
 
@@ -212,7 +212,7 @@ class HandloomLM(TemplateLM):
             )
         prompts = [self.tok_encode(text)[-room:] or [self.eot_token_id] for text in texts]
         rows = [Row(self.lm.tokenizer, stop) for _ in prompts]
-        writing = Writing(self.lm.model, prompts, request, numbers)
+        writing = Engine(self.lm.model, prompts, request, numbers)
         for _ in range(request.max_new_tokens):
             for row, choice in writing.step().items():
                 rows[row].push(choice.token)
@@ -226,7 +226,7 @@ class HandloomLM(TemplateLM):
         text = self.lm.tokenizer.decode(ids[:-1] if ids[-1] == self.eot_token_id else ids)
         return text[: min((at for term in stop if (at := text.find(term)) >= 0), default=len(text))]
 
-    def _request(self, wanted: dict[str, Any]) -> Request:
+    def _request(self, wanted: dict[str, Any]) -> GenerationConfig:
         """The harness's settings in ours; what we have not is refused rather than left out."""
         if unknown := set(wanted) - _KNOWN:
             raise RequestError(
@@ -242,9 +242,9 @@ class HandloomLM(TemplateLM):
             how["top_p"] = _below_one(wanted.get("top_p"))
             how["min_p"] = float(wanted.get("min_p") or 0) or None
         how["repetition_penalty"] = float(wanted.get("repetition_penalty") or 1.0)
-        return Request(
+        return GenerationConfig(
             wanted["max_gen_toks"],
-            Sampling(**how),
+            SamplingParams(**how),
             self.seed,
             "error",
             ends=self.lm.tokenizer.ends,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from handloom.data.windows import validation_batches
-from handloom.model.interface import Reader
+from handloom.model.interface import Backbone
 from handloom.model.loss import next_token_loss
 
 
@@ -26,7 +26,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: Reader, tokens: np.ndarray, n_bytes: int, context: int, batch_size: int) -> Validation:
+def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context: int, batch_size: int) -> Validation:
     """Predict every token but the first, once, each from at most `context` tokens before it.
 
     Args:

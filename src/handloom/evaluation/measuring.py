@@ -9,17 +9,17 @@ from itertools import chain
 import numpy as np
 
 from handloom.errors import HandloomError
-from handloom.evaluation.bits_per_byte import Reading, read
+from handloom.evaluation.bits_per_byte import TextScore, score_text
 from handloom.evaluation.calibration import calibrate
-from handloom.evaluation.comparison_config import Question
+from handloom.evaluation.comparison_config import ComparisonConfig
 from handloom.evaluation.diversity import diversity
 from handloom.evaluation.memorization import Copied, Piece, search
-from handloom.evaluation.provenance import Subject, facts
-from handloom.evaluation.report import Measured, Memorization, Share
+from handloom.evaluation.provenance import ModelEntry, facts
+from handloom.evaluation.report import Memorization, ModelResult, OverlapStats
 from handloom.evaluation.sample_documents import Selection
-from handloom.evaluation.samples import Written, write
+from handloom.evaluation.samples import Sample, generate_samples
 from handloom.evaluation.spans import spans
-from handloom.evaluation.training_text import Learned, training_files
+from handloom.evaluation.training_text import TrainingText, training_files
 from handloom.inference.language_model import LanguageModel
 
 SAMPLES, SAMPLE = 2, 500
@@ -39,21 +39,21 @@ class Measuring:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: ModelEntry,
         lm: LanguageModel,
-        question: Question,
+        question: ComparisonConfig,
         held_out: Selection,
         on_step: Callable[[str], None],
     ) -> None:
         self.subject, self.lm, self.question = subject, lm, question
         self.held_out, self.on_step = held_out, on_step
 
-    def read(self, text: Selection, what: str) -> Reading:
+    def score_text(self, text: Selection, what: str) -> TextScore:
         """Let it read a text."""
         self._step(f"reading {what}")
-        return read(self.lm, [text for _, text in text.documents])
+        return score_text(self.lm, [text for _, text in text.documents])
 
-    def all(self, letter: str, general: Selection | None, line: Sequence[Subject]) -> Measured:
+    def all(self, letter: str, general: Selection | None, line: Sequence[ModelEntry]) -> ModelResult:
         """Every number.
 
         Args:
@@ -63,8 +63,8 @@ class Measuring:
         """
         lm, config = self.lm, self.lm.config
         self._step("writing")
-        written = write(lm, self.question.prompts, self.question.request, self.question.n)
-        reading = self.read(self.held_out, "held-out text")
+        written = generate_samples(lm, self.question.prompts, self.question.request, self.question.n)
+        reading = self.score_text(self.held_out, "held-out text")
         self._step("calibration")
         end = [lm.tokenizer.end_of_text]
         ids = lm.tokenizer.encode_batch(text for _, text in self.held_out.documents)
@@ -78,9 +78,9 @@ class Measuring:
         general_reading = None
         if general is not None:
             same = general == self.held_out
-            general_reading = reading if same else self.read(general, "general text")
+            general_reading = reading if same else self.score_text(general, "general text")
         parameters = list(lm.model.parameters())
-        return Measured(
+        return ModelResult(
             name=self.subject.name,
             facts=facts(self.subject),
             tokenizer=letter,
@@ -107,8 +107,8 @@ class Measuring:
         )
 
     def _memorization(
-        self, written: Sequence[Written], line: Sequence[Subject]
-    ) -> tuple[Memorization | None, str, list[Written]]:
+        self, written: Sequence[Sample], line: Sequence[ModelEntry]
+    ) -> tuple[Memorization | None, str, list[Sample]]:
         """What was copied, or why that is not known; and the texts with what was copied of each."""
         texts = [each.text for each in written]
         beside = _pieces_like(texts, self.held_out)
@@ -123,16 +123,16 @@ class Measuring:
         marked = [dataclasses.replace(each, copied=c) for each, c in zip(written, own, strict=True)]
         return Memorization(searched, _share(own), _share(other)), "", marked
 
-    def _training(self, line: Sequence[Subject]) -> tuple[str, Iterator[Piece]]:
+    def _training(self, line: Sequence[ModelEntry]) -> tuple[str, Iterator[Piece]]:
         """The text to search, and what it is: what the model learned from, and the models before it."""
         if self.question.training:
             sources = list(self.question.training)
             return ", ".join(sources), training_files(sources)
-        learned = [Learned(self.subject.training, self.lm.tokenizer)]
+        learned = [TrainingText(self.subject.training, self.lm.tokenizer)]
         searched = [learned[0].named]
         for above in line:
             try:
-                learned.append(Learned(above.training, above.load_tokenizer()))
+                learned.append(TrainingText(above.training, above.load_tokenizer()))
                 searched.append(f"{learned[-1].named} (of {above.name})")
             except HandloomError:
                 searched.append(f"not what {above.name} learned from, which is not at hand")
@@ -153,12 +153,12 @@ def _pieces_like(texts: Sequence[str], held_out: Selection) -> list[str]:
     return pieces[:: max(1, len(pieces) // len(texts))][: len(texts)]
 
 
-def _share(found: Sequence[Copied]) -> Share:
+def _share(found: Sequence[Copied]) -> OverlapStats:
     longest = max(
         (each.longest for each in found if each.longest), key=lambda one: one.characters, default=None
     )
     lengths = [each.longest.characters if each.longest else 0 for each in found]
-    return Share(
+    return OverlapStats(
         sum(each.grams for each in found),
         sum(len(each.found) for each in found),
         longest,

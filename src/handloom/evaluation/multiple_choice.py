@@ -16,7 +16,7 @@ from itertools import tee
 import numpy as np
 
 from handloom.errors import DataError
-from handloom.evaluation.benchmarks import Item
+from handloom.evaluation.benchmarks import BenchmarkItem
 from handloom.evaluation.scoring import Window, read_windows
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.base import Tokenizer
@@ -25,10 +25,10 @@ _AHEAD = 16  # batches read in the order of their lengths
 
 
 @dataclass(frozen=True)
-class Answered:
+class ItemResult:
     """What the model made of an item."""
 
-    item: Item
+    item: BenchmarkItem
     nats: tuple[float, ...]
     """The surprise at each choice, all of its tokens."""
     tokens: tuple[int, ...]
@@ -53,7 +53,7 @@ class Answered:
         }
 
 
-def answers(lm: LanguageModel, items: Iterable[Item], batch_size: int = 8) -> Iterator[Answered]:
+def answers(lm: LanguageModel, items: Iterable[BenchmarkItem], batch_size: int = 8) -> Iterator[ItemResult]:
     """Answer items one after another; they stream.
 
     Args:
@@ -69,7 +69,7 @@ def answers(lm: LanguageModel, items: Iterable[Item], batch_size: int = 8) -> It
     scored = read_windows(lm.model, windows, batch_size, _AHEAD)
     for item, choices, cut in again:
         found = [next(scored) for _ in choices]
-        yield Answered(
+        yield ItemResult(
             item,
             tuple(float(one.nats.sum(dtype=np.float64)) for one in found),
             tuple(len(one.nats) for one in found),
@@ -78,7 +78,7 @@ def answers(lm: LanguageModel, items: Iterable[Item], batch_size: int = 8) -> It
         )
 
 
-def _pair(lm: LanguageModel, item: Item) -> tuple[Item, list[Window], bool]:
+def _pair(lm: LanguageModel, item: BenchmarkItem) -> tuple[BenchmarkItem, list[Window], bool]:
     windows, cut = [], False
     for choice in range(len(item.choices)):
         context, continuation = encode_pair(lm.tokenizer, item.context, item.continuation(choice))
@@ -120,7 +120,7 @@ def window_of(context: Sequence[int], continuation: Sequence[int], most: int) ->
 
 
 @dataclass
-class Tally:
+class Totals:
     """Sums over answered items."""
 
     items: int = 0
@@ -135,7 +135,7 @@ class Tally:
     """Surprise at the right answers."""
     squares: float = 0.0
 
-    def add(self, answered: Answered) -> None:
+    def add(self, answered: ItemResult) -> None:
         """Count one more."""
         item = answered.item
         self.items += 1
@@ -167,9 +167,9 @@ class Tally:
         return mean, math.sqrt(spread / (self.items - 1))
 
 
-def tally(answered: Iterable[Answered], told: Callable[[Answered], None] = lambda one: None) -> Tally:
+def tally(answered: Iterable[ItemResult], told: Callable[[ItemResult], None] = lambda one: None) -> Totals:
     """Sum up; `told` is given each answer as it comes."""
-    sums = Tally()
+    sums = Totals()
     for one in answered:
         sums.add(one)
         told(one)
@@ -188,7 +188,7 @@ class Score:
     """What it is called elsewhere."""
 
 
-def scores(sums: Tally) -> list[Score]:
+def scores(sums: Totals) -> list[Score]:
     """What came out, with standard errors over items (None where one item alone tells nothing)."""
 
     def score(key: str, name: str, pair: tuple[float, float], also: str = "") -> Score:
@@ -222,7 +222,7 @@ def scores(sums: Tally) -> list[Score]:
     return [*found, score("chance", "accuracy by guessing", (sums.chance / sums.items, math.nan)), surprise]
 
 
-def notes(sums: Tally) -> list[str]:
+def notes(sums: Totals) -> list[str]:
     """What to know about the numbers."""
     found = ["Standard errors are over items: for an accuracy p of n items, the root of p (1 - p) / (n - 1)."]
     if sums.cut:
@@ -230,7 +230,7 @@ def notes(sums: Tally) -> list[str]:
     return found
 
 
-def as_json(sums: Tally) -> dict[str, object]:
+def as_json(sums: Totals) -> dict[str, object]:
     """Everything for programs."""
     found: dict[str, object] = {"items": sums.items, "cut": sums.cut}
     for score in scores(sums):
@@ -240,7 +240,7 @@ def as_json(sums: Tally) -> dict[str, object]:
     return found
 
 
-def item_json(one: Answered) -> dict[str, object]:
+def item_json(one: ItemResult) -> dict[str, object]:
     """What became of one item."""
     return {
         "item": one.item.where,

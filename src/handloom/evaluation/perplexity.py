@@ -15,9 +15,9 @@ import numpy as np
 
 from handloom.data.corpus import Corpus
 from handloom.errors import ConfigError, DataError
-from handloom.evaluation.eval_text import Convention, Counts, Text, count
+from handloom.evaluation.eval_text import Counts, EvalText, PerplexityConvention, count
 from handloom.evaluation.scoring import Window, read_windows, windows_of
-from handloom.evaluation.standard_error import Spread
+from handloom.evaluation.standard_error import ClusteredStandardError
 from handloom.inference.language_model import LanguageModel
 
 STRIDE = 512
@@ -28,7 +28,7 @@ _AHEAD = 16  # batches of documents read in the order of their lengths
 
 
 @dataclass(frozen=True)
-class Reading:
+class StrideResult:
     """What reading the text once, with one stride, came to."""
 
     ordinary: bool
@@ -50,14 +50,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PerplexityResult:
     """Everything that was measured of one text."""
 
-    convention: Convention
+    convention: PerplexityConvention
     context: int
     original: Counts
     """Of the text as it is in its file; its tokens are those of that form too."""
-    readings: tuple[Reading, ...]
+    readings: tuple[StrideResult, ...]
     over: Literal["documents", "blocks"]
     """What the standard errors were taken over: documents, or stretches of as many tokens as the context."""
 
@@ -65,9 +65,9 @@ class Measured:
 def measure(
     lm: LanguageModel,
     corpus: Corpus,
-    convention: Convention,
+    convention: PerplexityConvention,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Measured:
+) -> PerplexityResult:
     """Read `corpus` once for each stride; if it is put together again, also as it is with the first stride.
 
     Memory does not grow with the text.
@@ -84,7 +84,7 @@ def measure(
     """
     context, strides = _checked(convention, lm.config.context)
     forms = [False] if convention.detokenize == "none" else [False, True]
-    counts = {ordinary: count(Text(lm.tokenizer, corpus, convention, ordinary)) for ordinary in forms}
+    counts = {ordinary: count(EvalText(lm.tokenizer, corpus, convention, ordinary)) for ordinary in forms}
     if min(each.tokens for each in counts.values()) < 1:
         raise DataError(
             "The text holds no token that could be predicted.",
@@ -98,18 +98,18 @@ def measure(
         over = "documents"
     readings = []
     for ordinary, stride in runs:
-        text = Text(lm.tokenizer, corpus, convention, ordinary)
-        spread = Spread(None if over == "documents" else context)
+        text = EvalText(lm.tokenizer, corpus, convention, ordinary)
+        spread = ClusteredStandardError(None if over == "documents" else context)
         for document, nats in _read(lm, text, context, stride):
             spread.add(document, nats)
             done += len(nats)
             progress(done, total)
         nats_in_all, units, error = spread.result()
-        readings.append(Reading(ordinary, stride, nats_in_all, counts[ordinary], units, error))
-    return Measured(convention, context, counts[False], tuple(readings), over)
+        readings.append(StrideResult(ordinary, stride, nats_in_all, counts[ordinary], units, error))
+    return PerplexityResult(convention, context, counts[False], tuple(readings), over)
 
 
-def _checked(convention: Convention, most: int) -> tuple[int, tuple[int, ...]]:
+def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[int, ...]]:
     """The context and the strides that are meant."""
     context = most if convention.context is None else convention.context
     if not 1 <= context <= most:
@@ -133,7 +133,7 @@ def _checked(convention: Convention, most: int) -> tuple[int, tuple[int, ...]]:
     return context, tuple(dict.fromkeys(strides))
 
 
-def _read(lm: LanguageModel, text: Text, context: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
+def _read(lm: LanguageModel, text: EvalText, context: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
     """(document, surprise at some of its tokens), in order."""
     end_of_text = lm.tokenizer.end_of_text
     begin = end_of_text if text.convention.begin else None

@@ -20,7 +20,7 @@ from handloom.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelEntry:
     """A model by name."""
 
     name: str
@@ -47,7 +47,7 @@ class Subject:
         return named if isinstance(named, str) else None
 
 
-Find = Callable[[str, Path | None], Subject]
+Find = Callable[[str, Path | None], ModelEntry]
 """The model that a name stands for, looked up from here, or else from above the folder of the run that names it."""
 
 
@@ -56,7 +56,7 @@ KINDS = ("pretrained here", "tuned here", "pulled", "copied by hand")
 
 
 @dataclass(frozen=True)
-class Facts:
+class Provenance:
     """Where a model is from."""
 
     kind: str
@@ -77,25 +77,27 @@ class Facts:
         return self.trained_parameters / self.parameters
 
 
-def facts(subject: Subject) -> Facts:
+def facts(subject: ModelEntry) -> Provenance:
     """What is told of a model: by its run, or by `origin.json` in its folder."""
     if not subject.training:
         origin = read_origin(subject.folder)
         if origin is None:
-            return Facts("copied by hand", "from a folder that does not say its origin", None, None, None)
+            return Provenance(
+                "copied by hand", "from a folder that does not say its origin", None, None, None
+            )
         where, revision = str(origin.get("repository", "?")), str(origin.get("revision", ""))[:12]
-        return Facts("pulled", f"{where} at {revision}" if revision else where, None, None, None)
+        return Provenance("pulled", f"{where} at {revision}" if revision else where, None, None, None)
     summary = _summary(subject.folder)
     progress = subject.training.get("progress")
     steps = progress.get("step") if isinstance(progress, dict) else None
     parameters, trained = summary.get("parameters"), summary.get("trained_parameters")
     if subject.base is None:
         data = ", ".join(map(str, subject.settings.get("data") or ())) or "text that it does not name"
-        return Facts("pretrained here", f"on {data}", steps, parameters, parameters)
+        return Provenance("pretrained here", f"on {data}", steps, parameters, parameters)
     method = summary.get("method") or subject.settings.get("method") or "a method that it does not name"
     task = subject.settings.get("task", "text")
     data = ", ".join(map(str, subject.settings.get("data") or ())) or "data that it does not name"
-    return Facts(
+    return Provenance(
         "tuned here",
         f"from {subject.base} on {data}, method {method}, task {task}",
         steps,
@@ -104,7 +106,7 @@ def facts(subject: Subject) -> Facts:
     )
 
 
-def gather(names: Sequence[str], find: Find) -> list[Subject]:
+def collect(names: Sequence[str], find: Find) -> list[ModelEntry]:
     """The models to compare.
 
     Raises:
@@ -117,7 +119,7 @@ def gather(names: Sequence[str], find: Find) -> list[Subject]:
             f"A comparison takes two models or more, and {given}.",
             "Name them one after the other: handloom compare runs/one runs/two",
         )
-    found: list[Subject] = []
+    found: list[ModelEntry] = []
     for name in names:
         subject = find(name, None)
         for other in found:
@@ -130,7 +132,9 @@ def gather(names: Sequence[str], find: Find) -> list[Subject]:
     return found
 
 
-def ancestors(subject: Subject, others: Sequence[Subject], find: Find) -> tuple[list[Subject], str | None]:
+def base_models(
+    subject: ModelEntry, others: Sequence[ModelEntry], find: Find
+) -> tuple[list[ModelEntry], str | None]:
     """The model that a model was tuned from, the one that that was tuned from, and so on.
 
     Args:
@@ -141,7 +145,7 @@ def ancestors(subject: Subject, others: Sequence[Subject], find: Find) -> tuple[
     Returns:
         them, nearest first; and why the last one that is named cannot be had, if so.
     """
-    line: list[Subject] = []
+    line: list[ModelEntry] = []
     at = subject
     while at.base is not None:
         try:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from handloom.evaluation.bits_per_byte import Estimate, Reading
+from handloom.evaluation.bits_per_byte import Estimate, TextScore
 from handloom.evaluation.calibration import Calibration
 from handloom.evaluation.diversity import Diversity
 from handloom.evaluation.memorization import Overlap
-from handloom.evaluation.provenance import Facts
-from handloom.evaluation.samples import Speed, Written
+from handloom.evaluation.provenance import Provenance
+from handloom.evaluation.samples import Sample, Speed
 from handloom.evaluation.spans import Span
 
 FORMAT = "handloom-comparison"
@@ -24,7 +24,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Share:
+class OverlapStats:
     """Of all 8-grams of several texts those that stand in a training text, and the longest overlap of any."""
 
     grams: int
@@ -45,17 +45,17 @@ class Memorization:
 
     searched: str
     """Which training text."""
-    texts: Share
-    held_out: Share
+    texts: OverlapStats
+    held_out: OverlapStats
     """The same of as many pieces of held-out text, about as long as the model's own."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelResult:
     """One model."""
 
     name: str
-    facts: Facts
+    facts: Provenance
     tokenizer: str
     """A letter: the same for models that cut text alike."""
     vocabulary: int
@@ -64,26 +64,26 @@ class Measured:
     weight_bytes: int
     cache_bytes: int
     """Keys and values of one text that fills the context."""
-    held_out: Reading
-    general: Reading | None
+    held_out: TextScore
+    general: TextScore | None
     calibration: Calibration
     diversity: Diversity
     memorization: Memorization | None
     no_memorization: str
     """Why it was not measured."""
-    written: tuple[Written, ...]
+    written: tuple[Sample, ...]
     samples: tuple[tuple[Span, ...], ...]
     """The beginnings of some held-out documents, with this model's surprise."""
 
 
 @dataclass(frozen=True)
-class Forgot:
+class Forgetting:
     """How a tuned model reads general text, against the model that it was tuned from."""
 
     model: str
     base: str
-    before: Reading
-    after: Reading
+    before: TextScore
+    after: TextScore
     difference: Estimate
     """Bits per byte, after less before: above 0 something was forgotten."""
 
@@ -123,14 +123,14 @@ class Times:
 class Report:
     """A whole comparison."""
 
-    models: tuple[Measured, ...]
+    models: tuple[ModelResult, ...]
     prompts: tuple[str, ...]
     n: int
     settings: Mapping[str, Any]
     """Of the sampling."""
     held_out: Source
     general: Source | None
-    forgot: tuple[Forgot, ...]
+    forgot: tuple[Forgetting, ...]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
     threads: int
@@ -170,7 +170,7 @@ class Report:
         }
 
 
-def _model(model: Measured) -> dict[str, Any]:
+def _model(model: ModelResult) -> dict[str, Any]:
     return {
         "name": model.name,
         "origin": {**asdict(model.facts), "trained_share": model.facts.trained_share},
@@ -190,7 +190,7 @@ def _model(model: Measured) -> dict[str, Any]:
     }
 
 
-def _reading(reading: Reading) -> dict[str, Any]:
+def _reading(reading: TextScore) -> dict[str, Any]:
     return {
         "bits_per_byte": asdict(reading.bits_per_byte),
         "nats_per_token": asdict(reading.nats_per_token),
@@ -211,7 +211,7 @@ def _memorization(found: Memorization) -> dict[str, Any]:
     }
 
 
-def _written(one: Written) -> dict[str, Any]:
+def _written(one: Sample) -> dict[str, Any]:
     copied = one.copied
     return {
         "prompt": one.prompt,

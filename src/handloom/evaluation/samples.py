@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from handloom.evaluation.memorization import Copied
 from handloom.evaluation.spans import Span, spans
-from handloom.inference.generation_config import Request
-from handloom.inference.language_model import LanguageModel, Timing
+from handloom.inference.generation_config import GenerationConfig
+from handloom.inference.language_model import GenerationStats, LanguageModel
 
 ROWS = 16
 """Texts that are written side by side, at most, unless one prompt gets more."""
 
 
 @dataclass(frozen=True)
-class Written:
+class Sample:
     """One text of a model."""
 
     prompt: str
@@ -45,7 +45,9 @@ class Speed:
     """After the first; None if only one was asked for."""
 
 
-def write(lm: LanguageModel, prompts: Sequence[str], request: Request, n: int) -> list[Written]:
+def generate_samples(
+    lm: LanguageModel, prompts: Sequence[str], request: GenerationConfig, n: int
+) -> list[Sample]:
     """Let a model continue each prompt `n` times.
 
     Args:
@@ -61,7 +63,7 @@ def write(lm: LanguageModel, prompts: Sequence[str], request: Request, n: int) -
         RequestError: when a text does not fit the model's context, or another setting does not suit it.
     """
     request = dataclasses.replace(request, logprobs=0)
-    written: list[Written] = []
+    written: list[Sample] = []
     at_once = max(1, ROWS // n)
     for at in range(0, len(prompts), at_once):
         some = prompts[at : at + at_once]
@@ -70,16 +72,16 @@ def write(lm: LanguageModel, prompts: Sequence[str], request: Request, n: int) -
                 assert one.logprobs is not None
                 nats = [-(choice.logprob or 0.0) for choice in one.logprobs]
                 shaded = spans(lm.tokenizer, one.ids, nats)
-                written.append(Written(prompt, one.text, one.finish, len(one.ids), sum(nats), shaded))
+                written.append(Sample(prompt, one.text, one.finish, len(one.ids), sum(nats), shaded))
     return written
 
 
-def speed(lm: LanguageModel, prompt: str, request: Request, tries: int = 3) -> Speed:
+def speed(lm: LanguageModel, prompt: str, request: GenerationConfig, tries: int = 3) -> Speed:
     """Write one text of the full length a few times, and keep the quickest: others may want the processor too."""
     request = dataclasses.replace(request, min_new_tokens=request.max_new_tokens)
     first, rates = [], []
     for _ in range(tries):
-        timing = Timing()
+        timing = GenerationStats()
         lm.complete_batch([prompt], request, timing=timing)
         first.append(timing.first_token_seconds)
         if timing.later_tokens:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handloom.errors import ConfigError, ModelError
-from handloom.model.interface import Reader
-from handloom.model.loss import CHUNK, IGNORE
+from handloom.model.interface import Backbone
+from handloom.model.loss import CHUNK_TOKENS, IGNORE_INDEX
 
 _IDS = 1 << 16  # ids of a long text that are copied at a time
 
@@ -33,7 +33,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Scored:
+class WindowScore:
     """How a window's targets were predicted."""
 
     nats: np.ndarray
@@ -42,8 +42,8 @@ class Scored:
     """Whether each target was the likeliest token there."""
 
 
-def surprises(
-    model: Reader,
+def token_nll_of_ids(
+    model: Backbone,
     ids: Sequence[int] | np.ndarray,
     *,
     context: int,
@@ -85,7 +85,7 @@ def windows_of(
     stride: int | None = None,
     begin: int | None = None,
 ) -> Iterator[Window]:
-    """The windows through which `surprises` reads a text that comes in chunks of ids; each target comes once.
+    """The windows through which `token_nll_of_ids` reads a text that comes in chunks of ids; each target comes once.
 
     Raises:
         ConfigError: for a setting outside its limits.
@@ -125,25 +125,25 @@ def _windows_of(
 
 
 def read_windows(
-    model: Reader, windows: Iterable[Window], batch_size: int, ahead: int = 1
-) -> Iterator[Scored]:
+    model: Backbone, windows: Iterable[Window], batch_size: int, ahead: int = 1
+) -> Iterator[WindowScore]:
     """Let the model read windows, several together, and say how it predicted their targets.
 
     Shorter windows are padded on the right, where no earlier token sees it.
 
     Args:
-        model: as `surprises`.
+        model: as `token_nll_of_ids`.
         windows: of any lengths.
         batch_size: how many are read together.
         ahead: so many batches are taken at once and read in the order of their lengths, to pad less.
 
     Yields:
-        one `Scored` for each window, in their order.
+        one `WindowScore` for each window, in their order.
     """
     stream = iter(windows)
     while group := list(islice(stream, batch_size * ahead)):
         order = sorted(range(len(group)), key=lambda at: len(group[at].inputs))
-        found: dict[int, Scored] = {}
+        found: dict[int, WindowScore] = {}
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             found |= zip(places, _read(model, [group[at] for at in places]), strict=True)
@@ -151,20 +151,20 @@ def read_windows(
 
 
 @torch.inference_mode()
-def _read(model: Reader, windows: Sequence[Window]) -> list[Scored]:
+def _read(model: Backbone, windows: Sequence[Window]) -> list[WindowScore]:
     longest = max(len(window.inputs) for window in windows)
     inputs = torch.zeros((len(windows), longest), dtype=torch.int64)  # (B, T)
-    targets = torch.full_like(inputs, IGNORE)  # (B, T)
+    targets = torch.full_like(inputs, IGNORE_INDEX)  # (B, T)
     for row, window in enumerate(windows):
         end = len(window.inputs)
         inputs[row, :end] = torch.from_numpy(window.inputs)
         targets[row, end - len(window.targets) : end] = torch.from_numpy(window.targets)
-    counts = targets != IGNORE  # (B, T)
+    counts = targets != IGNORE_INDEX  # (B, T)
     was_training = model.training
     model.eval()
     try:
         hidden = model.hidden(inputs)[counts]  # (N, C), those that predict something that counts
-        nats, greedy = _judge(hidden, model.head_weight, targets[counts])  # each (N)
+        nats, greedy = _score(hidden, model.head_weight, targets[counts])  # each (N)
     finally:
         model.train(was_training)
     if not nats.isfinite().all():
@@ -174,13 +174,13 @@ def _read(model: Reader, windows: Sequence[Window]) -> list[Scored]:
         )
     sizes = [len(window.targets) for window in windows]
     rows = zip(nats.split(sizes), greedy.split(sizes), strict=True)
-    return [Scored(n.numpy(), bool(g.all())) for n, g in rows]
+    return [WindowScore(n.numpy(), bool(g.all())) for n, g in rows]
 
 
-def _judge(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _score(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Of each target (N): its surprise, and whether it is the likeliest token. (N, C) -> twice (N)."""
     nats, greedy = [], []
-    for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
         logits = F.linear(h, weight).float()  # (n, V)
         nats.append(F.cross_entropy(logits, y, reduction="none"))
         greedy.append(logits.argmax(dim=-1) == y)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.detokenizer import TextStream
+from handloom.tokenizer.detokenizer import StreamingDetokenizer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def spans(tokenizer: Tokenizer, ids: Sequence[int], nats: Sequence[float]) -> tu
         ids: N ids.
         nats: the surprise at each of them.
     """
-    stream = TextStream(tokenizer)
+    stream = StreamingDetokenizer(tokenizer)
     made: list[Span] = []
     held, at = 0.0, 0
     for token, surprise in zip(ids, nats, strict=True):

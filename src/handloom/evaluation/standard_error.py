@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass
-class Spread:
+class ClusteredStandardError:
     """Sums over units, from which the standard error of a ratio of sums follows.
 
     Tokens of one text are not independent of each other: who is surprised by one is surprised by the next. So the

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from handloom.evaluation.provenance import KINDS
-from handloom.evaluation.report import Measured
+from handloom.evaluation.report import ModelResult
 
 _SUSPICIOUS = 0.5  # held-out text shares a few set phrases with the training text, not half of everything
 
 
-def provenance(models: Sequence[Measured], from_scratch: bool) -> list[str]:
+def provenance(models: Sequence[ModelResult], from_scratch: bool) -> list[str]:
     """Which models are whose, in sentences.
 
     Args:
@@ -31,7 +31,7 @@ def provenance(models: Sequence[Measured], from_scratch: bool) -> list[str]:
     return notes
 
 
-def warnings(models: Sequence[Measured]) -> list[str]:
+def warnings(models: Sequence[ModelResult]) -> list[str]:
     """What a reader must know before believing a number."""
     notes = []
     if len({model.tokenizer for model in models}) > 1:

@@ -18,7 +18,7 @@ _ROW = 38.0
 _LETTERS = 30
 _SQUARE = 240.0
 _EDGE = 40.0
-SURE = 1.96
+Z_95 = 1.96
 """Standard errors to either side in which a mean lies 19 times out of 20."""
 
 
@@ -82,7 +82,7 @@ class Diagram:
 
 def dots(rows: Sequence[tuple[str, Estimate]], digits: int = 3) -> Dots:
     """Estimates of the same thing, each with 1.96 standard errors to both sides."""
-    spreads = [SURE * (estimate.standard_error or 0.0) for _, estimate in rows]
+    spreads = [Z_95 * (estimate.standard_error or 0.0) for _, estimate in rows]
     low = min(each.value - spread for (_, each), spread in zip(rows, spreads, strict=True))
     high = max(each.value + spread for (_, each), spread in zip(rows, spreads, strict=True))
     room = (high - low or abs(high) or 1.0) * 0.06
@@ -109,7 +109,7 @@ def diagram(bins: Sequence[Bin]) -> Diagram:
     for each in bins:
         if each.confidence is None or each.accuracy is None or each.standard_error is None:
             continue
-        spread = SURE * each.standard_error
+        spread = Z_95 * each.standard_error
         low, high = max(0.0, each.accuracy - spread), min(1.0, each.accuracy + spread)
         shown = f"{each.tokens:,} tokens: sure by {each.confidence:.0%}, right in {each.accuracy:.0%}"
         points.append(

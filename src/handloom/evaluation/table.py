@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from handloom.evaluation.perplexity import Measured, Reading
+from handloom.evaluation.perplexity import PerplexityResult, StrideResult
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Row:
     values: tuple[float, ...] = ()
 
 
-def rows(measured: Measured) -> list[Row]:
+def rows(measured: PerplexityResult) -> list[Row]:
     """The table's lines, a number for each reading; a perplexity too large for a float is infinite."""
     of = measured.original
     benchmark = measured.convention.detokenize != "none"
@@ -28,7 +28,7 @@ def rows(measured: Measured) -> list[Row]:
     def row(key: str, name: str, value: Any) -> Row:
         return Row(key, name, tuple(value(reading) for reading in measured.readings))
 
-    def bits(reading: Reading) -> float:
+    def bits(reading: StrideResult) -> float:
         return reading.nats / math.log(2)
 
     found = [
@@ -68,7 +68,7 @@ def rows(measured: Measured) -> list[Row]:
     return [one for one in found if one]
 
 
-def heads(measured: Measured) -> list[str]:
+def heads(measured: PerplexityResult) -> list[str]:
     """A title for each reading."""
     form = {True: "ordinary\n", False: "as it is\n"} if measured.convention.detokenize != "none" else {}
     return [f"{form.get(r.ordinary, '')}stride {r.stride:,}" for r in measured.readings]
@@ -85,7 +85,7 @@ def shown(value: float) -> str:
     return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
-def reasons(measured: Measured) -> list[str]:
+def reasons(measured: PerplexityResult) -> list[str]:
     """Why the numbers differ, and what they hold for."""
     return [
         text
@@ -100,7 +100,7 @@ def reasons(measured: Measured) -> list[str]:
     ]
 
 
-def as_json(measured: Measured) -> dict[str, Any]:
+def as_json(measured: PerplexityResult) -> dict[str, Any]:
     """Everything for programs; what is no finite number is None."""
     numbers = {row.key: row.values for row in rows(measured) if row.key}
     return {
@@ -133,7 +133,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _by_words(measured: Measured) -> str:
+def _by_words(measured: PerplexityResult) -> str:
     last, words = measured.readings[-1], measured.original.words
     if words < 1:
         return ""
@@ -145,7 +145,7 @@ def _by_words(measured: Measured) -> str:
     )
 
 
-def _by_stride(measured: Measured) -> str:
+def _by_stride(measured: PerplexityResult) -> str:
     same = [r for r in measured.readings if r.ordinary == measured.readings[-1].ordinary]
     wide, narrow = max(same, key=lambda r: r.stride), min(same, key=lambda r: r.stride)
     if wide is narrow:
@@ -157,8 +157,8 @@ def _by_stride(measured: Measured) -> str:
     )
 
 
-def _by_form(measured: Measured) -> str:
-    readings: list[Reading] = [r for r in measured.readings if r.ordinary]
+def _by_form(measured: PerplexityResult) -> str:
+    readings: list[StrideResult] = [r for r in measured.readings if r.ordinary]
     if not readings:
         return ""
     now, before = readings[0].counts, measured.readings[0].counts
@@ -171,7 +171,7 @@ def _by_form(measured: Measured) -> str:
     )
 
 
-def _by_beginning(measured: Measured) -> str:
+def _by_beginning(measured: PerplexityResult) -> str:
     how = measured.convention
     one = measured.original.documents == 1
     each = "each document" if how.documents == "alone" and not one else "the text"
@@ -182,7 +182,7 @@ def _by_beginning(measured: Measured) -> str:
     return f"Nothing stands before {each}: its first token is not predicted, and not counted in any unit."
 
 
-def _by_chance(measured: Measured) -> str:
+def _by_chance(measured: PerplexityResult) -> str:
     units = measured.readings[0].units
     if units < 2:
         return "The text is too short for a standard error, which takes several documents or stretches of one context."

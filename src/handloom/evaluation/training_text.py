@@ -19,7 +19,7 @@ from handloom.data.faults import ReadOptions
 from handloom.data.record_files import read_records
 from handloom.data.shards import Shard
 from handloom.data.split import TRAIN, VALIDATION
-from handloom.data.tokenized import TokenData, prepare, reopen
+from handloom.data.tokenized import TokenData, open_cached, prepare
 from handloom.errors import DataError
 from handloom.evaluation.memorization import Piece
 from handloom.evaluation.sample_documents import Named
@@ -28,7 +28,7 @@ from handloom.tokenizer.base import Tokenizer
 _AT_ONCE = 1 << 16  # tokens that become text together
 
 
-class Learned:
+class TrainingText:
     """The text of a run.
 
     Args:
@@ -78,7 +78,7 @@ class Learned:
 def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
     """The text with its documents called as they are now; what was lost or has changed comes from the cache."""
     key = str(training.get("data", ""))
-    found = reopen(key, tokenizer) if key else None
+    found = open_cached(key, tokenizer) if key else None
     sources = [str(source) for source in settings["data"]]
     if found is not None and (passing(sources) or {*sources} <= {*BUILTIN}):  # called the same at all times
         return found

@@ -24,17 +24,17 @@ from torch.nn import functional as F
 
 from handloom.errors import ConfigError, ModelError
 from handloom.finetuning import trainable_tokens
-from handloom.finetuning.trainable_tokens import RowSet, TokenRows
+from handloom.finetuning.trainable_tokens import TokenDelta, TrainableTokensEmbedding
 from handloom.model.gpt import GPT
 from handloom.quantization.bf16 import use_dtype_of
 
-DETOURS = ("*.lora_A", "*.lora_B", "*.magnitude")
-TRAINED = (*DETOURS, "*.token_rows")
+LORA_PARAMETERS = ("*.lora_A", "*.lora_B", "*.magnitude")
+ADAPTER_PARAMETERS = (*LORA_PARAMETERS, "*.token_rows")
 """Patterns of the parameters that learn in a model with an adapter."""
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRAConfig:
     """What detours are like.
 
     Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rank-stabilized scaling from
@@ -63,7 +63,7 @@ class LoRA:
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
-class Detour(nn.Module):
+class LoRAAdapter(nn.Module):
     """One low-rank detour beside a linear layer of `inputs` -> `outputs` channels.
 
     Args:
@@ -121,7 +121,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
-        self.detours = nn.ModuleDict()
+        self.adapter_layers = nn.ModuleDict()
         self._apart: Tensor | None = None  # the matrix as it was, while detours are merged into it
 
     @property
@@ -139,9 +139,9 @@ class LoRALinear(nn.Module):
                 y = y + detour(x, plain, self.base)
         return y
 
-    def laid(self) -> list[Detour]:
+    def laid(self) -> list[LoRAAdapter]:
         """The detours of which something is taken."""
-        return [d for d in self.detours.values() if isinstance(d, Detour) and d.share]
+        return [d for d in self.adapter_layers.values() if isinstance(d, LoRAAdapter) and d.share]
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -162,12 +162,14 @@ class LoRALinear(nn.Module):
             self._apart = None
 
 
-def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter", tokens: Tensor | None = None) -> list[str]:
+def add_adapter(
+    model: GPT, how: LoRAConfig, seed: int, name: str = "adapter", tokens: Tensor | None = None
+) -> list[str]:
     """Lay detours beside the linear layers that `how` names, with A drawn and B zero.
 
     Args:
         model: edited in place.
-        how: see `LoRA`.
+        how: see `LoRAConfig`.
         seed: of A.
         name: of this set of detours.
         tokens: (n) int64, each once, whose rows of the token embedding are to learn too.
@@ -186,16 +188,16 @@ def wrap(model: GPT, how: LoRA, seed: int, name: str = "adapter", tokens: Tensor
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    lay(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.dora, tokens)
+    insert_adapter(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.dora, tokens)
     generator = torch.Generator().manual_seed(seed)
-    for detour in detours(model, name).values():
+    for detour in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(detour.lora_A.shape[1])
         with torch.no_grad():
             detour.lora_A.uniform_(-bound, bound, generator=generator)
     return list(layers)
 
 
-def lay(
+def insert_adapter(
     model: GPT,
     layers: Mapping[str, tuple[int, float]],
     name: str,
@@ -209,7 +211,7 @@ def lay(
         model: edited in place.
         layers: rank and scale of the detour beside each.
         name: of this set of detours; a set of that name must not be there.
-        dropout, dora: as in `LoRA`.
+        dropout, dora: as in `LoRAConfig`.
         tokens: (n) int64, each once, whose rows of the token embedding may change.
 
     Raises:
@@ -227,10 +229,10 @@ def lay(
         layer.unmerge()
         weight = layer.base.weight
         rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if dora else None
-        detour = Detour(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
-        layer.detours[name] = detour.train(model.training)
+        detour = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
+        layer.adapter_layers[name] = detour.train(model.training)
     if tokens is not None:
-        trainable_tokens.lay(model, name, tokens)
+        trainable_tokens.insert_adapter(model, name, tokens)
 
 
 def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Linear | LoRALinear]]:
@@ -240,13 +242,13 @@ def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Linear | LoRALinear]]:
             yield f"blocks.{i}.{part}", block.get_submodule(part)  # type: ignore[misc]
 
 
-def detours(model: GPT, name: str) -> dict[str, Detour]:
+def adapter_layers(model: GPT, name: str) -> dict[str, LoRAAdapter]:
     """The detours of one set, by the name of the layer they lie beside."""
     found = {}
     for path, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear) and name in layer.detours:
-            detour = layer.detours[name]
-            assert isinstance(detour, Detour)
+        if isinstance(layer, LoRALinear) and name in layer.adapter_layers:
+            detour = layer.adapter_layers[name]
+            assert isinstance(detour, LoRAAdapter)
             found[path] = detour
     return found
 
@@ -256,7 +258,7 @@ def adapters(model: GPT) -> dict[str, float]:
     return {name: parts[0].share for name, parts in _parts(model).items()}
 
 
-def use(model: GPT, shares: Mapping[str, float]) -> None:
+def set_adapters(model: GPT, shares: Mapping[str, float]) -> None:
     """Take so much of each adapter; those that are not named are switched off.
 
     Raises:
@@ -284,41 +286,41 @@ def unmerge(model: GPT) -> None:
         layer.unmerge()
 
 
-def bake(model: GPT) -> None:
+def merge_and_unload(model: GPT) -> None:
     """Merge, and forget the adapters: what is left is a plain model."""
     merge(model)
-    unwrap(model)
+    unload(model)
 
 
-def unwrap(model: GPT) -> None:
+def unload(model: GPT) -> None:
     """Forget the adapters; what is not merged is gone."""
     for path, layer in list(linear_layers(model)):
         if isinstance(layer, LoRALinear):
             parent, _, own = path.rpartition(".")
             setattr(model.get_submodule(parent), own, layer.base)
-    trainable_tokens.unwrap(model)
+    trainable_tokens.unload(model)
 
 
-def _parts(model: GPT) -> dict[str, list[Detour | RowSet]]:
+def _parts(model: GPT) -> dict[str, list[LoRAAdapter | TokenDelta]]:
     """The detours and rows of each adapter."""
-    found: dict[str, list[Detour | RowSet]] = {}
+    found: dict[str, list[LoRAAdapter | TokenDelta]] = {}
     for _, layer in linear_layers(model):
         if isinstance(layer, LoRALinear):
-            for name, detour in layer.detours.items():
-                assert isinstance(detour, Detour)
+            for name, detour in layer.adapter_layers.items():
+                assert isinstance(detour, LoRAAdapter)
                 found.setdefault(name, []).append(detour)
-    for name, rows in trainable_tokens.sets(model).items():
+    for name, rows in trainable_tokens.token_deltas(model).items():
         found.setdefault(name, []).append(rows)
     return found
 
 
-def _changed(model: GPT) -> Iterator[LoRALinear | TokenRows]:
+def _changed(model: GPT) -> Iterator[LoRALinear | TrainableTokensEmbedding]:
     """What takes the place of a part of the model, and can merge what lies beside it."""
     for _, layer in linear_layers(model):
         if isinstance(layer, LoRALinear):
             yield layer
     embedding = model.embedding.token_embedding
-    if isinstance(embedding, TokenRows):
+    if isinstance(embedding, TrainableTokensEmbedding):
         yield embedding
 
 

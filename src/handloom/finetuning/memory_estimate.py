@@ -14,15 +14,15 @@ from handloom.finetuning import lora, trainable
 from handloom.finetuning.trainable import Cost
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.model.loss import CHUNK
+from handloom.model.loss import CHUNK_TOKENS
 
-USUAL = ("full", "lora", "norms", "norms+head", "head", "bias", "last:2")
+LISTED_METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:2")
 """The methods that a ledger lists beside the one that was chosen."""
 
 RUNTIME_BYTES = 360_000_000
 """What Python, torch and this program take before there is a model; fitted, as the next."""
 
-HELD = 1.6
+ALLOCATOR_OVERHEAD = 1.6
 """How much the process holds for each byte that is kept for the way back: memory comes back in pieces that do not fit.
 
 Both were fitted to nine measurements at 124M (`docs/LOG.md`), which they meet within a tenth.
@@ -30,7 +30,7 @@ Both were fitted to nine measurements at 124M (`docs/LOG.md`), which they meet w
 
 
 @dataclass(frozen=True)
-class Pass:
+class MicroBatch:
     """How much goes through the model at once."""
 
     rows: int
@@ -41,7 +41,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodEstimate:
     """One way to tune the model."""
 
     method: str
@@ -53,27 +53,27 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class MemoryEstimate:
     """All ways, and what learns in the chosen one."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[MethodEstimate, ...]
     groups: tuple[tuple[str, int, int], ...]
     """Of the chosen one: what learns, in how many tensors, how many numbers."""
 
     @property
-    def chosen(self) -> Entry:
+    def chosen(self) -> MethodEstimate:
         """The way that was chosen."""
         return next(entry for entry in self.entries if entry.chosen)
 
 
-def ledger_of(
+def estimate_memory(
     config: GPTConfig,
     method: str,
-    how: lora.LoRA,
-    at_once: Pass,
+    how: lora.LoRAConfig,
+    at_once: MicroBatch,
     train: Sequence[str] = (),
     untie: bool = False,
-) -> Ledger:
+) -> MemoryEstimate:
     """The ledger of a model.
 
     Args:
@@ -85,30 +85,34 @@ def ledger_of(
         untie: whether a tied head gets weights of its own.
     """
     own = " ".join(train) if train else method
-    methods = list(USUAL if config.layers >= 2 else USUAL[:-1])
+    methods = list(LISTED_METHODS if config.layers >= 2 else LISTED_METHODS[:-1])
     if own not in methods:
         methods.insert(0, own)
-    entries: list[Entry] = []
+    entries: list[MethodEstimate] = []
     chosen_groups: tuple[tuple[str, int, int], ...] = ()
     for name in methods:
         model = _outline(config, how if name == "lora" else None, untie)
-        trainable.choose(model, train if train and name == own else trainable.patterns_of(name, model.config))
+        trainable.set_trainable(
+            model, train if train and name == own else trainable.patterns_of(name, model.config)
+        )
         entries.append(
-            Entry(name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model))
+            MethodEstimate(
+                name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model)
+            )
         )
         if name == own:
             chosen_groups = tuple(trainable.groups(model))
-    return Ledger(tuple(entries), chosen_groups)
+    return MemoryEstimate(tuple(entries), chosen_groups)
 
 
-def peak_bytes(model: GPT, at_once: Pass) -> int:
+def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     """The most memory a process is expected to hold while it trains what learns in the model.
 
     Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward keep for the way
     back; and the scores of a few hundred tokens in the loss.
     """
     c = model.config
-    cost, low = trainable.cost(model), trainable.lowest_trained(model)
+    cost, low = trainable.cost(model), trainable.first_trainable_layer(model)
     trained_blocks = c.layers - (low or 0)
     with_detours = bool(lora.adapters(model))
     matrices = c.layers * (4 * c.width * c.width + 2 * c.width * c.feedforward_width)
@@ -128,8 +132,8 @@ def peak_bytes(model: GPT, at_once: Pass) -> int:
         at_once.bf16 and at_once.tokens <= 256
     ):  # attention spelled out: its weights are kept, in both precisions
         block += tokens * at_once.tokens * c.heads * 6
-    activations = HELD * (trained_blocks * block + 16 * tokens * c.width)
-    loss = min(CHUNK, tokens) * c.vocab_size * (8 + size)
+    activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.width)
+    loss = min(CHUNK_TOKENS, tokens) * c.vocab_size * (8 + size)
     loss += 2 * c.vocab_size * c.width if at_once.bf16 else 0
     if model.head_weight.requires_grad and model.learned_rows is None:
         loss += (
@@ -147,7 +151,7 @@ def _learns(model: GPT, part: str) -> bool:
     )
 
 
-def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
+def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT:
     """A model without weights, with detours if `how` is given."""
     with torch.device("meta"):
         model = GPT(config)
@@ -157,7 +161,7 @@ def _outline(config: GPTConfig, how: lora.LoRA | None, untie: bool) -> GPT:
             layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.targets)]
             tokens = torch.zeros(how.token_rows, dtype=torch.int64) if how.token_rows else None
             detours = dict.fromkeys(layers, (how.rank, how.scale))
-            lora.lay(model, detours, "adapter", dora=how.dora, tokens=tokens)
+            lora.insert_adapter(model, detours, "adapter", dora=how.dora, tokens=tokens)
     return model
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from handloom.errors import ConfigError, did_you_mean
-from handloom.finetuning.lora import DETOURS, TRAINED
+from handloom.finetuning.lora import ADAPTER_PARAMETERS, LORA_PARAMETERS
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -46,7 +46,7 @@ def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
         return (*(f"blocks.{i}.*" for i in last), "final_norm.*", *labels)
     known = {
         "full": ("*",),
-        "lora": (*TRAINED, *labels),
+        "lora": (*ADAPTER_PARAMETERS, *labels),
         "norms": (*norms, *labels),
         "norms+head": (*norms, *head),
         "head": head,
@@ -66,13 +66,13 @@ def require_fits(model: GPT, patterns: Sequence[str]) -> None:
             )
 
 
-def choose(model: GPT, patterns: Sequence[str]) -> None:
+def set_trainable(model: GPT, patterns: Sequence[str]) -> None:
     """Let the parameters whose names fit a pattern learn, and no others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def require_reached(model: GPT, loss: Tensor, task: str) -> list[str]:
+def require_matches(model: GPT, loss: Tensor, task: str) -> list[str]:
     """Freeze what learns by its name but is not reached by the loss, so that it would never have a gradient.
 
     Args:
@@ -107,7 +107,7 @@ def require_reached(model: GPT, loss: Tensor, task: str) -> list[str]:
     return apart
 
 
-def lowest_trained(model: GPT) -> int | None:
+def first_trainable_layer(model: GPT) -> int | None:
     """The lowest block in or above which something learns; None where an embedding does, so that nothing is frozen.
 
     The number of blocks stands for what is above all of them.
@@ -163,7 +163,7 @@ def _group(name: str, config: GPTConfig) -> str:
         return "head for labels"
     if name.startswith("head"):
         return "output head"
-    if any(fnmatchcase(name, pattern) for pattern in DETOURS):
+    if any(fnmatchcase(name, pattern) for pattern in LORA_PARAMETERS):
         return "detours (LoRA)"
     if "norm." in name:
         return "LayerNorms"

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
-from handloom.model.loss import LearnedRows
+from handloom.model.loss import TrainableTokens
 
 
-class RowSet(nn.Module):
+class TokenDelta(nn.Module):
     """Rows for some tokens, which begin as what they are exchanged for.
 
     Args:
@@ -48,14 +48,14 @@ class RowSet(nn.Module):
         """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
 
 
-class TokenRows(nn.Module):
+class TrainableTokensEmbedding(nn.Module):
     """A token embedding some of whose rows are exchanged, by sets with names. Where sets share a token, changes add."""
 
     def __init__(self, base: nn.Embedding) -> None:
         super().__init__()
         self.base = base
         base.weight.data = base.weight.data.clone()  # it is written into: it may lie in a file
-        self.sets = nn.ModuleDict()
+        self.token_deltas = nn.ModuleDict()
         self.merged = False
         """Whether the rows in place are to stay when the sets are forgotten."""
 
@@ -69,12 +69,12 @@ class TokenRows(nn.Module):
         return weight
 
     @property
-    def learned(self) -> LearnedRows | None:
+    def learned(self) -> TrainableTokens | None:
         """The rows that learn, if a single set does and is taken whole: so the loss need not reckon the others'."""
         learning = self._learning()
         if len(learning) != 1 or learning[0].share != 1:
             return None
-        return LearnedRows(learning[0].token_rows, learning[0].ids)
+        return TrainableTokens(learning[0].token_rows, learning[0].ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., C)."""
@@ -85,18 +85,18 @@ class TokenRows(nn.Module):
             found = found + F.embedding(rows.places[tokens], F.pad(nothing, (0, 0, 0, 1)))
         return found
 
-    def laid(self) -> list[RowSet]:
+    def laid(self) -> list[TokenDelta]:
         """The sets of which something is taken."""
-        return [rows for rows in self.sets.values() if isinstance(rows, RowSet) and rows.share]
+        return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.share]
 
-    def _learning(self) -> list[RowSet]:
+    def _learning(self) -> list[TokenDelta]:
         return [rows for rows in self.laid() if rows.token_rows.requires_grad and torch.is_grad_enabled()]
 
-    def lay(self, name: str, ids: Tensor) -> RowSet:
+    def insert_adapter(self, name: str, ids: Tensor) -> TokenDelta:
         """Add a set for these tokens, (n) int64, that is nothing but what is there."""
         self.unmerge()
-        rows = RowSet(ids, self.base.weight.data)
-        self.sets[name] = rows.train(self.training)
+        rows = TokenDelta(ids, self.base.weight.data)
+        self.token_deltas[name] = rows.train(self.training)
         return rows
 
     def merge(self) -> None:
@@ -107,8 +107,8 @@ class TokenRows(nn.Module):
     def unmerge(self) -> None:
         """Put the rows back that were there, bit for bit; those of sets in use come back when they are asked for."""
         self.merged = False
-        for rows in self.sets.values():
-            assert isinstance(rows, RowSet)
+        for rows in self.token_deltas.values():
+            assert isinstance(rows, TokenDelta)
             self.base.weight.data[rows.ids] = rows.was
 
     def _put(self) -> None:
@@ -137,7 +137,7 @@ class _Exchanged(torch.autograd.Function):
         return whole, gradient[ids] * ctx.share, None, None
 
 
-def lay(model: GPT, name: str, ids: Tensor) -> RowSet:
+def insert_adapter(model: GPT, name: str, ids: Tensor) -> TokenDelta:
     """Let the rows of these tokens be exchanged in a model.
 
     Args:
@@ -146,22 +146,22 @@ def lay(model: GPT, name: str, ids: Tensor) -> RowSet:
         ids: (n) int64, each once.
     """
     embedding: nn.Module = model.embedding.token_embedding
-    if not isinstance(embedding, TokenRows):
-        embedding = TokenRows(model.embedding.token_embedding)
+    if not isinstance(embedding, TrainableTokensEmbedding):
+        embedding = TrainableTokensEmbedding(model.embedding.token_embedding)
         model.embedding.register_module("token_embedding", embedding)
-    return embedding.lay(name, ids)
+    return embedding.insert_adapter(name, ids)
 
 
-def sets(model: GPT) -> dict[str, RowSet]:
+def token_deltas(model: GPT) -> dict[str, TokenDelta]:
     """The sets of rows that a model has, by name."""
     embedding = model.embedding.token_embedding
-    return dict(embedding.sets.items()) if isinstance(embedding, TokenRows) else {}  # type: ignore[arg-type]
+    return dict(embedding.token_deltas.items()) if isinstance(embedding, TrainableTokensEmbedding) else {}  # type: ignore[arg-type]
 
 
-def unwrap(model: GPT) -> None:
+def unload(model: GPT) -> None:
     """Forget all sets; unless they are merged, the matrix is then what it was."""
     embedding = model.embedding.token_embedding
-    if isinstance(embedding, TokenRows):
+    if isinstance(embedding, TrainableTokensEmbedding):
         if not embedding.merged:
             embedding.unmerge()
         model.embedding.token_embedding = embedding.base

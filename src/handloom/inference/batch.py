@@ -36,7 +36,7 @@ class Batch:
         self._capacity = min(model.config.context, max(self.prompts) + room)
         self._cache = self._new_cache(len(prompts))
         # Where the part of each text begins that is in the cache, or will be.
-        self._windows = [first_read(length, model.config.context) for length in self.prompts]
+        self._windows = [window_start(length, model.config.context) for length in self.prompts]
 
     @torch.inference_mode()
     def scores(self) -> Tensor:
@@ -47,7 +47,7 @@ class Batch:
         """
         for row, text in enumerate(self.texts):
             if len(text) - self._windows[row] > self.model.config.context:
-                self._windows[row] = first_read(len(text), self.model.config.context)
+                self._windows[row] = window_start(len(text), self.model.config.context)
                 self._cache.forget(row)
         anew = [row for row, length in enumerate(self._cache.lengths) if length == 0]
         together = len(anew) < len(self.texts)  # the others' next token is read with the last one of these
@@ -104,7 +104,7 @@ class Batch:
         return KVCache(self.model.config, rows, size, self.model.head_weight.dtype)
 
 
-def first_read(length: int, context: int) -> int:
+def window_start(length: int, context: int) -> int:
     """The first token that is read of a text: of one beyond the context its last half context.
 
     So a good stretch fits behind it before that has to happen again.

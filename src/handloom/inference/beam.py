@@ -14,9 +14,9 @@ from torch import Tensor
 
 from handloom.errors import RequestError
 from handloom.inference.batch import Batch
-from handloom.inference.engine import Choice, choices, require_possible
-from handloom.inference.generation_config import Request
-from handloom.inference.logits_processors import adjusted
+from handloom.inference.engine import TokenLogprob, require_possible, token_logprobs
+from handloom.inference.generation_config import GenerationConfig
+from handloom.inference.logits_processors import process_logits
 from handloom.model.gpt import GPT
 
 
@@ -39,10 +39,10 @@ class Hypothesis:
     """Sum of its log probabilities; of a finished text divided by its length to the power of the length penalty."""
     ending: Ending = field(repr=False)
     before: Hypothesis | None = field(default=None, repr=False)
-    choice: Choice | None = None
+    choice: TokenLogprob | None = None
 
     @property
-    def choices(self) -> tuple[Choice, ...]:
+    def token_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Its tokens, from the first to the last."""
         found, one = [], self
         while one.choice is not None and one.before is not None:
@@ -52,7 +52,7 @@ class Hypothesis:
 
 
 def beam_search(
-    model: GPT, prompt: Sequence[int], request: Request, n: int, ending: Ending
+    model: GPT, prompt: Sequence[int], request: GenerationConfig, n: int, ending: Ending
 ) -> list[Hypothesis]:
     """The `n` best texts that `request.beams` beams find, best first.
 
@@ -98,15 +98,19 @@ def beam_search(
     return finished[:n]
 
 
-def _candidates(batch: Batch, running: list[Hypothesis], request: Request) -> list[tuple[int, Hypothesis]]:
+def _candidates(
+    batch: Batch, running: list[Hypothesis], request: GenerationConfig
+) -> list[tuple[int, Hypothesis]]:
     """The likeliest ways to go on, best first, each with the row that it grows from."""
     logits = batch.scores()  # (B, V)
-    logprobs = adjusted(logits.float().log_softmax(dim=-1), batch.texts, batch.prompts, request)  # (B, V)
+    logprobs = process_logits(
+        logits.float().log_softmax(dim=-1), batch.texts, batch.prompts, request
+    )  # (B, V)
     totals = logprobs.double() + torch.tensor([[one.score] for one in running], dtype=torch.float64)  # (B, V)
     best: Tensor
     best, at = totals.flatten().topk(min(2 * request.beams, totals.numel()))
     rows, tokens = at // logits.shape[-1], at % logits.shape[-1]
-    new = choices(logits[rows], tokens.tolist(), request.logprobs)
+    new = token_logprobs(logits[rows], tokens.tolist(), request.logprobs)
     return [
         (row, Hypothesis(score, running[row].ending.after(choice.token), running[row], choice))
         for row, score, choice in zip(rows.tolist(), best.tolist(), new, strict=True)
@@ -114,5 +118,5 @@ def _candidates(batch: Batch, running: list[Hypothesis], request: Request) -> li
     ]
 
 
-def _weighed(score: float, length: int, request: Request) -> float:
+def _weighed(score: float, length: int, request: GenerationConfig) -> float:
     return score / float(length**request.length_penalty)

@@ -19,7 +19,7 @@ POLICIES = ("error", "cut")
 
 
 @dataclass(frozen=True)
-class Classified:
+class Classification:
     """What a model says of a text: which labels it has, or, of a model for regression, its values."""
 
     problem_type: str
@@ -61,7 +61,7 @@ def label_values(scores: Tensor, problem_type: str) -> Tensor:
 @torch.inference_mode()
 def classify(
     model: GPT, tokenizer: Tokenizer, texts: Sequence[str], overlong: str = "error", batch_size: int = 16
-) -> list[Classified]:
+) -> list[Classification]:
     """The labels of each text, or its values. What is said of one does not depend on the others.
 
     Args:
@@ -89,7 +89,7 @@ def classify(
         _ids(tokenizer, text, name, model.config.context, overlong)
         for text, name in zip(texts, names, strict=True)
     ]
-    found: list[Classified] = []
+    found: list[Classification] = []
     problem_type = model.config.problem_type
     for at in range(0, len(rows), batch_size):
         some = rows[at : at + batch_size]
@@ -98,7 +98,7 @@ def classify(
         last = torch.tensor([len(ids) - 1 for ids in some])  # (B)
         hidden = model.hidden(tokens)[torch.arange(len(some)), last]  # (B, C)
         for row in label_values(model.label_scores(hidden).float(), problem_type).tolist():
-            found.append(Classified(problem_type, dict(zip(model.config.labels, row, strict=True))))
+            found.append(Classification(problem_type, dict(zip(model.config.labels, row, strict=True))))
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import RequestError
-from handloom.inference.generation_config import Request, Sampling, setting_names
+from handloom.inference.generation_config import GenerationConfig, SamplingParams, setting_names
 from handloom.inference.language_model import LanguageModel
 from handloom.inference.sequence import typed_stop
 
@@ -26,7 +26,7 @@ class Turn:
     answer: str = ""
 
 
-class Conversation:
+class TextSession:
     """Turns that make up one continuing text.
 
     Args:
@@ -35,7 +35,7 @@ class Conversation:
         stop: strings that end an answer.
     """
 
-    def __init__(self, lm: LanguageModel, request: Request, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, lm: LanguageModel, request: GenerationConfig, stop: tuple[str, ...] = ()) -> None:
         self.turns: list[Turn] = []
         self.stop = stop
         self.request = request.changed(overflow="slide")
@@ -106,7 +106,7 @@ class Conversation:
             raise
 
     def set(self, name: str, value: str) -> None:
-        """Change a setting of `Request` or `Sampling` from here on.
+        """Change a setting of `GenerationConfig` or `SamplingParams` from here on.
 
         Args:
             name: with `-` or `_` between its words.
@@ -146,7 +146,7 @@ FIXED = ("overflow", "beams", "length_penalty", "logprobs", "echo")
 
 def settable() -> dict[str, Any]:
     """Settings that a conversation can change, each with its default."""
-    found = {**_defaults(Sampling), **_defaults(Request)}
+    found = {**_defaults(SamplingParams), **_defaults(GenerationConfig)}
     return {name: default for name, default in found.items() if name not in FIXED}
 
 
@@ -160,7 +160,7 @@ def _parsed(name: str, value: str) -> Any:
     defaults = settable()
     if value == "off" and name in defaults:
         return defaults[name]
-    kinds = {**typing.get_type_hints(Sampling), **typing.get_type_hints(Request)}
+    kinds = {**typing.get_type_hints(SamplingParams), **typing.get_type_hints(GenerationConfig)}
     wanted = typing.get_args(kinds.get(name, str)) or (kinds.get(name, str),)
     if bool in wanted:
         return {"on": True}.get(value, value)

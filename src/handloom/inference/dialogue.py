@@ -9,13 +9,13 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from handloom.errors import RequestError
-from handloom.inference.conversation import Conversation, Turn
-from handloom.inference.generation_config import Request
+from handloom.inference.conversation import TextSession, Turn
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.chat import TEMPLATE, Message, encode_prompt, header_of
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt, header_of
 
 
-class Dialogue(Conversation):
+class ChatSession(TextSession):
     """Turns of a user and an assistant.
 
     The model sees as many of the last turns as leave its answer room in the context: `max_new_tokens`, but no more
@@ -32,7 +32,7 @@ class Dialogue(Conversation):
     def __init__(
         self,
         lm: LanguageModel,
-        request: Request,
+        request: GenerationConfig,
         stop: tuple[str, ...] = (),
         system: str | None = None,
         on_note: Callable[[str], None] = lambda note: None,
@@ -133,7 +133,9 @@ class Dialogue(Conversation):
         return seen
 
     def _encoded(self, turns: list[Turn], system: str | None) -> list[int]:
-        return encode_prompt(self._lm.tokenizer, _messages(turns, system), self._lm.template or TEMPLATE)
+        return encode_generation_prompt(
+            self._lm.tokenizer, _messages(turns, system), self._lm.template or CHAT_TEMPLATE
+        )
 
 
 def _messages(turns: list[Turn], system: str | None) -> list[Message]:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from handloom.errors import RequestError
-from handloom.inference.batch import Batch, first_read
-from handloom.inference.generation_config import Request
-from handloom.inference.logits_processors import adjusted
-from handloom.inference.sampling import draw, probabilities
+from handloom.inference.batch import Batch, window_start
+from handloom.inference.generation_config import GenerationConfig
+from handloom.inference.logits_processors import process_logits
+from handloom.inference.sampling import logits_to_probs, sample
 from handloom.model.gpt import GPT
 
 
 @dataclass(frozen=True)
-class Choice:
+class TokenLogprob:
     """A token of a text, and how likely the model found it before any setting changed its scores."""
 
     token: int
@@ -31,13 +31,13 @@ class Choice:
     """The likeliest tokens at this place with their log probabilities, likeliest first."""
 
 
-class Writing:
+class Engine:
     """Rows that are written together by drawing.
 
     Args:
         model: in evaluation mode.
         prompts: one for each row, at least one token each.
-        request: see `Request`; its words are ids, and its end of text is filled in where it is needed.
+        request: see `GenerationConfig`; its words are ids, and its end of text is filled in where it is needed.
         numbers: row r draws from (seed, numbers[r]), whatever the others do; 0, 1, 2, ... if not given.
 
     Raises:
@@ -48,7 +48,7 @@ class Writing:
         self,
         model: GPT,
         prompts: Sequence[Sequence[int]],
-        request: Request,
+        request: GenerationConfig,
         numbers: Sequence[int] | None = None,
     ) -> None:
         require_possible(request, model, map(len, prompts))
@@ -59,7 +59,7 @@ class Writing:
         keys = [np.array([request.seed, number], dtype=np.uint64) for number in numbers or self.running]
         self._chance = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
-    def step(self) -> dict[int, Choice]:
+    def step(self) -> dict[int, TokenLogprob]:
         """Add a token to each running row, and say which.
 
         Raises:
@@ -68,14 +68,16 @@ class Writing:
         """
         batch, request = self._batch, self._request
         logits = batch.scores()  # (B, V)
-        p = probabilities(adjusted(logits, batch.texts, batch.prompts, request), request.sampling)  # (B, V)
+        p = logits_to_probs(
+            process_logits(logits, batch.texts, batch.prompts, request), request.sampling
+        )  # (B, V)
         # In float32 a number just below 1 would round to 1, past the last token.
         uniform = torch.tensor(
             [self._chance[row].random() for row in self.running], dtype=torch.float64
         )  # (B)
-        tokens = draw(p, uniform).tolist()
+        tokens = sample(p, uniform).tolist()
         batch.extend(tokens)
-        return dict(zip(self.running, choices(logits, tokens, request.logprobs), strict=True))
+        return dict(zip(self.running, token_logprobs(logits, tokens, request.logprobs), strict=True))
 
     def leave(self, rows: Collection[int]) -> None:
         """These rows are done; the others go on alone."""
@@ -85,15 +87,15 @@ class Writing:
             self._batch.keep(kept)
 
 
-def continuations(
-    model: GPT, prompt: Tensor, request: Request, vocabulary: int | None = None
+def generate_ids(
+    model: GPT, prompt: Tensor, request: GenerationConfig, vocabulary: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the next token of every row, again and again: `Writing`, for rows that stay to the end.
+    """Yield the next token of every row, again and again: `Engine`, for rows that stay to the end.
 
     Args:
         model: in evaluation mode.
         prompt: (B, T) int64, T at least 1.
-        request: see `Request`.
+        request: see `GenerationConfig`.
         vocabulary: how many ids stand for something; as the request says if not given.
 
     Yields:
@@ -104,12 +106,12 @@ def continuations(
     """
     if vocabulary is not None:
         request = replace(request, vocabulary=vocabulary)
-    writing = Writing(model, prompt.tolist(), request)
+    writing = Engine(model, prompt.tolist(), request)
     for _ in range(request.max_new_tokens):
         yield torch.tensor([choice.token for choice in writing.step().values()])
 
 
-def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choice]:
+def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[TokenLogprob]:
     """What was chosen, with log probabilities and the `top` likeliest tokens if `top` is not None.
 
     Args:
@@ -118,7 +120,7 @@ def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choi
         top: how many alternatives.
     """
     if top is None:
-        return [Choice(token) for token in tokens]
+        return [TokenLogprob(token) for token in tokens]
     logprobs = logits.float().log_softmax(dim=-1)  # (N, V)
     values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
     alternatives = [
@@ -126,29 +128,29 @@ def choices(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[Choi
         for pair in zip(ids.tolist(), values.tolist(), strict=True)
     ]
     own = logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0].tolist()
-    return [Choice(*each) for each in zip(tokens, own, alternatives, strict=True)]
+    return [TokenLogprob(*each) for each in zip(tokens, own, alternatives, strict=True)]
 
 
 @torch.inference_mode()
-def prompt_choices(model: GPT, prompt: Sequence[int], top: int) -> tuple[Choice, ...]:
+def prompt_logprobs(model: GPT, prompt: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
     """Each token of a prompt with its log probability, and the `top` tokens that were likeliest in its place.
 
     What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
     """
-    begin = first_read(len(prompt), model.config.context)
+    begin = window_start(len(prompt), model.config.context)
     hidden = model.hidden(torch.tensor([prompt[begin:]]))[0, :-1]  # (T - 1, C)
-    found = [Choice(token) for token in prompt[: begin + 1]]
+    found = [TokenLogprob(token) for token in prompt[: begin + 1]]
     rest = prompt[begin + 1 :]
     for at in range(0, len(rest), _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
-        found += choices(model.unembed(hidden[part]), rest[part], top)
+        found += token_logprobs(model.unembed(hidden[part]), rest[part], top)
     return tuple(found)
 
 
 _AT_ONCE = 64  # positions whose scores are held in memory together
 
 
-def require_possible(request: Request, model: GPT, prompt_tokens: Iterator[int]) -> None:
+def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Iterator[int]) -> None:
     """Raise RequestError when a text would not fit the context, or a setting names a token there is not."""
     for length in prompt_tokens:
         require_room(length, request, model.config.context)
@@ -162,7 +164,7 @@ def require_possible(request: Request, model: GPT, prompt_tokens: Iterator[int])
             )
 
 
-def require_room(prompt_tokens: int, request: Request, context: int) -> None:
+def require_room(prompt_tokens: int, request: GenerationConfig, context: int) -> None:
     """Raise RequestError when the policy is `error` and the text would pass the context."""
     if request.overflow == "slide":
         return

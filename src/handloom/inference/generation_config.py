@@ -22,11 +22,11 @@ def _setting(default: Any, meaning: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How to choose the next token.
 
     The order is fixed. First what looks at the text so far: logit_bias, repetition_penalty, frequency_penalty and
-    presence_penalty, no_repeat_ngram, bad_words, then the two of `Request` that rule the end (min_new_tokens,
+    presence_penalty, no_repeat_ngram, bad_words, then the two of `GenerationConfig` that rule the end (min_new_tokens,
     force_end). Then what looks at the scores alone: temperature, top_k, top_p, min_p, typical. Then a draw.
     """
 
@@ -103,11 +103,11 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationConfig:
     """How to continue: how far, how to choose, and what to do at the edge of the context."""
 
     max_new_tokens: int = _setting(100, "The most tokens to add.")
-    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    sampling: SamplingParams = dataclasses.field(default_factory=SamplingParams)
     seed: int = _setting(0, "The same seed gives the same text, whatever is written beside it.")
     overflow: Literal["error", "slide"] = _setting(
         "error", "Text beyond the context: refuse it, or slide: go on from the context's last half."
@@ -193,7 +193,7 @@ class Request:
             )
 
     @classmethod
-    def of(cls, **settings: Any) -> Request:
+    def of(cls, **settings: Any) -> GenerationConfig:
         """A request from settings of both dataclasses, by name.
 
         Raises:
@@ -201,14 +201,14 @@ class Request:
         """
         return cls().changed(**settings)
 
-    def changed(self, **settings: Any) -> Request:
+    def changed(self, **settings: Any) -> GenerationConfig:
         """The same request with other settings, of either dataclass.
 
         Raises:
             RequestError: as `of`.
         """
-        choosing = setting_names(Sampling)
-        known = [*setting_names(Request), *choosing]
+        choosing = setting_names(SamplingParams)
+        known = [*setting_names(GenerationConfig), *choosing]
         for name in settings:
             if name not in known:
                 raise RequestError(
@@ -249,7 +249,7 @@ def require_count(n: object) -> int:
     return n
 
 
-def require_streamable(request: Request) -> None:
+def require_streamable(request: GenerationConfig) -> None:
     """Raise RequestError for a request whose text is known only as a whole."""
     if request.beams > 1:
         raise RequestError(

@@ -11,9 +11,9 @@ from typing import Any
 
 from handloom.errors import RequestError, require_type
 from handloom.inference.beam import beam_search
-from handloom.inference.classify import Classified, classify
-from handloom.inference.engine import Choice, Writing, prompt_choices, require_possible
-from handloom.inference.generation_config import Request, require_count, require_streamable
+from handloom.inference.classify import Classification, classify
+from handloom.inference.engine import Engine, TokenLogprob, prompt_logprobs, require_possible
+from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
 from handloom.inference.prompts import Prompt, prompt_ids
 from handloom.inference.sequence import Row, stop_strings
 from handloom.model.config import GPTConfig
@@ -32,12 +32,12 @@ class Completion:
     """The new tokens, that of the end of text and those of a stop string included."""
     finish: str
     """Why it ended: `length`, `stop` (a stop string) or `end_of_text` (the model ended the document)."""
-    logprobs: tuple[Choice, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
     """For each new token how likely it was, before any setting changed its scores; None if not asked for."""
 
 
 @dataclass
-class Timing:
+class GenerationStats:
     """How long writing took, in seconds from the call on, and how much was written."""
 
     began: float = dataclasses.field(default_factory=time.perf_counter)
@@ -57,7 +57,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Completions:
+class CompletionOutput:
     """What `LanguageModel.complete` returns."""
 
     completions: tuple[Completion, ...]
@@ -66,14 +66,14 @@ class Completions:
     """From the call to the first token of any text of the batch."""
     seconds: float
     """Of the whole batch."""
-    prompt_logprobs: tuple[Choice, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     """The prompt's tokens and how likely each was; None if `echo` was not asked for."""
 
 
 class LanguageModel:
     """A model that reads and writes text.
 
-    Settings are those of `Request` and `Sampling`, by name: `lm.generate("Once", temperature=0.7, top_p=0.9)`.
+    Settings are those of `GenerationConfig` and `Sampling`, by name: `lm.generate("Once", temperature=0.7, top_p=0.9)`.
 
     Args:
         model: tokens (B, T) int64 -> logits (B, T, V).
@@ -102,12 +102,12 @@ class LanguageModel:
         Args:
             prompt: text to continue; None begins a new document; messages are answered.
             stop: strings that end the text where they first appear.
-            settings: fields of `Request` and of `Sampling`.
+            settings: fields of `GenerationConfig` and of `Sampling`.
 
         Raises:
             RequestError: for an empty prompt, a setting without meaning, or text beyond the context.
         """
-        return self.complete(prompt, Request.of(**settings), stop=stop).completions[0].text
+        return self.complete(prompt, GenerationConfig.of(**settings), stop=stop).completions[0].text
 
     def stream(
         self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any
@@ -116,18 +116,18 @@ class LanguageModel:
 
         No piece holds half a character, and none holds the beginning of a stop string that then came.
         """
-        return self.stream_request(prompt, Request.of(**settings), stop)
+        return self.stream_request(prompt, GenerationConfig.of(**settings), stop)
 
     def stream_request(
         self,
         prompt: Prompt,
-        request: Request,
+        request: GenerationConfig,
         stop: str | Sequence[str] | None = (),
         *,
-        timing: Timing | None = None,
+        timing: GenerationStats | None = None,
         halted: Callable[[], bool] = lambda: False,
     ) -> Iterator[str]:
-        """`stream`, with the settings gathered in a `Request`.
+        """`stream`, with the settings gathered in a `GenerationConfig`.
 
         Args:
             prompt: as `generate`.
@@ -140,7 +140,7 @@ class LanguageModel:
         ids, row, timing = (
             self.prompt_ids(prompt),
             Row(self.tokenizer, stop_strings(stop)),
-            timing or Timing(),
+            timing or GenerationStats(),
         )
         timing.prompt_tokens += len(ids)
         for _, piece in self._write([ids], [row], self._in_tokens(request), [0], timing):
@@ -152,8 +152,8 @@ class LanguageModel:
             yield piece
 
     def complete(
-        self, prompt: Prompt, request: Request, n: int = 1, stop: str | Sequence[str] | None = ()
-    ) -> Completions:
+        self, prompt: Prompt, request: GenerationConfig, n: int = 1, stop: str | Sequence[str] | None = ()
+    ) -> CompletionOutput:
         """Continue one prompt `n` times, together.
 
         Raises:
@@ -164,12 +164,12 @@ class LanguageModel:
     def complete_batch(
         self,
         prompts: Sequence[Prompt],
-        request: Request,
+        request: GenerationConfig,
         n: int = 1,
         stop: str | Sequence[str] | None = (),
         *,
-        timing: Timing | None = None,
-    ) -> list[Completions]:
+        timing: GenerationStats | None = None,
+    ) -> list[CompletionOutput]:
         """Continue several prompts, each `n` times, all together.
 
         What is written to a prompt does not depend on the others: text number r draws from (seed, r).
@@ -177,11 +177,11 @@ class LanguageModel:
         Raises:
             RequestError: as `generate`, or for `n` below 1.
         """
-        require_type(request, "The request", Request, "a Request")
+        require_type(request, "The request", GenerationConfig, "a Request")
         n = require_count(n)
         if not prompts:
             return []
-        timing, stops = timing or Timing(), stop_strings(stop)
+        timing, stops = timing or GenerationStats(), stop_strings(stop)
         ids = [self.prompt_ids(prompt) for prompt in each_of(prompts)]
         timing.prompt_tokens += sum(map(len, ids))
         request = self._in_tokens(request)
@@ -191,7 +191,7 @@ class LanguageModel:
             written = self._search(ids, rows, request, n, timing)
         else:
             written = self._write(each, rows, request, list(range(n)) * len(prompts), timing)
-        chosen: list[list[Choice]] = [[] for _ in rows]
+        chosen: list[list[TokenLogprob]] = [[] for _ in rows]
         for news, _ in written:
             for row, choice in news.items():
                 chosen[row].append(choice)
@@ -204,17 +204,17 @@ class LanguageModel:
             for row, choices in zip(rows, chosen, strict=True)
         ]
         return [
-            Completions(
+            CompletionOutput(
                 tuple(done[at * n : at * n + n]),
                 len(one),
                 timing.first_token_seconds,
                 timing.seconds,
-                prompt_choices(self.model, one, request.logprobs or 0) if request.echo else None,
+                prompt_logprobs(self.model, one, request.logprobs or 0) if request.echo else None,
             )
             for at, one in enumerate(ids)
         ]
 
-    def classify(self, text: str, overlong: str = "error") -> Classified:
+    def classify(self, text: str, overlong: str = "error") -> Classification:
         """Which of its labels the model gives a text, and how likely it finds each: see `inference.classify`."""
         return classify(self.model, self.tokenizer, [text], overlong)[0]
 
@@ -227,7 +227,7 @@ class LanguageModel:
         """
         return prompt_ids(self.tokenizer, prompt, self.template)
 
-    def check(self, prompt: Prompt, request: Request) -> None:
+    def check(self, prompt: Prompt, request: GenerationConfig) -> None:
         """Raise RequestError where continuing `prompt` would: for its length, or for a setting of the request."""
         require_possible(self._in_tokens(request), self.model, iter([len(self.prompt_ids(prompt))]))
 
@@ -235,12 +235,12 @@ class LanguageModel:
         self,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[Row],
-        request: Request,
+        request: GenerationConfig,
         numbers: Sequence[int],
-        timing: Timing,
-    ) -> Iterator[tuple[dict[int, Choice], str]]:
+        timing: GenerationStats,
+    ) -> Iterator[tuple[dict[int, TokenLogprob], str]]:
         """Write all rows to their ends; yields the new tokens of each step, and what became certain."""
-        writing = Writing(self.model, prompts, request, numbers)
+        writing = Engine(self.model, prompts, request, numbers)
         for _ in range(request.max_new_tokens):
             news = writing.step()
             timing.wrote(len(news))
@@ -250,16 +250,21 @@ class LanguageModel:
                 return
 
     def _search(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[Row], request: Request, n: int, timing: Timing
-    ) -> Iterator[tuple[dict[int, Choice], str]]:
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[Row],
+        request: GenerationConfig,
+        n: int,
+        timing: GenerationStats,
+    ) -> Iterator[tuple[dict[int, TokenLogprob], str]]:
         """The same by beam search, where all of a text comes at once."""
         for at, prompt in enumerate(prompts):
             for row, found in enumerate(beam_search(self.model, prompt, request, n, rows[at * n]), at * n):
-                timing.wrote(len(found.choices))
-                for choice in found.choices:
+                timing.wrote(len(found.token_logprobs))
+                for choice in found.token_logprobs:
                     yield {row: choice}, rows[row].push(choice.token)
 
-    def _in_tokens(self, request: Request) -> Request:
+    def _in_tokens(self, request: GenerationConfig) -> GenerationConfig:
         """The same request with its words in ids, and the ends of a text filled in."""
         how = request.sampling
         bias = tuple((self._one_token(token), amount) for token, amount in how.logit_bias)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from handloom.errors import RequestError
-from handloom.inference.generation_config import Request
+from handloom.inference.generation_config import GenerationConfig
 
 Texts = Sequence[Sequence[int]]
 NEVER = float("-inf")
@@ -108,7 +108,7 @@ def _marked(ids: Sequence[int], logits: Tensor) -> Tensor:
     return torch.isin(torch.arange(logits.shape[-1]), torch.tensor(ids))
 
 
-def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Request) -> Tensor:
+def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], request: GenerationConfig) -> Tensor:
     """All of the above that the request asks for, in their order.
 
     Args:
@@ -120,7 +120,7 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     Raises:
         RequestError: when no token is left to choose.
     """
-    how, logits = request.sampling, without_padding(logits.float(), request)
+    how, logits = request.sampling, mask_padded_vocab(logits.float(), request)
     new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
     if how.logit_bias:
         logits = bias_tokens(logits, [(_id(token), amount) for token, amount in how.logit_bias])
@@ -144,7 +144,7 @@ def adjusted(logits: Tensor, texts: Texts, prompts: Sequence[int], request: Requ
     return logits
 
 
-def without_padding(logits: Tensor, request: Request) -> Tensor:
+def mask_padded_vocab(logits: Tensor, request: GenerationConfig) -> Tensor:
     """Forbid the ids that stand for nothing."""
     if request.vocabulary is not None and request.vocabulary < logits.shape[-1]:
         logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= request.vocabulary, NEVER)

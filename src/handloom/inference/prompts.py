@@ -11,7 +11,7 @@ from typing import Any
 
 from handloom.errors import RequestError, did_you_mean
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import ROLES, Message, encode_prompt
+from handloom.tokenizer.chat import ROLES, Message, encode_generation_prompt
 
 Prompt = str | list[Any] | tuple[Any, ...] | None
 """A text; a list of messages to answer, each a `Message` or {"role": ..., "content": ...}; None: a new document."""
@@ -49,7 +49,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: str | None) -> li
             "The model learned no conversations, so it cannot answer messages.",
             "Pass text to continue, or tune a model with handloom finetune --task instruct.",
         )
-    return encode_prompt(tokenizer, messages_of(prompt), template)
+    return encode_generation_prompt(tokenizer, messages_of(prompt), template)
 
 
 def messages_of(prompt: Sequence[Any]) -> list[Message]:

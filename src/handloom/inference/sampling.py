@@ -1,6 +1,6 @@
 """From scores to a choice: pure functions on the scores alone, applied in the order they stand here.
 
-What looks at the text so far comes before them: `so_far.py`. `Sampling` says what each setting means.
+What looks at the text so far comes before them: `so_far.py`. `SamplingParams` says what each setting means.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handloom.inference.generation_config import Sampling
+from handloom.inference.generation_config import SamplingParams
 
 
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -23,7 +23,7 @@ def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
 _COLDEST = 1e-30  # below it float32 knows only 0; the likeliest token has all the weight long before
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def top_k_filter(logits: Tensor, k: int) -> Tensor:
     """Set all but the k highest scores to -inf; of equal scores at the limit all stay.
 
     Source: Fan et al. 2018, "Hierarchical Neural Story Generation".
@@ -34,7 +34,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     return logits.masked_fill(logits < limit, float("-inf"))
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def top_p_filter(logits: Tensor, p: float) -> Tensor:
     """Set all scores to -inf but those of the smallest set that holds probability p.
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
@@ -42,13 +42,13 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     if p >= 1:
         return logits  # rounding must not cut off the end of the tail
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)  # (..., V)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # probability of all likelier tokens
+    logits_to_probs = ordered.softmax(dim=-1)
+    before = logits_to_probs.cumsum(dim=-1) - logits_to_probs  # probability of all likelier tokens
     dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
     return logits.masked_fill(dropped, float("-inf"))
 
 
-def keep_min_p(logits: Tensor, share: float) -> Tensor:
+def min_p_filter(logits: Tensor, share: float) -> Tensor:
     """Set all scores to -inf whose probability is less than `share` of the likeliest token's.
 
     Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs".
@@ -57,7 +57,7 @@ def keep_min_p(logits: Tensor, share: float) -> Tensor:
     return logits.masked_fill(p < share * p.amax(dim=-1, keepdim=True), float("-inf"))
 
 
-def keep_typical(logits: Tensor, mass: float) -> Tensor:
+def typical_p_filter(logits: Tensor, mass: float) -> Tensor:
     """Keep the tokens whose surprise is nearest to its mean, the fewest that hold probability `mass`.
 
     Of tokens that are equally near at the limit all stay.
@@ -76,7 +76,7 @@ def keep_typical(logits: Tensor, mass: float) -> Tensor:
     return logits.masked_fill(distance > ordered.gather(-1, last), float("-inf"))
 
 
-def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+def logits_to_probs(logits: Tensor, sampling: SamplingParams) -> Tensor:
     """The distribution to draw from: (..., V) -> (..., V). Greedy puts all weight on one token."""
     logits = logits.float()
     if sampling.temperature == 0:
@@ -84,17 +84,17 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         return torch.zeros_like(logits).scatter(-1, best, 1.0)
     logits = scale_temperature(logits, sampling.temperature)
     if sampling.top_k is not None:
-        logits = keep_top_k(logits, sampling.top_k)
+        logits = top_k_filter(logits, sampling.top_k)
     if sampling.top_p is not None:
-        logits = keep_top_p(logits, sampling.top_p)
+        logits = top_p_filter(logits, sampling.top_p)
     if sampling.min_p is not None:
-        logits = keep_min_p(logits, sampling.min_p)
+        logits = min_p_filter(logits, sampling.min_p)
     if sampling.typical is not None:
-        logits = keep_typical(logits, sampling.typical)
+        logits = typical_p_filter(logits, sampling.typical)
     return logits.softmax(dim=-1)
 
 
-def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+def sample(logits_to_probs: Tensor, uniform: Tensor) -> Tensor:
     """Choose one token per row by where a number falls on the cumulated distribution.
 
     Args:
@@ -104,6 +104,6 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         (B) int64. A token of probability 0 is never chosen.
     """
-    cumulated = probabilities.double().cumsum(dim=-1)  # (B, V)
+    cumulated = logits_to_probs.double().cumsum(dim=-1)  # (B, V)
     point = uniform.double()[:, None] * cumulated[:, -1:]  # (B, 1)
     return torch.searchsorted(cumulated, point, right=True)[:, 0]  # (B)

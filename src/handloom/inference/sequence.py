@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from handloom.errors import RequestError
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.detokenizer import TextStream
+from handloom.tokenizer.detokenizer import StreamingDetokenizer
 
 
 class Row:
@@ -23,7 +23,7 @@ class Row:
         self.finish = ""
         self._ends = frozenset(tokenizer.ends)
         self._stop = stop
-        self._stream = TextStream(tokenizer)
+        self._stream = StreamingDetokenizer(tokenizer)
         self._held = ""  # may be the beginning of a stop string
 
     def push(self, token: int) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from handloom.checkpoints import model_store
-from handloom.inference.engine import continuations
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.engine import generate_ids
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.inference.language_model import LanguageModel
 from handloom.inspection.check import Check
 from handloom.model.loss import next_token_loss
@@ -137,8 +137,8 @@ def _tokenizer(same: bool) -> Check:
 def _greedy(lm: LanguageModel, known: Greedy, name: str) -> Check:
     prompt = lm.tokenizer.encode(known.prompt)
     expected = lm.tokenizer.encode(known.whole)[len(prompt) :]
-    request = Request(max_new_tokens=len(expected), sampling=Sampling(temperature=0))
-    written = continuations(lm.model, torch.tensor([prompt]), request, lm.tokenizer.vocab_size)
+    request = GenerationConfig(max_new_tokens=len(expected), sampling=SamplingParams(temperature=0))
+    written = generate_ids(lm.model, torch.tensor([prompt]), request, lm.tokenizer.vocab_size)
     for number, (token, wanted) in enumerate(zip(map(int, written), expected, strict=True), start=1):
         if token != wanted:
             shown, should = (lm.tokenizer.decode([one]) for one in (token, wanted))

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # each (B, H, S, D)
             mask = cache.mask(T)
-        fused = fused_is_quicker(q, k) if self.fused is None else self.fused
+        fused = fused_is_faster(q, k) if self.fused is None else self.fused
         attend = fused_attention if fused else explicit_attention
         dropout = self.dropout if self.training else 0.0
         y = attend(q, k, v, dropout, self.scale, mask)  # (B, H, T, D)
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         return self.out_dropout(self.out(y))  # (B, T, C)
 
 
-def fused_is_quicker(q: Tensor, k: Tensor) -> bool:
+def fused_is_faster(q: Tensor, k: Tensor) -> bool:
     """Whether to prefer the fused kernel: always, but for training on short windows in bfloat16.
 
     There it takes about twice as long, forward and backward, as the explicit path
@@ -96,7 +96,7 @@ def segment_mask(segments: Tensor) -> Tensor:
     return (same & causal_mask(T, T, segments.device))[:, None]  # (B, 1, T, T)
 
 
-def segment_starts(segments: Tensor) -> Tensor:
+def segment_offsets(segments: Tensor) -> Tensor:
     """What to add to a token's place in its row to make it the place in its own text: (B, T), at most 0."""
     B, T = segments.shape
     places = torch.arange(T, device=segments.device).expand(B, T)  # (B, T)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from handloom.model.config import GPTConfig
 
-_BEND: dict[str, Callable[[Tensor], Tensor]] = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "gelu": F.gelu,
     "relu": F.relu,
@@ -28,7 +28,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.feedforward_width)
-        self.bend = _BEND[config.activation]
+        self.bend = _ACTIVATIONS[config.activation]
         self.down = nn.Linear(config.feedforward_width, config.width)
         self.dropout = nn.Dropout(config.dropouts.residual)
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.errors import ModelError
-from handloom.model.attention import Attention, segment_mask, segment_starts
+from handloom.model.attention import Attention, segment_mask, segment_offsets
 from handloom.model.block import Block
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import LearnedRows
+from handloom.model.loss import TrainableTokens
 
 
 class GPT(nn.Module):
@@ -73,7 +73,7 @@ class GPT(nn.Module):
         return self.embedding.token_embedding.weight if self.head is None else self.head.weight
 
     @property
-    def learned_rows(self) -> LearnedRows | None:
+    def learned_rows(self) -> TrainableTokens | None:
         """The rows of that matrix that learn, if only some do; the loss then reckons no gradient but theirs.
 
         The embedding tells, since it is what such rows are laid into (`finetuning.token_rows`).
@@ -115,7 +115,7 @@ class GPT(nn.Module):
     def below(self, tokens: Tensor, layer: int, segments: Tensor | None = None) -> Tensor:
         """What block `layer` is given to read: the embeddings and the blocks before it. (B, T) -> (B, T, C)."""
         mask = None if segments is None else segment_mask(segments)
-        x = self.embedding(tokens, 0 if segments is None else segment_starts(segments))  # (B, T, C)
+        x = self.embedding(tokens, 0 if segments is None else segment_offsets(segments))  # (B, T, C)
         for block in self.blocks[:layer]:
             x = block(x, mask=mask)  # (B, T, C)
         return x

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import LearnedRows
+from handloom.model.loss import TrainableTokens
 
 
-class Reader(Protocol):
+class Backbone(Protocol):
     """Turns tokens into hidden states, and names the matrix that turns those into scores."""
 
     @property
@@ -22,7 +22,7 @@ class Reader(Protocol):
         """(V, C)."""
 
     @property
-    def learned_rows(self) -> LearnedRows | None:
+    def learned_rows(self) -> TrainableTokens | None:
         """The rows of that matrix that learn, if only some do."""
 
     def hidden(

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE = -1
+IGNORE_INDEX = -1
 """A target that does not count: padding, or a token that was counted already."""
 
-CHUNK = 256
+CHUNK_TOKENS = 256
 """Rows of logits alive at a time."""
 
 
-class LearnedRows(NamedTuple):
+class TrainableTokens(NamedTuple):
     """Rows of the head's matrix that learn, while the rest of it is frozen. The matrix has them in place already."""
 
     rows: Tensor
@@ -53,10 +53,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
         weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
         weight = weight.to(dtype)
-        for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(hidden), CHUNK_TOKENS):
+            rows = slice(start, start + CHUNK_TOKENS)
             h, y = hidden[rows].to(dtype), targets[rows]  # (n, C), (n)
-            counts = y != IGNORE  # (n)
+            counts = y != IGNORE_INDEX  # (n)
             y = y.clamp(min=0)[:, None]  # (n, 1)
             log_p = F.log_softmax(F.linear(h, weight).float(), dim=-1)  # (n, V)
             total -= (log_p.gather(1, y)[:, 0] * counts).sum()
@@ -80,7 +80,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def next_token_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, learned: LearnedRows | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, learned: TrainableTokens | None = None
 ) -> tuple[Tensor, int]:
     """Total surprise, in nats, and the number of tokens it is the total of.
 
@@ -90,14 +90,14 @@ def next_token_loss(
     Args:
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
-        targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+        targets: (B, T) int64, the token that follows each position, or `IGNORE_INDEX`.
         learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
 
     Returns:
         the summed loss (a scalar tensor, float32) and how many targets counted.
     """
     rows, flat = hidden.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T)
-    count = int((flat != IGNORE).sum())
+    count = int((flat != IGNORE_INDEX).sum())
     mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
     with torch.autocast("cpu", enabled=False):
@@ -106,18 +106,18 @@ def next_token_loss(
             return _LinearCrossEntropy.apply(rows, weight, flat, dtype, *learns), count
         weight = weight.to(dtype)
         total = rows.new_zeros((), dtype=torch.float32)
-        for h, y in zip(rows.split(CHUNK), flat.split(CHUNK), strict=True):
+        for h, y in zip(rows.split(CHUNK_TOKENS), flat.split(CHUNK_TOKENS), strict=True):
             logits = F.linear(h.to(dtype), weight).float()  # (n, V)
-            total += F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="sum")
+            total += F.cross_entropy(logits, y, ignore_index=IGNORE_INDEX, reduction="sum")
     return total, count
 
 
-def _apart(weight: Tensor, learned: LearnedRows | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _apart(weight: Tensor, learned: TrainableTokens | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The weight, the rows of it that learn alone, and which those are."""
     return (weight, None, None) if learned is None else (weight.detach(), learned.rows, learned.ids)
 
 
-class _TokenLosses(torch.autograd.Function):
+class _TokenNLL(torch.autograd.Function):
     """The same loss row by row; its gradient is taken on the way back, where each row's share is known.
 
     For that the logits are computed a second time. They are never kept.
@@ -137,8 +137,10 @@ class _TokenLosses(torch.autograd.Function):
         ctx.dtype = dtype
         used = weight.to(dtype)
         losses = [
-            F.cross_entropy(F.linear(h.to(dtype), used).float(), y, ignore_index=IGNORE, reduction="none")
-            for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+            F.cross_entropy(
+                F.linear(h.to(dtype), used).float(), y, ignore_index=IGNORE_INDEX, reduction="none"
+            )
+            for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
         ]
         return torch.cat(losses)  # (N)
 
@@ -150,10 +152,10 @@ class _TokenLosses(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden) if to_hidden else None  # (N, C)
         weight_gradient = torch.zeros_like(weight) if to_weight else None  # (V, C)
         used = weight.to(ctx.dtype)
-        for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(hidden), CHUNK_TOKENS):
+            rows = slice(start, start + CHUNK_TOKENS)
             h, y = hidden[rows].to(ctx.dtype), targets[rows]  # (n, C), (n)
-            share = (gradient[rows] * (y != IGNORE))[:, None]  # (n, 1)
+            share = (gradient[rows] * (y != IGNORE_INDEX))[:, None]  # (n, 1)
             slope = F.softmax(F.linear(h, used).float(), dim=-1)  # (n, V)
             slope.scatter_add_(1, y.clamp(min=0)[:, None], slope.new_full((len(y), 1), -1.0))
             slope = slope.mul_(share).to(ctx.dtype)
@@ -166,8 +168,8 @@ class _TokenLosses(torch.autograd.Function):
         return hidden_gradient, weight_gradient, None, None, learned_gradient, None
 
 
-def token_losses(
-    hidden: Tensor, weight: Tensor, targets: Tensor, learned: LearnedRows | None = None
+def token_nll(
+    hidden: Tensor, weight: Tensor, targets: Tensor, learned: TrainableTokens | None = None
 ) -> Tensor:
     """Surprise at each token, in nats; `next_token_loss` is its sum.
 
@@ -177,7 +179,7 @@ def token_losses(
     Args:
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
-        targets: (B, T) int64, the token that follows each position, or `IGNORE`.
+        targets: (B, T) int64, the token that follows each position, or `IGNORE_INDEX`.
         learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
 
     Returns:
@@ -188,5 +190,5 @@ def token_losses(
     dtype = torch.get_autocast_dtype("cpu") if mixed else rows.dtype
     with torch.autocast("cpu", enabled=False):
         weight, *learns = _apart(weight, learned)
-        losses: Tensor = _TokenLosses.apply(rows, weight, flat, dtype, *learns)
+        losses: Tensor = _TokenNLL.apply(rows, weight, flat, dtype, *learns)
     return losses.view(targets.shape)  # (B, T)

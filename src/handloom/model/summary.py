@@ -8,7 +8,7 @@ from handloom.model.config import GPTConfig
 
 
 @dataclass(frozen=True)
-class Part:
+class ModulePart:
     """One row of the table."""
 
     name: str
@@ -21,7 +21,7 @@ class Part:
     """Floating-point operations for one token, forward, in all of them together (a multiply-add is two)."""
 
 
-def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
+def model_summary(config: GPTConfig, position: int | None = None) -> list[ModulePart]:
     """The parts of a model, in the order a token meets them.
 
     Args:
@@ -34,31 +34,35 @@ def anatomy(config: GPTConfig, position: int | None = None) -> list[Part]:
     C, F, V, L = config.width, config.feedforward_width, config.vocab_size, config.layers
     seen = config.context // 2 if position is None else position
 
-    def linear(name: str, fan_in: int, fan_out: int) -> Part:
-        return Part(name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out)
+    def linear(name: str, fan_in: int, fan_out: int) -> ModulePart:
+        return ModulePart(
+            name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out
+        )
 
     labels = len(config.labels)
     parts = [
-        Part("token embedding", f"{V} x {C}", 1, V * C, 0),
-        Part("position embedding", f"{config.context} x {C}", 1, config.context * C, 0),
-        Part("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
+        ModulePart("token embedding", f"{V} x {C}", 1, V * C, 0),
+        ModulePart("position embedding", f"{config.context} x {C}", 1, config.context * C, 0),
+        ModulePart("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
         linear("attention qkv", C, 3 * C),
-        Part("attention", f"{config.heads} heads of {config.head_width}", L, 0, L * 4 * seen * C),
+        ModulePart("attention", f"{config.heads} heads of {config.head_width}", L, 0, L * 4 * seen * C),
         linear("attention out", C, C),
         linear("feed-forward up", C, F),
         linear("feed-forward down", F, C),
-        Part(
+        ModulePart(
             "head" + (" (tied)" if config.tied_head else ""),
             f"{C} -> {V}",
             1,
             0 if config.tied_head else V * C,
             2 * C * V,
         ),
-        Part("head for labels", f"{C} -> {labels}", 1, labels * C, 0),  # once a text, not for each token
+        ModulePart(
+            "head for labels", f"{C} -> {labels}", 1, labels * C, 0
+        ),  # once a text, not for each token
     ]
     return parts if labels else parts[:-1]
 
 
 def parameter_count(config: GPTConfig) -> int:
     """How many numbers the model learns."""
-    return sum(part.parameters for part in anatomy(config))
+    return sum(part.parameters for part in model_summary(config))

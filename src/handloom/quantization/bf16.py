@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from handloom.model.gpt import GPT
 
 
-class KeptLinear(nn.Linear):
+class BF16Linear(nn.Linear):
     """A linear layer whose matrix is in bfloat16, and computes in whatever its input is in."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def use_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
     return weight if torch.is_autocast_enabled("cpu") else weight.to(x.dtype)
 
 
-def keep_in_bf16(model: GPT) -> None:
+def to_bf16(model: GPT) -> None:
     """Round the matrices of all blocks to bfloat16, one after another; norms, biases and embeddings stay float32.
 
     Rounding changes a number by up to 0.4 %: the model is then a close relative of what it was, not the same.
@@ -37,7 +37,7 @@ def keep_in_bf16(model: GPT) -> None:
         for name, layer in list(block.named_modules()):
             if type(layer) is not nn.Linear:
                 continue
-            kept = KeptLinear.__new__(KeptLinear)
+            kept = BF16Linear.__new__(BF16Linear)
             nn.Module.__init__(kept)
             kept.in_features, kept.out_features = layer.in_features, layer.out_features
             kept.weight = nn.Parameter(layer.weight.detach().to(torch.bfloat16), requires_grad=False)

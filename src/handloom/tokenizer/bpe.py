@@ -22,7 +22,7 @@ from handloom.errors import require_type
 from handloom.tokenizer import hf_folder, hf_write, vocab_files
 from handloom.tokenizer.added import AddedToken, AddedTokenMatcher, encode_parts
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
-from handloom.tokenizer.pretokenize import chunks, each_of, split
+from handloom.tokenizer.pretokenize import chunks, each_of, pretokenize
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
@@ -203,7 +203,7 @@ class BPETokenizer:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for chunk in chunks(text):
-            for piece in split(chunk):
+            for piece in pretokenize(chunk):
                 known = self._cache.get(piece)
                 ids += self._remember(piece) if known is None else known
         return ids
@@ -300,7 +300,7 @@ class BPETokenizer:
             One entry per piece; the ids of all entries together are `encode(text)`.
         """
         space = " " if self.settings.add_prefix_space and text and not text.startswith(" ") else ""
-        return [self._show_piece(piece) for piece in split(space + text)]
+        return [self._show_piece(piece) for piece in pretokenize(space + text)]
 
     def _show_piece(self, piece: str) -> PieceWork:
         ids = self._start(piece.encode("utf-8"))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
-TEMPLATE = "turns-1"
+CHAT_TEMPLATE = "turns-1"
 """Stands for all that is said here; another way of writing conversations has another name."""
 
 ROLES = ("system", "user", "assistant")
@@ -41,14 +41,14 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedChat:
     """A text in ids, and for each whether it is to be learned: written by the model, not given to it."""
 
     ids: list[int]
     learned: list[bool]
 
 
-def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
+def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:
     """All of a conversation. To be learned are the assistant's contents, each with the end of text behind it."""
     ids, learned = [tokenizer.end_of_text], [False]
     for message, content in zip(messages, tokenizer.encode_batch([m.content for m in messages]), strict=True):
@@ -56,18 +56,20 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> En
         answers = message.role == "assistant" and message.learned
         ids += [*header, *content, tokenizer.end_of_text]
         learned += [False] * len(header) + [answers] * (len(content) + 1)
-    return Encoded(ids, learned)
+    return EncodedChat(ids, learned)
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: str = TEMPLATE) -> list[int]:
+def encode_generation_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], template: str = CHAT_TEMPLATE
+) -> list[int]:
     """What an answer begins after: these messages, and the header of the assistant's next.
 
     Args:
         tokenizer: of the model.
         messages: what was said.
-        template: `TEMPLATE`, or one in Jinja.
+        template: `CHAT_TEMPLATE`, or one in Jinja.
     """
-    if template != TEMPLATE:
+    if template != CHAT_TEMPLATE:
         from handloom.tokenizer import chat_template
 
         return chat_template.encode(tokenizer, messages, template)
@@ -100,6 +102,6 @@ def in_jinja(tokenizer: Tokenizer) -> str:
 
 
 def template_of(tokenizer: Tokenizer) -> str | None:
-    """The template that a tokenizer's files name: `TEMPLATE`, or one in Jinja; None: there is none."""
+    """The template that a tokenizer's files name: `CHAT_TEMPLATE`, or one in Jinja; None: there is none."""
     given = tokenizer.settings.chat_template
-    return TEMPLATE if given == in_jinja(tokenizer) else given
+    return CHAT_TEMPLATE if given == in_jinja(tokenizer) else given

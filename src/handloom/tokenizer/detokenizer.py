@@ -12,7 +12,7 @@ import copy
 from handloom.tokenizer.base import Tokenizer
 
 
-class TextStream:
+class StreamingDetokenizer:
     """Decodes one id at a time; all that it returned, joined, is `tokenizer.decode(ids)`.
 
     Args:
@@ -23,7 +23,7 @@ class TextStream:
         self._token_bytes = tokenizer.token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def copy(self) -> TextStream:
+    def copy(self) -> StreamingDetokenizer:
         """A stream that goes on from here; this one stays."""
         other = copy.copy(self)
         other._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -26,7 +26,7 @@ MORE_TEMPLATES = "additional_chat_templates"
 """A folder of further ones, each with its name before the suffix."""
 MODEL = "config.json"
 READ = (
-    vocab_files.SINGLE,
+    vocab_files.TOKENIZER_JSON,
     vocab_files.VOCABULARY,
     vocab_files.MERGES,
     CONFIG,
@@ -47,7 +47,7 @@ _HONOURED = {
     CONFIG: {*NAMED, *MORE, "add_prefix_space", "added_tokens_decoder", "chat_template", "tokenizer_class"},
     SPECIAL: {*NAMED, *MORE},
     GENERATION: {"eos_token_id"},
-    vocab_files.SINGLE: {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"},
+    vocab_files.TOKENIZER_JSON: {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"},
     THE_MODEL: {
         "type", "vocab", "merges", "unk_token", "fuse_unk", "ignore_merges", "dropout",
         "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
@@ -80,7 +80,7 @@ _HARMLESS = {
         "renormalize_logits", "use_cache", "cache_implementation", "cache_config", "output_scores",
         "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate", "trust_remote_code",
     },
-    vocab_files.SINGLE: {"version", "truncation", "padding"},
+    vocab_files.TOKENIZER_JSON: {"version", "truncation", "padding"},
     THE_MODEL: set[str](),
     AN_ADDED_TOKEN: set[str](),
 }  # fmt: skip

@@ -34,7 +34,7 @@ from handloom.tokenizer.hf_config import (
     refused,
     require_known,
 )
-from handloom.tokenizer.tokenizer_json import read_single
+from handloom.tokenizer.tokenizer_json import read_tokenizer_json
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def read_folder(folder: Path) -> Found:
     Raises:
         DataError: a file is missing or incomplete, or has a key that we do not honour.
     """
-    single = folder / vocab_files.SINGLE
+    single = folder / vocab_files.TOKENIZER_JSON
     config, special, generation = (_closed(folder / name, name) for name in (CONFIG, SPECIAL, GENERATION))
     model = vocab_files.read_json(folder / MODEL) if (folder / MODEL).is_file() else {}
     gpt2 = _is_gpt2(folder, config, model, single.is_file())
     if single.is_file():
-        vocabulary, merges, settings = read_single(single, gpt2)
+        vocabulary, merges, settings = read_tokenizer_json(single, gpt2)
         paths = (single, single)
         _require_one_vocabulary(folder, vocabulary)
     else:
@@ -187,7 +187,9 @@ def _is_gpt2(folder: Path, config: dict[str, Any], model: dict[str, Any], single
     if name not in CLASSES:
         raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"Handloom knows {', '.join(CLASSES)}")
     if name not in GPT2_CLASSES and not single:
-        raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.SINGLE}")
+        raise refused(
+            folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.TOKENIZER_JSON}"
+        )
     return name in GPT2_CLASSES
 
 
@@ -197,7 +199,7 @@ def _require_one_vocabulary(folder: Path, vocabulary: Mapping[str, Any]) -> None
     for token, number in vocab_files.read_json(path).items() if path.is_file() else ():
         if vocabulary.get(token, number) != number:
             raise DataError(
-                f"{path}: {token!r} has the id {number}; in {vocab_files.SINGLE} of the same folder, it is "
+                f"{path}: {token!r} has the id {number}; in {vocab_files.TOKENIZER_JSON} of the same folder, it is "
                 f"{vocabulary[token]}.",
                 vocab_files.REMEDY,
             )

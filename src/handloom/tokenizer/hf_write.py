@@ -41,7 +41,7 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         template = None
     ends = list(tokenizer.ends)
     written = {
-        vocab_files.SINGLE: _single(tokenizer),
+        vocab_files.TOKENIZER_JSON: _single(tokenizer),
         CONFIG: config,
         GENERATION: {
             "bos_token_id": tokenizer.end_of_text,
@@ -49,7 +49,8 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         },
     }
     texts = {
-        name: json.dumps(values, ensure_ascii=False, indent=None if name == vocab_files.SINGLE else 2) + "\n"
+        name: json.dumps(values, ensure_ascii=False, indent=None if name == vocab_files.TOKENIZER_JSON else 2)
+        + "\n"
         for name, values in written.items()
     }
     return texts | ({TEMPLATE: template} if template else {})

@@ -13,7 +13,9 @@ from handloom.tokenizer import vocab_files
 from handloom.tokenizer.hf_config import THE_MODEL, TokenizerSettings, added_token, refused, require_known
 
 
-def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
+def read_tokenizer_json(
+    path: Path, gpt2: bool
+) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
     """Vocabulary, merges and settings.
 
     Args:
@@ -23,7 +25,7 @@ def read_single(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_file
     Raises:
         DataError: it is incomplete, or describes anything but GPT-2's way with another vocabulary.
     """
-    content = require_known(vocab_files.read_json(path), path, vocab_files.SINGLE)
+    content = require_known(vocab_files.read_json(path), path, vocab_files.TOKENIZER_JSON)
     model = content.get("model")
     if (
         not isinstance(model, dict)

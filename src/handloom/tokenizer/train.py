@@ -18,14 +18,14 @@ from itertools import pairwise
 from handloom.errors import ConfigError, require_type
 from handloom.tokenizer import vocab_files
 from handloom.tokenizer.bpe import BPETokenizer
-from handloom.tokenizer.pretokenize import chunks, each_of, split, well_formed
+from handloom.tokenizer.pretokenize import chunks, each_of, pretokenize, well_formed
 
-SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
+MIN_VOCAB_SIZE = 257  # 256 bytes and the end of text
 
 Pair = tuple[int, int]
 
 
-def learn_merges(
+def train_bpe(
     texts: Iterable[str], vocab_size: int, *, on_progress: Callable[[int, int], None] | None = None
 ) -> BPETokenizer:
     """Learn a tokenizer from text.
@@ -45,10 +45,10 @@ def learn_merges(
         ConfigError: `vocab_size` is below 257.
     """
     require_type(vocab_size, "The size of the vocabulary", int, "an int")
-    wanted = vocab_size - SMALLEST_VOCABULARY
+    wanted = vocab_size - MIN_VOCAB_SIZE
     if wanted < 0:
         raise ConfigError(
-            f"A vocabulary of {vocab_size} is too small: {SMALLEST_VOCABULARY} are there before any merge.",
+            f"A vocabulary of {vocab_size} is too small: {MIN_VOCAB_SIZE} are there before any merge.",
             "Ask for more; 4,096 suits a few megabytes of text.",
         )
     board = _Board(_count_pieces(texts))
@@ -76,7 +76,7 @@ def _count_pieces(texts: Iterable[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for text in each_of(texts):
         for chunk in chunks(well_formed(text)):
-            counts.update(split(chunk))
+            counts.update(pretokenize(chunk))
     return counts
 
 

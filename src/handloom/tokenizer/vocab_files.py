@@ -20,7 +20,7 @@ from handloom.values import parse_json
 
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
-SINGLE = "tokenizer.json"
+TOKENIZER_JSON = "tokenizer.json"
 """What newer Hugging Face folders have instead of the two."""
 
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

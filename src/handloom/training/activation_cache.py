@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import LearnedRows
+from handloom.model.loss import TrainableTokens
 
 SHARE = 0.5
 """Of the disk space that is free at the beginning, at most this much is used."""
 
 
-class Rows:
+class ActivationStore:
     """Hidden states of rows, float32, by key, in a file without a name.
 
     Args:
@@ -76,7 +76,7 @@ def _bytes(row: Tensor) -> Any:
     return row.numpy().reshape(-1).view("uint8")
 
 
-class Remembered:
+class CachedBackbone:
     """Stands for a GPT of which nothing below block `layer` is trained.
 
     There is no dropout in what is frozen, so that it says the same every time. Each row goes through it
@@ -88,7 +88,7 @@ class Remembered:
         rows: where answers are kept; None: nowhere, and they are computed each time.
     """
 
-    def __init__(self, model: GPT, layer: int, rows: Rows | None) -> None:
+    def __init__(self, model: GPT, layer: int, rows: ActivationStore | None) -> None:
         self.model, self.layer, self.rows = model, layer, rows
         self.asked = 0
 
@@ -103,18 +103,18 @@ class Remembered:
         return self.model.head_weight
 
     @property
-    def learned_rows(self) -> LearnedRows | None:
+    def learned_rows(self) -> TrainableTokens | None:
         """As `GPT.learned_rows`."""
         return self.model.learned_rows
 
-    def train(self, mode: bool = True) -> Remembered:
+    def train(self, mode: bool = True) -> CachedBackbone:
         """Switch dropout on or off in the blocks that are trained, and above them."""
         self.model.train(mode)
         for frozen in (self.model.embedding, *self.model.blocks[: self.layer]):
             frozen.eval()
         return self
 
-    def eval(self) -> Remembered:
+    def eval(self) -> CachedBackbone:
         """Switch dropout off."""
         return self.train(False)
 

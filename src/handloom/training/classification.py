@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
-from handloom.model.interface import Reader
-from handloom.training.objective import Batch, Finding
+from handloom.model.interface import Backbone
+from handloom.training.objective import Batch, EvalResult
 
 
-class Labels:
+class Classification:
     """Choose the label of a text from what the model makes of its last token.
 
     Args:
@@ -51,17 +51,17 @@ class Labels:
         """Those that are read, padding included."""
         return batch["inputs"].numel()
 
-    def scores(self, reader: Reader, part: Batch) -> Tensor:
+    def scores(self, reader: Backbone, part: Batch) -> Tensor:
         """(B, labels), float32."""
         hidden = reader.hidden(part["inputs"], lengths=part["last"] + 1)  # (B, T, C)
         return self.model.label_scores(hidden[torch.arange(len(hidden)), part["last"]]).float()
 
-    def loss(self, reader: Reader, part: Batch) -> Tensor:
+    def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Summed surprise at the right labels, in nats."""
         return F.cross_entropy(self.scores(reader, part), part["labels"], reduction="sum")
 
     @torch.no_grad()
-    def examine(self, reader: Reader) -> Finding:
+    def examine(self, reader: Backbone) -> EvalResult:
         """Mean surprise at the right labels of all held-out texts, with what `confusion_figures` says."""
         was_training = reader.training
         reader.eval()
@@ -70,7 +70,7 @@ class Labels:
         reader.train(was_training)
         table = confusion(labels, scores.argmax(-1), len(self.names))
         figures, details = confusion_figures(table, self.names)
-        return Finding(float(F.cross_entropy(scores, labels)), self.unit, figures, details)
+        return EvalResult(float(F.cross_entropy(scores, labels)), self.unit, figures, details)
 
 
 def confusion(labels: Tensor, chosen: Tensor, number: int) -> Tensor:

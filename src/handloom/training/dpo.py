@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handloom.model.interface import Reader
-from handloom.model.loss import IGNORE, token_losses
-from handloom.training.objective import Batch, Finding
-from handloom.training.sft import before_answers
+from handloom.model.interface import Backbone
+from handloom.model.loss import IGNORE_INDEX, token_nll
+from handloom.training.objective import Batch, EvalResult
+from handloom.training.sft import answer_hidden_states
 
 
 def dpo_losses(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
@@ -32,17 +32,17 @@ def dpo_losses(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -F.logsigmoid(beta * (chosen - rejected))
 
 
-def answer_log_likelihoods(reader: Reader, part: Batch) -> Tensor:
+def answer_log_likelihoods(reader: Backbone, part: Batch) -> Tensor:
     """How likely each answer is after its prompt: (B, 2, T) -> (B, 2) in nats, at most 0."""
     B, _, T = part["inputs"].shape
     both = {name: part[name].reshape(2 * B, T) for name in ("inputs", "targets")}
-    hidden, targets = before_answers(reader, both)  # (N, C), (N)
-    losses = token_losses(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]  # (N)
-    texts = (both["targets"] != IGNORE).nonzero()[:, 0]  # (N), which answer each token is of
+    hidden, targets = answer_hidden_states(reader, both)  # (N, C), (N)
+    losses = token_nll(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]  # (N)
+    texts = (both["targets"] != IGNORE_INDEX).nonzero()[:, 0]  # (N), which answer each token is of
     return -losses.new_zeros(2 * B).index_add(0, texts, losses).view(B, 2)
 
 
-class Preferences:
+class DPO:
     """Make the preferred answer of each pair likelier against the other, and both not too far from what they were.
 
     The reference is the model as it was before the first step. Its likelihoods are asked once for every pair,
@@ -74,7 +74,7 @@ class Preferences:
         self._reference: dict[tuple[bool, bytes], Tensor] = {}
 
     @torch.no_grad()
-    def ask_reference(self, reference: Reader, precision: str) -> None:
+    def ask_reference(self, reference: Backbone, precision: str) -> None:
         """Ask the model that training begins with for its likelihoods of all answers.
 
         Args:
@@ -88,7 +88,7 @@ class Preferences:
         for part in self._validation:
             self._ask(reference, part)
 
-    def _ask(self, reference: Reader, part: Batch) -> None:
+    def _ask(self, reference: Backbone, part: Batch) -> None:
         mixed = torch.is_autocast_enabled("cpu")
         for key, found in zip(_keys(part), answer_log_likelihoods(reference, part), strict=True):
             self._reference[mixed, key] = found  # (2)
@@ -101,12 +101,12 @@ class Preferences:
         """Those of both answers, padding included."""
         return batch["inputs"].numel()
 
-    def loss(self, reader: Reader, part: Batch) -> Tensor:
+    def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """The summed DPO loss of the pairs."""
         return self._losses(reader, part)[0].sum()
 
     @torch.no_grad()
-    def examine(self, reader: Reader) -> Finding:
+    def examine(self, reader: Backbone) -> EvalResult:
         """The mean loss on held-out pairs; how often, and by how much, the preferred answer gained more."""
         was_training = reader.training
         reader.eval()
@@ -115,9 +115,9 @@ class Preferences:
         )
         reader.train(was_training)
         figures = {"accuracy": float((margins > 0).float().mean()), "margin": float(margins.mean())}
-        return Finding(float(losses.mean()), self.unit, figures)
+        return EvalResult(float(losses.mean()), self.unit, figures)
 
-    def _losses(self, reader: Reader, part: Batch) -> tuple[Tensor, Tensor]:
+    def _losses(self, reader: Backbone, part: Batch) -> tuple[Tensor, Tensor]:
         """Of each pair the loss, and how much more the preferred answer gained than the other: (B,) each."""
         mixed = torch.is_autocast_enabled("cpu")
         reference = torch.stack([self._reference[mixed, key] for key in _keys(part)])  # (B, 2)
@@ -131,7 +131,7 @@ def _keys(part: Batch) -> list[bytes]:
     for inputs, targets in zip(part["inputs"], part["targets"], strict=True):  # (2, T) each
         digest = hashlib.blake2b(digest_size=16)
         for row, wanted in zip(inputs, targets, strict=True):
-            end = int((wanted != IGNORE).nonzero().max()) + 1
+            end = int((wanted != IGNORE_INDEX).nonzero().max()) + 1
             digest.update(row[:end].numpy().tobytes() + wanted[:end].numpy().tobytes())
         keys.append(digest.digest())
     return keys

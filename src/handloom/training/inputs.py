@@ -6,7 +6,7 @@ from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import files_of
-from handloom.loading import find_checkpoint, folders_of
+from handloom.loading import find_model, folders_of
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 
 
@@ -19,5 +19,5 @@ def read_by(config: LoopSettings) -> list[Path]:
     assert isinstance(config, TrainConfig | FinetuneConfig)
     found = [path for name in config.data if name != "-" and name not in BUILTIN for path in files_of(name)]
     if isinstance(config, FinetuneConfig):
-        return found + folders_of(find_checkpoint(config.model, lambda note: None))
+        return found + folders_of(find_model(config.model, lambda note: None))
     return [*found, Path(config.tokenizer)]

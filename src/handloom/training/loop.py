@@ -19,22 +19,22 @@ from torch import Tensor
 from handloom import runtime, screen
 from handloom.checkpoints import native
 from handloom.errors import HandloomError
-from handloom.inference.generation_config import Request, Sampling
+from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.inference.language_model import LanguageModel
 from handloom.model.gpt import GPT
-from handloom.model.interface import Reader
+from handloom.model.interface import Backbone
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import Message
 from handloom.training.config import LoopSettings
-from handloom.training.metrics_log import METRICS, RunLog
-from handloom.training.objective import Batch, Finding, Objective
+from handloom.training.metrics_log import METRICS, MetricsLogger
+from handloom.training.objective import Batch, EvalResult, Objective
 from handloom.training.optimizer import Optimizer
 from handloom.training.progress import Reporter
 from handloom.training.schedule import learning_rate_factor, warm_up_length
 from handloom.training.seeding import reseed
-from handloom.training.signals import Wish
+from handloom.training.signals import StopRequest
 from handloom.training.sizes import STEPS
-from handloom.training.time_budget import EVENTS, Pace
+from handloom.training.time_budget import EVENTS, StepTimer
 
 
 class DivergenceError(HandloomError):
@@ -90,14 +90,14 @@ class Trainer:
         progress: Progress,
         reporter: Reporter,
         save: Save,
-        reader: Reader | None = None,
+        reader: Backbone | None = None,
     ) -> None:
         self.run, self.config, self.tokenizer, self.objective = run, config, tokenizer, objective
         self.model, self.optimizer, self.progress, self.reporter = model, optimizer, progress, reporter
-        self.reader: Reader = reader or model
+        self.reader: Backbone = reader or model
         self._save = save
-        self.finding: Finding | None = None
-        self.log = RunLog(
+        self.finding: EvalResult | None = None
+        self.log = MetricsLogger(
             run,
             keep_until=progress.step if progress.step else -1,
             unit=objective.unit,
@@ -108,10 +108,10 @@ class Trainer:
                 f"Lines of {METRICS} could not be read and are left out; the file as it was is kept as "
                 f"{self.log.damaged}."
             )
-        self.pace = Pace(progress.seconds)
+        self.pace = StepTimer(progress.seconds)
         self._told_lost: set[str] = set()
 
-    def train(self, wish: Wish, stop_after: int | None = None) -> bool:
+    def train(self, wish: StopRequest, stop_after: int | None = None) -> bool:
         """Go on until the end, or until somebody wishes to stop.
 
         Args:
@@ -127,7 +127,7 @@ class Trainer:
         with self.pace.clock.beating():
             return self._train(wish, stop_after)
 
-    def _train(self, wish: Wish, stop_after: int | None) -> bool:
+    def _train(self, wish: StopRequest, stop_after: int | None) -> bool:
         progress = self.progress
         if progress.step == 0 and not self.log.records:
             self.validate()
@@ -154,7 +154,7 @@ class Trainer:
         self.log.close()
         return progress.step == progress.total
 
-    def step(self, wish: Wish) -> bool:
+    def step(self, wish: StopRequest) -> bool:
         """One optimizer step over `batch_size` sequences.
 
         The gradient is that of the mean over all that counts in the step, however many passes it is
@@ -189,7 +189,7 @@ class Trainer:
         self._record_step(loss, norm, factor, tokens)
         return True
 
-    def validate(self) -> Finding:
+    def validate(self) -> EvalResult:
         """The loss on all held-out data, in float32: what anybody who loads the model will find."""
         began = self.pace.seconds
         found = self.objective.examine(self.reader)
@@ -201,7 +201,7 @@ class Trainer:
             progress.best_step, progress.best_loss = progress.step, found.loss
         self.finding = found
         self.reporter.validation(progress.step, found, self._recent_loss())
-        if memorizing(self._recent_loss(), found.loss, progress.best_loss):
+        if is_overfitting(self._recent_loss(), found.loss, progress.best_loss):
             self.reporter.warning(
                 f"Training loss {self._recent_loss():.3f} and validation loss {found.loss:.3f} part: "
                 f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
@@ -218,8 +218,8 @@ class Trainer:
         template = self.objective.template
         lm = LanguageModel(self.model, self.tokenizer, template=template)
         for prompt in self.config.sample_prompts:
-            request = Request(
-                self.config.sample_tokens, Sampling(top_p=0.9), self.config.seed, overflow="slide"
+            request = GenerationConfig(
+                self.config.sample_tokens, SamplingParams(top_p=0.9), self.config.seed, overflow="slide"
             )
             asked = [Message("user", prompt)] if template and prompt else prompt or None
             begun = f"{prompt} → " if template and prompt else prompt
@@ -354,7 +354,7 @@ def parts(batch: Batch, number: int) -> Iterator[Batch]:
         yield dict(zip(batch, tensors, strict=True))
 
 
-def memorizing(training: float | None, validation: float, best: float) -> bool:
+def is_overfitting(training: float | None, validation: float, best: float) -> bool:
     """Whether training and validation loss have parted.
 
     That is: validation is past its best (by more than half a percent), and training lies more than

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from handloom.packages import import_failure
-from handloom.storage import refusal, refusing, write_output
+from handloom.storage import explain_os_error, explaining_os_errors, write_output
 from handloom.values import parse_json
 
 METRICS = "metrics.jsonl"
 
 
-class RunLog:
+class MetricsLogger:
     """The records of one run, in order.
 
     Args:
@@ -47,7 +47,7 @@ class RunLog:
             with self._file.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(_line(record))
         except OSError as error:
-            raise refusal(error, self._file) from error
+            raise explain_os_error(error, self._file) from error
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, float | int):
@@ -90,7 +90,7 @@ class RunLog:
         try:
             figure.savefig(self._run / "loss.svg", metadata={"Date": None})
         except OSError as error:
-            raise refusal(error, self._run / "loss.svg") from error
+            raise explain_os_error(error, self._run / "loss.svg") from error
 
     def close(self) -> None:
         """Make what is made from the records."""
@@ -132,7 +132,7 @@ def _keep_aside(path: Path) -> Path:
     number = 1
     while (kept := path.with_name(f"{path.stem}-damaged-{number}{path.suffix}")).exists():
         number += 1
-    with refusing(kept):
+    with explaining_os_errors(kept):
         shutil.copyfile(path, kept)
     return kept
 

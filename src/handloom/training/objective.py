@@ -15,8 +15,8 @@ from torch import Tensor
 from handloom.data.tokenized import TokenData
 from handloom.data.windows import Windows
 from handloom.evaluation.loss import validate
-from handloom.model.interface import Reader
-from handloom.model.loss import IGNORE, next_token_loss
+from handloom.model.interface import Backbone
+from handloom.model.loss import IGNORE_INDEX, next_token_loss
 from handloom.tokenizer.base import Tokenizer
 
 Batch = dict[str, Tensor]
@@ -24,7 +24,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Finding:
+class EvalResult:
     """What an examination on held-out data found."""
 
     loss: float
@@ -59,10 +59,10 @@ class Objective(Protocol):
     def tokens(self, batch: Batch) -> int:
         """Tokens that the model reads for it."""
 
-    def loss(self, reader: Reader, part: Batch) -> Tensor:
+    def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """The summed loss of a part of a batch, a scalar."""
 
-    def examine(self, reader: Reader) -> Finding:
+    def examine(self, reader: Backbone) -> EvalResult:
         """The loss on all held-out data, in float32, with dropout off."""
 
 
@@ -108,18 +108,18 @@ class NextToken:
 
     def count(self, batch: Batch) -> int:
         """Targets."""
-        return int((batch["targets"] != IGNORE).sum())
+        return int((batch["targets"] != IGNORE_INDEX).sum())
 
     def tokens(self, batch: Batch) -> int:
         """All of them."""
         return batch["inputs"].numel()
 
-    def loss(self, reader: Reader, part: Batch) -> Tensor:
+    def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the targets, in nats."""
         hidden = reader.hidden(part["inputs"])  # (B, T, C)
         return next_token_loss(hidden, reader.head_weight, part["targets"], reader.learned_rows)[0]
 
-    def examine(self, reader: Reader) -> Finding:
+    def examine(self, reader: Backbone) -> EvalResult:
         """Surprise at every held-out token but the first."""
         found = validate(reader, self._validation.tokens, self._bytes, self._context, self._batch_size)
-        return Finding(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})
+        return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})

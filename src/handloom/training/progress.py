@@ -12,11 +12,11 @@ from rich.text import Text
 
 from handloom import runtime
 from handloom.console import Console, column, new_console, progress, visible
-from handloom.finetuning.memory_estimate import Ledger
+from handloom.finetuning.memory_estimate import MemoryEstimate
 from handloom.screen import NAMES, shielded
-from handloom.training.objective import Finding
+from handloom.training.objective import EvalResult
 from handloom.training.sizes import FEW_STEPS
-from handloom.training.time_budget import Pace
+from handloom.training.time_budget import StepTimer
 
 
 @runtime_checkable
@@ -29,35 +29,37 @@ class Reporter(Protocol):
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
 
-    def ledger(self, ledger: Ledger) -> None:
+    def ledger(self, ledger: MemoryEstimate) -> None:
         """What will learn, and what that costs."""
 
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None:
         """The number of steps was chosen from the minutes."""
 
-    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
+    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: StepTimer) -> None:
         """A step was done; `speed` in tokens per second."""
 
-    def validation(self, step: int, found: Finding, training_loss: float | None) -> None:
+    def validation(self, step: int, found: EvalResult, training_loss: float | None) -> None:
         """A validation was done."""
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """The model wrote `text` after `prompt`."""
 
 
-class Silent:
+class NullReporter:
     """Tells nobody."""
 
     def note(self, text: str) -> None: ...
     def warning(self, text: str) -> None: ...
-    def ledger(self, ledger: Ledger) -> None: ...
+    def ledger(self, ledger: MemoryEstimate) -> None: ...
     def planned(self, steps: int, step_seconds: float, minutes: float) -> None: ...
-    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None: ...
-    def validation(self, step: int, found: Finding, training_loss: float | None) -> None: ...
+    def step(
+        self, step: int, total: int | None, loss: float, speed: float | None, pace: StepTimer
+    ) -> None: ...
+    def validation(self, step: int, found: EvalResult, training_loss: float | None) -> None: ...
     def sample(self, step: int, prompt: str, text: str) -> None: ...
 
 
-class Terminal:
+class TerminalReporter:
     """A live line of progress, with losses and samples above it.
 
     Use as a context manager. Where the output is no terminal, the live line is left out and a plain
@@ -76,7 +78,7 @@ class Terminal:
         self._validation: float | None = None
         self._shield = ExitStack()
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> TerminalReporter:
         self._shield.enter_context(shielded(*NAMES))
         self._bar.start()
         return self
@@ -93,7 +95,7 @@ class Terminal:
         """Something that deserves attention."""
         self.console.print(text, style="yellow")
 
-    def ledger(self, ledger: Ledger) -> None:
+    def ledger(self, ledger: MemoryEstimate) -> None:
         """A table of the ways to tune the model, the chosen one first and in bold."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True)
@@ -126,7 +128,7 @@ class Terminal:
         else:
             self.note(said)
 
-    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: Pace) -> None:
+    def step(self, step: int, total: int | None, loss: float, speed: float | None, pace: StepTimer) -> None:
         """Redraw the live line."""
         parts = [f"loss {loss:.3f}"]
         if self._validation is not None:
@@ -141,7 +143,7 @@ class Terminal:
             self._task = self._bar.add_task("", total=total, where=where, what=what)
         self._bar.update(self._task, completed=step, total=total, where=where, what=what)
 
-    def validation(self, step: int, found: Finding, training_loss: float | None) -> None:
+    def validation(self, step: int, found: EvalResult, training_loss: float | None) -> None:
         """A line that stays; its loss is repeated in the live line until the next."""
         self._validation = found.loss
         line = Text(f"step {step:>6,}  ", style="bold")

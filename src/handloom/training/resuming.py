@@ -153,7 +153,7 @@ def set_aside_later(start: Start, run: Path, reporter: Reporter) -> None:
         for step in start.later:
             shutil.move(native.step_folder(run, step), native.step_folder(aside, step))
     except OSError as error:
-        raise storage.refusal(error, aside) from error
+        raise storage.explain_os_error(error, aside) from error
     reporter.note(f"{len(start.later)} later checkpoints and a copy of the records were moved to {aside}.")
 
 
@@ -173,7 +173,7 @@ def copy_start(start: Start, new: Path) -> None:
         copied[best] = folder
     for step, folder in sorted(copied.items()):
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        with storage.whole_folder(native.step_folder(new, step), size) as whole:
+        with storage.atomic_folder(native.step_folder(new, step), size) as whole:
             shutil.copytree(folder, whole, dirs_exist_ok=True)
             (whole / storage.MANIFEST).unlink()
     for name in (METRICS, "data.json"):

@@ -20,10 +20,10 @@ from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 from handloom.training.inputs import read_by
 from handloom.training.loop import Progress, Trainer
 from handloom.training.optimizer import Optimizer
-from handloom.training.progress import Reporter, Silent
+from handloom.training.progress import NullReporter, Reporter
 from handloom.training.seeding import left_as_found
 from handloom.training.signals import stop_on_signals
-from handloom.training.work import Work, counted, tell_size
+from handloom.training.work import TrainingSetup, pluralize, tell_size
 
 C = TypeVar("C", bound=LoopSettings)
 
@@ -56,7 +56,7 @@ def begin(
     Raises:
         HandloomError: for settings, data or a disk that do not allow it.
     """
-    run, reporter = runtime.user_path(run, "the run"), reporter or Silent()
+    run, reporter = runtime.user_path(run, "the run"), reporter or NullReporter()
     _check_call(reporter, stop_after)
     require_type(
         config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig"
@@ -105,7 +105,7 @@ def resume(
     Raises:
         HandloomError: when there is nothing to go on from, or the text is not what it was.
     """
-    named, reporter = runtime.user_path(run, "the run"), reporter or Silent()
+    named, reporter = runtime.user_path(run, "the run"), reporter or NullReporter()
     _check_call(reporter, stop_after)
     changes = {} if changes is None else changes
     require_type(changes, "What should be changes", dict, "a dict of settings")
@@ -138,7 +138,7 @@ def resume(
         return _train(run, config, work, checkpoint.load_optimizer(), progress, reporter, stop_after)
 
 
-def _write_beginning(run: Path, config: LoopSettings, work: Work) -> None:
+def _write_beginning(run: Path, config: LoopSettings, work: TrainingSetup) -> None:
     """What a run's folder has from its beginning, written again when it goes on."""
     _mark(run, work)
     storage.write_output(run / "config.toml", config.to_toml())
@@ -153,18 +153,18 @@ def _write_beginning(run: Path, config: LoopSettings, work: Work) -> None:
 
 def _set_up(
     config: LoopSettings, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None = None
-) -> tuple[LoopSettings, Work]:
+) -> tuple[LoopSettings, TrainingSetup]:
     """What the settings ask for, made or, from a checkpoint, made again; with what they left open decided."""
     if isinstance(config, FinetuneConfig):
-        return tuning.set_up(config, run, reporter, checkpoint)
+        return tuning.finetune_setup(config, run, reporter, checkpoint)
     assert isinstance(config, TrainConfig)
-    return config, scratch.set_up(config, reporter, checkpoint)
+    return config, scratch.pretrain_setup(config, reporter, checkpoint)
 
 
 def _train(
     run: Path,
     config: LoopSettings,
-    work: Work,
+    work: TrainingSetup,
     optimizer_state: dict[str, torch.Tensor],
     progress: Progress,
     reporter: Reporter,
@@ -266,9 +266,9 @@ def _room(
         yield check
 
 
-def _mark(run: Path, work: Work) -> None:
+def _mark(run: Path, work: TrainingSetup) -> None:
     """Mark the folder as a run of ours, and note in another run that this one needs a checkpoint of it."""
-    with storage.refusing(run):
+    with storage.explaining_os_errors(run):
         ownership.mark_run(run, work.needs[1] if work.needs else None)
     if work.needs:
         ownership.record_dependent(work.needs[0], run, work.needs[1])
@@ -281,16 +281,16 @@ def _mark(run: Path, work: Work) -> None:
 
 def _decide(config: C) -> C:
     """Settle what depends on the machine, so that it is written down and stays."""
-    threads = runtime.use_threads(config.threads)
+    threads = runtime.set_num_threads(config.threads)
     return dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
 
 
-def _describe(work: Work, config: LoopSettings, reporter: Reporter) -> None:
+def _describe(work: TrainingSetup, config: LoopSettings, reporter: Reporter) -> None:
     shape, parameters = work.model.config, sum(p.numel() for p in work.model.parameters())
     reporter.note(work.described)
     reporter.note(
-        f"Model: {parameters:,} parameters, {counted(shape.layers, 'layer')}, {counted(shape.heads, 'head')}, "
-        f"{shape.width} wide, context {shape.context}; {config.precision} on {counted(config.threads or 1, 'thread')}."
+        f"Model: {parameters:,} parameters, {pluralize(shape.layers, 'layer')}, {pluralize(shape.heads, 'head')}, "
+        f"{shape.width} wide, context {shape.context}; {config.precision} on {pluralize(config.threads or 1, 'thread')}."
     )
 
 

@@ -8,18 +8,20 @@ from handloom.checkpoints import native
 from handloom.checkpoints.memory import require_memory
 from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.tokenized import PreparedData, TokenData, prepare, reopen, training_documents
+from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer, load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
-from handloom.tokenizer.train import learn_merges
+from handloom.tokenizer.train import train_bpe
 from handloom.training.config import DataSettings, TrainConfig
 from handloom.training.objective import NextToken
 from handloom.training.progress import Reporter
-from handloom.training.work import Work, counted, save_whole, tell
+from handloom.training.work import TrainingSetup, pluralize, save_whole, tell
 
 
-def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None) -> Work:
+def pretrain_setup(
+    config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None
+) -> TrainingSetup:
     """What the settings ask for, with fresh weights or those of a checkpoint of the run.
 
     Raises:
@@ -43,8 +45,8 @@ def set_up(config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoin
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    model = own_memory(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
-    return Work(tokenizer, model, objective, save_whole(model, tokenizer), *described(data))
+    model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
+    return TrainingSetup(tokenizer, model, objective, save_whole(model, tokenizer), *described(data))
 
 
 def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
@@ -59,7 +61,7 @@ def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> T
         return tokenizer
     texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
     reporter.note(f"Learning a vocabulary of up to {config.vocab_size:,} tokens.")
-    learned = learn_merges(texts, config.vocab_size)
+    learned = train_bpe(texts, config.vocab_size)
     reporter.note(f"Learned a vocabulary of {learned.vocab_size:,} tokens from the training text.")
     return TiktokenTokenizer(learned)
 
@@ -81,7 +83,7 @@ def reopened(
     """What came through a pipe, or is gone, cannot be read again, but its tokens may still be in the cache."""
     if checkpoint is None or tokenizer is None or not again.passing(config.data):
         return None
-    return reopen(checkpoint.training["data"], tokenizer)
+    return open_cached(checkpoint.training["data"], tokenizer)
 
 
 def prepare_text(
@@ -98,14 +100,14 @@ def prepare_text(
 def described(data: TokenData) -> tuple[str, dict[str, object]]:
     """The data in one line for people, and in numbers."""
     line = (
-        f"Text: {counted(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
-        f"{data.train.n_tokens:,} tokens; held out: {counted(data.validation.n_documents, 'document')}, "
+        f"Text: {pluralize(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
+        f"{data.train.n_tokens:,} tokens; held out: {pluralize(data.validation.n_documents, 'document')}, "
         f"{data.validation.n_bytes / 1e6:.2f} MB."
     )
     return line, dataclasses.asdict(data.report) if isinstance(data, PreparedData) else {}
 
 
-def own_memory(model: GPT) -> GPT:
+def materialize(model: GPT) -> GPT:
     """The same model in memory of its own, no longer in the checkpoint's file."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handloom.model.interface import Reader
-from handloom.model.loss import CHUNK, IGNORE, next_token_loss
-from handloom.training.objective import Batch, Finding
+from handloom.model.interface import Backbone
+from handloom.model.loss import CHUNK_TOKENS, IGNORE_INDEX, next_token_loss
+from handloom.training.objective import Batch, EvalResult
 
 
-class Instructions:
+class SFT:
     """Predict every token of an answer, and its end, from what stands before it in its conversation.
 
     Args:
@@ -41,40 +41,40 @@ class Instructions:
 
     def count(self, batch: Batch) -> int:
         """Tokens of answers, their ends included."""
-        return int((batch["targets"] != IGNORE).sum())
+        return int((batch["targets"] != IGNORE_INDEX).sum())
 
     def tokens(self, batch: Batch) -> int:
         """Those that are read, padding included."""
         return batch["inputs"].numel()
 
-    def loss(self, reader: Reader, part: Batch) -> Tensor:
+    def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the answers, in nats."""
-        hidden, targets = before_answers(reader, part)
+        hidden, targets = answer_hidden_states(reader, part)
         return next_token_loss(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]
 
     @torch.no_grad()
-    def examine(self, reader: Reader) -> Finding:
+    def examine(self, reader: Backbone) -> EvalResult:
         """Mean surprise at all held-out answers; and how often the likeliest token was the right one."""
         was_training = reader.training
         reader.eval()
         loss, right, count = 0.0, 0, 0
         for part in self._validation:
-            hidden, targets = before_answers(reader, part)
-            for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            hidden, targets = answer_hidden_states(reader, part)
+            for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
                 logits = F.linear(h, reader.head_weight)  # (n, V)
                 loss += float(F.cross_entropy(logits, y, reduction="sum"))
                 right += int((logits.argmax(-1) == y).sum())
             count += len(targets)
         reader.train(was_training)
-        return Finding(loss / count, self.unit, {"token_accuracy": right / count})
+        return EvalResult(loss / count, self.unit, {"token_accuracy": right / count})
 
 
-def before_answers(reader: Reader, part: Batch) -> tuple[Tensor, Tensor]:
+def answer_hidden_states(reader: Backbone, part: Batch) -> tuple[Tensor, Tensor]:
     """The hidden states that answers are predicted from, and those answers' tokens: (N, C), (N).
 
     The other positions of a row, most of them often, never meet the head.
     """
-    counts = part["targets"] != IGNORE  # (B, T)
+    counts = part["targets"] != IGNORE_INDEX  # (B, T)
     places = torch.arange(1, counts.shape[1] + 1)  # (T)
     lengths = (counts * places).amax(dim=1)  # (B), up to the last target
     hidden = reader.hidden(part["inputs"], segments=part.get("segments"), lengths=lengths)  # (B, T, C)

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from types import FrameType
 
 
-class Wish:
+class StopRequest:
     """Whether somebody asked to stop."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Wish:
 
 
 @contextmanager
-def stop_on_signals(heard: Callable[[], None] = lambda: None) -> Iterator[Wish]:
-    """Turn SIGINT, SIGTERM and SIGHUP into a `Wish` for the time of the block.
+def stop_on_signals(heard: Callable[[], None] = lambda: None) -> Iterator[StopRequest]:
+    """Turn SIGINT, SIGTERM and SIGHUP into a `StopRequest` for the time of the block.
 
     SIGHUP stays ignored where it is, as under nohup. Signals can be caught in the main thread only; elsewhere the
     wish is never made.
@@ -39,7 +39,7 @@ def stop_on_signals(heard: Callable[[], None] = lambda: None) -> Iterator[Wish]:
     Args:
         heard: called once when the wish is made, in a thread of its own, since the block may be busy for long.
     """
-    wish = Wish()
+    wish = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return

@@ -11,22 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from handloom.data.collate import IGNORE, Order, Row, by_length, pack, padded, row_of, stacked
-from handloom.data.encoding import Fitting, fit_conversations, fit_labelled, fit_pairs
-from handloom.data.examples import Conversation, Labelled, Pair, digest, held_out, read_examples
+from handloom.data.collate import (
+    IGNORE_INDEX,
+    Row,
+    ShuffledSampler,
+    bucket_by_length,
+    encode_row,
+    pack,
+    pad_batch,
+    stack,
+)
+from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
+from handloom.data.examples import (
+    Conversation,
+    LabeledText,
+    PreferencePair,
+    digest,
+    read_examples,
+    validation_mask,
+)
 from handloom.errors import DataError, ModelError
 from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import TEMPLATE, Message
-from handloom.training.classification import Labels
+from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
+from handloom.training.classification import Classification
 from handloom.training.config import FinetuneConfig
-from handloom.training.dpo import Preferences
+from handloom.training.dpo import DPO
 from handloom.training.objective import Batch, Objective
 from handloom.training.progress import Reporter
-from handloom.training.sft import Instructions
+from handloom.training.sft import SFT
 from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH
-from handloom.training.work import batch_size_of, counted, tell
+from handloom.training.work import batch_size_of, pluralize, tell
 
 Opened = tuple[Objective, str, dict[str, Any]]
 _LABELS_SHOWN = 6
@@ -66,39 +82,39 @@ def open_task(
 
 
 def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> Opened:
-    fitting = Fitting(context, config.overlong)
+    fitting = ExampleEncoder(context, config.overlong)
     examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
-    found = fit_conversations(examples, tokenizer, fitting)
+    found = encode_conversations(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _ in found]
     sides: tuple[list[Row], list[Row]] = ([], [])
-    out_of_training = held_out(kept, config.validation_fraction)
+    out_of_training = validation_mask(kept, config.validation_fraction)
     for (_, text), out in zip(found, out_of_training, strict=True):
-        sides[out].append(row_of(text.ids, text.learned))
+        sides[out].append(encode_row(text.ids, text.learned))
     packed = tuple(pack(side, context) for side in sides) if config.pack is not False else sides
     packs = len(packed[0]) >= STEPS_AN_EPOCH * USUAL_BATCH if config.pack is None else config.pack
     training, validation = packed if packs else sides
     names = ("inputs", "targets", "segments") if packs else ("inputs", "targets")
 
     def batch(rows: Sequence[Row]) -> Batch:
-        made = stacked(rows)
+        made = stack(rows)
         return tensors({name: made[name] for name in names})
 
     size = batch_size_of(config, len(training))
-    order = Order(len(training), size, config.seed)
-    objective = Instructions(
+    order = ShuffledSampler(len(training), size, config.seed)
+    objective = SFT(
         lambda step: batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (batch([validation[n] for n in some]) for some in by_length([*map(len, validation)], size)),
-        _key(config, kept, tokenizer, context, TEMPLATE, packs),
-        TEMPLATE,
+        (batch([validation[n] for n in some]) for some in bucket_by_length([*map(len, validation)], size)),
+        _key(config, kept, tokenizer, context, CHAT_TEMPLATE, packs),
+        CHAT_TEMPLATE,
     )
     learned, read = sum(row.learned for row in training), sum(map(len, training))
     line = (
-        f"{counted(len(sides[0]), 'conversation')}: {read:,} tokens in {counted(len(training), 'row')} of up to "
+        f"{pluralize(len(sides[0]), 'conversation')}: {read:,} tokens in {pluralize(len(training), 'row')} of up to "
         f"{context:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
     )
-    report = _report(config, fitting, len(sides[0]), len(sides[1]), TEMPLATE, size)
+    report = _report(config, fitting, len(sides[0]), len(sides[1]), CHAT_TEMPLATE, size)
     report |= {"pack": packs, "rows": len(training), "tokens": read, "learned_tokens": learned}
     asked = [example.messages for example, out in zip(kept, out_of_training, strict=True) if out]
     return objective, line, {**report, "questions": _questions(asked)}
@@ -111,25 +127,25 @@ def _prefer(
     reporter: Reporter,
     reference: Callable[[], GPT] | None,
 ) -> Opened:
-    fitting = Fitting(context, config.overlong)
-    examples = read_examples(Pair, config.data, config.encoding_errors, fitting.omissions)
-    found = fit_pairs(examples, tokenizer, fitting)
+    fitting = ExampleEncoder(context, config.overlong)
+    examples = read_examples(PreferencePair, config.data, config.encoding_errors, fitting.omissions)
+    found = encode_pairs(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _, _ in found]
-    template = None if any(isinstance(example.prompt, str) for example in kept) else TEMPLATE
+    template = None if any(isinstance(example.prompt, str) for example in kept) else CHAT_TEMPLATE
     sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
-    out_of_training = held_out(kept, config.validation_fraction)
+    out_of_training = validation_mask(kept, config.validation_fraction)
     for (_, *both), out in zip(found, out_of_training, strict=True):
-        chosen, rejected = (row_of(text.ids, text.learned) for text in both)
+        chosen, rejected = (encode_row(text.ids, text.learned) for text in both)
         sides[out].append((chosen, rejected))
     training, validation = sides
     size = batch_size_of(config, len(training))
-    order = Order(len(training), size, config.seed)
+    order = ShuffledSampler(len(training), size, config.seed)
     longest = [max(map(len, both)) for both in validation]
-    objective = Preferences(
+    objective = DPO(
         lambda step: pairs_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (pairs_batch([validation[n] for n in some]) for some in by_length(longest, size)),
+        (pairs_batch([validation[n] for n in some]) for some in bucket_by_length(longest, size)),
         _key(config, kept, tokenizer, context, template),
         config.beta,
         template,
@@ -138,7 +154,7 @@ def _prefer(
         reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
         objective.ask_reference(reference(), config.precision)
     read = sum(len(row) for both in training for row in both)
-    line = f"{counted(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
+    line = f"{pluralize(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
     report = _report(config, fitting, len(training), len(validation), template, size)
     asked = [
         example.prompt
@@ -157,7 +173,10 @@ def _questions(conversations: Sequence[Sequence[Message]]) -> list[str]:
 def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:
     """Pairs of rows as inputs and targets, (B, 2, T) each."""
     rows = [row for pair in both for row in pair]
-    inputs, targets = padded([row.inputs for row in rows], 0), padded([row.targets for row in rows], IGNORE)
+    inputs, targets = (
+        pad_batch([row.inputs for row in rows], 0),
+        pad_batch([row.targets for row in rows], IGNORE_INDEX),
+    )
     B, T = len(both), inputs.shape[1]
     return tensors({"inputs": inputs.reshape(B, 2, T), "targets": targets.reshape(B, 2, T)})
 
@@ -165,28 +184,28 @@ def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:
 def _classify(
     config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context: int, reporter: Reporter
 ) -> Opened:
-    fitting = Fitting(context, config.overlong)
-    examples = read_examples(Labelled, config.data, config.encoding_errors, fitting.omissions)
-    found = fit_labelled(examples, tokenizer, fitting)
+    fitting = ExampleEncoder(context, config.overlong)
+    examples = read_examples(LabeledText, config.data, config.encoding_errors, fitting.omissions)
+    found = encode_labeled(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
     kept = [example for example, _ in found]
     names = _label_names(kept, model)
     sides: tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]] = ([], [])
-    for (example, ids), out in zip(found, held_out(kept, config.validation_fraction), strict=True):
+    for (example, ids), out in zip(found, validation_mask(kept, config.validation_fraction), strict=True):
         sides[out].append((ids, names.index(example.label)))
     training, validation = sides
     _warn_of_unseen(names, {label for _, label in training}, {label for _, label in validation}, reporter)
     if not model.config.labels:
         model.add_label_head(names, config.seed)
     size = batch_size_of(config, len(training))
-    order = Order(len(training), size, config.seed)
+    order = ShuffledSampler(len(training), size, config.seed)
     lengths = [len(ids) for ids, _ in validation]
-    objective = Labels(
+    objective = Classification(
         model,
         names,
         lambda step: texts_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
-        (texts_batch([validation[n] for n in some]) for some in by_length(lengths, size)),
+        (texts_batch([validation[n] for n in some]) for some in bucket_by_length(lengths, size)),
         _key(config, kept, tokenizer, context, names),
     )
     numbers = Counter(names[label] for _, label in training)
@@ -194,7 +213,7 @@ def _classify(
     more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
     read = sum(len(ids) for ids, _ in training)
     line = (
-        f"{counted(len(training), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
+        f"{pluralize(len(training), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
         f"held out: {len(validation):,}."
     )
     report = _report(config, fitting, len(training), len(validation), None, size)
@@ -206,11 +225,11 @@ def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
     ids = [np.array(text, dtype=np.int64) for text, _ in texts]
     last = np.array([len(text) - 1 for text in ids])
     return tensors(
-        {"inputs": padded(ids, 0), "last": last, "labels": np.array([label for _, label in texts])}
+        {"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])}
     )
 
 
-def _label_names(examples: Sequence[Labelled], model: GPT) -> tuple[str, ...]:
+def _label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
     """All labels, in the order of their ids; numbers by size, words by their letters.
 
     Raises:
@@ -251,7 +270,12 @@ def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], r
 
 
 def _report(
-    config: FinetuneConfig, fitting: Fitting, training: int, validation: int, template: str | None, size: int
+    config: FinetuneConfig,
+    fitting: ExampleEncoder,
+    training: int,
+    validation: int,
+    template: str | None,
+    size: int,
 ) -> dict[str, Any]:
     return {
         "task": config.task,
@@ -265,7 +289,7 @@ def _report(
 
 def _key(
     config: FinetuneConfig,
-    examples: Sequence[Conversation] | Sequence[Pair] | Sequence[Labelled],
+    examples: Sequence[Conversation] | Sequence[PreferencePair] | Sequence[LabeledText],
     tokenizer: Tokenizer,
     context: int,
     *more: object,

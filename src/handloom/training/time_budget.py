@@ -70,7 +70,7 @@ class Clock:
             thread.join()
 
 
-class Pace:
+class StepTimer:
     """How fast one session of training goes, and how many steps it will come to.
 
     Args:

@@ -16,23 +16,23 @@ from handloom.checkpoints import native, peft
 from handloom.data.lint import LintSettings, lint, summary_line
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import lora, trainable
-from handloom.finetuning.memory_estimate import Ledger, Pass, ledger_of
-from handloom.loading import Stored, attach, base_of, find_checkpoint
+from handloom.finetuning.memory_estimate import MemoryEstimate, MicroBatch, estimate_memory
+from handloom.loading import ModelSource, attach, base_of, find_model
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.model.interface import Reader
+from handloom.model.interface import Backbone
 from handloom.quantization import bf16
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import template_of
-from handloom.training.activation_cache import Remembered, Rows
+from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import FinetuneConfig, check_stride
 from handloom.training.loop import Save, parts
 from handloom.training.objective import NextToken, Objective
 from handloom.training.progress import Reporter
-from handloom.training.scratch import described, open_text, own_memory, prepare_text, reopened
+from handloom.training.scratch import described, materialize, open_text, prepare_text, reopened
 from handloom.training.sizes import FEW_STEPS, USUAL_BATCH
 from handloom.training.tasks import open_task
-from handloom.training.work import Work, batch_size_of, counted
+from handloom.training.work import TrainingSetup, batch_size_of, pluralize
 
 LOOKED_AT = 16
 """How many batches are looked at to choose the tokens whose rows learn."""
@@ -41,9 +41,9 @@ TOKENS_AT_ONCE = 4096
 """How many tokens a pass holds at most, if nobody says how many rows it is to hold."""
 
 
-def set_up(
+def finetune_setup(
     config: FinetuneConfig, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None = None
-) -> tuple[FinetuneConfig, Work]:
+) -> tuple[FinetuneConfig, TrainingSetup]:
     """What the settings ask for, with the weights of the model they name or those of a checkpoint of the run.
 
     Args:
@@ -66,7 +66,7 @@ def set_up(
     if with_lora:
         _require_unchanged(model, base, run)
     needs = (stored.folder, base.fingerprint) if _needs_base(config) else None
-    own_memory(model)
+    materialize(model)
     if config.untie_head:
         model.untie_head()
     model.use_dropout(config.dropout)
@@ -84,16 +84,16 @@ def set_up(
         )
     config = _settle(config, objective, context, report, reporter)
     how = how_to_detour(config)
-    ledger = ledger_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
+    ledger = estimate_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
     if with_lora:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if _keeps_bf16(config):
-            bf16.keep_in_bf16(model)
+            bf16.to_bf16(model)
         if checkpoint:
             attach(model, peft.open_adapter(checkpoint.folder))
         else:
-            lora.wrap(model, how, config.seed, tokens=_tokens_to_learn(config, model, objective))
+            lora.add_adapter(model, how, config.seed, tokens=_tokens_to_learn(config, model, objective))
     _choose(config, model, objective, reporter)
     reporter.ledger(ledger)
     save = _save(model, tokenizer, base, how if with_lora else None)
@@ -108,9 +108,9 @@ def set_up(
         "predicted_peak_memory_bytes": ledger.chosen.peak_bytes,
     }
     if rows is not None:
-        assert isinstance(reader, Remembered)
+        assert isinstance(reader, CachedBackbone)
         line += f" Blocks 0 to {reader.layer - 1} are frozen, and computed once for each row."
-    return config, Work(tokenizer, model, objective, save, line, report, reader, needs, summary)
+    return config, TrainingSetup(tokenizer, model, objective, save, line, report, reader, needs, summary)
 
 
 def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: Reporter) -> None:
@@ -121,11 +121,11 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
     """
     trainable.require_fits(model, config.train)
     patterns = config.train or trainable.patterns_of(config.method, _learning_shape(config, model.config))
-    trainable.choose(model, patterns)
+    trainable.set_trainable(model, patterns)
     part = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
         loss = objective.loss(model.eval(), part)
-    if apart := trainable.require_reached(model, loss, config.task):
+    if apart := trainable.require_matches(model, loss, config.task):
         reporter.warning(
             f"The loss of the task {config.task} does not depend on {', '.join(apart)}, which will not change."
         )
@@ -136,7 +136,7 @@ def _learning_shape(config: FinetuneConfig, shape: GPTConfig) -> GPTConfig:
     return shape if config.task == "classify" else dataclasses.replace(shape, labels=())
 
 
-def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
+def estimate_for(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
     """What each way to tune a model of that shape would train and cost, with these settings.
 
     Raises:
@@ -150,9 +150,11 @@ def ledger_for(config: FinetuneConfig, shape: GPTConfig) -> Ledger:
         )
     context = min(config.context or shape.context, shape.context)
     rows = config.micro_batch_size or rows_at_once(config.batch_size or USUAL_BATCH, context)
-    at_once = Pass(rows, context, runtime.choose_precision(config.precision) == "bf16")
+    at_once = MicroBatch(rows, context, runtime.choose_precision(config.precision) == "bf16")
     shape = _learning_shape(config, shape)
-    return ledger_of(shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head)
+    return estimate_memory(
+        shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head
+    )
 
 
 def rows_at_once(batch_size: int, context: int) -> int:
@@ -161,9 +163,9 @@ def rows_at_once(batch_size: int, context: int) -> int:
     return max(fitting, default=1)
 
 
-def how_to_detour(config: FinetuneConfig) -> lora.LoRA:
+def how_to_detour(config: FinetuneConfig) -> lora.LoRAConfig:
     """LoRA as the settings ask for it."""
-    return lora.LoRA(
+    return lora.LoRAConfig(
         config.rank,
         config.alpha,
         config.lora_dropout,
@@ -215,14 +217,14 @@ def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context: int, 
 
 def _find_base(
     config: FinetuneConfig, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None
-) -> Stored:
+) -> ModelSource:
     """The model that is to be tuned, or that is being tuned by a run that goes on.
 
     Raises:
         CheckpointError: when it cannot be used.
     """
     if checkpoint is None:
-        return find_checkpoint(config.model, reporter.note)
+        return find_model(config.model, reporter.note)
     base = _remembered(checkpoint)
     if not _needs_base(config):  # its shape and tokenizer are enough, which all checkpoints of a run share
         base = dataclasses.replace(base, checkpoint=None)
@@ -236,21 +238,23 @@ def _find_base(
 
 
 def _begun_with(
-    config: FinetuneConfig, checkpoint: native.Checkpoint | None, stored: Stored, model: GPT
-) -> native.Base:
+    config: FinetuneConfig, checkpoint: native.Checkpoint | None, stored: ModelSource, model: GPT
+) -> native.BaseModelRef:
     """What a run was begun with; when it begins, that is `model`, which lies in `stored`."""
     if checkpoint is not None:
         return _remembered(checkpoint)
     of_a_run = stored.folder.parent.name == native.CHECKPOINTS
-    return native.Base(config.model, native.fingerprint(model), stored.folder.name if of_a_run else None)
+    return native.BaseModelRef(
+        config.model, native.fingerprint(model), stored.folder.name if of_a_run else None
+    )
 
 
-def _remembered(checkpoint: native.Checkpoint) -> native.Base:
+def _remembered(checkpoint: native.Checkpoint) -> native.BaseModelRef:
     """What the run of a checkpoint was begun with."""
-    return native.Base(**checkpoint.training["base"])
+    return native.BaseModelRef(**checkpoint.training["base"])
 
 
-def _require_unchanged(model: GPT, base: native.Base, run: Path) -> None:
+def _require_unchanged(model: GPT, base: native.BaseModelRef, run: Path) -> None:
     """Raise CheckpointError unless this is the model, as it was loaded, that a run was begun with."""
     if native.fingerprint(model) != base.fingerprint:
         raise CheckpointError(
@@ -259,14 +263,14 @@ def _require_unchanged(model: GPT, base: native.Base, run: Path) -> None:
         )
 
 
-def _reference(config: FinetuneConfig, base: native.Base, run: Path) -> Callable[[], GPT]:
+def _reference(config: FinetuneConfig, base: native.BaseModelRef, run: Path) -> Callable[[], GPT]:
     """How to get the model as it was before the first step, in the precision that it is trained in."""
 
     def load() -> GPT:
         model = base_of(base, run, lambda note: None).load_model()
         _require_unchanged(model, base, run)
         if _keeps_bf16(config):
-            bf16.keep_in_bf16(model)
+            bf16.to_bf16(model)
         return model
 
     return load
@@ -323,7 +327,7 @@ def _settle(
         chosen["steps"] = steps = max(1, math.ceil(config.epochs * objective.steps_per_epoch))
         if steps < FEW_STEPS:
             reporter.warning(
-                f"With so little data --epochs {config.epochs:g} comes to {counted(steps, 'step')}, which is few to "
+                f"With so little data --epochs {config.epochs:g} comes to {pluralize(steps, 'step')}, which is few to "
                 f"learn from. --epochs {math.ceil(FEW_STEPS / objective.steps_per_epoch)} makes it {FEW_STEPS} or more."
             )
     if config.micro_batch_size is None:
@@ -344,19 +348,19 @@ def _check_context(context: int, limit: int, config: FinetuneConfig) -> None:
     check_stride(config.stride, context)
 
 
-def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Reader | None, Rows | None]:
+def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Backbone | None, ActivationStore | None]:
     """What the objective reads through: something that remembers what frozen blocks said, if there are any."""
-    layer = trainable.lowest_trained(model)
+    layer = trainable.first_trainable_layer(model)
     if layer is None:
         return None, None
     rows = None
     if config.remember and layer > 0:
         there = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
-        rows = Rows(there)
-    return Remembered(model, layer, rows), rows
+        rows = ActivationStore(there)
+    return CachedBackbone(model, layer, rows), rows
 
 
-def _save(model: GPT, tokenizer: Tokenizer, base: native.Base, how: lora.LoRA | None) -> Save:
+def _save(model: GPT, tokenizer: Tokenizer, base: native.BaseModelRef, how: lora.LoRAConfig | None) -> Save:
     """Checkpoints that know what the run was begun with; with LoRA they hold the adapter alone."""
 
     def save(folder: Path, training: dict[str, Any], optimizer: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from handloom.checkpoints import native
 from handloom.data.omissions import Omissions
 from handloom.model.gpt import GPT
-from handloom.model.interface import Reader
+from handloom.model.interface import Backbone
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.config import FinetuneConfig, LoopSettings
 from handloom.training.loop import Save
@@ -22,7 +22,7 @@ from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, batch_size_for
 
 
 @dataclass
-class Work:
+class TrainingSetup:
     """Everything that settings stand for, ready to be trained."""
 
     tokenizer: Tokenizer
@@ -34,7 +34,7 @@ class Work:
     """The data, in one line for people."""
     report: dict[str, Any]
     """The data in numbers, for `data.json`."""
-    reader: Reader | None = None
+    reader: Backbone | None = None
     """What the objective reads through, if it is not the model itself."""
     needs: tuple[Path, str] | None = None
     """The checkpoint that the run goes on needing, if it is an adapter's base, and its fingerprint."""
@@ -74,7 +74,7 @@ def tell_size(config: LoopSettings, objective: Objective, reporter: Reporter) ->
     rows = round(objective.steps_per_epoch * config.batch_size)
     if rows < config.batch_size:
         reporter.warning(
-            f"The data is {counted(rows, 'row')}, fewer than the batch of {config.batch_size}: each step learns from "
+            f"The data is {pluralize(rows, 'row')}, fewer than the batch of {config.batch_size}: each step learns from "
             f"the same row several times. --batch-size {batch_size_for(rows)} suits so little data."
         )
     omissions = Omissions()
@@ -84,6 +84,6 @@ def tell_size(config: LoopSettings, objective: Objective, reporter: Reporter) ->
     return omissions
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def pluralize(number: int, one: str, many: str | None = None) -> str:
     """`1 document`, `2 documents`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from handloom.data.lint.base import LintSettings, Seen
+from handloom.data.lint.base import DataStats, LintSettings
 from handloom.data.lint.document_checks import lint_text
 from handloom.data.lint.example_checks import lint_examples
 from handloom.data.lint.rules import Finding, Group, grouped, summary_line
 from handloom.tokenizer.base import Tokenizer
 
-__all__ = ["Finding", "Group", "LintSettings", "Seen", "grouped", "lint", "summary_line"]
+__all__ = ["Finding", "Group", "LintSettings", "DataStats", "grouped", "lint", "summary_line"]
 
 
 def lint(
     sources: Sequence[str | Path],
     tokenizer: Tokenizer,
     settings: LintSettings,
-    seen: Seen | None = None,
+    seen: DataStats | None = None,
     on_progress: Callable[[int], None] = lambda texts: None,
 ) -> Iterator[Finding]:
     """Every finding, as it comes up; those about copies, sides and labels at the end.
@@ -39,4 +39,4 @@ def lint(
         ConfigError: a setting outside its limits.
     """
     check = lint_text if settings.task == "text" else lint_examples
-    return check(list(sources), tokenizer, settings, Seen() if seen is None else seen, on_progress)
+    return check(list(sources), tokenizer, settings, DataStats() if seen is None else seen, on_progress)

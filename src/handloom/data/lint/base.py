@@ -17,7 +17,7 @@ from handloom.errors import ConfigError, did_you_mean
 from handloom.tokenizer.base import END_OF_TEXT
 
 TASKS = ("text", *KINDS)
-SIDES = ("train", "validation")
+SPLITS = ("train", "validation")
 OVERLONG = ("error", "cut", "skip")
 
 
@@ -66,7 +66,7 @@ class LintSettings:
 
 
 @dataclass
-class Seen:
+class DataStats:
     """What a check saw on its way, filled while its findings are taken."""
 
     texts: int = 0
@@ -89,21 +89,21 @@ class Seen:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        values: dict[str, Any] = {"texts": self.texts, "split": dict(zip(SIDES, self.sides, strict=True))}
+        values: dict[str, Any] = {"texts": self.texts, "split": dict(zip(SPLITS, self.sides, strict=True))}
         if self.policy:
-            values["split"] |= {"policy": self.policy, "tokens": dict(zip(SIDES, self.tokens, strict=True))}
+            values["split"] |= {"policy": self.policy, "tokens": dict(zip(SPLITS, self.tokens, strict=True))}
         values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
         values["omitted"] = self.omissions.to_dict()
         if self.separation is not None:
             values["separation"] = self.separation.to_dict()
         if self.labels:
             values["labels"] = {
-                label: dict(zip(SIDES, numbers, strict=True)) for label, numbers in self.labels.items()
+                label: dict(zip(SPLITS, numbers, strict=True)) for label, numbers in self.labels.items()
             }
         return values
 
 
-class Told:
+class Notes:
     """Findings that come up while reading, until they are asked for."""
 
     def __init__(self) -> None:

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from handloom.data import split as plans
-from handloom.data.chunking import safe_pieces
+from handloom.data.chunking import chunk_text
 from handloom.data.corpus import Corpus, Document, find_documents
-from handloom.data.lint.base import LintSettings, Seen, Told
+from handloom.data.lint.base import DataStats, LintSettings, Notes
 from handloom.data.lint.languages import SAMPLE, script_and_language
-from handloom.data.lint.near_duplicates import Copies, Reading
+from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
 from handloom.data.lint.rules import NOTE, Finding, Place
-from handloom.data.lint.text_checks import oddities
-from handloom.data.lint.tolerant import Marks, faults_of, lenient, where
-from handloom.data.split import TRAIN, VALIDATION, Plan, survey
+from handloom.data.lint.text_checks import text_problems
+from handloom.data.lint.tolerant import Marks, faults_of, tolerant_records, where
+from handloom.data.split import TRAIN, VALIDATION, SplitPlan, assign_splits
 from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
@@ -30,21 +30,21 @@ def lint_text(
     sources: Sequence[str | Path],
     tokenizer: Tokenizer,
     settings: LintSettings,
-    seen: Seen,
+    seen: DataStats,
     on_progress: Callable[[int], None],
 ) -> Iterator[Finding]:
     """See `lint`."""
-    told = Told()
-    corpus = find_documents(sources, lenient(settings, told))
+    told = Notes()
+    corpus = find_documents(sources, tolerant_records(settings, told))
     yield from told.drain()
     told.listening = False
     plan, finding = _planned(corpus, settings)
     seen.omissions.update(corpus.omissions if plan is None else plan.omissions)
     seen.separation = None if plan is None else plan.separation
     told.listening = True
-    copies, places, marks = Copies(), list[Place](), Marks()
+    copies, places, marks = NearDuplicates(), list[Place](), Marks()
     for number, document in enumerate(corpus.documents()):
-        reading = Reading()
+        reading = FingerprintReader()
         if document.origin or document.path:
             file = document.origin.file if document.origin else document.file
             yield from marks.of(document.path or Path(file), file)
@@ -63,15 +63,15 @@ def lint_text(
         yield finding
 
 
-def _planned(corpus: Corpus, settings: LintSettings) -> tuple[Plan | None, Finding | None]:
+def _planned(corpus: Corpus, settings: LintSettings) -> tuple[SplitPlan | None, Finding | None]:
     """The parting that a run would make, with what is wrong about it."""
     try:
-        plan = survey(corpus, validation_fraction=settings.validation_fraction, split=settings.split)
+        plan = assign_splits(corpus, validation_fraction=settings.validation_fraction, split=settings.split)
         return plan, None
     except DataError as error:
         refused = error
     try:
-        return survey(corpus, validation_fraction=0), _of("one-side", refused)
+        return assign_splits(corpus, validation_fraction=0), _of("one-side", refused)
     except DataError as error:
         return None, _of("no-data", error)
 
@@ -81,7 +81,7 @@ def _of(kind: str, error: DataError) -> Finding:
 
 
 def _document(
-    document: Document, reading: Reading, settings: LintSettings, seen: Seen, told: Told
+    document: Document, reading: FingerprintReader, settings: LintSettings, seen: DataStats, told: Notes
 ) -> Iterator[Finding]:
     """What is wrong with one document, whose text is handed on to `reading`."""
     faults, at = list(told.drain()), _place_of(document)
@@ -91,9 +91,9 @@ def _document(
     not_utf8 = {fault.place.line for fault in faults if fault.place and fault.kind == "encoding"}
     line, behind = at.line or 1, 0  # where a piece begins: its line, and how far into that
     characters, sample = 0, ""
-    for piece in safe_pieces(document.pieces()):
+    for piece in chunk_text(document.pieces()):
         ends = [found.start() for found in re.finditer("\n", piece)]
-        for kind, start, detail in oddities(piece):
+        for kind, start, detail in text_problems(piece):
             down = bisect_left(ends, start)
             column = start - ends[down - 1] if down else behind + start + 1
             place = Place(at.file, line + down, column)
@@ -119,7 +119,7 @@ def _place_of(document: Document) -> Place:
     return where(document.origin) if document.origin else Place(document.file, document.line)
 
 
-def _copies(copies: Copies, places: Sequence[Place], plan: Plan) -> Iterator[Finding]:
+def _copies(copies: NearDuplicates, places: Sequence[Place], plan: SplitPlan) -> Iterator[Finding]:
     """Documents that say the same. A run leaves exact copies out, so these are nothing to worry about."""
     for number, earlier in copies.exact:
         remedy = "Nothing: a run leaves them out."
@@ -137,7 +137,12 @@ def _copies(copies: Copies, places: Sequence[Place], plan: Plan) -> Iterator[Fin
 
 
 def _lengths(
-    corpus: Corpus, plan: Plan, tokenizer: Tokenizer, settings: LintSettings, seen: Seen, parted: bool
+    corpus: Corpus,
+    plan: SplitPlan,
+    tokenizer: Tokenizer,
+    settings: LintSettings,
+    seen: DataStats,
+    parted: bool,
 ) -> Iterator[Finding]:
     """Counts tokens as a run would prepare them, and finds sides that are too short for it."""
     length, name, sizes = 0, "", [0, 0]

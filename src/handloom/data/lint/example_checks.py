@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handloom.data.encoding import (
-    Fitting,
-    fit_conversations,
-    fit_labelled,
-    fit_pairs,
+    ExampleEncoder,
+    encode_conversations,
+    encode_labeled,
+    encode_pairs,
     in_ids,
     room_for,
 )
@@ -21,19 +21,19 @@ from handloom.data.examples import (
     KINDS,
     Conversation,
     Example,
-    Labelled,
-    Pair,
+    LabeledText,
+    PreferencePair,
     held_out_of,
-    place_of,
+    split_fraction,
     stream_examples,
 )
-from handloom.data.lint.base import LintSettings, Seen, Told
-from handloom.data.lint.label_checks import Labels
+from handloom.data.lint.base import DataStats, LintSettings, Notes
+from handloom.data.lint.label_checks import LabelChecks
 from handloom.data.lint.languages import script_and_language
-from handloom.data.lint.near_duplicates import Copies, Print, loosened, print_of
+from handloom.data.lint.near_duplicates import Fingerprint, NearDuplicates, fingerprint_of, normalize
 from handloom.data.lint.rules import WARNING, Finding, Place
-from handloom.data.lint.text_checks import oddities
-from handloom.data.lint.tolerant import Marks, lenient, where
+from handloom.data.lint.text_checks import text_problems
+from handloom.data.lint.tolerant import Marks, tolerant_records, where
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import encode_conversation
@@ -43,14 +43,14 @@ def lint_examples(
     sources: Sequence[str | Path],
     tokenizer: Tokenizer,
     settings: LintSettings,
-    seen: Seen,
+    seen: DataStats,
     on_progress: Callable[[int], None],
 ) -> Iterator[Finding]:
     """See `lint`."""
-    told, sides, known = Told(), _Sides(), _Known()
-    fitting = Fitting(settings.context, settings.overlong, seen.omissions)
+    told, sides, known = Notes(), _Sides(), _Known()
+    fitting = ExampleEncoder(settings.context, settings.overlong, seen.omissions)
     kind, marks = KINDS[settings.task], Marks()
-    options = lenient(settings, told)
+    options = tolerant_records(settings, told)
     for example in stream_examples(kind, map(str, sources), options, seen.omissions):  # type: ignore[type-var]
         place = where(example.origin)
         yield from marks.of(Path(place.file), place.file)
@@ -63,7 +63,7 @@ def lint_examples(
             yield finding
         left_out = settings.overlong == "skip" and finding is not None and finding.kind == "overlong"
         yield from known.add(example, place)
-        sides.add(None if left_out else place_of(example))
+        sides.add(None if left_out else split_fraction(example))
         seen.lengths.add(length)
         seen.languages[script_and_language(" ".join(part.text for part in _parts(example)))] += 1
         seen.texts += 1
@@ -74,7 +74,7 @@ def lint_examples(
         yield finding
     seen.sides = [parted.count(0), parted.count(1)]
     yield from known.across(parted)
-    if kind is Labelled:
+    if kind is LabeledText:
         seen.labels = known.labels.count(parted)
         yield from known.labels.check(seen.labels, known.places)
 
@@ -110,8 +110,8 @@ class _Known:
 
     def __init__(self) -> None:
         self.places: list[Place] = []
-        self.labels = Labels()
-        self._copies = Copies()
+        self.labels = LabelChecks()
+        self._copies = NearDuplicates()
         self._questions: dict[bytes, tuple[int, bytes]] = {}
         self._asked_again: list[tuple[int, int, str]] = []
 
@@ -121,7 +121,7 @@ class _Known:
         self.places.append(place)
         found = _print(example)
         self._copies.add(number, found)
-        if isinstance(example, Labelled):
+        if isinstance(example, LabeledText):
             yield from self.labels.add(found.loose, example.label, place, self.places)
             return
         question, answer = _question(example)
@@ -170,7 +170,7 @@ class _Part(NamedTuple):
 
 
 def _parts(example: Example) -> Iterator[_Part]:
-    if isinstance(example, Labelled):
+    if isinstance(example, LabeledText):
         yield _Part("the text", example.text)
         return
     prompt = example.messages if isinstance(example, Conversation) else example.prompt
@@ -179,31 +179,31 @@ def _parts(example: Example) -> Iterator[_Part]:
     else:
         for number, message in enumerate(prompt):
             yield _Part(f"message {number} ({message.role})", message.content, message.role)
-    if isinstance(example, Pair):
+    if isinstance(example, PreferencePair):
         yield _Part("chosen", example.chosen, "assistant")
         yield _Part("rejected", example.rejected, "assistant")
 
 
 def _oddities(example: Example, place: Place, not_utf8: bool) -> Iterator[Finding]:
     for part in _parts(example):
-        for kind, start, detail in oddities(part.text, turns=not isinstance(example, Labelled)):
+        for kind, start, detail in text_problems(part.text, turns=not isinstance(example, LabeledText)):
             if kind != "replacement" or not not_utf8:  # or that would be said twice
                 yield Finding(kind, f"{detail} at character {start + 1:,} of {part.name}", place)
 
 
-def _print(example: Example) -> Print:
+def _print(example: Example) -> Fingerprint:
     """Of what an example says: of a labelled text without its label, of a conversation without the system's words."""
-    said = example.text if isinstance(example, Labelled) else json.dumps(example.content)
-    return print_of(said, (part.text for part in _parts(example) if part.role != "system"))
+    said = example.text if isinstance(example, LabeledText) else json.dumps(example.content)
+    return fingerprint_of(said, (part.text for part in _parts(example) if part.role != "system"))
 
 
-def _question(example: Conversation | Pair) -> tuple[bytes, bytes]:
+def _question(example: Conversation | PreferencePair) -> tuple[bytes, bytes]:
     """Hashes of what is asked and of what is answered, but for case and white space.
 
     Of a conversation that is all before the first answer that is learned, and that answer.
     """
     parts = list(_parts(example))
-    if isinstance(example, Pair):
+    if isinstance(example, PreferencePair):
         asked, answers = parts[:-2], parts[-2:]
     else:
         answers_at = [n for n, message in enumerate(example.messages) if message.role == "assistant"]
@@ -213,11 +213,11 @@ def _question(example: Conversation | Pair) -> tuple[bytes, bytes]:
 
 
 def _hash(parts: list[_Part]) -> bytes:
-    return hashlib.sha256(json.dumps([loosened(part.text) for part in parts]).encode("ascii")).digest()[:16]
+    return hashlib.sha256(json.dumps([normalize(part.text) for part in parts]).encode("ascii")).digest()[:16]
 
 
 def _fitted(
-    example: Example, tokenizer: Tokenizer, fitting: Fitting, place: Place
+    example: Example, tokenizer: Tokenizer, fitting: ExampleEncoder, place: Place
 ) -> tuple[Finding | None, int]:
     """What a run would say of an example's length or of what it teaches, and the length in tokens."""
     try:
@@ -235,11 +235,11 @@ def _fitted(
         if fitting.policy == "skip":
             fitting.fit(texts, example.origin, room)
         elif isinstance(example, Conversation):
-            fit_conversations([example], tokenizer, fitting)
-        elif isinstance(example, Pair):
-            fit_pairs([example], tokenizer, fitting)
+            encode_conversations([example], tokenizer, fitting)
+        elif isinstance(example, PreferencePair):
+            encode_pairs([example], tokenizer, fitting)
         else:
-            fit_labelled([example], tokenizer, fitting)
+            encode_labeled([example], tokenizer, fitting)
     except DataError as error:
         return _nothing(error, example, place), length
     what = "cut off" if fitting.policy == "cut" else "left out"

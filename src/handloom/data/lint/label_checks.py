@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from handloom.data.lint.base import SIDES
+from handloom.data.lint.base import SPLITS
 from handloom.data.lint.rules import Finding, Place
 
 UNBALANCED = 10
 """How many times as frequent as another a label may be."""
 
 
-class Labels:
+class LabelChecks:
     """The label of each text so far, numbered as they come."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Labels:
             if total == 1:
                 yield Finding("rare-label", repr(label), places[self._of.index(label)])
                 continue
-            for side, name in enumerate(SIDES):
+            for side, name in enumerate(SPLITS):
                 if not counts[label][side]:
                     yield Finding("label-side", f"{label!r} is not in {name} ({total:,} texts)")
         if totals and max(totals.values()) >= UNBALANCED * min(totals.values()):

@@ -38,13 +38,13 @@ _TIMES, _PLUS = _numbers(b"times") | np.uint64(1), _numbers(b"plus")
 _PLACE = np.frombuffer(hashlib.shake_128(b"place").digest(SHINGLE * 8), dtype="<u8") | np.uint64(1)
 
 
-def loosened(text: str) -> str:
+def normalize(text: str) -> str:
     """`text` without what case, white space and width of letters make of it."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)
-class Print:
+class Fingerprint:
     """What is kept of a text to compare it by."""
 
     exact: bytes
@@ -53,7 +53,7 @@ class Print:
     """(HASHES,) uint32; empty for a text of few words."""
 
 
-class Reading:
+class FingerprintReader:
     """Takes in a text piece by piece, and gives its print. A piece begins where a word does."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Reading:
 
     def add(self, text: str) -> None:
         """The next piece."""
-        loose = loosened(text)
+        loose = normalize(text)
         self._exact.update(text.encode("utf-8"))
         if loose:
             self._loose.update(f"{loose} ".encode())
@@ -83,29 +83,29 @@ class Reading:
             values = (_TIMES * (shingles ^ (shingles >> np.uint64(29))) + _PLUS) >> np.uint64(32)
             self._least = np.minimum(self._least, values.min(axis=1))
 
-    def finish(self) -> Print:
+    def finish(self) -> Fingerprint:
         """Of all pieces."""
         signature = self._least.astype(np.uint32).tobytes() if self._signs >= LEAST_WORDS else b""
-        return Print(self._exact.digest()[:16], self._loose.digest()[:16], signature)
+        return Fingerprint(self._exact.digest()[:16], self._loose.digest()[:16], signature)
 
 
-def print_of(exact: str, texts: Iterable[str]) -> Print:
+def fingerprint_of(exact: str, texts: Iterable[str]) -> Fingerprint:
     """Of an example.
 
     Args:
         exact: all that it says.
         texts: what it says, without what many examples have in common.
     """
-    reading = Reading()
+    reading = FingerprintReader()
     for text in texts:
         reading.add(text)
     found = reading.finish()
-    return Print(
+    return Fingerprint(
         hashlib.sha256(exact.encode("utf-8", "surrogatepass")).digest()[:16], found.loose, found.signature
     )
 
 
-class Copies:
+class NearDuplicates:
     """Prints of all texts so far, numbered as they come."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Copies:
         self.loose: list[tuple[int, int]] = []
         """The same but for case and white space, and not to the letter."""
 
-    def add(self, number: int, found: Print) -> None:
+    def add(self, number: int, found: Fingerprint) -> None:
         """One more text."""
         if (earlier := self._exact.setdefault(found.exact, number)) != number:
             self.exact.append((number, earlier))

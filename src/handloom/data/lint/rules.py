@@ -15,7 +15,7 @@ know."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class Rule:
     """One thing that can be found."""
 
     severity: str
@@ -26,149 +26,149 @@ class Kind:
     remedy: str
 
 
-KINDS = {
+RULES = {
     # A run would stop at these
-    "unreadable": Kind(
+    "unreadable": Rule(
         ERROR,
         "file that cannot be read",
         "files that cannot be read",
         "Mend the path or the file, or leave it out.",
     ),
-    "no-data": Kind(ERROR, "nothing to learn from", "", "Add data."),
-    "malformed": Kind(ERROR, "malformed line", "malformed lines", "Mend or remove these lines."),
-    "encoding": Kind(
+    "no-data": Rule(ERROR, "nothing to learn from", "", "Add data."),
+    "malformed": Rule(ERROR, "malformed line", "malformed lines", "Mend or remove these lines."),
+    "encoding": Rule(
         ERROR,
         "line that is not UTF-8",
         "lines that are not UTF-8",
         "Convert the text to UTF-8, or read such bytes as \N{REPLACEMENT CHARACTER} with --encoding-errors replace.",
     ),
-    "empty": Kind(
+    "empty": Rule(
         ERROR,
         "example with an empty text",
         "examples with an empty text",
         "Fill it in, or remove these lines.",
     ),
-    "no-label": Kind(ERROR, "text without a label", "texts without a label", "Label or remove these texts."),
-    "no-assistant": Kind(
+    "no-label": Rule(ERROR, "text without a label", "texts without a label", "Label or remove these texts."),
+    "no-assistant": Rule(
         ERROR,
         "conversation in which no assistant speaks",
         "conversations in which no assistant speaks",
         "Add the answers, or remove these lines.",
     ),
-    "nothing-learned": Kind(
+    "nothing-learned": Rule(
         ERROR, "example that teaches nothing", "examples that teach nothing", "Remove these lines."
     ),
-    "overlong": Kind(
+    "overlong": Rule(
         ERROR,
         "example longer than a row",
         "examples longer than a row",
         "Shorten these examples, choose a larger --context if the model has one, or name a policy, here and for the "
         "run: --overlong cut or --overlong skip.",
     ),
-    "one-label": Kind(ERROR, "all texts have one label", "", "Add texts with another label."),
-    "one-side": Kind(ERROR, "a side of the split is too small", "", "Add data."),
+    "one-label": Rule(ERROR, "all texts have one label", "", "Add texts with another label."),
+    "one-side": Rule(ERROR, "a side of the split is too small", "", "Add data."),
     # A run would go through, and its validation lie
-    "copy-across": Kind(
+    "copy-across": Rule(
         ERROR,
         "copy on the other side of the split",
         "copies on the other side of the split",
         "Keep one of each: validation must not ask what was learned by heart.",
     ),
     # A run would learn from these
-    "similar-across": Kind(
+    "similar-across": Rule(
         WARNING,
         "text nearly the same as one on the other side of the split",
         "texts nearly the same as one on the other side of the split",
         "Keep one of each if they are variants of one text; validation looks better than it is otherwise.",
     ),
-    "question-across": Kind(
+    "question-across": Rule(
         WARNING,
         "question that is asked on both sides of the split",
         "questions that are asked on both sides of the split",
         "Keep one of each, or know that validation asks what was learned.",
     ),
-    "copy": Kind(
+    "copy": Rule(
         WARNING,
         "exact copy of an earlier text",
         "exact copies of an earlier text",
         "Keep one of each, unless it is to count twice.",
     ),
-    "near-copy": Kind(
+    "near-copy": Rule(
         WARNING,
         "copy but for case and white space",
         "copies but for case and white space",
         "Keep one of each, unless it is to count twice.",
     ),
-    "label-conflict": Kind(
+    "label-conflict": Rule(
         WARNING,
         "text that has another label elsewhere",
         "texts that have another label elsewhere",
         "Decide for one label: both cannot be learned.",
     ),
-    "rare-label": Kind(
+    "rare-label": Rule(
         WARNING,
         "label that appears once",
         "labels that appear once",
         "Add texts with that label, or leave it out: one text is either learned from or held out.",
     ),
-    "label-side": Kind(
+    "label-side": Rule(
         WARNING,
         "label that is missing on a side of the split",
         "labels that are missing on a side of the split",
         "Add texts with that label.",
     ),
-    "unbalanced": Kind(
+    "unbalanced": Rule(
         WARNING,
         "labels are unbalanced",
         "",
         "Add texts with the rare labels, and read F1 rather than accuracy.",
     ),
-    "blank": Kind(WARNING, "document of white space only", "documents of white space only", "Remove these."),
-    "special-token": Kind(
+    "blank": Rule(WARNING, "document of white space only", "documents of white space only", "Remove these."),
+    "special-token": Rule(
         WARNING,
         "look-alike of a special token",
         "look-alikes of special tokens",
         "These are read as ordinary text and learned as such. Remove them if another template left them behind.",
     ),
-    "control": Kind(
+    "control": Rule(
         WARNING, "control character", "control characters", "Remove these, unless the model is to write them."
     ),
-    "replacement": Kind(
+    "replacement": Rule(
         WARNING,
         "replacement character (U+FFFD)",
         "replacement characters (U+FFFD)",
         "Text was lost here when it was decoded; convert it again from where it came.",
     ),
-    "mojibake": Kind(
+    "mojibake": Rule(
         WARNING,
         "place that looks wrongly decoded",
         "places that look wrongly decoded",
         "UTF-8 was read as Windows-1252; convert the text again from where it came.",
     ),
-    "bidi": Kind(
+    "bidi": Rule(
         WARNING,
         "control of writing direction",
         "controls of writing direction",
         "Remove these: text is shown in another order than it is learned in.",
     ),
     # Good to know
-    "similar": Kind(
+    "similar": Rule(
         NOTE,
         "text nearly the same as an earlier one",
         "texts nearly the same as an earlier one",
         "Nothing, if that is meant.",
     ),
-    "invisible": Kind(
+    "invisible": Rule(
         NOTE, "invisible character", "invisible characters", "Remove these, unless they are meant."
     ),
-    "empty-document": Kind(NOTE, "empty document", "empty documents", "Nothing: a run leaves these out."),
-    "line-ends": Kind(
+    "empty-document": Rule(NOTE, "empty document", "empty documents", "Nothing: a run leaves these out."),
+    "line-ends": Rule(
         NOTE,
         "file with line ends of several kinds",
         "files with line ends of several kinds",
         "Nothing: all are read as \\n.",
     ),
-    "bom": Kind(
+    "bom": Rule(
         NOTE,
         "byte order mark",
         "byte order marks",
@@ -197,7 +197,7 @@ class Finding:
     """One thing that was found."""
 
     kind: str
-    """A key of `KINDS`."""
+    """A key of `RULES`."""
     detail: str
     """What exactly, without its place."""
     place: Place | None = None
@@ -214,7 +214,7 @@ class Finding:
     def __post_init__(self) -> None:
         for name in ("severity", "remedy"):
             if not getattr(self, name):
-                object.__setattr__(self, name, getattr(KINDS[self.kind], name))
+                object.__setattr__(self, name, getattr(RULES[self.kind], name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without what is empty."""
@@ -243,7 +243,7 @@ class Group:
     @property
     def title(self) -> str:
         """Its number, and what it is called."""
-        kind = KINDS[self.kind]
+        kind = RULES[self.kind]
         if not kind.many:
             return kind.one
         return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
@@ -270,7 +270,7 @@ def grouped(findings: Iterable[Finding], keep: int | None = 3) -> list[Group]:
             group.first.append(finding)
         if finding.size > (group.worst.size if group.worst else 0):
             group.worst = finding
-    order = list(KINDS)
+    order = list(RULES)
     return sorted(groups.values(), key=lambda g: (SEVERITIES.index(g.severity), order.index(g.kind)))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from handloom.tokenizer.chat import ROLES, header_of
 
 
-class Oddity(NamedTuple):
+class TextProblem(NamedTuple):
     """One odd place."""
 
     kind: str
@@ -62,7 +62,7 @@ _SELDOM = "\u00c2\u00c3\u00e2\u00f0"  # first letters that hardly ever stand bef
 _CLOSING = "\u00bb\u201d\u201c\u2019\u2026"  # what may well follow a capital letter
 
 
-def oddities(text: str, *, turns: bool = False) -> Iterator[Oddity]:
+def text_problems(text: str, *, turns: bool = False) -> Iterator[TextProblem]:
     """Everything odd in a text.
 
     Args:
@@ -75,21 +75,21 @@ def oddities(text: str, *, turns: bool = False) -> Iterator[Oddity]:
     for kind, pattern in (("special-token", _SPECIAL), ("control", _CONTROL)):
         for found in pattern.finditer(text):
             shown = found.group() if kind == "special-token" else named(found.group())
-            yield Oddity(kind, found.start(), shown)
+            yield TextProblem(kind, found.start(), shown)
     if turns:
         for found in _TURN.finditer(text):
-            yield Oddity("special-token", found.start(), f"{found.group().strip()} on a line of its own")
+            yield TextProblem("special-token", found.start(), f"{found.group().strip()} on a line of its own")
     if text.isascii():
         return
     for kind, pattern in (("bidi", _BIDI), ("invisible", _INVISIBLE)):
         for found in pattern.finditer(text):
-            yield Oddity(kind, found.start(), named(found.group()))
+            yield TextProblem(kind, found.start(), named(found.group()))
     for found in re.finditer("\N{REPLACEMENT CHARACTER}", text):
-        yield Oddity("replacement", found.start(), around(text, found.start()))
+        yield TextProblem("replacement", found.start(), around(text, found.start()))
     yield from _mojibake(text)
 
 
-def _mojibake(text: str) -> Iterator[Oddity]:
+def _mojibake(text: str) -> Iterator[TextProblem]:
     """Letters whose bytes in Windows-1252 are one character in UTF-8, as "\u00c3\u00a9" is "\u00e9".
 
     A first letter that real text might hold there counts only with a second such place right behind it.
@@ -104,7 +104,7 @@ def _mojibake(text: str) -> Iterator[Oddity]:
         likely = letters[0] in _SELDOM and not (before.isupper() and letters[1] in _CLOSING)
         joins, end = found.start() == end, found.end()
         if likely or (joins and alone):
-            yield Oddity("mojibake", found.start(), f'"{letters}", perhaps "{meant}"')
+            yield TextProblem("mojibake", found.start(), f'"{letters}", perhaps "{meant}"')
         alone = not (likely or joins)
 
 

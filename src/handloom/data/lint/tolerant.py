@@ -31,7 +31,7 @@ _KINDS: dict[type[DataError], str] = {
 }
 
 
-def lenient(settings: LintSettings, tell: Callable[[Finding], None]) -> ReadOptions:
+def tolerant_records(settings: LintSettings, tell: Callable[[Finding], None]) -> ReadOptions:
     """The options of a run, with which reading goes on behind a fault, and tells it."""
 
     def on_error(error: DataError, origin: Origin) -> None:
