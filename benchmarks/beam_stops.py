@@ -26,9 +26,9 @@ def main() -> None:
     """Print the medians and their ratio."""
     set_num_threads(1)
     tokenizer = train_bpe(["the loom and the weaver "] * 5, 300)
-    shape = GPTConfig(vocab_size=tokenizer.vocab_size, context=1024, layers=2, heads=2, width=32)
+    shape = GPTConfig(vocab_size=tokenizer.vocab_size, context_length=1024, layers=2, heads=2, embed_dim=32)
     lm = LanguageModel(GPT(shape, 0), tokenizer)
-    request = GenerationConfig.of(max_new_tokens=TOKENS, min_new_tokens=TOKENS, beams=4)
+    request = GenerationConfig.of(max_new_tokens=TOKENS, min_new_tokens=TOKENS, num_beams=4)
     taken: dict[str, list[float]] = {name: [] for name in STOPS}
     for _ in range(5):
         for name, stop in STOPS.items():

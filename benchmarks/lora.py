@@ -42,7 +42,7 @@ folder, data, out, method, rank, steps, precision = sys.argv[1:]
 config = FinetuneConfig(
     model=folder, data=(data,), method=method.partition("+")[0],
     token_rows=200 if "+" in method else 0, rank=int(rank), alpha=2.0 * int(rank),
-    targets=("blocks.*.attention.qkv",), context=256, batch_size=4,
+    target_modules=("blocks.*.attention.qkv",), context=256, batch_size=4,
     micro_batch_size=4, steps=int(steps), precision=precision, sample_every=0,
     evaluate_every=10**6, checkpoint_every=10**6, validation_fraction=0.01)
 summary = run.begin(Path(out), config)

@@ -44,8 +44,8 @@ def main() -> None:
         for remember in (True, False):
             out = Path(scratch) / f"run-{remember}"
             config = FinetuneConfig(
-                model=str(base), data=(str(text),), method=asked.method, context=256, batch_size=4,
-                epochs=asked.epochs, remember=remember, sample_every=0, evaluate_every=10**6, checkpoint_every=10**6,
+                model=str(base), data=(str(text),), method=asked.method, context_length=256, batch_size=4,
+                epochs=asked.epochs, remember=remember, sample_every=0, eval_every=10**6, checkpoint_every=10**6,
             )  # fmt: skip
             summary = run.begin(out, config)
             records = [r for r in read_metrics(out) if r["kind"] == "train"]

@@ -30,7 +30,7 @@ WAYS = {
     "last:2": "--method last:2 --learning-rate 5e-4",
     "norms": "--method norms --learning-rate 5e-3",
     "lora": "--method lora --rank 5 --learning-rate 1e-3",
-    "lora and rows": "--method lora --rank 1 --alpha 4 --token-rows 264 --learning-rate 1e-3",
+    "lora and rows": "--method lora --rank 1 --alpha 4 --trainable-tokens 264 --learning-rate 1e-3",
 }
 """Each way to tune, as flags. The rates of full and lora are the best of those tried (docs/LOG.md)."""
 
@@ -91,7 +91,7 @@ def main() -> None:
     base = asked.folder / "base"
     other = asked.other or some_pages(asked.folder / "pages", asked.bytes)
     common = (
-        "--sample-every", 0, "--batch-size", 8, "--context", 256, "--evaluate-every", max(1, asked.steps // 8),
+        "--sample-every", 0, "--batch-size", 8, "--context-length", 256, "--eval-every", max(1, asked.steps // 8),
         "--validation-fraction", 0.25,
     )  # fmt: skip
     if finished(base) is None:

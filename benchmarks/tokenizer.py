@@ -38,10 +38,10 @@ def main() -> None:
     began = time.perf_counter()
     learned = train_bpe(texts, 256 + MERGES + 1)
     print(f"learn {MERGES:,} merges from {n_bytes / 1e6:.2f} MB: {time.perf_counter() - began:.1f} s")
-    by_hand = gpt2_bpe()
+    reference = gpt2_bpe()
     encoders = {
-        "GPT-2's vocabulary, by hand": by_hand,
-        "GPT-2's vocabulary, tiktoken": TiktokenTokenizer(by_hand),
+        "GPT-2's vocabulary, by hand": reference,
+        "GPT-2's vocabulary, tiktoken": TiktokenTokenizer(reference),
         "learned vocabulary, by hand": learned,
         "learned vocabulary, tiktoken": TiktokenTokenizer(learned),
     }

@@ -14,7 +14,7 @@ from handloom.checkpoints.gpt2_config import write_config
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
-CONFIG = GPTConfig(vocab_size=280, context=16, layers=2, heads=2, width=8)
+CONFIG = GPTConfig(vocab_size=280, context_length=16, layers=2, heads=2, embed_dim=8)
 
 
 def random_model(config: GPTConfig = CONFIG, seed: int = 0) -> GPT:

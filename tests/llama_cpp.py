@@ -29,10 +29,10 @@ class Llama:
             and its own fused attention; otherwise as exactly as it can.
     """
 
-    def __init__(self, file: Path, context: int, as_started: bool = False) -> None:
+    def __init__(self, file: Path, context_length: int, as_started: bool = False) -> None:
         p = xllamacpp.CommonParams()
         p.model.path = str(file)
-        p.n_ctx, p.n_parallel, p.port, p.verbosity, p.warmup = context, 1, 0, -1, False
+        p.n_ctx, p.n_parallel, p.port, p.verbosity, p.warmup = context_length, 1, 0, -1, False
         p.n_gpu_layers = 0
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = p.n_threads_http = 1
         if not as_started:

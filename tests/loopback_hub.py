@@ -259,17 +259,17 @@ def _tiny():
 
     from handloom.tokenizer.train import train_bpe
 
-    width, layers, context = 64, 2, 32
+    width, layers, context_length = 64, 2, 32
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_bpe(["the cat sat on the mat, and the hat sat on the cat"], 270)
         tokenizer.save(Path(folder))
         texts = {name: Path(folder, name).read_bytes() for name in ("vocab.json", "merges.txt")}
     config = {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
-        "n_embd": width, "n_layer": layers, "n_head": 2, "n_ctx": context, "n_positions": context,
-        "vocab_size": tokenizer.vocab_size, "layer_norm_epsilon": 1e-5,
+        "n_embd": width, "n_layer": layers, "n_head": 2, "n_ctx": context_length, "n_positions": context_length,
+        "vocab_size": tokenizer.vocab_size, "norm_eps": 1e-5,
     }  # fmt: skip
-    shapes = {"wte.weight": (tokenizer.vocab_size, width), "wpe.weight": (context, width)}
+    shapes = {"wte.weight": (tokenizer.vocab_size, width), "wpe.weight": (context_length, width)}
     for layer in range(layers):
         for name, shape in {
             "ln_1": (width,), "attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width), "ln_2": (width,),

@@ -88,7 +88,7 @@ def test_a_console_prints_every_text_as_what_is_visible_of_it(text):
 @given(anything)
 def test_json_of_every_text_is_the_same_text_again_and_steers_nothing(text):
     out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setattr(sys, "stdout", out)
         print_json({text: [text]})
     line = out.getvalue()

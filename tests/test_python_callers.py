@@ -29,7 +29,7 @@ TOKENIZERS = [BY_HAND, TiktokenTokenizer(BY_HAND)]
 
 @pytest.fixture
 def lm():
-    return LanguageModel(GPT(GPTConfig(260, 8, 1, 1, 8, labels=("a", "b"))), BY_HAND)
+    return LanguageModel(GPT(GPTConfig(260, 8, 1, 1, 8, label_names=("a", "b"))), BY_HAND)
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def tiny(tmp_path):
             "vocab_size": 300,
             "layers": 1,
             "heads": 1,
-            "width": 8,
-            "context": 8,
+            "embed_dim": 8,
+            "context_length": 8,
             "steps": 2,
             "batch_size": 2,
         }

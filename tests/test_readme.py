@@ -23,8 +23,8 @@ TABLE = [
     if line.startswith("| ") and not line.startswith(("| There", "| ---"))
 ]
 SMALLER = {
-    "train": "--steps 2 --layers 1 --heads 2 --width 16 --vocab-size 300 --threads 1 --sample-tokens 4",
-    "finetune": "--steps 2 --batch-size 2 --context 32 --threads 1 --sample-tokens 4",
+    "train": "--steps 2 --layers 1 --heads 2 --embed-dim 16 --vocab-size 300 --threads 1 --sample-tokens 4",
+    "finetune": "--steps 2 --batch-size 2 --context-length 32 --threads 1 --sample-tokens 4",
     "generate": "--threads 1",
     "compare": "--max-new-tokens 8 --n 1 --text-bytes 2000 --threads 1",
     "pull": "",
@@ -64,7 +64,7 @@ def small_gpt2(folder):
     from handloom.model.gpt import GPT
     from handloom.tokenizer.base import load_tokenizer
 
-    shape = GPTConfig(context=256, layers=2, heads=2, width=16)
+    shape = GPTConfig(context_length=256, layers=2, heads=2, embed_dim=16)
     export_folder(folder, GPT(shape), load_tokenizer("gpt2"), overwrite=True)
 
 

@@ -70,7 +70,7 @@ def test_nothing_without_our_mark_is_removed(tmp_path, monkeypatch):
     of_another_user = place / "handloom-other"
     of_another_user.mkdir()
     (of_another_user / temporary.MARK).touch()
-    with monkeypatch.context() as patch:
+    with monkeypatch.context_length() as patch:
         patch.setattr(os, "geteuid", lambda: os.stat(theirs).st_uid + 1)
         sweep()
     assert of_another_user.exists()

@@ -112,11 +112,11 @@ def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
     )
     assert request == GenerationConfig.of(max_new_tokens=5, top_k=3, seed=7, logit_bias={4: 2})
     assert type(request.max_new_tokens) is type(request.sampling.logit_bias[0][0]) is int
-    shape = {"layers": kind(2), "heads": kind(2), "width": kind(8)}
-    assert GPTConfig(**shape) == GPTConfig(layers=2, heads=2, width=8)
+    shape = {"layers": kind(2), "heads": kind(2), "embed_dim": kind(8)}
+    assert GPTConfig(**shape) == GPTConfig(layers=2, heads=2, embed_dim=8)
     assert (
         TrainConfig(**shape, steps=kind(9)).to_toml()
-        == TrainConfig(layers=2, heads=2, width=8, steps=9).to_toml()
+        == TrainConfig(layers=2, heads=2, embed_dim=8, steps=9).to_toml()
     )
 
 

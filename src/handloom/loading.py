@@ -234,8 +234,8 @@ def attach(
     Raises:
         CheckpointError: when it does not fit.
     """
-    if checkpoint and checkpoint.config.labels and not model.config.labels:
-        model.add_label_head(checkpoint.config.labels, 0)
+    if checkpoint and checkpoint.config.label_names and not model.config.label_names:
+        model.add_classification_head(checkpoint.config.label_names, 0)
     adapter.attach(model, name)
 
 
@@ -380,7 +380,7 @@ def folders_of(stored: ModelSource) -> list[Path]:
 def _remedy(name: Path) -> str:
     if name.suffix in formats.SUFFIXES:
         return f"Check the path; `ls {name.parent}` shows what is there."
-    by_hand = "or name a folder that was copied here by hand"
+    reference = "or name a folder that was copied here by hand"
     if re.fullmatch(r"(?!runs/)[\w.-]+(/[\w.-]+)?", name.as_posix()):
-        return f"Fetch it with `handloom pull {name.as_posix()}`, {by_hand}."
-    return f"Train one with `handloom train --run {name}` (or `make demo`), {by_hand}."
+        return f"Fetch it with `handloom pull {name.as_posix()}`, {reference}."
+    return f"Train one with `handloom train --run {name}` (or `make demo`), {reference}."

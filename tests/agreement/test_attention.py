@@ -13,9 +13,11 @@ from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
 
 SHAPES = [
-    GPTConfig(vocab_size=61, context=32, layers=3, heads=4, width=32),
-    GPTConfig(vocab_size=61, context=7, layers=2, heads=1, width=20),
-    GPTConfig(vocab_size=61, context=16, layers=1, heads=25, width=50, inner_width=33, tied_head=False),
+    GPTConfig(vocab_size=61, context_length=32, layers=3, heads=4, embed_dim=32),
+    GPTConfig(vocab_size=61, context_length=7, layers=2, heads=1, embed_dim=20),
+    GPTConfig(
+        vocab_size=61, context_length=16, layers=1, heads=25, embed_dim=50, ffn_dim=33, tie_embeddings=False
+    ),
 ]
 
 
@@ -25,7 +27,7 @@ def model_and_tokens(config, batch=3):
         for block in model.blocks:
             block.attention.qkv.weight.mul_(20)
     tokens = torch.randint(
-        config.vocab_size, (batch, config.context), generator=torch.Generator().manual_seed(2)
+        config.vocab_size, (batch, config.context_length), generator=torch.Generator().manual_seed(2)
     )
     return model, tokens
 
@@ -75,7 +77,7 @@ def test_cached_logits_equal_uncached_at_every_length(config):
     model, tokens = model_and_tokens(config)
     cache = KVCache(config, batch=len(tokens))
     whole = model(tokens)
-    for t in range(config.context):
+    for t in range(config.context_length):
         step = model(tokens[:, t : t + 1], cache)
         torch.testing.assert_close(step[:, 0], whole[:, t], atol=2e-5, rtol=1e-5)
 

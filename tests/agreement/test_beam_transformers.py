@@ -37,8 +37,8 @@ def theirs_of(model):
     c = model.config
     shape = GPT2Config(
         vocab_size=c.vocab_size,
-        n_positions=c.context,
-        n_embd=c.width,
+        n_positions=c.context_length,
+        n_embd=c.embed_dim,
         n_layer=c.layers,
         n_head=c.heads,
         bos_token_id=END,
@@ -59,7 +59,7 @@ def theirs_of(model):
 
 @pytest.fixture(scope="module", params=range(3))
 def pair(request):
-    config = GPTConfig(vocab_size=END + 1, context=32, layers=2, heads=2, width=16)
+    config = GPTConfig(vocab_size=END + 1, context_length=32, layers=2, heads=2, embed_dim=16)
     model = GPT(config, seed=request.param).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -86,19 +86,19 @@ SETTINGS = [
     {"length_penalty": 2.0},
     {"length_penalty": -1.0},
     {"min_new_tokens": 6},
-    {"repetition_penalty": 1.5, "no_repeat_ngram": 2},
+    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
 ]
 
 
 @pytest.mark.parametrize("changed", SETTINGS, ids=str)
-@pytest.mark.parametrize("beams", [2, 3, 5])
+@pytest.mark.parametrize("num_beams", [2, 3, 5])
 def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     ours, theirs = pair
     prompt = [3, 1, 4]
-    request = GenerationConfig.of(max_new_tokens=12, beams=beams, **changed)
+    request = GenerationConfig.of(max_new_tokens=12, num_beams=beams, **changed)
     request = dataclasses.replace(request, ends=(END,))
     found = beam_search(ours, prompt, request, beams, Ended())
-    names = {"no_repeat_ngram": "no_repeat_ngram_size"}
+    names = {"no_repeat_ngram_size": "no_repeat_ngram_size"}
     wanted = theirs.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
@@ -126,7 +126,7 @@ def test_beams_as_many_as_there_are_texts_find_the_likeliest(pair):
         logprobs = model(rows).log_softmax(-1)
         totals = logprobs[:, 0].gather(1, rows[:, 1:2]) + logprobs[:, 1].gather(1, rows[:, 2:3])
     best = texts[int(totals.argmax())]
-    request = GenerationConfig(2, SamplingParams(bad_words=((END,),)), beams=END + 1)
+    request = GenerationConfig(2, SamplingParams(bad_words=((END,),)), num_beams=END + 1)
     found = beam_search(model, [3], request, 1, Ended())
     assert tuple(choice.token for choice in found[0].choices) == best
 
@@ -140,4 +140,4 @@ def test_one_beam_is_greedy_and_more_texts_than_beams_are_refused(pair):
             assert choice.token == model(torch.tensor([tokens]))[0, -1].argmax().item()
         tokens.append(choice.token)
     with pytest.raises(RequestError, match="3 texts are asked of 2 beams"):
-        beam_search(model, [3], GenerationConfig(5, beams=2), 3, Ended())
+        beam_search(model, [3], GenerationConfig(5, num_beams=2), 3, Ended())

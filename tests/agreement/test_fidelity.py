@@ -41,7 +41,7 @@ def moved_positions(lm):
     def move(_, args):
         tokens, start = (*args, 0)[:2]
         steps = torch.arange(tokens.shape[1])  # (T)
-        return tokens, (start + steps + 1) % lm.config.context - steps[None]
+        return tokens, (start + steps + 1) % lm.config.context_length - steps[None]
 
     lm.model.embedding.register_forward_pre_hook(move)
 
@@ -50,7 +50,7 @@ def moved_positions(lm):
 def folder(tmp_path):
     """The stranger of the note."""
     tokenizer = train_bpe(["the loom, the cloth, the thread"], 261)
-    shape = GPTConfig(tokenizer.vocab_size, context=64, layers=4, heads=4, width=64)
+    shape = GPTConfig(tokenizer.vocab_size, context_length=64, layers=4, heads=4, embed_dim=64)
     model = GPT(shape, seed=46).eval()
     with torch.no_grad():
         for parameter in model.parameters():

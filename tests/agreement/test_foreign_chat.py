@@ -132,9 +132,9 @@ def test_ends_added_tokens_and_template_survive_an_export(form, training, chat_f
     export(target, lm.model, lm.tokenizer, training)
     again = handloom.load(target, lambda note: None)
     assert again.template == (CHAT_TEMPLATE if training else CHATML)
-    assert (again.tokenizer.ends, again.tokenizer.end_of_text) == (
-        lm.tokenizer.ends,
-        lm.tokenizer.end_of_text,
+    assert (again.tokenizer.eos_token_ids, again.tokenizer.eos_token_id) == (
+        lm.tokenizer.eos_token_ids,
+        lm.tokenizer.eos_token_id,
     )
     for text in ("The cat <|im_end|> x", "\n мир"):
         assert again.tokenizer.encode(text) == lm.tokenizer.encode(text)
@@ -143,9 +143,12 @@ def test_ends_added_tokens_and_template_survive_an_export(form, training, chat_f
     if form == "hf":
         theirs = AutoTokenizer.from_pretrained(target)
         assert theirs.chat_template == (in_jinja(lm.tokenizer) if training else CHATML)
-        assert (theirs.eos_token, theirs.eos_token_id) == ("<|im_end|>", lm.tokenizer.ends[0])
+        assert (theirs.eos_token, theirs.eos_token_id) == ("<|im_end|>", lm.tokenizer.eos_token_ids[0])
         for name in ("config.json", "generation_config.json"):
-            assert json.loads((target / name).read_text("utf-8"))["eos_token_id"] == lm.tokenizer.ends[0]
+            assert (
+                json.loads((target / name).read_text("utf-8"))["eos_token_id"]
+                == lm.tokenizer.eos_token_ids[0]
+            )
     elif training:
         assert "{{ range .Messages }}" in card
         assert "Assistant:\n" in card
@@ -160,12 +163,12 @@ def test_several_ends_survive_an_export(tmp_path):
     lm = handloom.load(tmp_path / "two")
     export_gguf(tmp_path / "two-gguf", lm.model, lm.tokenizer)
     again = handloom.load(tmp_path / "two-gguf", lambda note: None)
-    assert len(lm.tokenizer.ends) == 2
-    assert set(again.tokenizer.ends) == set(lm.tokenizer.ends)
+    assert len(lm.tokenizer.eos_token_ids) == 2
+    assert set(again.tokenizer.eos_token_ids) == set(lm.tokenizer.eos_token_ids)
     write(tmp_path / "m", FOLDERS["added_decoder"], eos_token_id=[1, 5])
     lm = handloom.load(tmp_path / "m")
     export_folder(tmp_path / "hf", lm.model, lm.tokenizer)
-    assert set(handloom.load(tmp_path / "hf").tokenizer.ends) == set(lm.tokenizer.ends)
+    assert set(handloom.load(tmp_path / "hf").tokenizer.eos_token_ids) == set(lm.tokenizer.eos_token_ids)
     with pytest.raises(CheckpointError, match="a file names two at most"):
         export_gguf(tmp_path / "gguf", lm.model, lm.tokenizer)
 
@@ -216,13 +219,13 @@ def test_a_model_from_scratch_has_not_learned_the_template_of_its_tokenizer(chat
     (tmp_path / "a.txt").write_text("The cat sat on the loom. " * 60, encoding="utf-8")
     config = TrainConfig(
         data=(str(tmp_path / "a.txt"),), tokenizer=str(chat_folder), steps=2, batch_size=2, threads=1,
-        precision="fp32", sample_every=0, context=16, layers=1, heads=1, width=8, validation_fraction=0.2,
+        precision="fp32", sample_every=0, context_length=16, layers=1, heads=1, embed_dim=8, validation_fraction=0.2,
     )  # fmt: skip
     heard = Heard()
     run.begin(tmp_path / "run", config, heard)
     lm = handloom.load(tmp_path / "run")
     assert lm.template is None
-    assert lm.tokenizer.ends == handloom.load(chat_folder).tokenizer.ends
+    assert lm.tokenizer.eos_token_ids == handloom.load(chat_folder).tokenizer.eos_token_ids
     assert any("chat template is left out" in note for note in heard.notes)
 
 
@@ -234,7 +237,7 @@ class Heard(NullReporter):
         self.notes.append(text)
 
 
-@pytest.mark.parametrize("task", ["text", "instruct"])
+@pytest.mark.parametrize("task", ["text", "sft"])
 def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, chat_folder, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
@@ -251,9 +254,9 @@ def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, cha
     run.begin(tmp_path / "run", config, heard)
     before, lm = handloom.load(chat_folder), handloom.load(tmp_path / "run")
     assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
-    assert lm.tokenizer.ends == before.tokenizer.ends
+    assert lm.tokenizer.eos_token_ids == before.tokenizer.eos_token_ids
     assert lm.template == (CHATML if task == "text" else CHAT_TEMPLATE)
     assert (
         foreign_files(tmp_path / "run") == []
     )  # --overwrite may replace it, though its tokenizer is not ours
-    assert any("chat template of its own" in note for note in heard.notes) == (task == "instruct")
+    assert any("chat template of its own" in note for note in heard.notes) == (task == "sft")

@@ -86,21 +86,21 @@ def test_writing_ends_where_transformers_ends(place, tmp_path):
     assert list(done.ids) == found[0, len(prompt) :].tolist()
     assert (done.ids[-1], done.finish) == (end, "end_of_text")
     assert "<|im_end|>" not in done.text
-    assert end in lm.tokenizer.ends
+    assert end in lm.tokenizer.eos_token_ids
 
 
 def test_the_least_and_the_forced_end_know_every_end(tmp_path):
     write(tmp_path / "m", FOLDERS["added_decoder"], eos_token_id=[0, 1, 5])
     lm = handloom.load(tmp_path / "m")
-    assert set(lm.tokenizer.ends) == {0, 1, 5, lm.tokenizer.encode("<|im_end|>", special=True)[0]}
+    assert set(lm.tokenizer.eos_token_ids) == {0, 1, 5, lm.tokenizer.encode("<|im_end|>", special=True)[0]}
     (done,) = lm.complete(
         "a", GenerationConfig.of(max_new_tokens=9, min_new_tokens=9, temperature=5)
     ).completions
-    assert not set(done.ids[:8]) & set(lm.tokenizer.ends)
+    assert not set(done.ids[:8]) & set(lm.tokenizer.eos_token_ids)
     (done,) = lm.complete(
-        "a", GenerationConfig.of(max_new_tokens=1, force_end=True, temperature=5)
+        "a", GenerationConfig.of(max_new_tokens=1, forced_eos=True, temperature=5)
     ).completions
-    assert done.ids[0] in lm.tokenizer.ends
+    assert done.ids[0] in lm.tokenizer.eos_token_ids
 
 
 def test_added_tokens_are_drawn_and_ids_beyond_them_are_not(tmp_path):

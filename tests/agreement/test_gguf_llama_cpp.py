@@ -59,18 +59,22 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "GPT-2's vocabulary": Case({"layers": 2, "heads": 4, "width": 64, "context": 128}, "gpt2", seed=1),
+    "GPT-2's vocabulary": Case(
+        {"layers": 2, "heads": 4, "embed_dim": 64, "context_length": 128}, "gpt2", seed=1
+    ),
     "own vocabulary, own head": Case(
-        {"layers": 3, "heads": 2, "width": 32, "context": 128, "tied_head": False}, deviation=0.3, seed=65
+        {"layers": 3, "heads": 2, "embed_dim": 32, "context_length": 128, "tie_embeddings": False},
+        deviation=0.3,
+        seed=65,
     ),
     "odd shapes": Case(
         {
             "layers": 2,
             "heads": 5,
-            "width": 45,
-            "inner_width": 70,
-            "context": 100,
-            "layer_norm_epsilon": 1e-3,
+            "embed_dim": 45,
+            "ffn_dim": 70,
+            "context_length": 100,
+            "norm_eps": 1e-3,
         },
         unused=7,
         deviation=0.3,
@@ -87,7 +91,7 @@ def opened(tmp_path):
 
     def opens(model: GPT, tokenizer: Tokenizer, as_started: bool = False, **options) -> Llama:
         file = export_gguf(tmp_path / "m", model, tokenizer, overwrite=True, **options)
-        running.append(Llama(file, model.config.context, as_started))
+        running.append(Llama(file, model.config.context_length, as_started))
         return running[-1]
 
     yield opens
@@ -137,7 +141,7 @@ def test_without_the_table_scores_are_the_same(opened, case):
         for block in model.blocks:
             block.feedforward.up.bias.sign_().mul_(20)
     generator = torch.Generator().manual_seed(0)
-    text = torch.randint(tokenizer.vocab_size, (model.config.context,), generator=generator).tolist()
+    text = torch.randint(tokenizer.vocab_size, (model.config.context_length,), generator=generator).tolist()
     with torch.no_grad():
         logprobs = model(torch.tensor([text]))[0, :, : tokenizer.vocab_size].log_softmax(dim=-1)  # (T, V)
     assert logprobs.std() > 0.5
@@ -233,8 +237,8 @@ def test_ids_of_any_text_are_the_same(tokenized, text):
 
 def test_llama_cpp_is_told_where_a_text_ends(tokenized):
     tokenizer, llama = tokenized
-    assert llama.encode(END_OF_TEXT, special=True) == [tokenizer.end_of_text]
-    assert tokenizer.end_of_text not in llama.encode(END_OF_TEXT)
+    assert llama.encode(END_OF_TEXT, special=True) == [tokenizer.eos_token_id]
+    assert tokenizer.eos_token_id not in llama.encode(END_OF_TEXT)
 
 
 LATER = """

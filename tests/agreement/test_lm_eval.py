@@ -138,7 +138,7 @@ def folder(tmp_path_factory):
     """A GPT-2 folder with a small vocabulary of its own, the data and the tasks."""
     folder = tmp_path_factory.mktemp("harness")
     tokenizer = train_bpe([" ".join(WORDS) + " Question: Answer:"] * 3, 330)
-    model = GPT(GPTConfig(tokenizer.vocab_size, CONTEXT, layers=2, heads=2, width=32), seed=1).eval()
+    model = GPT(GPTConfig(tokenizer.vocab_size, CONTEXT, layers=2, heads=2, embed_dim=32), seed=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

@@ -26,7 +26,7 @@ TASKS = {
 
 
 def language_model(template=CHAT_TEMPLATE):
-    model = GPT(GPTConfig(TOKENIZER.vocab_size, 128, layers=1, heads=2, width=16), seed=3).eval()
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, 128, layers=1, heads=2, embed_dim=16), seed=3).eval()
     return LanguageModel(model, TOKENIZER, template=template)
 
 

@@ -92,9 +92,9 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
     "how",
     [
         LoRAConfig(rank=4, alpha=8.0),
-        LoRAConfig(rank=2, alpha=3.0, rank_stabilized=True, targets=("blocks.*.attention.*",)),
-        LoRAConfig(rank=3, dora=True),
-        LoRAConfig(rank=2, targets=("blocks.1.feedforward.up", "blocks.0.attention.out")),
+        LoRAConfig(rank=2, alpha=3.0, use_rslora=True, target_modules=("blocks.*.attention.*",)),
+        LoRAConfig(rank=3, use_dora=True),
+        LoRAConfig(rank=2, target_modules=("blocks.1.feedforward.up", "blocks.0.attention.out")),
     ],
     ids=str,
 )
@@ -107,7 +107,7 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
         for rows in trainable_tokens.token_deltas(ours).values():
-            rows.token_rows.add_(torch.randn(rows.token_rows.shape, generator=generator))
+            rows.trainable_tokens.add_(torch.randn(rows.trainable_tokens.shape, generator=generator))
     peft.write_adapter(tmp_path, ours, how, str(base))
     model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()
     adapted = [n for n, m in model.named_modules() if hasattr(m, "lora_A") and len(m.lora_A)]
@@ -124,7 +124,7 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
 
 def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     ours = gpt2.open_folder(base).load_model()
-    ours.add_label_head(("ham", "spam", "eggs"), seed=1)
+    ours.add_classification_head(("ham", "spam", "eggs"), seed=1)
     lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
     peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     config = GPT2Config.from_pretrained(base, num_labels=3, pad_token_id=0)
@@ -133,13 +133,13 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     ).eval()
     ids = tokens(config, 2, 20, seed=2).clamp(min=1)  # 0 is its padding
     with torch.no_grad():
-        here = ours.label_scores(ours.hidden(ids)[:, -1])
+        here = ours.classify_logits(ours.hidden(ids)[:, -1])
     assert (here - scores(model, ids)).abs().max() < 1e-4
     again = gpt2.open_folder(base).load_model()
     peft.open_adapter(tmp_path).attach(again)
-    assert again.config.labels == ("0", "1", "2")
+    assert again.config.label_names == ("0", "1", "2")
     with torch.no_grad():
-        assert again.label_scores(again.hidden(ids)[:, -1]).equal(here)
+        assert again.classify_logits(again.hidden(ids)[:, -1]).equal(here)
 
 
 @pytest.mark.parametrize(

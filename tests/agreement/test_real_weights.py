@@ -56,13 +56,13 @@ def lm(folder):
 def test_it_has_the_shape_that_is_known(name, lm):
     same = (
         "vocab_size",
-        "context",
+        "context_length",
         "layers",
         "heads",
-        "width",
-        "feedforward_width",
+        "embed_dim",
+        "feedforward_dim",
         "activation",
-        "tied_head",
+        "tie_embeddings",
     )
     assert [getattr(lm.config, field) for field in same] == [getattr(SHAPES[name], field) for field in same]
     assert lm.tokenizer.fingerprint == golden.GPT2_FINGERPRINT

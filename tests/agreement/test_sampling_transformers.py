@@ -146,7 +146,7 @@ def test_minimum_length(logits, rows, least):
 def test_forced_end(logits, rows, most):
     new = [row[3:] for row in rows]
     reference = theirs.ForcedEOSTokenLogitsProcessor(3 + most, END)
-    same(logits_processors.force_end(logits, new, (END,), most), reference(ids(rows), logits))
+    same(logits_processors.forced_eos(logits, new, (END,), most), reference(ids(rows), logits))
 
 
 @quick
@@ -167,9 +167,9 @@ def test_all_of_them_in_order(logits, rows):
         15,
         0.95,
         min_p=0.01,
-        typical=0.9,
+        typical_p=0.9,
         repetition_penalty=1.3,
-        no_repeat_ngram=3,
+        no_repeat_ngram_size=3,
         bad_words=((1, 2), (3,)),
         logit_bias={4: 1.5},
     )
@@ -209,7 +209,7 @@ def test_the_functions_are_pure_and_take_rows_of_any_length():
     logits_processors.penalize_frequency(logits, rows, 1.0, 1.0)
     logits_processors.ban_words(logits, rows, [(1, 2), (1,)])
     logits_processors.hold_off_end(logits, rows, (END,), 3)
-    logits_processors.force_end(logits, rows, (END,), 1)
+    logits_processors.forced_eos(logits, rows, (END,), 1)
     banned = logits_processors.ban_repeated_ngrams(logits, rows, 2)
     assert logits.equal(before)
     assert (banned == -math.inf).nonzero().tolist() == [[2, 2]]

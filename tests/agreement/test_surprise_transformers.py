@@ -27,7 +27,7 @@ def test_the_loss_of_one_window_is_the_same(pair):
     x = tokens(theirs.config, 1, 32)
     with torch.no_grad():
         expected = theirs(x, labels=x).loss.item()
-    nats = np.concatenate(list(token_nll_of_ids(ours, x[0].numpy(), context=31)))
+    nats = np.concatenate(list(token_nll_of_ids(ours, x[0].numpy(), context_length=31)))
     assert len(nats) == 31
     assert nats.mean(dtype=np.float64) == pytest.approx(expected, rel=1e-5)
 
@@ -50,6 +50,6 @@ def test_the_sliding_recipe_gives_the_same_perplexity(pair, stride):
             total += theirs(x[:, begin:end], labels=labels).loss.item() * predicted
         count, ended = count + predicted, end
     assert ended == x.shape[1]
-    nats = np.concatenate(list(token_nll_of_ids(ours, x[0].numpy(), context=31, stride=stride)))
+    nats = np.concatenate(list(token_nll_of_ids(ours, x[0].numpy(), context_length=31, stride=stride)))
     assert len(nats) == count
     assert nats.mean(dtype=np.float64) == pytest.approx(total / count, rel=1e-5)

@@ -31,20 +31,20 @@ def theirs(tmp_path_factory):
             (cache / hashlib.sha1(url.encode()).hexdigest()).write_bytes((data / name).read_bytes())
         return read(vocab_bpe_file=vocab_bpe_file, encoder_json_file=encoder_json_file, **hashes)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
         patch.setattr(tiktoken_ext.openai_public, "data_gym_to_mergeable_bpe_ranks", read_cached)
         return tiktoken.Encoding(**tiktoken_ext.openai_public.gpt2())
 
 
 @pytest.fixture(scope="module")
-def by_hand():
+def reference():
     return gpt2_bpe()
 
 
 @pytest.fixture(scope="module")
-def fast(by_hand):
-    return TiktokenTokenizer(by_hand)
+def fast(reference):
+    return TiktokenTokenizer(reference)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def learned_fast(learned):
     return TiktokenTokenizer(learned)
 
 
-def assert_same(text, by_hand, fast, theirs):
+def assert_same(text, reference, fast, theirs):
     ids = theirs.encode_ordinary(text)
-    assert by_hand.encode(text) == ids
+    assert reference.encode(text) == ids
     assert fast.encode(text) == ids
 
 
@@ -77,32 +77,32 @@ TEXT = st.lists(st.sampled_from(TRICKY), max_size=12).map("".join) | st.text(st.
 
 @settings(max_examples=10_000)
 @given(text=TEXT)
-def test_ten_thousand_texts(text, by_hand, fast, theirs):
-    assert_same(text, by_hand, fast, theirs)
+def test_ten_thousand_texts(text, reference, fast, theirs):
+    assert_same(text, reference, fast, theirs)
 
 
-def test_every_byte(by_hand, fast, theirs):
+def test_every_byte(reference, fast, theirs):
     for token in range(256):
-        assert by_hand.token_bytes(token) == theirs.decode_bytes([token])
-        assert by_hand.decode([token]) == fast.decode([token]) == theirs.decode([token])
-    assert {by_hand.token_bytes(token) for token in range(256)} == {bytes([byte]) for byte in range(256)}
+        assert reference.token_bytes(token) == theirs.decode_bytes([token])
+        assert reference.decode([token]) == fast.decode([token]) == theirs.decode([token])
+    assert {reference.token_bytes(token) for token in range(256)} == {bytes([byte]) for byte in range(256)}
 
 
-def test_every_token(by_hand, theirs):
-    assert by_hand.tokens == [theirs.decode_bytes([token]) for token in range(50257)]
+def test_every_token(reference, theirs):
+    assert reference.tokens == [theirs.decode_bytes([token]) for token in range(50257)]
 
 
-def test_every_code_point_block(by_hand, fast, theirs):
+def test_every_code_point_block(reference, fast, theirs):
     """Each code point after a space, surrogates too; the next test looks at their neighbours."""
     for start in range(0, 0x110000, 256):
-        assert_same("".join(f" {chr(c)}" for c in range(start, start + 256)), by_hand, fast, theirs)
+        assert_same("".join(f" {chr(c)}" for c in range(start, start + 256)), reference, fast, theirs)
 
 
 @pytest.mark.parametrize(("kind", "beside"), [(r"\p{L}", "a"), (r"\p{N}", "1"), (r"[^\s\p{L}\p{N}]", "!")])
-def test_letters_numbers_and_signs_are_those_of_tiktoken(kind, beside, by_hand):
+def test_letters_numbers_and_signs_are_those_of_tiktoken(kind, beside, reference):
     """Where GPT-2 has no merge the ids hide a different split; a learned vocabulary would show it."""
     everything = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    ranks = {token: rank for rank, token in enumerate(by_hand.tokens[:-1])}
+    ranks = {token: rank for rank, token in enumerate(reference.tokens[:-1])}
     theirs = tiktoken.Encoding("one class", pat_str=kind, mergeable_ranks=ranks, special_tokens={})
     pieces = set(pretokenize("\n".join(beside + c for c in everything)))
     assert "".join(c for c in everything if beside + c in pieces) == theirs.decode(
@@ -110,21 +110,21 @@ def test_letters_numbers_and_signs_are_those_of_tiktoken(kind, beside, by_hand):
     )
 
 
-def test_python_docs(docs, by_hand, fast, theirs):
+def test_python_docs(docs, reference, fast, theirs):
     for text in docs:
-        assert_same(text, by_hand, fast, theirs)
+        assert_same(text, reference, fast, theirs)
 
 
-def test_python_source(by_hand, fast, theirs):
+def test_python_source(reference, fast, theirs):
     for document in open_corpus("python-source").documents():
-        assert_same(document.text(), by_hand, fast, theirs)
+        assert_same(document.text(), reference, fast, theirs)
 
 
-def test_ids_decode_alike(by_hand, theirs):
+def test_ids_decode_alike(reference, theirs):
     random.seed(0)
     for _ in range(300):
         ids = random.choices(range(50257), k=20)
-        assert by_hand.decode(ids) == theirs.decode(ids)
+        assert reference.decode(ids) == theirs.decode(ids)
 
 
 @settings(max_examples=1_000)

@@ -30,11 +30,11 @@ def tokenizer():
 
 def folder_of(target, tokenizer, labels, problem_type):
     """A classifier in a Hugging Face folder, whose scores are far from each other."""
-    config = GPTConfig(vocab_size=280, context=24, layers=1, heads=2, width=16)
+    config = GPTConfig(vocab_size=280, context_length=24, layers=1, heads=2, embed_dim=16)
     model = GPT(config, seed=1).eval()
-    model.add_label_head(labels, seed=2)
+    model.add_classification_head(labels, seed=2)
     with torch.no_grad():
-        model.label_head.weight.mul_(40)
+        model.classifier.weight.mul_(40)
     export_folder(target, model, tokenizer)
     edit_json(target / "config.json", problem_type=problem_type)
     return target
@@ -128,7 +128,7 @@ def test_labels_that_are_only_counted_have_the_names_that_transformers_gives(tmp
     folder = folder_of(tmp_path / "hf", tokenizer, NAMES, None)
     edit_json(folder / "config.json", id2label=None, label2id=None, num_labels=3)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder).config.id2label
-    assert gpt2.open_folder(folder).load_model().config.labels == tuple(theirs[i] for i in range(3))
+    assert gpt2.open_folder(folder).load_model().config.label_names == tuple(theirs[i] for i in range(3))
 
 
 def test_tuning_goes_on_only_where_each_text_has_one_label(tmp_path, tokenizer):

@@ -31,11 +31,11 @@ def test_a_model_of_ours_with_its_own_vocabulary(tmp_path, tied):
     tokenizer = train_bpe(["the cat sat on the mat, it's naïve, def return 日本語 " * 3], 300)
     config = GPTConfig(
         tokenizer.vocab_size,
-        context=32,
+        context_length=32,
         layers=2,
         heads=2,
-        width=16,
-        tied_head=tied,
+        embed_dim=16,
+        tie_embeddings=tied,
         activation="gelu",
         dropout=0.2,
     )
@@ -45,7 +45,7 @@ def test_a_model_of_ours_with_its_own_vocabulary(tmp_path, tied):
     x = tokens(theirs.config, 2, 32)
     with torch.no_grad():
         assert (theirs(x).logits - model(x)).abs().max() <= 1e-5
-    assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.eos_token_id
     back = gpt2.open_folder(tmp_path / "cat")
     assert back.config == config
     assert back.load_tokenizer().fingerprint == tokenizer.fingerprint
@@ -69,7 +69,7 @@ def test_token_ids_are_the_same(tmp_path, kind, files):
         assert theirs(text).input_ids == tokenizer.encode(text)
         assert theirs.decode(tokenizer.encode(text)) == text
     assert len(theirs) == tokenizer.vocab_size
-    assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.end_of_text
+    assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eos_token_id
     assert theirs.model_max_length == 16
     assert load_tokenizer(tmp_path / "m").fingerprint == tokenizer.fingerprint
     theirs.save_pretrained(tmp_path / "again")  # newer versions write tokenizer.json alone
@@ -124,8 +124,8 @@ def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
 
     from handloom.inference.classify import classify
 
-    model = GPT(GPTConfig(vocab_size=280, context=24, layers=2, heads=2, width=16), seed=1).eval()
-    model.add_label_head(("ham", "spam", "eggs"), seed=2)
+    model = GPT(GPTConfig(vocab_size=280, context_length=24, layers=2, heads=2, embed_dim=16), seed=1).eval()
+    model.add_classification_head(("ham", "spam", "eggs"), seed=2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
@@ -141,6 +141,6 @@ def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
         assert found.label == theirs.config.id2label[int(row.argmax())]
         assert list(found.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
     again = gpt2.open_folder(tmp_path / "hf")
-    assert again.config.labels == ("ham", "spam", "eggs")
+    assert again.config.label_names == ("ham", "spam", "eggs")
     mine, read = model.state_dict(), again.load_model().state_dict()
     assert all(read[name].equal(mine[name]) for name in mine)

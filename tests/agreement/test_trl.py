@@ -37,7 +37,7 @@ def models(tmp_path_factory):
     """A model that has moved away from its reference a little, with its tokenizer; both as folders too."""
     folder = tmp_path_factory.mktemp("dpo")
     tokenizer = train_bpe([json.dumps(TEXTS) * 3, "User:\nAssistant:\n"], 320)
-    shape = GPTConfig(tokenizer.vocab_size, context=64, layers=2, heads=2, width=32)
+    shape = GPTConfig(tokenizer.vocab_size, context_length=64, layers=2, heads=2, embed_dim=32)
     model, reference = GPT(shape, 1).eval(), GPT(shape, 1).eval()
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def ours(models, records, tmp_path):
     found = encode_pairs(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
     batch = pairs_batch([tuple(encode_row(text.ids, text.learned) for text in both) for _, *both in found])
     objective = DPO(lambda step: batch, 1.0, [batch], "key", BETA)
-    objective.ask_reference(reference, "fp32")
+    objective.compute_reference_logprobs(reference, "fp32")
     return found, objective, batch
 
 
@@ -115,7 +115,7 @@ def compare(models, theirs, records, tmp_path, template=None):
             assert their_batch["input_ids"][place][whole].tolist() == text.ids
             assert their_batch["completion_mask"][place][whole].bool().tolist() == text.learned
     model.zero_grad()
-    loss = objective.loss(model, batch) / objective.count(batch)
+    loss = objective.loss(model, batch) / objective.num_targets(batch)
     torch.testing.assert_close(loss.detach(), their_loss, atol=1e-6, rtol=1e-5)
     loss.backward()
     theirs_by_name = {name: p.grad for name, p in trainer.model.named_parameters()}
@@ -126,7 +126,7 @@ def compare(models, theirs, records, tmp_path, template=None):
     assert mine_by_name.keys() - {"lm_head.weight"} == theirs_by_name.keys()
     for name, gradient in theirs_by_name.items():
         torch.testing.assert_close(mine_by_name[name], gradient, atol=1e-5, rtol=1e-4)
-    figures = objective.examine(model)
+    figures = objective.evaluate(model)
     told = trainer._metrics["eval"]  # dropout is off
     assert figures.loss == pytest.approx(float(their_loss), abs=1e-5)
     assert figures.figures["accuracy"] == pytest.approx(told["rewards/accuracies"][0])

@@ -40,7 +40,7 @@ def same(model, other):
 )
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_wraps_a_model_is_overlooked_with_a_note(tmp_path, wrapping, inner, tied):
-    model = random_model(GPTConfig(280, 16, 2, 2, 8, tied_head=tied))
+    model = random_model(GPTConfig(280, 16, 2, 2, 8, tie_embeddings=tied))
     named = {
         wrapping + (name if name == "lm_head.weight" else inner + name.removeprefix("transformer.")): tensor
         for name, tensor in theirs(model).items()
@@ -162,7 +162,7 @@ def test_other_programs_weights_are_named_with_the_way_on(name, words):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_gguf_file_of_ours_read_again_is_the_same_model(tmp_path, tied):
-    model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 2, 2, 8, inner_width=20, tied_head=tied))
+    model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 2, 2, 8, ffn_dim=20, tie_embeddings=tied))
     path = export_gguf(tmp_path / "m", model, TOKENIZER)
     for named in (path, tmp_path / "m"):
         lm = handloom.load(named)
@@ -191,7 +191,7 @@ def rewritten(path, target, fields=lambda key, value: value, data=lambda name, d
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
 def test_other_precisions_come_out_as_the_library_takes_them_apart(tmp_path, kind):
-    model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 32, tied_head=False))
+    model = random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 32, tie_embeddings=False))
     path = export_gguf(tmp_path / "m", model, TOKENIZER)
     values = {}
 

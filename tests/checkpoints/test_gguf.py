@@ -19,7 +19,7 @@ from handloom.tokenizer.train import train_bpe
 
 TOKENIZER = train_bpe(["the cat sat on the mat, it's naïve 日本語 " * 3], 290)
 V = TOKENIZER.vocab_size
-TINY = GPTConfig(V, context=8, layers=1, heads=1, width=4)
+TINY = GPTConfig(V, context_length=8, layers=1, heads=1, embed_dim=4)
 
 IN_BLOCK = {
     "attention_norm": "attn_norm",
@@ -50,7 +50,9 @@ def llama_name(ours: str) -> str:
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_tensor_is_there_to_the_bit(tmp_path, tied, precision):
-    config = GPTConfig(V + 3, context=12, layers=2, heads=3, width=33, inner_width=50, tied_head=tied)
+    config = GPTConfig(
+        V + 3, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, tie_embeddings=tied
+    )
     model = GPT(config, seed=1)
     reader = GGUFReader(export_gguf(tmp_path / "m", model, TOKENIZER, precision=precision))
     found = {tensor.name: tensor for tensor in reader.tensors}
@@ -82,7 +84,7 @@ def test_a_model_that_was_read_from_a_hugging_face_folder(tmp_path):
 
 def test_what_the_file_says(tmp_path):
     config = GPTConfig(
-        V, context=12, layers=2, heads=3, width=33, inner_width=50, layer_norm_epsilon=1e-3, dropout=0.1
+        V, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, norm_eps=1e-3, dropout=0.1
     )
     training = {
         "progress": {"step": 1200, "tokens": 34567, "best_loss": 2.5},
@@ -148,7 +150,7 @@ def test_the_folder_holds_the_file_and_a_model_card(tmp_path):
     ],
 )
 def test_what_llama_cpp_computes_otherwise_is_refused_by_name(tmp_path, changes, named):
-    model = GPT(GPTConfig(V, context=8, layers=1, heads=1, width=4, **changes))
+    model = GPT(GPTConfig(V, context_length=8, layers=1, heads=1, embed_dim=4, **changes))
     with pytest.raises(CheckpointError, match=named):
         export_gguf(tmp_path / "m", model, TOKENIZER)
     assert not (tmp_path / "m").exists()

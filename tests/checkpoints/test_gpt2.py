@@ -40,7 +40,7 @@ def same(model, other):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_table_is_one_to_one_and_complete(tied):
-    config = GPTConfig(**{**CONFIG.to_dict(), "tied_head": tied})
+    config = GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": tied})
     table = list(gpt2.names(config))
     ours, others = [name.ours for name in table], [name.theirs for name in table]
     assert len(set(ours)) == len(set(others)) == len(table)
@@ -51,7 +51,7 @@ def test_the_table_is_one_to_one_and_complete(tied):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_out_and_in_again_is_the_same_to_the_bit(tied):
-    model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tied_head": tied, "inner_width": 13}))
+    model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": tied, "ffn_dim": 13}))
     back = gpt2.from_hf(theirs(model), model, "here")
     assert all(back[name].equal(tensor) for name, tensor in model.state_dict().items())
 
@@ -63,7 +63,7 @@ def test_out_and_in_again_is_the_same_to_the_bit(tied):
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_form_is_read_exactly(tmp_path, form, prefix, tied):
-    model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tied_head": tied}))
+    model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": tied}))
     tensors = {name if prefix else name.removeprefix("transformer."): t for name, t in theirs(model).items()}
     assert same(read(write(tmp_path, model, tensors, form)), model)
 

@@ -28,7 +28,7 @@ ORIGINAL = {  # as GPT-2's own folder has it
     "embd_pdrop": 0.1,
     "eos_token_id": 50256,
     "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-05,
+    "norm_eps": 1e-05,
     "model_type": "gpt2",
     "n_ctx": 1024,
     "n_embd": 768,
@@ -61,15 +61,15 @@ def test_what_is_left_out_has_gpt2s_default():
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
-        ({"n_inner": 99}, {"inner_width": 99}),
-        ({"layer_norm_epsilon": 0.5}, {"layer_norm_epsilon": 0.5}),
+        ({"n_inner": 99}, {"ffn_dim": 99}),
+        ({"norm_eps": 0.5}, {"norm_eps": 0.5}),
         ({"scale_attn_weights": False}, {"scale_attention_weights": False}),
         ({"scale_attn_by_inverse_layer_idx": True}, {"scale_attention_by_inverse_layer": True}),
-        ({"tie_word_embeddings": False}, {"tied_head": False}),
+        ({"tie_word_embeddings": False}, {"tie_embeddings": False}),
         ({"activation_function": "relu"}, {"activation": "relu"}),
         ({"activation_function": "gelu"}, {"activation": "gelu"}),
         ({"activation_function": "gelu_pytorch_tanh"}, {"activation": "gelu_tanh"}),
-        ({"hidden_size": 48, "max_position_embeddings": 7}, {"width": 48, "context": 7}),
+        ({"hidden_size": 48, "max_position_embeddings": 7}, {"embed_dim": 48, "context_length": 7}),
         ({"resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0}, {"dropout": 0.0}),
     ],
 )
@@ -102,7 +102,7 @@ def test_dropouts_that_differ_are_kept_apart():
         ({"vocab_size": 0}, "vocab_size is 0"),
         ({"attn_pdrop": 1.5}, "attention_dropout is 1.5"),
         ({"attn_pdrop": "no"}, "attention_dropout is 'no'"),
-        ({"layer_norm_epsilon": None}, "layer_norm_epsilon is None"),
+        ({"norm_eps": None}, "layer_norm_epsilon is None"),
         ({"scale_attn_weights": 1}, "scale_attention_weights is 1"),
     ],
 )
@@ -213,7 +213,7 @@ def test_no_key_is_in_two_lists():
     [
         *PRESETS.values(),
         GPTConfig(dropout=0.2, attention_dropout=0.0),
-        *(GPTConfig(activation=name, tied_head=False, inner_width=5) for name in set(ACTIVATIONS.values())),
+        *(GPTConfig(activation=name, tie_embeddings=False, ffn_dim=5) for name in set(ACTIVATIONS.values())),
     ],
 )
 def test_ours_written_and_read_again_is_the_same(config):

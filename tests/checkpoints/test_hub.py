@@ -409,21 +409,21 @@ def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path)
 
     changes, words = REPOSITORIES[what]
     repository = hub.repositories["acme/tiny"] = tiny_gpt2() | changes
-    by_hand = tmp_path / "by-hand"
-    by_hand.mkdir()
+    reference = tmp_path / "by-hand"
+    reference.mkdir()
     for name, content in repository.items():
-        (by_hand / name).write_bytes(content)
+        (reference / name).write_bytes(content)
     if words is None:
-        gpt2.open_folder(by_hand).load_tokenizer()
+        gpt2.open_folder(reference).load_tokenizer()
         stored = gpt2.open_folder(pull("acme/tiny").model.folder)
-        assert stored.load_model().config == gpt2.open_folder(by_hand).config
+        assert stored.load_model().config == gpt2.open_folder(reference).config
         return
     with pytest.raises(HandloomError) as read:
-        gpt2.open_folder(by_hand).load_tokenizer()
+        gpt2.open_folder(reference).load_tokenizer()
     with pytest.raises(CheckpointError) as pulled:
         pull("acme/tiny")
     assert words in read.value.problem
-    said = read.value.problem.replace(str(by_hand), "acme/tiny")
+    said = read.value.problem.replace(str(reference), "acme/tiny")
     assert pulled.value.problem == f"{said} Its weights were not fetched."
     assert hub.sent(WEIGHTS) == 0
     assert not any(models_folder().iterdir())

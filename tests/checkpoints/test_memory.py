@@ -66,7 +66,7 @@ def test_sizes_beyond_all_integers_and_an_inner_width_too(theirs):
 
 
 def test_a_run_is_refused_before_its_data_is_read(tmp_path):
-    for changes in ({"layers": HUGE}, {"width": HUGE, "heads": 1}, {"context": HUGE}):
+    for changes in ({"layers": HUGE}, {"embed_dim": HUGE, "heads": 1}, {"context_length": HUGE}):
         with pytest.raises(ModelError, match="The run asks for a model of"):
             run.begin(tmp_path / "new", TrainConfig(data=("no-such-file.txt",), **changes))
 
@@ -86,11 +86,11 @@ def test_what_fits_is_not_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("width", "heads", "near"), [(HUGE + 39, HUGE // 2, 1), (768, 7, 6), (64, 10**15, 64), (97, 90, 97)]
+    ("embed_dim", "heads", "near"), [(HUGE + 39, HUGE // 2, 1), (768, 7, 6), (64, 10**15, 64), (97, 90, 97)]
 )
 def test_a_number_of_heads_that_fits_is_found_at_once(width, heads, near):
     with pytest.raises(ConfigError, match=f"for example {near}\\."):
-        GPTConfig(width=width, heads=heads)
+        GPTConfig(embed_dim=width, heads=heads)
 
 
 @pytest.mark.parametrize("length", [2**62, 2**64 - 1, 10**9, 10])

@@ -17,7 +17,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.train import train_bpe
 
-CONFIG = GPTConfig(vocab_size=260, context=8, layers=2, heads=2, width=8)
+CONFIG = GPTConfig(vocab_size=260, context_length=8, layers=2, heads=2, embed_dim=8)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_tied_head_is_stored_once_and_tied_again(saved):
 
 
 def test_an_untied_head_comes_back(tmp_path):
-    config = GPTConfig(**{**CONFIG.to_dict(), "tied_head": False})
+    config = GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": False})
     model = GPT(config)
     native.save(tmp_path / "c", model, train_bpe(["aa aa"], 258), {})
     assert torch.equal(native.open_checkpoint(tmp_path / "c").load_model().head_weight, model.head_weight)
@@ -131,7 +131,7 @@ def test_a_foreign_configuration_is_refused(saved, change, words):
     [
         ({"layers": 3}, r"blocks\.2.*is missing"),
         ({"layers": 1}, "of no use"),
-        ({"context": 9}, r"\(8, 8\).*\(9, 8\)"),
+        ({"context_length": 9}, r"\(8, 8\).*\(9, 8\)"),
     ],
 )
 def test_weights_of_another_shape_are_refused(saved, change, words):

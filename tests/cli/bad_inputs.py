@@ -15,7 +15,7 @@ from unittest import mock
 
 FOX = "The quick brown fox jumps over the lazy dog. "
 TINY = (
-    "--vocab-size 280 --context 16 --layers 1 --heads 2 --width 16 --batch-size 4 --sample-every 0 --threads 1 "
+    "--vocab-size 280 --context-length 16 --layers 1 --heads 2 --embed-dim 16 --batch-size 4 --sample-every 0 --threads 1 "
     "--precision fp32 "
 )
 NEWEST = Path("runs/demo/checkpoints/step-00000004")
@@ -85,14 +85,14 @@ def build_world(folder: Path) -> None:
     config = TrainConfig(
         data=("fox.txt",),
         vocab_size=280,
-        context=16,
+        context_length=16,
         layers=1,
         heads=2,
-        width=16,
+        embed_dim=16,
         batch_size=4,
         steps=4,
         checkpoint_every=2,
-        evaluate_every=4,
+        eval_every=4,
         sample_every=0,
         threads=1,
         precision="fp32",
@@ -103,7 +103,7 @@ def build_world(folder: Path) -> None:
         run.begin(Path("runs/demo"), config)
         demo = native.open_checkpoint(NEWEST)
         model = demo.load_model()
-        model.add_label_head(("ham", "spam"), 0)
+        model.add_classification_head(("ham", "spam"), 0)
         native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
         native.save(Path("runs/later"), demo.load_model(), demo.load_tokenizer(), {"template": "turns-9"})
     finally:
@@ -120,10 +120,10 @@ def build_models(folder: Path) -> None:
     from handloom.tokenizer.train import train_bpe
 
     plain, other = train_bpe([], 257), train_bpe(["another text " * 9], 260)
-    shape = {"vocab_size": 280, "context": 16, "layers": 1, "heads": 2}
-    export_folder(folder / "plain", GPT(GPTConfig(width=16, **shape)), plain)
-    export_folder(folder / "wider", GPT(GPTConfig(width=32, **shape)), other)
-    export_folder(folder / "pulled", GPT(GPTConfig(width=16, **shape)), plain)
+    shape = {"vocab_size": 280, "context_length": 16, "layers": 1, "heads": 2}
+    export_folder(folder / "plain", GPT(GPTConfig(embed_dim=16, **shape)), plain)
+    export_folder(folder / "wider", GPT(GPTConfig(embed_dim=32, **shape)), other)
+    export_folder(folder / "pulled", GPT(GPTConfig(embed_dim=16, **shape)), plain)
     described = storage.read_json(folder / "pulled" / storage.MANIFEST)
     storage.write_json(folder / "pulled" / "origin.json", {"repository": "acme/tiny", "files": described})
     shutil.copy(folder / "wider" / "vocab.json", folder / "pulled" / "vocab.json")
@@ -204,7 +204,7 @@ def relu_model(stack: ExitStack) -> None:
     from handloom.model.gpt import GPT
     from handloom.tokenizer.train import train_bpe
 
-    config = GPTConfig(258, context=8, layers=1, heads=1, width=4, activation="relu")
+    config = GPTConfig(258, context_length=8, layers=1, heads=1, embed_dim=4, activation="relu")
     export_folder(Path("gpt2-relu"), GPT(config), train_bpe(["aa aa"], 258))
 
 
@@ -267,11 +267,9 @@ CASES = [
     BadInput(
         "A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"
     ),
-    BadInput("Examples to check that are no records", "handloom data check --task instruct --data fox.txt"),
-    BadInput(
-        "Examples to check through a pipe", "printf '{}' | handloom data check --task instruct --data -"
-    ),
-    BadInput("No context to check for", "handloom data check --data fox.txt --context 0"),
+    BadInput("Examples to check that are no records", "handloom data check --task sft --data fox.txt"),
+    BadInput("Examples to check through a pipe", "printf '{}' | handloom data check --task sft --data -"),
+    BadInput("No context to check for", "handloom data check --data fox.txt --context-length 0"),
     BadInput("Nothing held out", "handloom data check --data fox.txt --validation-fraction 0"),
     BadInput(
         "A model to measure with that is not there", "handloom data check --data fox.txt --tokenizer no"
@@ -294,24 +292,24 @@ CASES = [
     BadInput("Settings that contradict each other", "handloom train --steps 10 --minutes 1"),
     BadInput(
         "Heads that cannot share the width",
-        "handloom train --width 16 --heads 3 --data fox.txt --run runs/new",
+        "handloom train --embed-dim 16 --heads 3 --data fox.txt --run runs/new",
     ),
     BadInput("An unknown preset", "handloom train --preset micr --data fox.txt --run runs/new"),
     # Settings of tuning
     BadInput("Nothing to tune on", "handloom finetune --model runs/demo --run runs/new"),
     BadInput("A method that does not exist", tune_text("--method lorra")),
     BadInput("More blocks than there are", tune_text("--method last:9")),
-    BadInput("A method and patterns", tune_text("--method lora", "--train '*.bias'")),
-    BadInput("A pattern that fits no parameter", tune_text("--train 'blocks.0.atention.*'")),
-    BadInput("A target of LoRA that is no layer", tune_text("--targets 'blocks.*.norm'")),
-    BadInput("A head to untie where none learns", tune_text("--untie-head")),
+    BadInput("A method and patterns", tune_text("--method lora", "--train-params '*.bias'")),
+    BadInput("A pattern that fits no parameter", tune_text("--train-params 'blocks.0.atention.*'")),
+    BadInput("A target of LoRA that is no layer", tune_text("--target-modules 'blocks.*.norm'")),
+    BadInput("A head to untie where none learns", tune_text("--untie-embeddings")),
     BadInput("A rank of nothing", tune_text("--rank 0")),
-    BadInput("Fewer than no rows", tune_text("--token-rows -1")),
-    BadInput("Rows for more tokens than there are", tune_text("--token-rows 100000")),
-    BadInput("Rows for tokens without LoRA", tune_text("--token-rows 5 --method norms")),
+    BadInput("Fewer than no rows", tune_text("--trainable-tokens -1")),
+    BadInput("Rows for more tokens than there are", tune_text("--trainable-tokens 100000")),
+    BadInput("Rows for tokens without LoRA", tune_text("--trainable-tokens 5 --method norms")),
     BadInput("A task of tuning that does not exist", tune_text("--task chat")),
-    BadInput("Rows longer than the context", tune_text("--context 99")),
-    BadInput("A stride where there are no windows", tune_text("--task instruct", "--stride 4")),
+    BadInput("Rows longer than the context", tune_text("--context-length 99")),
+    BadInput("A stride where there are no windows", tune_text("--task sft", "--stride 4")),
     BadInput(
         "A model to tune that is not there",
         "handloom finetune --data fox.txt --model gpt2-large --run runs/new",
@@ -346,7 +344,7 @@ CASES = [
     ),
     BadInput("A run of torn checkpoints only", "handloom generate Hello --model runs/demo", flip_all),
     BadInput("A changed text under a run", "handloom train --resume runs/demo", change_text),
-    BadInput("A setting that cannot change", "handloom train --resume runs/demo --width 32"),
+    BadInput("A setting that cannot change", "handloom train --resume runs/demo --embed-dim 32"),
     BadInput("A new run and an old one", "handloom train --resume runs/demo --overwrite"),
     BadInput("A missing tokenizer", "handloom tokenize Hello --tokenizer nothing"),
     BadInput(
@@ -387,7 +385,7 @@ CASES = [
     BadInput("No text asked for", "handloom generate Hello -n 0"),
     BadInput("An empty stop string", 'handloom generate Hello --stop ""'),
     BadInput("A penalty out of its range", "handloom generate Hello --repetition-penalty 0"),
-    BadInput("An n-gram of nothing", "handloom generate Hello --no-repeat-ngram 0"),
+    BadInput("An n-gram of nothing", "handloom generate Hello --no-repeat-ngram-size 0"),
     BadInput("A bias that is no pair", "handloom generate Hello --logit-bias 7"),
     BadInput("A bias out of its range", "handloom generate Hello --logit-bias 7=1000"),
     BadInput(
@@ -397,9 +395,9 @@ CASES = [
     BadInput("A token that does not exist", "handloom generate Hello --max-new-tokens 3 --logit-bias 9999=1"),
     BadInput("An empty bad word", 'handloom generate Hello --bad-words ""'),
     BadInput("A least length over the most", "handloom generate Hello --max-new-tokens 3 --min-new-tokens 4"),
-    BadInput("Beams and a draw", "handloom generate Hello --beams 2 --top-k 5"),
-    BadInput("More texts than beams", "handloom generate Hello --beams 2 -n 3 --max-new-tokens 3"),
-    BadInput("Streaming a beam search", "handloom generate Hello --beams 2 --stream"),
+    BadInput("Beams and a draw", "handloom generate Hello --num-beams 2 --top-k 5"),
+    BadInput("More texts than beams", "handloom generate Hello --num-beams 2 -n 3 --max-new-tokens 3"),
+    BadInput("Streaming a beam search", "handloom generate Hello --num-beams 2 --stream"),
     BadInput("Log probabilities without JSON", "handloom generate Hello --logprobs 3"),
     BadInput("An empty line among the prompts", "handloom generate --prompts prompts.txt"),
     BadInput("A prompt and a file of prompts", "handloom generate Hello --prompts prompts.txt"),
@@ -411,7 +409,7 @@ CASES = [
     BadInput("No text to measure on", "handloom evaluate runs/demo"),
     BadInput("A task that does not exist", "handloom evaluate --data items.jsonl --task choise"),
     BadInput("A stride over the context", "handloom evaluate --data fox.txt --stride 17"),
-    BadInput("A context over the model's", "handloom evaluate --data fox.txt --context 17"),
+    BadInput("A context over the model's", "handloom evaluate --data fox.txt --context-length 17"),
     BadInput("Documents of nothing", "handloom evaluate --data fox.txt --limit 0"),
     BadInput("A flag of texts for questions", "handloom evaluate --data items.jsonl --stride 4"),
     BadInput("A flag of questions for texts", "handloom evaluate --data fox.txt --items out.jsonl"),
@@ -424,20 +422,20 @@ CASES = [
     BadInput("A harness without its model", "handloom lm-eval runs/nothing --tasks piqa"),
     BadInput("Ids that are no numbers", "handloom tokenize --decode abc"),
     # Examples to tune on
-    BadInput("Examples that are no records", tune("instruct", "fox.txt")),
-    BadInput("Examples through a pipe", tune("instruct", "-")),
-    BadInput("A list instead of objects", tune("instruct", "list.jsonl")),
-    BadInput("A conversation of another form", tune("instruct", "posts.jsonl")),
-    BadInput("An unknown role", tune("instruct", "human.jsonl")),
-    BadInput("Two messages of the user in a row", tune("instruct", "twice.jsonl")),
-    BadInput("A conversation without an answer", tune("instruct", "question.jsonl")),
-    BadInput("An empty answer", tune("instruct", "blank.jsonl")),
-    BadInput("A conversation in which nothing is learned", tune("instruct", "unweighted.jsonl")),
-    BadInput("A conversation over the context", tune("instruct", "hi.jsonl")),
-    BadInput("Nothing left of an answer", tune("instruct", "hi.jsonl --overlong cut")),
-    BadInput("Nothing but conversations over the context", tune("instruct", "hi.jsonl --overlong skip")),
-    BadInput("A pair without its other answer", tune("prefer", "half.jsonl")),
-    BadInput("A pair of equal answers", tune("prefer", "same.jsonl")),
+    BadInput("Examples that are no records", tune("sft", "fox.txt")),
+    BadInput("Examples through a pipe", tune("sft", "-")),
+    BadInput("A list instead of objects", tune("sft", "list.jsonl")),
+    BadInput("A conversation of another form", tune("sft", "posts.jsonl")),
+    BadInput("An unknown role", tune("sft", "human.jsonl")),
+    BadInput("Two messages of the user in a row", tune("sft", "twice.jsonl")),
+    BadInput("A conversation without an answer", tune("sft", "question.jsonl")),
+    BadInput("An empty answer", tune("sft", "blank.jsonl")),
+    BadInput("A conversation in which nothing is learned", tune("sft", "unweighted.jsonl")),
+    BadInput("A conversation over the context", tune("sft", "hi.jsonl")),
+    BadInput("Nothing left of an answer", tune("sft", "hi.jsonl --overlong truncate")),
+    BadInput("Nothing but conversations over the context", tune("sft", "hi.jsonl --overlong skip")),
+    BadInput("A pair without its other answer", tune("dpo", "half.jsonl")),
+    BadInput("A pair of equal answers", tune("dpo", "same.jsonl")),
     BadInput("A text without a label", tune("classify", "unlabelled.jsonl")),
     BadInput("A single label", tune("classify", "ham.jsonl")),
     BadInput("A single text", tune("classify", "again.jsonl")),

@@ -137,7 +137,7 @@ def gguf_but_no_library(stack: ExitStack) -> None:
 
 def several_labels(stack: ExitStack) -> None:
     judge = gpt2_folders.random_model()
-    judge.add_label_head(("toxic", "insult"), 0)
+    judge.add_classification_head(("toxic", "insult"), 0)
     tokenizer().save(gpt2_folders.write(THEIRS, judge))
     gpt2_folders.edit_json(THEIRS / "config.json", problem_type="multi_label_classification")
     lines = [

@@ -16,7 +16,7 @@ def _environment(**values: str | None):
     """Change the environment; None takes a variable out."""
 
     def before(undo: ExitStack) -> None:
-        patch = undo.enter_context(pytest.MonkeyPatch.context())
+        patch = undo.enter_context(pytest.MonkeyPatch.context_length())
         for name, value in values.items():
             if value is None:
                 patch.delenv(name, raising=False)
@@ -28,7 +28,7 @@ def _environment(**values: str | None):
 
 def _homeless(undo: ExitStack) -> None:
     _environment(HOME=None, HANDLOOM_CACHE=None, XDG_CACHE_HOME=None)(undo)
-    undo.enter_context(pytest.MonkeyPatch.context()).setattr("pwd.getpwuid", {}.__getitem__)
+    undo.enter_context(pytest.MonkeyPatch.context_length()).setattr("pwd.getpwuid", {}.__getitem__)
 
 
 def _edited(old: str, new: str):
@@ -80,7 +80,7 @@ CASES = [
     BadInput(
         "settings of a run edited that cannot change",
         "handloom train --resume runs/demo",
-        _edited("width = 16", "width = 32"),
+        _edited("embed_dim = 16", "embed_dim = 32"),
     ),
     BadInput("a checkpoint that is not the last", f"handloom train --resume {OLDER}"),
     BadInput("no checkpoint beyond which to drop", "handloom train --resume runs/demo --drop-later"),

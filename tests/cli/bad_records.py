@@ -34,7 +34,7 @@ def _text(what: str, name: str, *records: object, flags: str = "") -> BadInput:
     return BadInput(what, f"handloom data prepare --data {name}{flags}", _write(name, *records))
 
 
-def _tuned(what: str, name: str, *records: object, task: str = "instruct") -> BadInput:
+def _tuned(what: str, name: str, *records: object, task: str = "sft") -> BadInput:
     return BadInput(what, tune(task, name), _write(name, *records))
 
 
@@ -85,17 +85,17 @@ CASES = [
         "A field of records where there are none", "handloom train --data fox.txt --text-field body --run runs/new"
     ),
     BadInput(
-        "A field of running text for examples", tune("instruct", "hi.jsonl --text-field body")
+        "A field of running text for examples", tune("sft", "hi.jsonl --text-field body")
     ),
     # The record
     _tuned("An input that is no text", "input.jsonl", {"instruction": "Add.", "input": 0, "output": "6"}),
     _tuned("A history of another form", "history.jsonl", {"history": ["Hi"], "instruction": "a", "output": "b"}),
     _tuned("Two systems that differ", "systems.jsonl", {"system": "a", "messages": [SYSTEM, *TURNS]}),
     _tuned("Tools beside messages", "tools.jsonl", {"messages": TURNS, "tools": [{"type": "function"}]}),
-    _tuned("Two examples in one", "both.jsonl", {"messages": TURNS, "context": "A greeting."}),
+    _tuned("Two examples in one", "both.jsonl", {"messages": TURNS, "context_length": "A greeting."}),
     _tuned("A call of a tool", "call.jsonl", {"messages": [*TURNS, TURNS[0], CALL]}),
     _tuned("A turn of a tool", "tool.jsonl", {"messages": [TURNS[0], {"from": "observation", "value": "{}"}]}),
     _tuned("A message without its text", "said.jsonl", {"conversations": [{"from": "human"}]}),
     _tuned("A picture", "picture.jsonl", {"messages": [PICTURE, TURNS[1]]}),
-    _tuned("Answers in two forms", "forms.jsonl", {"prompt": "Hi", "chosen": "a", "rejected": TURNS}, task="prefer"),
+    _tuned("Answers in two forms", "forms.jsonl", {"prompt": "Hi", "chosen": "a", "rejected": TURNS}, task="dpo"),
 ]  # fmt: skip

@@ -81,9 +81,9 @@ CASES = [
     ),
     checkpoint_case("A checkpoint of a later version", described(version=2)),
     checkpoint_case("A field that is not known", shaped(widht=8)),
-    checkpoint_case("A tensor missing in a checkpoint", shaped(tied_head=False)),
+    checkpoint_case("A tensor missing in a checkpoint", shaped(tie_embeddings=False)),
     checkpoint_case("A tensor of no use in a checkpoint", untied),
-    checkpoint_case("A tensor of another shape in a checkpoint", shaped(context=9)),
+    checkpoint_case("A tensor of another shape in a checkpoint", shaped(context_length=9)),
     checkpoint_case("Weights that are no safetensors", lambda: (THEIRS / WEIGHTS).write_bytes(b"\xff" * 99)),
     checkpoint_case(
         "The tokenizer of another model", lambda: BPETokenizer(MERGES[:2]).save(THEIRS / "tokenizer")

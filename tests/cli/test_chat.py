@@ -44,7 +44,7 @@ def test_lines_and_answers_make_one_text_that_slides(piped, lm):
     assert (result.returncode, result.err) == (0, "")
     whole = f"The quick{one}\nfox{two}{three}"
     assert result.out == f"{one}\n{two}\n{three}\n{whole}\n"
-    assert len(lm.tokenizer.encode(whole)) > lm.config.context
+    assert len(lm.tokenizer.encode(whole)) > lm.config.context_length
 
 
 def test_an_empty_first_line_lets_the_model_begin(piped, lm):
@@ -85,7 +85,7 @@ def test_settings_change_on_the_fly_and_are_shown(piped, lm):
         ("/save fox.txt/x", "Could not write fox.txt/x: Not a directory."),
         ("/save .", "is a folder"),
         ("/save ", "/save needs the name of a file"),
-        ("/beams 3", "beams cannot be set in a chat"),
+        ("/num_beams 3", "num_beams cannot be set in a chat"),
         ("/force-end maybe", "force_end is 'maybe'"),
         ("/nonsense", "There is no command /nonsense"),
         ("/save", "/save needs the name of a file"),

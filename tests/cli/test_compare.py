@@ -46,7 +46,7 @@ def world(tmp_path_factory):
     (folder / "poem.txt").write_text(POEM * 20, encoding="utf-8")
     (folder / "prompts.txt").write_text("The loom\nmorning <b>&\n", encoding="utf-8")
     common = {"threads": 1, "precision": "fp32", "sample_every": 0, "steps": 20, "batch_size": 4}
-    shape = {"context": 32, "layers": 2, "heads": 2, "width": 16}
+    shape = {"context_length": 32, "layers": 2, "heads": 2, "embed_dim": 16}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "80")
@@ -190,7 +190,7 @@ def test_prompts_and_held_out_text_have_defaults(here):
         (("runs/base", "runs/small", "--max-new-tokens", "100"), "runs/base: A prompt of"),
         (("runs/base", "runs/small", "--n", "0"), "n is 0"),
         (("runs/base", "runs/small", "--threads", "0"), "--threads is 0"),
-        (("runs/base", "runs/small", "--beams", "2"), "no flag --beams"),
+        (("runs/base", "runs/small", "--num-beams", "2"), "no flag --num-beams"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_told_in_one_paragraph(words, message, here):
@@ -250,9 +250,9 @@ CONTRAST = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 375, 320])
+@pytest.mark.parametrize("embed_dim", [1280, 375, 320])
 def test_the_page_fits_and_is_readable_in_a_browser(world, browser, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    context = browser.new_context(viewport={"embed_dim": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     asked, troubles = [], []
     page.on("request", lambda request: asked.append(request.url))

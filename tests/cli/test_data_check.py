@@ -45,7 +45,7 @@ def write(tmp_path):
 
 def test_clean_data_ends_with_0(inside, write):
     write("a.jsonl", CLEAN)
-    result = inside("data", "check", "--data", "a.jsonl", "--task", "instruct")
+    result = inside("data", "check", "--data", "a.jsonl", "--task", "sft")
     assert (result.returncode, result.err) == (0, "")
     assert result.out.startswith("Checked 30 conversations: nothing to say against them.\n")
     assert result.out.endswith("A run would go through.\n")
@@ -57,7 +57,7 @@ def test_clean_data_ends_with_0(inside, write):
 def test_messy_data_ends_with_1_and_fits_the_screen(inside, write, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     write("a.jsonl", [*CLEAN, *MESSY])
-    result = inside("data", "check", "--data", "a.jsonl", "--task", "instruct")
+    result = inside("data", "check", "--data", "a.jsonl", "--task", "sft")
     assert (result.returncode, result.err) == (1, "")
     assert result.out.startswith("Checked 33 conversations: 4 errors and 7 warnings.\n")
     assert max(map(len, result.out.splitlines())) <= 80
@@ -80,7 +80,7 @@ def test_messy_data_ends_with_1_and_fits_the_screen(inside, write, monkeypatch):
 
 def test_all_lists_every_place(inside, write):
     write("a.jsonl", [*CLEAN, *MESSY])
-    result = inside("data", "check", "--data", "a.jsonl", "--task", "instruct", "--all")
+    result = inside("data", "check", "--data", "a.jsonl", "--task", "sft", "--all")
     assert result.out.count("[/INST] at character") == 4
     assert "--all" not in result.out
 
@@ -88,7 +88,7 @@ def test_all_lists_every_place(inside, write):
 def test_the_worst_is_named_and_long_paths_stay_whole(inside, write):
     path = "a/folder/that/lies/deep/below/other/folders/a.jsonl"
     write(path, [*CLEAN, *(MESSY[3] for _ in range(3)), MESSY[4]])
-    result = inside("data", "check", "--data", "a", "--task", "instruct")
+    result = inside("data", "check", "--data", "a", "--task", "sft")
     lines = result.out.splitlines()
     assert f"  {path}:31" in lines
     at = lines.index(f"  {path}:34")
@@ -98,12 +98,12 @@ def test_the_worst_is_named_and_long_paths_stay_whole(inside, write):
 
 def test_json_has_everything(inside, write):
     write("a.jsonl", [*CLEAN, *MESSY])
-    words = ("data", "check", "--data", "a.jsonl", "--task", "instruct", "--overlong", "skip", "--json")
+    words = ("data", "check", "--data", "a.jsonl", "--task", "sft", "--overlong", "skip", "--json")
     result = inside(*words)
     told = json.loads(result.out)
     assert result.returncode == 1
-    assert (told["task"], told["overlong"], told["context"], told["tokenizer"]) == (
-        "instruct",
+    assert (told["task"], told["overlong"], told["context_length"], told["tokenizer"]) == (
+        "sft",
         "skip",
         1024,
         "gpt2",
@@ -125,7 +125,7 @@ def test_json_has_everything(inside, write):
 
 def test_only_warnings_end_with_0(inside, write):
     write("a.jsonl", [*CLEAN, MESSY[2]])
-    result = inside("data", "check", "--data", "a.jsonl", "--task", "instruct")
+    result = inside("data", "check", "--data", "a.jsonl", "--task", "sft")
     assert result.returncode == 0
     assert result.out.endswith("A run would go through. Look at the warnings first.\n")
 
@@ -139,7 +139,7 @@ def test_labels_have_bars_and_at_most_a_dozen(inside, write):
 
 def test_text_comes_through_a_pipe(inside):
     text = b"Threads and looms. " * 200 + b"\x07\n"
-    result = inside("data", "check", "--data", "-", "--context", 16, stdin=text)
+    result = inside("data", "check", "--data", "-", "--context-length", 16, stdin=text)
     assert result.returncode == 0
     assert "standard input:1:3801  U+0007 BEL" in result.out
     assert "tokens to learn" in " ".join(result.out.split())
@@ -149,17 +149,17 @@ def test_a_model_brings_its_tokenizer_and_its_context(inside, trained_run):
     text = b"The quick brown fox jumps over the lazy dog. " * 20
     result = inside("data", "check", "--data", "-", "--tokenizer", trained_run, "--json", stdin=text)
     told = json.loads(result.out)
-    assert (result.returncode, told["context"]) == (0, 16)
+    assert (result.returncode, told["context_length"]) == (0, 16)
     assert told["lengths"]["tokens"] > 400  # of a vocabulary of 280
     folder = inside(
-        "data", "check", "--data", "-", "--tokenizer", trained_run / "tokenizer", "--context", 16, "--json", stdin=text
+        "data", "check", "--data", "-", "--tokenizer", trained_run / "tokenizer", "--context-length", 16, "--json", stdin=text
     )  # fmt: skip
     assert json.loads(folder.out)["lengths"] == told["lengths"]
 
 
 def test_a_file_in_the_way_does_not_end_the_check(inside, write):
     write("a.jsonl", [{"text": f"Threads {n} and looms {n * 3}."} for n in range(40)])
-    words = ("data", "check", "--context", 8, "--data", "a.jsonl", "b.jsonl")
+    words = ("data", "check", "--context-length", 8, "--data", "a.jsonl", "b.jsonl")
     result = inside(*words)
     assert result.returncode == 1
     assert "Checked 40 documents: 1 error." in result.out

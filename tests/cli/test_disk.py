@@ -13,9 +13,9 @@ from handloom.checkpoints import native
 
 # Wide enough that a checkpoint is near 1 MB: four fit on the disk below, twenty do not.
 SETTINGS = [
-    *("--vocab-size", "280", "--context", "16", "--layers", "1", "--heads", "2", "--width", "64"),
+    *("--vocab-size", "280", "--context-length", "16", "--layers", "1", "--heads", "2", "--embed-dim", "64"),
     *("--batch-size", "2", "--steps", "20", "--checkpoint-every", "1", "--keep-checkpoints", "20"),
-    *("--evaluate-every", "20", "--sample-every", "0", "--threads", "1", "--precision", "fp32"),
+    *("--eval-every", "20", "--sample-every", "0", "--threads", "1", "--precision", "fp32"),
 ]
 
 

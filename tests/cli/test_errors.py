@@ -172,7 +172,7 @@ def happens(case: BadInput, world: Path | None, folder: Path) -> Outcome:
     else:
         shutil.copytree(world, folder, dirs_exist_ok=True)
     with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
         patch.chdir(folder)
         patch.setenv("HANDLOOM_CACHE", "cache")
         patch.setenv("HANDLOOM_MODELS", "models")
@@ -215,7 +215,7 @@ def watched(patch: pytest.MonkeyPatch) -> set[Place]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         build_world(folder)
     return folder

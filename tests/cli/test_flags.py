@@ -52,8 +52,8 @@ def test_every_setting_is_a_flag_in_either_spelling(field, joint):
         ("generate --stop A --stop B x", {"stop": ["A", "B"], "prompt": "x"}),
         ("generate x --overflow slide", {"overflow": "slide"}),
         ("generate --bad-words A --bad_words B x", {"bad_words": ["A", "B"], "prompt": "x"}),
-        ("generate --logit-bias 7=-1.5 x --force-end", {"logit_bias": ["7=-1.5"], "force_end": True}),
-        ("generate x --no-repeat-ngram 3 --beams 2", {"no_repeat_ngram": 3, "beams": 2}),
+        ("generate --logit-bias 7=-1.5 x --forced-eos", {"logit_bias": ["7=-1.5"], "forced_eos": True}),
+        ("generate x --no-repeat-ngram-size 3 --num-beams 2", {"no_repeat_ngram_size": 3, "num_beams": 2}),
         ("generate --temperature 0 -- -x", {"temperature": 0.0, "prompt": "-x"}),
         ("train --stop_after 3", {"stop_after": 3}),
         ("tokenize x --explain", {"explain": True}),
@@ -125,14 +125,14 @@ def test_help_says_what_holds_where_no_flag_is_given():
 
 
 def test_what_is_on_by_itself_can_be_switched_off(handloom):
-    """`--no-remember` and `--no-pack`; what is off by itself has no such flag."""
+    """`--no-cache-activations` and `--no-pack`; what is off by itself has no such flag."""
     from handloom.cli.finetune import FinetuneFlags
     from handloom.cli.flags import given
     from handloom.cli.main import app
 
     for words, expected in (
-        (["--no-remember", "--no-pack"], {"remember": False, "pack": False}),
-        (["--remember"], {"remember": True}),
+        (["--no-cache-activations", "--no-pack"], {"cache_activations": False, "pack": False}),
+        (["--cache-activations"], {"cache_activations": True}),
         ([], {}),
     ):
         _, bound, _ = app.parse_args(["finetune", *words], exit_on_error=False, print_error=False)

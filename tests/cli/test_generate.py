@@ -91,7 +91,7 @@ def test_log_probabilities_and_echo_in_json(generate, lm):
 
 
 def test_stats_are_told_on_standard_error(inside, trained_run):
-    for more in ((), ("--stream",), ("--beams", "2")):
+    for more in ((), ("--stream",), ("--num-beams", "2")):
         result = inside("generate", "The", "--model", trained_run, *SHORT, "--stats", *more)
         assert result.returncode == 0, result.err
         assert re.fullmatch(
@@ -107,10 +107,10 @@ def test_settings_of_writing_reach_it(generate, lm):
     first = lm.tokenizer.encode(lm.generate("The", max_new_tokens=1, temperature=0))
     assert generate(*greedy, "--logit-bias", f"{first[0]}=-100") != text
     assert (
-        generate(*greedy, "--beams", "3", "--stop", "o")
-        == "The" + lm.generate("The", max_new_tokens=8, beams=3, stop="o") + "\n"
+        generate(*greedy, "--num-beams", "3", "--stop", "o")
+        == "The" + lm.generate("The", max_new_tokens=8, num_beams=3, stop="o") + "\n"
     )
-    words = ("--force-end", "--min-new-tokens", "8", "--json", "--no-repeat-ngram", "1")
+    words = ("--forced-eos", "--min-new-tokens", "8", "--json", "--no-repeat-ngram-size", "1")
     record = json.loads(generate(*greedy, *words))
     assert (record["finish"], len(record["ids"])) == ("end_of_text", 8)
     assert len(set(record["ids"])) == 8

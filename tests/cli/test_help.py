@@ -65,7 +65,7 @@ def test_help_is_light_and_80_columns_wide(words, monkeypatch):
     assert f"Usage: {' '.join(('handloom', *words))}" in result.stdout
     assert max(map(len, lines)) <= 80
     told = result.stdout
-    for meant in ("--no-repeat-ngram", "--no-remember", "--no-pack"):
+    for meant in ("--no-repeat-ngram-size", "--no-cache-activations", "--no-pack"):
         told = told.replace(meant, "")
     for odd in ("--no-", "--empty", "[default: False]", "[default: None]", "[default: ]", "None:", "Flags("):
         assert odd not in told

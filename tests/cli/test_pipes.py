@@ -22,7 +22,7 @@ from handloom.training.config import TrainConfig
 
 TEXT = FOX * 60
 SETTINGS = {
-    "vocab_size": 280, "context": 16, "layers": 1, "heads": 2, "width": 16, "batch_size": 4, "sample_every": 0,
+    "vocab_size": 280, "context_length": 16, "layers": 1, "heads": 2, "embed_dim": 16, "batch_size": 4, "sample_every": 0,
     "threads": 1, "precision": "fp32", "steps": 2,
 }  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_what_else_is_read_from_a_pipe(tmp_path, inside, trained_run):
         done = inside(*f"generate --model {trained_run} --prompts {path} --max-new-tokens 1".split())
         assert len(done.out.splitlines()) == 2
     with substituted(TEXT) as path:
-        done = inside("data", "check", "--data", path, "--json", "--context", "16")
+        done = inside("data", "check", "--data", path, "--json", "--context-length", "16")
         assert json.loads(done.out)["errors"] == 0
     with substituted(TEXT) as path:
         done = inside("evaluate", trained_run, "--data", path, "--json", "--threads", "1")

@@ -64,7 +64,7 @@ def talker(tmp_path_factory):
 
     tokenizer = train_bpe(["User:\nAssistant:\nHello there"] * 5, 280)
     folder = tmp_path_factory.mktemp("talker") / "run"
-    model = GPT(GPTConfig(tokenizer.vocab_size, context=64, layers=1, heads=2, width=16), 0)
+    model = GPT(GPTConfig(tokenizer.vocab_size, context_length=64, layers=1, heads=2, embed_dim=16), 0)
     native.save(folder, model, tokenizer, {"template": CHAT_TEMPLATE})
     return folder
 
@@ -73,14 +73,14 @@ def test_generate_answers_with_such_a_model_and_continues_with_raw(inside, talke
     lm = load(talker)
     assert lm.template == CHAT_TEMPLATE
     words = ("generate", "Hello", "--model", talker, "--max-new-tokens", "8")
-    note = "Note: The model learned conversations, so it answers; --raw continues the text.\n"
+    note = "Note: The model learned conversations, so it answers; --no-chat-template continues the text.\n"
     answer = lm.generate([Message("user", "Hello")], max_new_tokens=8)
     for more in ((), ("--stream",)):
         assert inside(*words, *more)[1:] == (answer + "\n", note)
     record = json.loads(inside(*words, "--json").out)
     assert (record["prompt"], record["text"]) == ("Hello", answer)
     assert record["prompt_tokens"] == len(lm.prompt_ids([Message("user", "Hello")]))
-    raw = inside(*words, "--raw")
+    raw = inside(*words, "--no-chat-template")
     assert raw[1:] == ("Hello" + lm.generate("Hello", max_new_tokens=8) + "\n", "")
 
 

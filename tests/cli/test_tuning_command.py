@@ -47,7 +47,7 @@ def test_each_command_goes_on_with_runs_of_its_own(tune, inside):
     """A flag that the other kind of run does not know made a traceback; without one, the other command obeyed."""
     stopped = tune("--stop-after", 2)
     assert "handloom finetune --resume runs/tuned" in stopped.out
-    for flags in ((), ("--width", 32)):
+    for flags in ((), ("--embed-dim", 32)):
         refused = inside("train", "--resume", "runs/tuned", *flags)
         assert refused.returncode == 2
         assert "Go on with it by: handloom finetune --resume runs/tuned" in refused.err
@@ -95,8 +95,8 @@ def test_a_model_with_labels_shows_the_head_for_them(tune, world, inside):
 
 
 EXAMPLES = {
-    "instruct": '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "runs"}]}',
-    "prefer": '{"prompt": "the fox %d ", "chosen": "runs", "rejected": "sleeps"}',
+    "sft": '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "runs"}]}',
+    "dpo": '{"prompt": "the fox %d ", "chosen": "runs", "rejected": "sleeps"}',
     "classify": '{"text": "the fox %d", "label": "animal"}\n{"text": "the loom %d", "label": "thing"}',
 }
 
@@ -106,9 +106,9 @@ def test_rows_of_tokens_learn_in_every_task_and_are_kept(tune, world, inside, ta
     line = EXAMPLES[task]
     lines = [line % ((i,) * line.count("%d")) for i in range(12)]
     (world / "examples.jsonl").write_text("\n".join(lines) + "\n")
-    shape = ("--layers", 1, "--heads", 2, "--width", 16, "--vocab-size", 280, "--context", 48)
+    shape = ("--layers", 1, "--heads", 2, "--embed-dim", 16, "--vocab-size", 280, "--context-length", 48)
     inside("train", "--data", "fox.txt", "--run", "runs/base", *shape, *FLAGS[:4], *FLAGS[6:])
-    rows = ("--token-rows", 3, "--learning-rate", 0.01)
+    rows = ("--trainable-tokens", 3, "--learning-rate", 0.01)
     tuned = tune("--task", task, *rows, data="examples.jsonl", model="runs/base")
     assert tuned.returncode == 0, tuned.err
     before = find_model(world / "runs/base").load_model().embedding.token_embedding.weight

@@ -124,8 +124,8 @@ def test_a_run_and_its_export_do_not_part(inside, trained_run, tmp_path):
 def test_a_text_can_come_from_a_file(inside, two, tmp_path):
     (tmp_path / "text.txt").write_text("The fox, é", encoding="utf-8")
     by_file = inside("verify", two[0], "--against", two[1], "--text-file", tmp_path / "text.txt", "--json")
-    by_hand = inside("verify", two[0], "--against", two[1], "--text", "The fox, é", "--json")
-    assert by_file.out == by_hand.out
+    reference = inside("verify", two[0], "--against", two[1], "--text", "The fox, é", "--json")
+    assert by_file.out == reference.out
     assert json.loads(by_file.out)["activations"]
 
 

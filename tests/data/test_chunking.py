@@ -21,7 +21,7 @@ AWKWARD = st.text(
 
 
 @pytest.fixture(scope="module")
-def by_hand():
+def reference():
     return load_tokenizer("gpt2", fast=False)
 
 
@@ -30,11 +30,11 @@ def chunked(text, size):
 
 
 @given(AWKWARD, st.integers(1, 12), st.integers(1, 9))
-def test_tokens_of_the_pieces_are_the_tokens_of_the_whole(by_hand, text, size, chunk):
+def test_tokens_of_the_pieces_are_the_tokens_of_the_whole(reference, text, size, chunk):
     pieces = list(chunk_text(chunked(text, chunk), size=size, longest=10_000))
     assert "".join(pieces) == text
     assert all(pieces)
-    assert [token for piece in pieces for token in by_hand.encode(piece)] == by_hand.encode(text)
+    assert [token for piece in pieces for token in reference.encode(piece)] == reference.encode(text)
 
 
 @given(AWKWARD, st.integers(1, 12), st.integers(0, 12), st.integers(1, 9))

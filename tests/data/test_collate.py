@@ -43,13 +43,13 @@ def test_what_stands_behind_the_last_target_is_not_read():
 
 
 @given(TEXTS, st.integers(9, 20))
-def test_packing_keeps_every_text_whole_and_every_row_within_the_context(texts, context):
+def test_packing_keeps_every_text_whole_and_every_row_within_the_context(texts, context_length):
     rows = rows_of(texts)
-    packed = pack(rows, context)
+    packed = pack(rows, context_length)
     assert Counter(part for row in packed for part in parts(row)) == Counter(
         part for row in rows for part in parts(row)
     )
-    assert all(len(row) <= context for row in packed)
+    assert all(len(row) <= context_length for row in packed)
     for row in packed:  # each text in one piece
         assert (np.diff(row.segments) >= 0).all()
     assert sum(map(len, packed)) == sum(map(len, rows))

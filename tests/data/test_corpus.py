@@ -88,7 +88,7 @@ def test_text_in_chunks_equals_the_whole(tmp_path_factory, data, chunk):
     assume(not data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1")))  # refused as what it is
     path = tmp_path_factory.mktemp("chunks") / "a.txt"
     path.write_bytes(data)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setattr(text_io, "CHUNK", chunk)
         try:
             expected = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")

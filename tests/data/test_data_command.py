@@ -36,8 +36,21 @@ def handloom(capsys, monkeypatch):
 
 def test_show_prints_the_very_batch(handloom, write, gpt2):
     write(**STORIES)
-    windows = Windows(prepare(["."], gpt2).train.tokens, context=16, stride=5, batch_size=3, seed=9)
-    wanted = ("--data", ".", "--context", 16, "--stride", 5, "--batch-size", 3, "--seed", 9, "--step", 731)
+    windows = Windows(prepare(["."], gpt2).train.tokens, context_length=16, stride=5, batch_size=3, seed=9)
+    wanted = (
+        "--data",
+        ".",
+        "--context-length",
+        16,
+        "--stride",
+        5,
+        "--batch-size",
+        3,
+        "--seed",
+        9,
+        "--step",
+        731,
+    )
     inputs, targets = windows.batch(731)
 
     code, out, _ = handloom("show", *wanted, "--json")
@@ -67,7 +80,7 @@ def test_show_prints_text_that_cannot_steer_the_terminal(handloom, write):
 
 def test_show_marks_the_end_of_a_document(handloom, write):
     write(**STORIES)
-    _, out, _ = handloom("show", "--data", ".", "--batch-size", 8, "--context", 60)
+    _, out, _ = handloom("show", "--data", ".", "--batch-size", 8, "--context-length", 60)
     assert "<|endoftext|>" in out
     assert ".txt ... " in out
 
@@ -94,10 +107,12 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
     run = tmp_path / "runs" / "demo"
     (run / "tokenizer").mkdir(parents=True)
     gpt2.save(run / "tokenizer")
-    config = TrainConfig(data=(str(tmp_path),), context=16, batch_size=4, seed=3, validation_fraction=0.3)
+    config = TrainConfig(
+        data=(str(tmp_path),), context_length=16, batch_size=4, seed=3, validation_fraction=0.3
+    )
     (run / "config.toml").write_text(config.to_toml(), encoding="utf-8")
     data = prepare(config.data, gpt2, validation_fraction=0.3)
-    windows = Windows(data.train.tokens, context=16, batch_size=4, seed=3)
+    windows = Windows(data.train.tokens, context_length=16, batch_size=4, seed=3)
 
     (run / "data.json").write_text(json.dumps({"key": data.key}), encoding="utf-8")
     _, out, _ = handloom("show", "--run", run, "--step", 5, "--json")
@@ -165,7 +180,7 @@ def test_prepare_reads_standard_input(handloom, monkeypatch):
         (("show", "--data", "a.txt", "--stride", "65"), "stride is 65, but must be 1 to 64."),
         (("show", "--data", "a.txt"), "The text has 3 tokens, but one window takes 65"),
         (
-            ("show", "--data", "a.txt", "--context", "2", "--step", "-1"),
+            ("show", "--data", "a.txt", "--context-length", "2", "--step", "-1"),
             "step is -1, but must be at least 0.",
         ),
     ],
@@ -186,7 +201,7 @@ def test_importing_the_commands_is_quick():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("task", ["text", "instruct", "prefer", "classify"])
+@pytest.mark.parametrize("task", ["text", "sft", "dpo", "classify"])
 def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     """The very rows that the loop took, whatever the run was tuned on."""
     from handloom.loading import find_model
@@ -197,14 +212,12 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
 
     text = tmp_path / "text.txt"
     text.write_text("the loom weaves blue and red " * 200, encoding="utf-8")
-    shape = {"vocab_size": 270, "layers": 1, "heads": 2, "width": 8, "context": 64}
+    shape = {"vocab_size": 270, "layers": 1, "heads": 2, "embed_dim": 8, "context_length": 64}
     same = {"steps": 1, "batch_size": 4, "threads": 1, "precision": "fp32", "sample_every": 0}
     runs.begin(tmp_path / "base", TrainConfig(data=(str(text),), **shape, **same))
     records = {
-        "instruct": {
-            "messages": [{"role": "user", "content": "red?"}, {"role": "assistant", "content": "né"}]
-        },
-        "prefer": {"prompt": "red ", "chosen": "loom", "rejected": "blue"},
+        "sft": {"messages": [{"role": "user", "content": "red?"}, {"role": "assistant", "content": "né"}]},
+        "dpo": {"prompt": "red ", "chosen": "loom", "rejected": "blue"},
         "classify": {"text": "red"},
     }
     if task != "text":
@@ -243,7 +256,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
         assert learned == [target for target in targets if target >= 0]
     code, out, _ = handloom("show", "--run", tuned, "--step", 3)
     assert code == 0
-    assert {"instruct": "né", "prefer": "the preferred answer", "classify": "label a"}[task] in out
+    assert {"sft": "né", "dpo": "the preferred answer", "classify": "label a"}[task] in out
 
 
 @pytest.mark.parametrize("name", ["posts.csv", "posts.tsv", "A.JSON", "posts.jsonl.zst", "posts.parquet"])
@@ -270,7 +283,7 @@ def test_running_text_out_of_records_is_what_the_field_holds(handloom, tmp_path,
     assert (code, report["documents"]) == (0, 40)
     assert report["train_bytes"] + report["validation_bytes"] == sum(len(row["body"]) for row in rows)
     assert report["omitted"] == {"field": {"count": 40, "by": {"id": 40}}}
-    code, out, _ = handloom("check", "--data", name, "--text-field", "body", "--json", "--context", 8)
+    code, out, _ = handloom("check", "--data", name, "--text-field", "body", "--json", "--context-length", 8)
     assert json.loads(out)["omitted"]["field"] == {"count": 40, "by": {"id": 40}}
 
 
@@ -283,6 +296,6 @@ def test_json_is_text_only_where_a_flag_says_so(handloom, write):
         code, out, _ = handloom("prepare", "--data", name, "--json-as-text", "--json")
         report = json.loads(out)
         assert report["train_bytes"] + report["validation_bytes"] == len(lines)
-    code, out, _ = handloom("check", "--data", "posts.txt", "--json", "--context", 8)
+    code, out, _ = handloom("check", "--data", "posts.txt", "--json", "--context-length", 8)
     found = [(each["kind"], each["places"][0].get("file")) for each in json.loads(out)["findings"]]
     assert (code, ("unreadable", "posts.txt") in found) == (1, True)

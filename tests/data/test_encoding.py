@@ -39,7 +39,7 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
         f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})"
         in str(refused.value)
     )
-    for remedy in ("--context", "--overlong cut", "--overlong skip"):
+    for remedy in ("--context-length", "--overlong truncate", "--overlong skip"):
         assert remedy in refused.value.remedy
 
 

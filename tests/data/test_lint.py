@@ -54,8 +54,8 @@ def texted(text, label):
 
 
 CLEAN = {
-    "instruct": [asked(f"How many threads has a number {n}?", f"It has {n * 7} of them.") for n in range(30)],
-    "prefer": [
+    "sft": [asked(f"How many threads has a number {n}?", f"It has {n * 7} of them.") for n in range(30)],
+    "dpo": [
         {"prompt": f"The number {n} is", "chosen": f" {n * 3}.", "rejected": f" {n}?"} for n in range(30)
     ],
     "classify": [texted(f"The letter {n} is about {n * 5}", ("spam", "ham")[n % 2]) for n in range(60)],
@@ -80,7 +80,9 @@ def check(tmp_path, monkeypatch):
         for name, content in files.items():
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json_lines(content))
         seen = Seen()
-        chosen = LintSettings(**{"context": 200 if settings.get("task", "text") != "text" else 8, **settings})
+        chosen = LintSettings(
+            **{"context_length": 200 if settings.get("task", "text") != "text" else 8, **settings}
+        )
         found = list(lint(data or sorted(files), tokenizer or Letters(), chosen, seen))
         return found, seen
 
@@ -93,11 +95,11 @@ def shown(findings):
 
 def chat(*records, **settings):
     """A file of clean conversations, and then these."""
-    return "instruct", {"a.jsonl": [*CLEAN["instruct"], *records]}, settings
+    return "sft", {"a.jsonl": [*CLEAN["sft"], *records]}, settings
 
 
 def pairs(*records, **settings):
-    return "prefer", {"a.jsonl": [*CLEAN["prefer"], *records]}, settings
+    return "dpo", {"a.jsonl": [*CLEAN["dpo"], *records]}, settings
 
 
 def labels(*records, **settings):
@@ -153,9 +155,9 @@ CAUGHT = {
     "an empty file": ("unreadable", "b.txt", page(b"")),
     "a binary file": ("unreadable", "b.txt", page(b"PNG\0\0")),
     "a torn gzip file": ("unreadable", "b.jsonl.gz", TORN),
-    "blank lines only": ("no-data", None, ("instruct", {"a.jsonl": b"\n\n"}, {})),
+    "blank lines only": ("no-data", None, ("sft", {"a.jsonl": b"\n\n"}, {})),
     "no text": ("no-data", None, ("text", {"a.jsonl": [{"text": ""}]}, {})),
-    "nothing short enough": ("no-data", None, labels(context=3, overlong="skip")),
+    "nothing short enough": ("no-data", None, labels(context_length=3, overlong="skip")),
     "no JSON": ("malformed", "a.jsonl:31", chat(b'{"messages": [')),
     "a list": ("malformed", "a.jsonl:31", chat([1])),
     "an unknown role": ("malformed", "a.jsonl:31", chat({"messages": [{"role": "human", "content": "Hi"}]})),
@@ -178,28 +180,28 @@ CAUGHT = {
         "a.jsonl:31",
         chat({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}),
     ),
-    "an answer behind the end": ("nothing-learned", "a.jsonl:31", chat(asked("so " * 99, "Yes."), overlong="cut")),
+    "an answer behind the end": ("nothing-learned", "a.jsonl:31", chat(asked("so " * 99, "Yes."), overlong="truncate")),
     "a difference behind the end": (
         "nothing-learned",
         "a.jsonl:31",
-        pairs({"prompt": "a", "chosen": "b" * 201 + "c", "rejected": "b" * 201}, overlong="cut"),
+        pairs({"prompt": "a", "chosen": "b" * 201 + "c", "rejected": "b" * 201}, overlong="truncate"),
     ),
     "a long conversation": ("overlong", "a.jsonl:31", chat(asked("Why?", "Because. " * 30))),
     "a long pair": ("overlong", "a.jsonl:31", pairs({"prompt": "a", "chosen": "b" * 300, "rejected": "c"})),
     "a long text": ("overlong", "a.jsonl:61", labels(texted("long " * 50, "ham"))),
     "one label": ("one-label", None, ("classify", {"a.jsonl": CLEAN["classify"][::2]}, {})),
-    "one example": ("one-side", None, ("instruct", {"a.jsonl": CLEAN["instruct"][:1]}, {})),
-    "one example, twice": ("one-side", None, ("instruct", {"a.jsonl": [ORIGINAL, ORIGINAL]}, {})),
-    "a text shorter than a window": ("one-side", None, ("text", {"b.txt": b"Too short."}, {"context": 64})),
+    "one example": ("one-side", None, ("sft", {"a.jsonl": CLEAN["sft"][:1]}, {})),
+    "one example, twice": ("one-side", None, ("sft", {"a.jsonl": [ORIGINAL, ORIGINAL]}, {})),
+    "a text shorter than a window": ("one-side", None, ("text", {"b.txt": b"Too short."}, {"context_length": 64})),
     "one document to be parted by documents": ("one-side", None, ONE_BY_DOCUMENTS),
     "too little to validate with": ("one-side", None, TWO_TOKENS_HELD_OUT),
     # What its validation would lie about
     "a copy on the other side": ("copy-across", "a.jsonl:32", chat(ORIGINAL, COPY_ACROSS)),
     # What it would learn
-    "nearly a copy on the other side": ("similar-across", "a.jsonl:32", chat(LONGER, SIMILAR_ACROSS, context=999)),
+    "nearly a copy on the other side": ("similar-across", "a.jsonl:32", chat(LONGER, SIMILAR_ACROSS, context_length=999)),
     "a question on both sides": ("question-across", "a.jsonl:32", chat(ORIGINAL, ANSWER_ACROSS)),
-    "an exact copy": ("copy", "a.jsonl:31", chat(CLEAN["instruct"][3])),
-    "an exact copy of a pair": ("copy", "a.jsonl:31", pairs(CLEAN["prefer"][3])),
+    "an exact copy": ("copy", "a.jsonl:31", chat(CLEAN["sft"][3])),
+    "an exact copy of a pair": ("copy", "a.jsonl:31", pairs(CLEAN["dpo"][3])),
     "an exact copy of a document": ("copy", "a.jsonl:41", stories(CLEAN["text"][3])),
     "a copy on the same side": ("near-copy", "a.jsonl:32", chat(ORIGINAL, COPY_HERE)),
     "two labels": ("label-conflict", "a.jsonl:61", labels(texted("The letter 0 is about 0", "ham"))),
@@ -216,7 +218,7 @@ CAUGHT = {
     "mojibake": ("mojibake", "b.txt:1:4", page("CafÃ© and milk.".encode())),
     "a turn of direction": ("bidi", "a.jsonl:61", labels(texted("One \u202eeno", "ham"))),
     # What is good to know
-    "nearly a copy on the same side": ("similar", "a.jsonl:32", chat(LONGER, SIMILAR_HERE, context=999)),
+    "nearly a copy on the same side": ("similar", "a.jsonl:32", chat(LONGER, SIMILAR_HERE, context_length=999)),
     "a zero-width space": ("invisible", "b.txt:1:4", page("One\u200btwo three.".encode())),
     "an empty document": ("empty-document", "a.jsonl:41", stories({"text": ""})),
     "mixed line ends": ("line-ends", "b.txt", page(b"One\r\ntwo\nthree\n")),
@@ -282,8 +284,8 @@ def test_nothing_is_wrong_with_other_scripts_and_emoji(check):
 def faulty(task):
     """Records, of which some are none."""
     good = {
-        "instruct": st.builds(asked, st.text(min_size=1), st.text(min_size=1)),
-        "prefer": st.builds(lambda a, b, c: {"prompt": a, "chosen": b, "rejected": c}, *[st.text()] * 3),
+        "sft": st.builds(asked, st.text(min_size=1), st.text(min_size=1)),
+        "dpo": st.builds(lambda a, b, c: {"prompt": a, "chosen": b, "rejected": c}, *[st.text()] * 3),
         "classify": st.builds(texted, st.text(), st.sampled_from(["spam", "ham", "", None, 3, 0.5])),
     }[task]
     return st.lists(
@@ -293,8 +295,8 @@ def faulty(task):
     )
 
 
-FITS = {"instruct": encode_conversations, "prefer": encode_pairs, "classify": encode_labeled}
-TYPES = {"instruct": Conversation, "prefer": PreferencePair, "classify": LabeledText}
+FITS = {"sft": encode_conversations, "dpo": encode_pairs, "classify": encode_labeled}
+TYPES = {"sft": Conversation, "dpo": PreferencePair, "classify": LabeledText}
 SLOW_IS_FINE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -304,15 +306,19 @@ SLOW_IS_FINE = settings(suppress_health_check=[HealthCheck.function_scoped_fixtu
 def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check, task, data):
     records = data.draw(faulty(task))
     overlong = data.draw(st.sampled_from(["error", "cut", "skip"]))
-    context = data.draw(st.integers(10, 60))
+    context_length = data.draw(st.integers(10, 60))
     fraction = data.draw(st.floats(0.05, 0.95))
     found, seen = check(
-        {"a.jsonl": records}, task=task, context=context, overlong=overlong, validation_fraction=fraction
+        {"a.jsonl": records},
+        task=task,
+        context_length=context_length,
+        overlong=overlong,
+        validation_fraction=fraction,
     )
     stops = [finding for finding in found if finding.severity == "error" and finding.kind != "copy-across"]
     try:
         examples = read_examples(TYPES[task], ["a.jsonl"])
-        fitted = FITS[task](examples, Letters(), ExampleEncoder(context, overlong))
+        fitted = FITS[task](examples, Letters(), ExampleEncoder(context_length, overlong))
         sides = part([example for example, *_ in fitted], fraction)
     except DataError as error:
         assert stops
@@ -337,10 +343,10 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     )
 )
 def test_each_planted_fault_is_found_at_its_line(check, faults):
-    records = list(CLEAN["instruct"])
+    records = list(CLEAN["sft"])
     for line, (record, _) in faults.items():
         records[line] = record
-    found, _ = check({"a.jsonl": records}, task="instruct")
+    found, _ = check({"a.jsonl": records}, task="sft")
     wanted = {(kind, f"a.jsonl:{line + 1}") for line, (_, kind) in faults.items()}
     assert {each for each in shown(found) if each[0] in ("malformed", "empty", "control")} == wanted
 
@@ -365,7 +371,7 @@ def test_running_text_is_counted_as_it_is_prepared(check, gpt2, split):
 
 def test_all_faults_of_a_file_are_found_in_one_go(check):
     lines = [b"{", b"[]", b"nope"] * 40
-    found, seen = check({"a.jsonl": [*lines, *CLEAN["instruct"]]}, task="instruct")
+    found, seen = check({"a.jsonl": [*lines, *CLEAN["sft"]]}, task="sft")
     assert shown(found) == [("malformed", f"a.jsonl:{n}") for n in range(1, 121)]
     assert seen.texts == 30
     (group,) = grouped(found)
@@ -404,7 +410,7 @@ def test_bytes_that_a_run_replaces_are_a_warning(check):
     found, _ = check(page(b"Un caf\xe9 noir\n")[1], encoding_errors="replace")
     assert [(finding.kind, finding.severity) for finding in found] == [("encoding", "warning")]
     line = json.dumps(asked("\ud83d?", "Yes.")).encode()
-    found, seen = check(chat(line)[1], task="instruct", encoding_errors="replace")
+    found, seen = check(chat(line)[1], task="sft", encoding_errors="replace")
     assert [(finding.kind, finding.severity) for finding in found] == [("encoding", "warning")]
     assert seen.texts == 31
 
@@ -414,7 +420,7 @@ def test_bytes_that_a_run_replaces_are_a_warning(check):
     [
         ({"task": "instrct"}, "Did you mean 'instruct'"),
         ({"overlong": "cutt"}, "Did you mean 'cut'"),
-        ({"context": 0}, "context is 0"),
+        ({"context_length": 0}, "context is 0"),
         ({"validation_fraction": 0}, "above 0"),
         ({"validation_fraction": 1.0}, "below 1"),
     ],
@@ -444,7 +450,7 @@ def test_lines_and_columns_are_those_of_the_file_across_pieces(check):
 
 def test_the_longest_is_named_though_it_is_not_among_the_first(check):
     records = [asked("Why?", "so " * (100 + n)) for n in (0, 1, 2, 50, 3)]
-    found, _ = check({"a.jsonl": records}, task="instruct")
+    found, _ = check({"a.jsonl": records}, task="sft")
     (group,) = [group for group in grouped(found) if group.kind == "overlong"]
     assert str(group.worst.place) == "a.jsonl:4"
     assert (
@@ -460,7 +466,7 @@ def test_texts_are_not_kept(check):
     for some in (records[:2], records):
         content = json_lines(some)
         tracemalloc.start()
-        check({"a.jsonl": content}, task="classify", context=10**6)
+        check({"a.jsonl": content}, task="classify", context_length=10**6)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < len(content) / 10
@@ -515,9 +521,12 @@ def test_turns_that_are_only_context_are_no_question_of_their_own(check):
         }
         for n in range(40)
     ]
-    found, seen = check({"a.jsonl": records}, task="instruct")
+    found, seen = check({"a.jsonl": records}, task="sft")
     assert [finding.kind for finding in found if finding.severity != NOTE] == []
-    assert seen.omissions.to_dict() == {"field": {"count": 40, "by": {"id": 40}}, "context": {"count": 40}}
+    assert seen.omissions.to_dict() == {
+        "field": {"count": 40, "by": {"id": 40}},
+        "context_length": {"count": 40},
+    }
 
 
 def test_every_form_of_file_is_checked_to_its_end(check):

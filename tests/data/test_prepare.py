@@ -26,7 +26,7 @@ STORIES = {
 
 
 def expected_tokens(tokenizer, texts):
-    return [token for text in texts for token in (*tokenizer.encode(text), tokenizer.end_of_text)]
+    return [token for text in texts for token in (*tokenizer.encode(text), tokenizer.eos_token_id)]
 
 
 def cache_content():
@@ -90,8 +90,8 @@ def test_the_same_text_is_not_prepared_twice(write, gpt2):
     assert (first.report.reused, again.report.reused) == (False, True)
     assert first.key == again.key
     assert again.train.tokens.tolist() == first.train.tokens.tolist()
-    by_hand = prepare(["."], load_tokenizer("gpt2", fast=False))
-    assert by_hand.report.reused  # the same ids, so the same shards
+    reference = prepare(["."], load_tokenizer("gpt2", fast=False))
+    assert reference.report.reused  # the same ids, so the same shards
 
 
 def test_whatever_changes_tokens_changes_the_key(write, gpt2):

@@ -130,7 +130,7 @@ def test_the_check_knows_the_same(write, gpt2):
     write(**{"stories.txt": STORIES + f"\x07 {END_OF_TEXT} is inline here\n"})
     for separator in (END_OF_TEXT, ""):
         seen = Seen()
-        settings = LintSettings(context=4, document_separator=separator, validation_fraction=0.4)
+        settings = LintSettings(context_length=4, document_separator=separator, validation_fraction=0.4)
         found = list(lint(["stories.txt"], gpt2, settings, seen))
         data = prepare(["stories.txt"], gpt2, document_separator=separator, validation_fraction=0.4)
         assert seen.separation.to_dict() == data.report.separation == seen.to_dict()["separation"]

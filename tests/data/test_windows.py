@@ -17,11 +17,11 @@ from handloom.errors import ConfigError, DataError
 
 @st.composite
 def windowings(draw):
-    context = draw(st.integers(1, 9))
+    context_length = draw(st.integers(1, 9))
     return {
-        "tokens": np.arange(draw(st.integers(context + 1, 60)), dtype=np.uint16),
-        "context": context,
-        "stride": draw(st.integers(1, context)),
+        "tokens": np.arange(draw(st.integers(context_length + 1, 60)), dtype=np.uint16),
+        "context_length": context_length,
+        "stride": draw(st.integers(1, context_length)),
         "batch_size": draw(st.integers(1, 7)),
         "seed": draw(st.integers(-(2**70), 2**70)),
     }
@@ -47,14 +47,14 @@ def test_each_epoch_sees_every_window_exactly_once(chosen):
 def test_windows_cover_the_text_at_the_stride(chosen):
     windows = Windows(**chosen)
     starts = sorted(set(starts_until(windows, len(windows))))
-    last = len(chosen["tokens"]) - 1 - chosen["context"]
+    last = len(chosen["tokens"]) - 1 - chosen["context_length"]
     assert starts == sorted({*range(0, last + 1, chosen["stride"]), last})
 
 
 @given(windowings(), st.integers(0, 50))
 def test_targets_are_the_next_tokens(chosen, step):
     inputs, targets = Windows(**chosen).batch(step)
-    assert inputs.shape == targets.shape == (chosen["batch_size"], chosen["context"])
+    assert inputs.shape == targets.shape == (chosen["batch_size"], chosen["context_length"])
     assert inputs.dtype == targets.dtype == np.int64
     assert (targets == inputs + 1).all()
     assert (inputs[:, 1:] == targets[:, :-1]).all()
@@ -68,18 +68,18 @@ def test_ranks_share_what_one_process_would_see(chosen, world_size, step):
 
 
 def test_a_batch_hangs_on_the_step_alone():
-    windows = Windows(np.arange(1000), context=8, batch_size=4, seed=3)
+    windows = Windows(np.arange(1000), context_length=8, batch_size=4, seed=3)
     forward = [windows.batch(step)[0] for step in range(100)]
     for step in (99, 0, 50, 31, 32, 50):
         assert (windows.batch(step)[0] == forward[step]).all()
         assert (
-            Windows(np.arange(1000), context=8, batch_size=4, seed=3).batch(step)[0] == forward[step]
+            Windows(np.arange(1000), context_length=8, batch_size=4, seed=3).batch(step)[0] == forward[step]
         ).all()
 
 
 def test_the_order_never_changes_between_versions():
     """A run that is resumed next year must see the batches that it would have seen today."""
-    windows = Windows(np.arange(10_000), context=64, batch_size=6, seed=42)
+    windows = Windows(np.arange(10_000), context_length=64, batch_size=6, seed=42)
     assert [windows.places(step)[1].tolist() for step in (0, 26)] == PINNED
 
 
@@ -117,18 +117,18 @@ def test_billions_of_windows_need_no_memory():
 
 
 @given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 5))
-def test_validation_predicts_every_token_but_the_first_once(n, context, batch_size):
+def test_validation_predicts_every_token_but_the_first_once(n, context_length, batch_size):
     tokens = np.arange(100, 100 + n, dtype=np.uint16)
     counted = []
-    for inputs, targets in validation_batches(tokens, context, batch_size):
+    for inputs, targets in validation_batches(tokens, context_length, batch_size):
         assert inputs.shape == targets.shape
-        assert inputs.shape[1] == context
+        assert inputs.shape[1] == context_length
         assert 1 <= len(inputs) <= batch_size
         assert inputs.dtype == targets.dtype == np.int64
         told = targets != -1
         assert (inputs[told] + 1 == targets[told]).all()
         assert told.any(axis=1).all()
-        if n > context:
+        if n > context_length:
             assert (inputs[:, 1:] == inputs[:, :-1] + 1).all()  # full context, no padding
         counted += targets[told].tolist()
     assert counted == tokens[1:].tolist()
@@ -136,12 +136,12 @@ def test_validation_predicts_every_token_but_the_first_once(n, context, batch_si
 
 def test_text_shorter_than_a_window_names_both_lengths():
     with pytest.raises(DataError) as caught:
-        Windows(np.arange(64), context=64, batch_size=1, seed=0)
+        Windows(np.arange(64), context_length=64, batch_size=1, seed=0)
     assert str(caught.value) == (
         "The text has 64 tokens, but one window takes 65 (context 64 and the token after it). "
-        "Give more text, or a smaller --context."
+        "Give more text, or a smaller --context-length."
     )
-    assert len(Windows(np.arange(65), context=64, batch_size=1, seed=0)) == 1
+    assert len(Windows(np.arange(65), context_length=64, batch_size=1, seed=0)) == 1
 
 
 def test_nothing_to_validate_on():
@@ -152,7 +152,7 @@ def test_nothing_to_validate_on():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"context": 0},
+        {"context_length": 0},
         {"stride": 0},
         {"stride": 9},
         {"batch_size": 0},
@@ -164,9 +164,9 @@ def test_nothing_to_validate_on():
 )
 def test_settings_outside_their_limits(wrong):
     with pytest.raises(ConfigError, match=rf"{next(iter(wrong))} is"):
-        Windows(np.arange(100), **{"context": 8, "batch_size": 2, "seed": 0, **wrong})
+        Windows(np.arange(100), **{"context_length": 8, "batch_size": 2, "seed": 0, **wrong})
 
 
 def test_a_step_before_the_first():
     with pytest.raises(ConfigError, match="step is -1"):
-        Windows(np.arange(100), context=8, batch_size=2, seed=0).batch(-1)
+        Windows(np.arange(100), context_length=8, batch_size=2, seed=0).batch(-1)

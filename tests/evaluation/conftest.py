@@ -17,7 +17,7 @@ settings.load_profile("unhurried")
 
 def lively_model(seed=0, **shape):
     """Scores that differ, so that a wrong one is seen."""
-    values = {"vocab_size": 257, "context": 16, "layers": 2, "heads": 2, "width": 16, **shape}
+    values = {"vocab_size": 257, "context_length": 16, "layers": 2, "heads": 2, "embed_dim": 16, **shape}
     model = GPT(GPTConfig(**values), seed).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -28,7 +28,7 @@ def lively_model(seed=0, **shape):
 
 @pytest.fixture(scope="session")
 def lively():
-    """Makes such models: `lively(seed, context=...)`."""
+    """Makes such models: `lively(seed, context_length=...)`."""
     return lively_model
 
 

@@ -44,7 +44,7 @@ def corpus_of(documents):
 
 def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
     mine = score_text(lm, DOCUMENTS)
-    half = lm.config.context // 2
+    half = lm.config.context_length // 2
     (theirs,) = measure(lm, corpus_of(DOCUMENTS), Convention(strides=(half,))).readings
     assert (mine.tokens, mine.bytes) == (theirs.counts.tokens, theirs.counts.bytes)
     assert mine.nats_per_token.value == pytest.approx(theirs.nats_per_token, rel=1e-5)

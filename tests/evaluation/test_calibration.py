@@ -50,18 +50,18 @@ def test_who_is_as_right_as_sure_has_no_error_and_who_boasts_has():
     assert boasting.error == pytest.approx(boasting.confidence - boasting.accuracy, abs=1e-9)
 
 
-@pytest.mark.parametrize("context", [3, 16])
-def test_a_model_is_asked_for_every_token_but_the_first(model, context):
+@pytest.mark.parametrize("context_length", [3, 16])
+def test_a_model_is_asked_for_every_token_but_the_first(model, context_length):
     ids = np.random.default_rng(1).integers(257, size=40).astype(np.int64)
     sure, right = [], []
     for at in range(1, len(ids)):
-        start = (at - 1) // context * context
-        end = min(start + context, len(ids) - 1)
-        before = ids[max(0, end - context) : at] if end < start + context else ids[start:at]
+        start = (at - 1) // context_length * context_length
+        end = min(start + context_length, len(ids) - 1)
+        before = ids[max(0, end - context_length) : at] if end < start + context_length else ids[start:at]
         p = model(torch.tensor(before)[None])[0, -1].softmax(-1)
         sure.append(p.max().item())
         right.append(int(p.argmax()) == ids[at])
-    found = calibrate(model, [ids], context=context)
+    found = calibrate(model, [ids], context_length=context_length)
     wanted = reliability(np.array(sure), np.array(right))
     assert found.tokens == len(ids) - 1
     assert found.error == pytest.approx(wanted.error, abs=1e-5)
@@ -71,6 +71,6 @@ def test_a_model_is_asked_for_every_token_but_the_first(model, context):
 
 def test_the_model_is_left_in_its_mode(model):
     model.train()
-    calibrate(model, [np.arange(5)], context=16)
+    calibrate(model, [np.arange(5)], context_length=16)
     assert model.training
     model.eval()

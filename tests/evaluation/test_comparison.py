@@ -49,18 +49,18 @@ def shelf(tmp_path, byte_tokenizer, lively):
         training = {**training, "data": key} if training else {}
         lm = LanguageModel(model, tokenizer)
         made[name] = ModelEntry(
-            name, tmp_path / name, model.config.context, lambda: lm, lambda: tokenizer, training
+            name, tmp_path / name, model.config.context_length, lambda: lm, lambda: tokenizer, training
         )
 
-    base = lively(0, context=32)
-    tuned = lively(0, context=32)
+    base = lively(0, context_length=32)
+    tuned = lively(0, context_length=32)
     with torch.no_grad():
         tuned.head_weight.mul_(1.2)
     put("base", base, byte_tokenizer, trained)
     tuning = {"settings": {**trained["settings"], "model": "base", "method": "norms"}}
     put("tuned", tuned, byte_tokenizer, tuning)
-    put("small", lively(2, context=32, vocab_size=learned.vocab_size), learned, trained)
-    put("foreign", lively(3, context=32), byte_tokenizer, {})
+    put("small", lively(2, context_length=32, vocab_size=learned.vocab_size), learned, trained)
+    put("foreign", lively(3, context_length=32), byte_tokenizer, {})
 
     def find(name, run):
         if name not in made:
@@ -112,7 +112,7 @@ def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, ques
         ids = [one.ids for done in again for one in done.completions]
         for one, mine in zip(model.written, ids, strict=True):
             prompt = lm.tokenizer.encode(one.prompt)
-            nats = np.concatenate(list(token_nll_of_ids(lm.model, [*prompt, *mine], context=32)))[
+            nats = np.concatenate(list(token_nll_of_ids(lm.model, [*prompt, *mine], context_length=32)))[
                 len(prompt) - 1 :
             ]
             assert (one.tokens, one.nats) == (len(mine), pytest.approx(float(nats.sum()), rel=1e-4))

@@ -221,12 +221,12 @@ def test_a_pair_is_the_whole_text_and_neither_part_is_empty(gpt2, context, conti
         assert gpt2.decode(before + after) == context + continuation
 
 
-def by_hand(lm, item, choice):
+def reference(lm, item, choice):
     """Log probability of a choice, a token at a time."""
     context, continuation = encode_pair(lm.tokenizer, item.context, item.continuation(choice))
     read, total, greedy = list(context), 0.0, True
     for token in continuation:
-        most = lm.config.context
+        most = lm.config.context_length
         left = (
             len(continuation) - (len(read) - len(context)) - 1
         )  # the whole window ends before the last token
@@ -254,7 +254,7 @@ def test_each_choice_has_the_likelihood_of_its_tokens(lm, batch_size):
     with torch.no_grad():
         for one in found:
             for choice, (nats, greedy) in enumerate(zip(one.nats, one.greedy, strict=True)):
-                expected, would_write = by_hand(lm, one.item, choice)
+                expected, would_write = reference(lm, one.item, choice)
                 assert -nats == pytest.approx(expected, rel=1e-4)
                 assert greedy == would_write
 

@@ -63,13 +63,13 @@ def named(measured, at=0):
 
 def nats_of(lm, ids, stride, begin):
     """Surprise at a whole sequence, the slow and plain way: everything in one list."""
-    parts = list(token_nll_of_ids(lm.model, ids, context=16, stride=stride, batch_size=1, begin=begin))
+    parts = list(token_nll_of_ids(lm.model, ids, context_length=16, stride=stride, batch_size=1, begin=begin))
     return np.concatenate(parts) if parts else np.array([])
 
 
 @pytest.mark.parametrize("stride", [16, 8, 3])
 def test_documents_alone_are_summed_each_from_its_own_beginning(lm, corpus, stride):
-    end = lm.tokenizer.end_of_text
+    end = lm.tokenizer.eos_token_id
     expected = sum(nats_of(lm, lm.tokenizer.encode(text), stride, end).sum() for text in DOCUMENTS)
     measured = measure(lm, corpus, PerplexityConvention(strides=(stride,)))
     (reading,) = measured.readings
@@ -88,7 +88,7 @@ def test_documents_alone_are_summed_each_from_its_own_beginning(lm, corpus, stri
 
 
 def test_documents_joined_are_one_text_whose_ends_are_read_and_not_counted(lm, corpus):
-    end = lm.tokenizer.end_of_text
+    end = lm.tokenizer.eos_token_id
     ids, counted = [], []
     for number, text in enumerate(DOCUMENTS):
         if number:
@@ -139,7 +139,7 @@ def test_words_of_the_file_while_ordinary_text_is_read(lm, wiki):
     assert [r.ordinary for r in measured.readings] == [False, True, True]
     assert [r.stride for r in measured.readings] == [16, 16, 8]
     ordinary = detokenize(FORMS["wikitext"], WIKI)
-    end = lm.tokenizer.end_of_text
+    end = lm.tokenizer.eos_token_id
     for reading, text in ((as_it_is, WIKI), (wide, ordinary), (narrow, ordinary)):
         ids = lm.tokenizer.encode(text)
         assert reading.counts.tokens == len(ids)
@@ -159,7 +159,7 @@ def test_pages_of_wikitext_are_documents_where_those_stand_alone(lm, wiki):
     texts = [detokenize(FORMS["wikitext"], text) for text in (" \n", first, second)]
     assert measured.original.documents == 3  # what stands before the first heading, too
     expected = sum(
-        nats_of(lm, lm.tokenizer.encode(text), 16, lm.tokenizer.end_of_text).sum() for text in texts
+        nats_of(lm, lm.tokenizer.encode(text), 16, lm.tokenizer.eos_token_id).sum() for text in texts
     )
     assert measured.readings[1].nats == pytest.approx(expected, rel=1e-5)
 
@@ -308,8 +308,8 @@ def test_what_cannot_be_measured_is_refused(lm, corpus, tmp_path):
     with pytest.raises(DataError, match="no token"):
         measure(lm, open_corpus(tmp_path / "a.txt"), PerplexityConvention(begin=False))
     for wrong in (
-        {"context": 17},
-        {"context": 0},
+        {"context_length": 17},
+        {"context_length": 0},
         {"strides": (17,)},
         {"strides": (0,)},
         {"limit": 0},

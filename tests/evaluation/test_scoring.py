@@ -22,17 +22,17 @@ def ids_of(length, seed=0, vocab_size=257):
     return np.random.default_rng(seed).integers(vocab_size, size=length).astype(np.uint16)
 
 
-def one_by_one(model, ids, context, stride, begin):
+def one_by_one(model, ids, context_length, stride, begin):
     """The definition, a token at a time: what it is predicted from, and its surprise.
 
     The windows' last targets are context, context + stride, ..., and the end of the text.
     """
     text = [*([] if begin is None else [begin]), *(int(token) for token in ids)]
-    last, found = context, []
+    last, found = context_length, []
     for at in range(1, len(text)):
         if at > last:
             last += stride
-        before = text[max(0, min(last, len(text) - 1) - context) : at]
+        before = text[max(0, min(last, len(text) - 1) - context_length) : at]
         logits = model(torch.tensor([before]))[0, -1].double()
         found.append((len(before), -logits.log_softmax(-1)[text[at]].item()))
     return found
@@ -40,33 +40,35 @@ def one_by_one(model, ids, context, stride, begin):
 
 @given(
     length=st.integers(0, 40),
-    context=st.integers(1, 16),
+    context_length=st.integers(1, 16),
     stride=st.integers(1, 16),
     batch_size=st.integers(1, 5),
     begin=st.sampled_from([None, 256]),
 )
-@example(length=17, context=16, stride=16, batch_size=2, begin=None)
-@example(length=16, context=16, stride=16, batch_size=2, begin=256)
-@example(length=33, context=16, stride=8, batch_size=1, begin=None)
-def test_it_is_what_the_definition_says(model, length, context, stride, batch_size, begin):
-    stride = min(stride, context)
+@example(length=17, context_length=16, stride=16, batch_size=2, begin=None)
+@example(length=16, context_length=16, stride=16, batch_size=2, begin=256)
+@example(length=33, context_length=16, stride=8, batch_size=1, begin=None)
+def test_it_is_what_the_definition_says(model, length, context_length, stride, batch_size, begin):
+    stride = min(stride, context_length)
     ids = ids_of(length)
     arrays = list(
-        token_nll_of_ids(model, ids, context=context, stride=stride, batch_size=batch_size, begin=begin)
+        token_nll_of_ids(
+            model, ids, context_length=context_length, stride=stride, batch_size=batch_size, begin=begin
+        )
     )
     assert all(array.dtype == np.float32 for array in arrays)
     ours = np.concatenate(arrays) if arrays else np.array([])
     with torch.no_grad():
-        expected = one_by_one(model, ids, context, stride, begin)
+        expected = one_by_one(model, ids, context_length, stride, begin)
     np.testing.assert_allclose(ours, [nats for _, nats in expected], rtol=1e-4, atol=1e-4)
     for number, (before, _) in enumerate(expected, start=1):
-        assert before >= min(number, context - stride + 1)
+        assert before >= min(number, context_length - stride + 1)
 
 
 @pytest.mark.parametrize("length", [2, 16, 17, 18, 100, 161])
 def test_its_sum_is_the_validation_loss(model, length):
     ids = ids_of(length)
-    ours = np.concatenate(list(token_nll_of_ids(model, ids, context=16, batch_size=3)))
+    ours = np.concatenate(list(token_nll_of_ids(model, ids, context_length=16, batch_size=3)))
     assert len(ours) == length - 1
     validation = validate(model, ids, length, 16, 4)
     assert ours.mean(dtype=np.float64) == pytest.approx(validation.nats_per_token, rel=1e-5)
@@ -77,7 +79,7 @@ def test_lists_arrays_and_files_are_read_alike(model, tmp_path):
     ids.tofile(tmp_path / "ids.bin")
     mapped = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r")
     first, *others = [
-        np.concatenate(list(token_nll_of_ids(model, form, context=16, stride=4)))
+        np.concatenate(list(token_nll_of_ids(model, form, context_length=16, stride=4)))
         for form in (ids.tolist(), ids, mapped)
     ]
     for other in others:
@@ -89,8 +91,8 @@ def test_the_windows_do_not_depend_on_the_chunks(cuts, stride):
     ids = ids_of(60)
     edges = [0, *sorted(cuts), 60]
     chunks = [ids[a:b] for a, b in itertools.pairwise(edges)]
-    whole = list(windows_of([ids], context=8, stride=stride, begin=256))
-    parts = list(windows_of(chunks, context=8, stride=stride, begin=256))
+    whole = list(windows_of([ids], context_length=8, stride=stride, begin=256))
+    parts = list(windows_of(chunks, context_length=8, stride=stride, begin=256))
     assert [w.inputs.tolist() for w in parts] == [w.inputs.tolist() for w in whole]
     assert [w.targets.tolist() for w in parts] == [w.targets.tolist() for w in whole]
     assert np.concatenate([w.targets for w in whole]).tolist() == ids.tolist()
@@ -124,7 +126,7 @@ def test_greedy_is_what_writing_greedily_would_give(model):
 def test_the_model_stays_as_it_was_and_keeps_no_graph(model):
     model.train()
     try:
-        stream = token_nll_of_ids(model, ids_of(100), context=16, batch_size=1)
+        stream = token_nll_of_ids(model, ids_of(100), context_length=16, batch_size=1)
         next(stream)
         assert model.training
         assert torch.is_grad_enabled()
@@ -142,7 +144,9 @@ def test_a_longer_text_takes_no_more_memory(model, tmp_path, monkeypatch):
         ids = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r")
         gc.collect()
         tracemalloc.start()
-        total = sum(float(nats.sum()) for nats in token_nll_of_ids(model, ids, context=16, batch_size=8))
+        total = sum(
+            float(nats.sum()) for nats in token_nll_of_ids(model, ids, context_length=16, batch_size=8)
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert total > 0
@@ -162,7 +166,7 @@ def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
 
     monkeypatch.setattr(scoring, "CHUNK", 10)
     monkeypatch.setattr(scoring.F, "linear", watched)
-    ours = np.concatenate(list(token_nll_of_ids(model, ids_of(100), context=16, batch_size=4)))
+    ours = np.concatenate(list(token_nll_of_ids(model, ids_of(100), context_length=16, batch_size=4)))
     assert sum(sizes) == len(ours) == 99
     assert max(sizes) == 10
 
@@ -170,10 +174,10 @@ def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"context": 0},
-        {"context": 8, "stride": 0},
-        {"context": 8, "stride": 9},
-        {"context": 8, "batch_size": 0},
+        {"context_length": 0},
+        {"context_length": 8, "stride": 0},
+        {"context_length": 8, "stride": 9},
+        {"context_length": 8, "batch_size": 0},
     ],
 )
 def test_settings_without_meaning_are_refused_at_once(model, settings):
@@ -195,4 +199,4 @@ def test_numbers_that_are_none_are_an_error(model):
         eval = train
 
     with pytest.raises(ModelError, match="not finite"):
-        list(token_nll_of_ids(Damaged(), ids_of(20), context=8))
+        list(token_nll_of_ids(Damaged(), ids_of(20), context_length=8))

@@ -30,7 +30,7 @@ def test_a_character_of_several_tokens_is_one_span(byte_tokenizer):
 
 
 def test_the_end_of_text_is_a_span_without_text_and_half_a_character_is_none(byte_tokenizer):
-    ids = [*byte_tokenizer.encode("hi"), byte_tokenizer.end_of_text]
+    ids = [*byte_tokenizer.encode("hi"), byte_tokenizer.eos_token_id]
     assert [span.text for span in spans(byte_tokenizer, ids, [1, 2, 3])] == ["h", "i", ""]
     half = byte_tokenizer.encode("hé")[:-1]
     assert [span.text for span in spans(byte_tokenizer, half, [1, 2])] == ["h"]

@@ -97,7 +97,7 @@ def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
         "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The weaver."}]
     }
     path.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
-    training = {"settings": {"data": [str(path)], "task": "instruct"}, "data": "x"}
+    training = {"settings": {"data": [str(path)], "task": "sft"}, "data": "x"}
     found = TrainingText(training, byte_tokenizer)
     assert [piece.text for piece in found.pieces()] == ["user", "Who?", "assistant", "The weaver."]
     assert all(piece.ends for piece in found.pieces())

@@ -12,7 +12,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.quantization import bf16
 
-CONFIG = GPTConfig(vocab_size=60, context=12, layers=2, heads=2, width=16, inner_width=40)
+CONFIG = GPTConfig(vocab_size=60, context_length=12, layers=2, heads=2, embed_dim=16, ffn_dim=40)
 IDS = torch.arange(20).view(2, 10) % 60
 
 
@@ -45,9 +45,9 @@ def wrapped(how=LoRAConfig(rank=3), seed=0):  # noqa: B008 - frozen
 
 KINDS = [
     LoRAConfig(rank=3),
-    LoRAConfig(rank=2, alpha=3.0, rank_stabilized=True),
-    LoRAConfig(rank=3, dora=True),
-    LoRAConfig(rank=1, alpha=4.0, dora=True, targets=("blocks.1.attention.*", "*.up")),
+    LoRAConfig(rank=2, alpha=3.0, use_rslora=True),
+    LoRAConfig(rank=3, use_dora=True),
+    LoRAConfig(rank=1, alpha=4.0, use_dora=True, target_modules=("blocks.1.attention.*", "*.up")),
 ]
 
 
@@ -86,7 +86,7 @@ def test_a_baked_model_is_a_plain_model():
 @torch.no_grad()
 def test_scaling_is_as_the_papers_say():
     made = wrapped(LoRAConfig(rank=4, alpha=6.0))
-    stabilized = wrapped(LoRAConfig(rank=4, alpha=6.0, rank_stabilized=True))
+    stabilized = wrapped(LoRAConfig(rank=4, alpha=6.0, use_rslora=True))
     for how, model_ in ((1.5, made), (3.0, stabilized)):
         detour = next(iter(lora.adapter_layers(model_, "adapter").values()))
         detour.lora_B.fill_(1.0)
@@ -97,7 +97,7 @@ def test_scaling_is_as_the_papers_say():
 
 
 def test_only_detours_learn_and_each_gets_a_gradient():
-    made = stir(wrapped(LoRAConfig(rank=3, dora=True)))
+    made = stir(wrapped(LoRAConfig(rank=3, use_dora=True)))
     for name, parameter in made.named_parameters():
         parameter.requires_grad_("lora_" in name or "magnitude" in name)
     made(IDS).logsumexp(-1).sum().backward()
@@ -108,7 +108,7 @@ def test_only_detours_learn_and_each_gets_a_gradient():
 
 def test_the_gradient_of_dora_takes_row_lengths_for_constants():
     """By hand, with the lengths held fixed: m / |W + sBA| is then one number a row."""
-    made = stir(wrapped(LoRAConfig(rank=3, dora=True, targets=("blocks.0.attention.qkv",))))
+    made = stir(wrapped(LoRAConfig(rank=3, use_dora=True, target_modules=("blocks.0.attention.qkv",))))
     layer = made.blocks[0].attention.qkv
     detour, x = layer.detours["adapter"], torch.randn(5, 16, generator=torch.Generator().manual_seed(3))
     layer(x).square().sum().backward()
@@ -160,7 +160,7 @@ def test_dropout_is_of_the_detour_alone():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match=r"'blocks\.9.*' names no linear layer"):
-        lora.add_adapter(model(), LoRAConfig(targets=("blocks.9*",)), 0)
+        lora.add_adapter(model(), LoRAConfig(target_modules=("blocks.9*",)), 0)
     made = wrapped()
     with pytest.raises(ModelError, match="has an adapter 'adapter' already"):
         lora.add_adapter(made, LoRAConfig(), 0)

@@ -12,14 +12,14 @@ from handloom.finetuning.memory_estimate import MicroBatch, estimate_memory
 from handloom.model.config import GPTConfig, preset
 from handloom.model.gpt import GPT
 
-CONFIG = GPTConfig(vocab_size=60, context=12, layers=3, heads=2, width=16)
+CONFIG = GPTConfig(vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16)
 SMALL = MicroBatch(2, 12, bf16=False)
 
 
 def learns(method, config=CONFIG, untie=False):
     model = GPT(config)
     if untie:
-        model.untie_head()
+        model.untie_embeddings()
     trainable.set_trainable(model, trainable.patterns_of(method, model.config))
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
@@ -46,10 +46,10 @@ def test_a_tied_head_is_the_token_embedding_and_an_untied_one_is_not():
 def test_an_untied_head_says_the_same_until_it_learns():
     model, ids = GPT(CONFIG), torch.arange(12)[None]
     before = model(ids)
-    model.untie_head()
-    model.untie_head()  # a second time changes nothing
+    model.untie_embeddings()
+    model.untie_embeddings()  # a second time changes nothing
     assert model(ids).equal(before)
-    assert not model.config.tied_head
+    assert not model.config.tie_embeddings
     model.head_weight.add_(1.0)
     assert not model.embedding.token_embedding.weight.equal(model.head_weight)
 
@@ -90,7 +90,9 @@ def test_the_ledger_counts_what_a_model_really_trains():
 
 
 def test_a_head_for_labels_learns_with_every_method():
-    labelled = GPTConfig(vocab_size=60, context=12, layers=3, heads=2, width=16, labels=("ham", "spam"))
+    labelled = GPTConfig(
+        vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16, labels=("ham", "spam")
+    )
     for method in ("norms", "bias", "last:1", "head", "norms+head"):
         assert "label_head.weight" in learns(method, labelled)
     assert learns("head", labelled) == {"label_head.weight"}
@@ -128,7 +130,7 @@ def test_the_lowest_block_that_learns(patterns, lowest):
 
 def test_the_peak_that_is_told_is_what_was_measured():
     """At 124M, in MB: the peaks of real runs (docs/LOG.md), within a tenth."""
-    everywhere, attention = LoRAConfig(), LoRAConfig(rank=16, targets=("blocks.*.attention.qkv",))
+    everywhere, attention = LoRAConfig(), LoRAConfig(rank=16, target_modules=("blocks.*.attention.qkv",))
     for method, rows, tokens, bf16, how, measured in (
         ("full", 4, 256, True, everywhere, 3802),
         ("lora", 4, 256, True, everywhere, 1688),

@@ -19,7 +19,7 @@ def with_rows(ids=TOKENS, name="adapter", made=None):
     """Detours and rows, the rows moved somewhere."""
     made = made or model()
     lora.add_adapter(made, LoRAConfig(rank=2), 1, name, ids)
-    rows = trainable_tokens.token_deltas(made)[name].token_rows
+    rows = trainable_tokens.token_deltas(made)[name].trainable_tokens
     with torch.no_grad():
         rows.add_(
             torch.empty_like(rows).normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(name)))
@@ -41,19 +41,19 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told,
     def gradient(made, parameter):
         for other in made.parameters():
             other.requires_grad_(other is parameter)
-        found = loss(made.hidden(IDS), made.head_weight, TARGETS, made.learned_rows if told else None)
+        found = loss(made.hidden(IDS), made.head_weight, TARGETS, made.trainable_tokens if told else None)
         (found[0] if isinstance(found, tuple) else found.square().sum()).backward()
         return parameter.grad
 
     def fresh():
         made = model()
         if not tied:
-            made.untie_head()
+            made.untie_embeddings()
         return made
 
     rows, whole = fresh(), fresh()
-    assert rows.learned_rows is None
-    learned = trainable_tokens.insert_adapter(rows, "adapter", TOKENS).token_rows
+    assert rows.trainable_tokens is None
+    learned = trainable_tokens.insert_adapter(rows, "adapter", TOKENS).trainable_tokens
     with torch.no_grad():  # both somewhere else than where they began
         learned.add_(0.1)
         whole.embedding.token_embedding.weight[TOKENS] += 0.1
@@ -63,18 +63,18 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told,
     )
     assert bool(found[3].abs().max() > 0) == tied  # a token that is never read learns as an answer alone
     assert rows.head_weight.equal(whole.head_weight)
-    assert (rows.learned_rows is not None) == tied
+    assert (rows.trainable_tokens is not None) == tied
 
 
 def test_what_is_computed_without_the_loss_of_ours_leads_back_too():
     made = with_rows()
     for parameter in made.parameters():
         parameter.requires_grad_(False)
-    rows = trainable_tokens.token_deltas(made)["adapter"].token_rows.requires_grad_(True)
+    rows = trainable_tokens.token_deltas(made)["adapter"].trainable_tokens.requires_grad_(True)
     cross_entropy = torch.nn.functional.cross_entropy
     cross_entropy(made(IDS).flatten(0, 1), TARGETS.flatten(), reduction="sum").backward()
     by_logits, rows.grad = rows.grad, None
-    next_token_loss(made.hidden(IDS), made.head_weight, TARGETS, made.learned_rows)[0].backward()
+    next_token_loss(made.hidden(IDS), made.head_weight, TARGETS, made.trainable_tokens)[0].backward()
     assert torch.allclose(by_logits, rows.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_only_their_rows_change_and_unmerging_restores_every_bit():
 @torch.no_grad()
 def test_baked_they_stay_in_a_plain_model():
     made = stir(with_rows())
-    apart, rows = made(IDS), trainable_tokens.token_deltas(made)["adapter"].token_rows.clone()
+    apart, rows = made(IDS), trainable_tokens.token_deltas(made)["adapter"].trainable_tokens.clone()
     lora.merge_and_unload(made)
     assert made.state_dict().keys() == model().state_dict().keys()
     assert torch.allclose(made(IDS), apart, atol=1e-5)
@@ -113,7 +113,7 @@ def test_sets_stack_with_shares_and_are_switched_also_where_they_share_a_token()
     moved = {}
     for name, rows in trainable_tokens.token_deltas(made).items():
         moved[name] = torch.zeros_like(was)
-        moved[name][rows.ids] = rows.token_rows - was[rows.ids]
+        moved[name][rows.ids] = rows.trainable_tokens - was[rows.ids]
         assert moved[name][17].abs().max() > 0
     for shares in ({"aa": 1.0, "b": 1.0}, {"aa": 0.25, "b": -2.0}, {"b": 0.5}, {}):
         lora.set_adapters(made, shares)
@@ -132,11 +132,11 @@ def test_what_they_are_written_into_is_memory_of_its_own():
 
 def test_the_ledger_counts_them():
     learned = []
-    for how in (LoRAConfig(rank=2), LoRAConfig(rank=2, token_rows=7)):
+    for how in (LoRAConfig(rank=2), LoRAConfig(rank=2, trainable_tokens=7)):
         ledger = estimate_memory(CONFIG, "lora", how, MicroBatch(2, 12, bf16=False))
         learned.append(ledger.chosen.cost.parameters)
-    assert learned[1] == learned[0] + 7 * CONFIG.width
-    assert ("rows of the token embedding", 1, 7 * CONFIG.width) in ledger.groups
+    assert learned[1] == learned[0] + 7 * CONFIG.embed_dim
+    assert ("rows of the token embedding", 1, 7 * CONFIG.embed_dim) in ledger.groups
     assert not ledger.chosen.remark
     made = with_rows()
     trainable.set_trainable(made, trainable.patterns_of("lora", CONFIG))

@@ -54,19 +54,19 @@ def trained_run(tmp_path_factory):
     config = TrainConfig(
         data=(str(text),),
         vocab_size=280,
-        context=16,
+        context_length=16,
         layers=1,
         heads=2,
-        width=16,
+        embed_dim=16,
         batch_size=4,
         steps=4,
         checkpoint_every=2,
-        evaluate_every=4,
+        eval_every=4,
         sample_every=0,
         threads=1,
         precision="fp32",
     )
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         run.begin(folder / "run", config)
     return folder / "run"

@@ -15,8 +15,10 @@ class Tune:
     tune, so that a row may leave and the others go on with theirs.
     """
 
-    def __init__(self, *tunes, vocab_size=257, context=64):
-        self.config = GPTConfig(vocab_size=vocab_size, context=context, layers=1, heads=1, width=1)
+    def __init__(self, *tunes, vocab_size=257, context_length=64):
+        self.config = GPTConfig(
+            vocab_size=vocab_size, context_length=context_length, layers=1, heads=1, embed_dim=1
+        )
         self.head_weight = torch.zeros(1)
         self.tunes = tunes
         self.played = 0
@@ -43,7 +45,7 @@ class Tune:
 
 def lively(seed=0, **shape):
     """A small model whose scores differ enough for sampling to have something to choose from."""
-    values = {"vocab_size": 257, "context": 24, "layers": 2, "heads": 2, "width": 16, **shape}
+    values = {"vocab_size": 257, "context_length": 24, "layers": 2, "heads": 2, "embed_dim": 16, **shape}
     model = GPT(GPTConfig(**values), seed).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -26,9 +26,16 @@ LIVELY = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
 PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_size=1, max_size=5)
 
 
-def tame(context=12, **shape):
+def tame(context_length=12, **shape):
     """Random weights at which no rounding grows: for comparisons by number."""
-    values = {"vocab_size": 257, "context": context, "layers": 3, "heads": 2, "width": 16, **shape}
+    values = {
+        "vocab_size": 257,
+        "context_length": context_length,
+        "layers": 3,
+        "heads": 2,
+        "embed_dim": 16,
+        **shape,
+    }
     return GPT(GPTConfig(**values), seed=3).eval()
 
 
@@ -91,7 +98,7 @@ def test_a_cache_of_uneven_rows_answers_as_each_row_does():
 @settings(max_examples=20, deadline=None)
 @given(prompts=PROMPTS, new=st.integers(1, 25), seed=st.integers(0, 2**32))
 def test_texts_do_not_depend_on_what_is_written_beside_them(prompts, new, seed):
-    model = lively(context=12, layers=1)
+    model = lively(context_length=12, layers=1)
     request = GenerationConfig(new, LIVELY, seed, "slide")
 
     def write(prompts, numbers):
@@ -134,7 +141,7 @@ def test_log_probabilities_are_the_models_own():
 
 @pytest.mark.parametrize("length", [1, 2, 12, 13, 40])
 def test_a_prompt_has_its_own_log_probabilities(length):
-    model = tame(context=12)
+    model = tame(context_length=12)
     prompt = [(5 * i) % 257 for i in range(length)]
     found = prompt_logprobs(model, prompt, 1)
     assert [choice.token for choice in found] == prompt
@@ -148,7 +155,7 @@ def test_a_prompt_has_its_own_log_probabilities(length):
 
 
 def test_long_prompts_are_scored_in_parts_that_fit_together():
-    model = tame(context=200)
+    model = tame(context_length=200)
     prompt = [(5 * i) % 257 for i in range(170)]
     logprobs = model(torch.tensor([prompt])).log_softmax(-1)[0]
     found = [choice.logprob for choice in prompt_logprobs(model, prompt, 0)]
@@ -164,16 +171,16 @@ def test_tokens_that_there_are_not_are_refused():
 
 def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_that_the_model_gives_them():
     model = lively()
-    request = GenerationConfig(20, SamplingParams(5.0), overflow="slide", logprobs=257, vocabulary=7)
+    request = GenerationConfig(20, SamplingParams(5.0), overflow="slide", logprobs=257, vocab_size=7)
     writing = Engine(model, [[1, 2], [3]], request)
     for _ in range(20):
         for choice in writing.step().values():
             assert choice.token < 7
             assert len(choice.top) == 257
             assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
-    (found,) = beam_search(model, [1], GenerationConfig(5, beams=4, vocabulary=7), 1, NeverEnds())
+    (found,) = beam_search(model, [1], GenerationConfig(5, num_beams=4, vocab_size=7), 1, NeverEnds())
     assert all(choice.token < 7 for choice in found.token_logprobs)
-    gaps = GenerationConfig(20, SamplingParams(5.0), overflow="slide", vocabulary=9, unused=(0, 2, 3, 5))
+    gaps = GenerationConfig(20, SamplingParams(5.0), overflow="slide", vocab_size=9, unused_ids=(0, 2, 3, 5))
     writing = Engine(model, [[1, 2], [3]], gaps)
     drawn = {choice.token for _ in range(20) for choice in writing.step().values()}
     assert drawn == {1, 4, 6, 7, 8}
@@ -183,7 +190,7 @@ def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     """Of a new token, of one in a prompt, in an evaluation, of a beam: that over all ids of the model."""
     model, prompt = lively(), [1, 2, 3]
     (new,) = (
-        Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocabulary=7))
+        Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocab_size=7))
         .step()
         .values()
     )
@@ -194,13 +201,13 @@ def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     window = Window(np.array(prompt), np.array([new.token]))
     assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
     (beam,) = beam_search(
-        model, prompt, GenerationConfig(1, beams=2, logprobs=0, vocabulary=7), 1, NeverEnds()
+        model, prompt, GenerationConfig(1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds()
     )
     assert (beam.token_logprobs[0].token, beam.token_logprobs[0].logprob) == (
         new.token,
         pytest.approx(expected, abs=1e-5),
     )
-    assert calibrate(model, [np.array(text)], context=16).confidence == pytest.approx(
+    assert calibrate(model, [np.array(text)], context_length=16).confidence == pytest.approx(
         float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])),
         abs=1e-5,
     )

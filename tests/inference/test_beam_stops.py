@@ -16,7 +16,7 @@ BEAMS = 4
 
 @pytest.fixture(scope="module")
 def lm(byte_tokenizer):
-    return LanguageModel(lively(context=64), byte_tokenizer)
+    return LanguageModel(lively(context_length=64), byte_tokenizer)
 
 
 def work(lm, tokens, stop, monkeypatch):
@@ -30,7 +30,9 @@ def work(lm, tokens, stop, monkeypatch):
         return release(self, new, finish)
 
     monkeypatch.setattr(Row, "_release", counted)
-    request = GenerationConfig.of(max_new_tokens=tokens, beams=BEAMS, overflow="slide", min_new_tokens=tokens)
+    request = GenerationConfig.of(
+        max_new_tokens=tokens, num_beams=BEAMS, overflow="slide", min_new_tokens=tokens
+    )
     (completion,) = lm.complete("The", request, stop=stop).completions
     monkeypatch.setattr(Row, "_release", release)
     assert len(completion.ids) == tokens
@@ -55,7 +57,7 @@ def test_a_row_that_grows_by_copies_ends_where_a_row_ends(byte_tokenizer, ids, s
     row, grown = Row(byte_tokenizer, tuple(stop)), Row(byte_tokenizer, tuple(stop))
     for token in ids:
         before = (grown.finish, grown._held)
-        row.push(token)
+        row.add_token(token)
         after = grown.after(token)
         assert (grown.finish, grown._held) == before
         grown = after
@@ -63,7 +65,7 @@ def test_a_row_that_grows_by_copies_ends_where_a_row_ends(byte_tokenizer, ids, s
 
 
 def test_the_text_ends_at_a_stop_string_that_spans_tokens(lm):
-    request = GenerationConfig.of(max_new_tokens=24, beams=BEAMS)
+    request = GenerationConfig.of(max_new_tokens=24, num_beams=BEAMS)
     whole = lm.complete("The", request).completions[0].text
     stop = next(whole[at : at + 2] for at in range(6, len(whole) - 2) if whole[at : at + 2].isascii())
     found = lm.complete("The", request, stop=stop).completions[0]
@@ -75,4 +77,6 @@ def test_none_is_no_stop_string(lm):
     plain = lm.generate("The", max_new_tokens=9)
     assert lm.generate("The", stop=None, max_new_tokens=9) == plain
     assert "".join(lm.stream("The", stop=None, max_new_tokens=9)) == plain
-    assert lm.complete("The", GenerationConfig.of(beams=2, max_new_tokens=9), stop=None).completions[0].text
+    assert (
+        lm.complete("The", GenerationConfig.of(num_beams=2, max_new_tokens=9), stop=None).completions[0].text
+    )

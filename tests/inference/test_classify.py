@@ -17,16 +17,16 @@ TEXTS = ["a", "Buy now", "Café!", "abc " * 5, "Hello there"]
 @pytest.fixture(scope="module")
 def judge(byte_tokenizer):
     model = lively()
-    model.add_label_head(LABELS, 0)
+    model.add_classification_head(LABELS, 0)
     with torch.no_grad():
-        model.label_head.weight.mul_(30)
+        model.classifier.weight.mul_(30)
     return LanguageModel(model, byte_tokenizer)
 
 
 def test_probabilities_are_the_softmax_of_the_scores(judge):
     for text in TEXTS:
         hidden = judge.model.hidden(torch.tensor([judge.tokenizer.encode(text)]))[0, -1]
-        wanted = judge.model.label_head(hidden).softmax(-1).tolist()
+        wanted = judge.model.classifier(hidden).softmax(-1).tolist()
         found = judge.classify(text)
         assert list(found.probabilities) == list(LABELS)
         assert list(found.probabilities.values()) == pytest.approx(wanted, rel=1e-5)

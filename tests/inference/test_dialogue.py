@@ -17,7 +17,7 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest.fixture(scope="module")
 def talker(byte_tokenizer):
-    return LanguageModel(lively(context=CONTEXT), byte_tokenizer, template=CHAT_TEMPLATE)
+    return LanguageModel(lively(context_length=CONTEXT), byte_tokenizer, template=CHAT_TEMPLATE)
 
 
 def dialogue(lm, notes=None, **settings):
@@ -66,7 +66,7 @@ def test_what_the_system_says_stands_before_all_turns(talker):
 
 
 def test_an_answer_ends_with_the_end_of_text(play, byte_tokenizer):
-    end = byte_tokenizer.end_of_text
+    end = byte_tokenizer.eos_token_id
     lm = play([*byte_tokenizer.encode("Yes."), end, *byte_tokenizer.encode("more")])
     lm.template = CHAT_TEMPLATE
     assert "".join(dialogue(lm).say("Hi")) == "Yes."

@@ -30,15 +30,15 @@ def run(model, rows, request):
 @torch.no_grad()
 def reread(model, prompt, request, row=0):
     """The same by reading everything again for every token: no cache, one row."""
-    context = model.config.context
+    context_length = model.config.context_length
     key = np.array([request.seed, row], dtype=np.uint64)
     numbers = np.random.Generator(np.random.Philox(key=key))
     window, new = list(prompt), []
-    if len(window) > context:
-        window = window[-max(1, context // 2) :]
+    if len(window) > context_length:
+        window = window[-max(1, context_length // 2) :]
     for _ in range(request.max_new_tokens):
-        if len(window) > context:
-            window = window[-max(1, context // 2) :]
+        if len(window) > context_length:
+            window = window[-max(1, context_length // 2) :]
         logits = model(torch.tensor([window]))[:, -1]
         p = logits_to_probs(logits, request.sampling)
         new.append(sample(p, torch.tensor([numbers.random()], dtype=torch.float64)).item())
@@ -66,17 +66,17 @@ def test_with_the_cache_as_without_it(prompt, new, seed):
     assert run(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
-@pytest.mark.parametrize("context", [1, 2, 7, 24])
+@pytest.mark.parametrize("context_length", [1, 2, 7, 24])
 @pytest.mark.parametrize("length", [1, 6, 23, 24, 25, 60])
-def test_slide_goes_on_from_the_last_half_as_a_reference_does(context, length):
-    model = lively(context=context)
+def test_slide_goes_on_from_the_last_half_as_a_reference_does(context_length, length):
+    model = lively(context_length=context_length)
     prompt = [(7 * i) % 257 for i in range(length)]
     request = GenerationConfig(70, LIVELY, 3, "slide")
     assert run(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
 def test_slide_goes_on_for_thousands_of_tokens_in_constant_memory():
-    model = lively(context=16, layers=1, width=8)
+    model = lively(context_length=16, layers=1, embed_dim=8)
     read = []
     hidden = model.hidden
     model.hidden = lambda tokens, cache: read.append(tokens.shape[1]) or hidden(tokens, cache)
@@ -106,7 +106,7 @@ def test_the_seed_decides(model):
 
 @pytest.mark.parametrize(("length", "new"), [(1, 24), (20, 5), (24, 1)])
 def test_the_context_may_be_filled_to_its_last_place(model, length, new):
-    assert length + new - 1 == model.config.context
+    assert length + new - 1 == model.config.context_length
     assert len(run(model, [[1] * length], GenerationConfig(new, GREEDY))[0]) == new
     with pytest.raises(RequestError) as raised:
         run(model, [[1] * length], GenerationConfig(new + 1, GREEDY))
@@ -161,11 +161,11 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
         ({"seed": "x"}, "must be a whole number"),
         ({"overflow": "wrap"}, "no overflow policy 'wrap'"),
         ({"min_new_tokens": 101}, "min_new_tokens is 101; it must be from 0 to max_new_tokens, which is 100"),
-        ({"beams": 0}, "beams is 0"),
-        ({"beams": 2, "sampling": LIVELY}, "top_k has no meaning with beams 2"),
+        ({"num_beams": 0}, "beams is 0"),
+        ({"num_beams": 2, "sampling": LIVELY}, "top_k has no meaning with beams 2"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
         ({"logprobs": -1}, "logprobs is -1"),
-        ({"force_end": 1}, "force_end is 1"),
+        ({"forced_eos": 1}, "force_end is 1"),
     ],
 )
 def test_requests_without_meaning_are_refused_by_name(setting, part):
@@ -176,7 +176,7 @@ def test_requests_without_meaning_are_refused_by_name(setting, part):
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_ids_beyond_the_vocabulary_are_never_chosen(temperature):
     """A model may have more ids than its tokenizer, so that its size is a round number."""
-    model = lively(vocab_size=64, context=16)
+    model = lively(vocab_size=64, context_length=16)
     prompt = torch.zeros(8, 1, dtype=torch.int64)
     request = GenerationConfig(max_new_tokens=15, sampling=SamplingParams(temperature=temperature))
     assert max(int(chosen.max()) for chosen in generate_ids(model, prompt, request)) >= 5

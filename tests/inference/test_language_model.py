@@ -78,7 +78,7 @@ def test_one_string_is_one_stop_and_not_its_letters(play):
 @given(st.text(st.sampled_from("aé世👩‍🚀\u0301"), min_size=1, max_size=12))
 def test_streams_never_hold_half_a_character(play, text):
     length = len(text.encode("utf-8"))
-    done, pieces = three_ways(lambda: play(text, context=200), length)
+    done, pieces = three_ways(lambda: play(text, context_length=200), length)
     assert done.text == text
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
@@ -100,25 +100,25 @@ def test_bytes_that_are_no_character_are_shown_as_such_when_others_follow(play, 
 def test_what_might_have_been_a_stop_is_given_back_at_the_end(play, byte_tokenizer):
     done, _ = three_ways(lambda: play("ab#"), 3, "###")
     assert (done.text, done.finish) == ("ab#", "length")
-    ends = [*byte_tokenizer.encode("ab#"), byte_tokenizer.end_of_text]
+    ends = [*byte_tokenizer.encode("ab#"), byte_tokenizer.eos_token_id]
     done, _ = three_ways(lambda: play(ends), 10, "###")
     assert (done.text, done.finish) == ("ab#", "end_of_text")
 
 
 def test_the_end_of_text_ends_and_is_not_text(play, byte_tokenizer):
-    ends = [*byte_tokenizer.encode("bye"), byte_tokenizer.end_of_text, *byte_tokenizer.encode("more")]
+    ends = [*byte_tokenizer.encode("bye"), byte_tokenizer.eos_token_id, *byte_tokenizer.encode("more")]
     done, _ = three_ways(lambda: play(ends), 20)
     assert (done.text, done.finish) == ("bye", "end_of_text")
     assert done.ids == tuple(ends[:4])
 
 
 def test_typing_the_end_of_text_is_ordinary_text(lm, byte_tokenizer):
-    assert byte_tokenizer.end_of_text not in lm.prompt_ids("<|endoftext|>")
-    assert lm.prompt_ids(None) == [byte_tokenizer.end_of_text]
+    assert byte_tokenizer.eos_token_id not in lm.prompt_ids("<|endoftext|>")
+    assert lm.prompt_ids(None) == [byte_tokenizer.eos_token_id]
 
 
 def test_rows_end_one_by_one(play, byte_tokenizer):
-    end = byte_tokenizer.end_of_text
+    end = byte_tokenizer.eos_token_id
     done = play([97, end, 98, 98], [97, 97, 97, end]).complete("x", GenerationConfig(4, GREEDY), n=2)
     assert [len(one.ids) for one in done.completions] == [2, 4]
     assert [one.finish for one in done.completions] == ["end_of_text", "end_of_text"]
@@ -167,17 +167,17 @@ def test_bad_words_and_biases_may_be_text_or_ids(play, byte_tokenizer):
 
 
 def test_the_end_can_be_held_off_and_forced(lm, byte_tokenizer):
-    end = byte_tokenizer.end_of_text
+    end = byte_tokenizer.eos_token_id
     wild = {"temperature": 5.0, "max_new_tokens": 20, "logit_bias": {end: 100.0}}
     (done,) = lm.complete("x", GenerationConfig.of(**wild, min_new_tokens=15)).completions
     assert (done.finish, len(done.ids)) == ("end_of_text", 16)
-    (done,) = lm.complete("x", GenerationConfig.of(max_new_tokens=4, force_end=True)).completions
+    (done,) = lm.complete("x", GenerationConfig.of(max_new_tokens=4, forced_eos=True)).completions
     assert done.finish == "end_of_text"
     assert len(done.ids) <= 4
 
 
 def test_beams_end_at_stop_strings_and_give_several_texts(lm):
-    request = GenerationConfig.of(max_new_tokens=10, beams=4, logprobs=1)
+    request = GenerationConfig.of(max_new_tokens=10, num_beams=4, logprobs=1)
     done = lm.complete("ab", request, n=3).completions
     assert len({one.text for one in done}) == 3
     letter = done[0].text[1]
@@ -186,7 +186,7 @@ def test_beams_end_at_stop_strings_and_give_several_texts(lm):
     for one in done:
         assert [choice.token for choice in one.logprobs] == list(one.ids)
     with pytest.raises(RequestError, match="cannot be streamed"):
-        next(lm.stream("ab", beams=2))
+        next(lm.stream("ab", num_beams=2))
 
 
 def test_halting_keeps_what_was_held_back(play):

@@ -38,7 +38,7 @@ def test_a_run_and_its_newest_checkpoint_are_the_same_model(trained_run):
     text = lm.generate("The", max_new_tokens=8)
     assert text
     assert same.generate("The", max_new_tokens=8) == text
-    assert lm.config.context == 16
+    assert lm.config.context_length == 16
     assert lm.tokenizer.decode(lm.tokenizer.encode("fox")) == "fox"
     assert not lm.model.training
 

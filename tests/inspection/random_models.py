@@ -8,7 +8,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind. "
-SHAPE = GPTConfig(vocab_size=300, context=16, layers=2, heads=2, width=8)
+SHAPE = GPTConfig(vocab_size=300, context_length=16, layers=2, heads=2, embed_dim=8)
 """Ten ids more than the vocabulary of `TEXT` has in these tests."""
 
 

@@ -45,10 +45,12 @@ def test_a_sound_model_passes_everything(lm):
     assert len(done) == 10
 
 
-@pytest.mark.parametrize("context", [1, 2, 3, 5])
+@pytest.mark.parametrize("context_length", [1, 2, 3, 5])
 @pytest.mark.parametrize("tied", [True, False])
-def test_contexts_of_any_length_can_be_verified(tokenizer, context, tied):
-    config = GPTConfig(vocab_size=290, context=context, layers=1, heads=2, width=8, tied_head=tied)
+def test_contexts_of_any_length_can_be_verified(tokenizer, context_length, tied):
+    config = GPTConfig(
+        vocab_size=290, context_length=context_length, layers=1, heads=2, embed_dim=8, tie_embeddings=tied
+    )
     assert failed(LanguageModel(random_model(config), tokenizer)) == set()
 
 
@@ -134,7 +136,9 @@ def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
 
 def test_a_window_that_slides_by_one(lm, monkeypatch):
     monkeypatch.setattr(
-        batch, "window_start", lambda length, context: length - context if length > context else 0
+        batch,
+        "window_start",
+        lambda length, context_length: length - context_length if length > context_length else 0,
     )
     assert failed(lm) == {"decode after overflow"}
 
@@ -257,7 +261,7 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
     ("key", "value"),
     [
         ("activation_function", "gelu"),
-        ("layer_norm_epsilon", 0.1),
+        ("norm_eps", 0.1),
         ("scale_attn_by_inverse_layer_idx", True),
         ("scale_attn_weights", False),
     ],

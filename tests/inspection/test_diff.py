@@ -142,8 +142,8 @@ def test_rounded_weights_are_those_of_a_file_in_that_type(lm, precision, dtype):
     rounded.load_state_dict({name: t.to(dtype).float() for name, t in lm.model.state_dict().items()})
     before = {name: t.clone() for name, t in lm.model.state_dict().items()}
     by_name = compare_models(lm, precision, FOX, tolerance=0.0)
-    by_hand = compare_models(lm, LanguageModel(rounded, lm.tokenizer), FOX, tolerance=0.0)
-    assert by_name == by_hand
+    reference = compare_models(lm, LanguageModel(rounded, lm.tokenizer), FOX, tolerance=0.0)
+    assert by_name == reference
     assert by_name.first is not None
     assert set(by_name.weights.differing) == set(lm.model.state_dict())
     assert all(activations.same_bits(t, before[name]) for name, t in lm.model.state_dict().items())
@@ -165,7 +165,7 @@ def test_bfloat16_arithmetic_is_that_of_training(lm):
 
 
 def test_an_untied_head_that_was_cut_loose_is_rounded_too(tokenizer):
-    lm = LanguageModel(random_model(dataclasses.replace(SHAPE, tied_head=False)), tokenizer)
+    lm = LanguageModel(random_model(dataclasses.replace(SHAPE, tie_embeddings=False)), tokenizer)
     assert "head.weight" in compare_models(lm, "fp16-weights", FOX).weights.differing
 
 
@@ -186,12 +186,12 @@ def test_what_looks_like_a_precision_is_one_or_is_refused(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"width": 16, "layers": 3}, "first in layers: 2 and 3"),
-        ({"width": 16}, "first in width: 8 and 16"),
+        ({"embed_dim": 16, "layers": 3}, "first in layers: 2 and 3"),
+        ({"embed_dim": 16}, "first in width: 8 and 16"),
         ({"heads": 1}, "first in heads: 2 and 1"),
-        ({"context": 12}, "first in context: 16 and 12"),
-        ({"vocab_size": 310, "context": 12}, "first in vocab_size: 300 and 310"),
-        ({"inner_width": 33}, "first in inner_width: 32 and 33"),
+        ({"context_length": 12}, "first in context: 16 and 12"),
+        ({"vocab_size": 310, "context_length": 12}, "first in vocab_size: 300 and 310"),
+        ({"ffn_dim": 33}, "first in inner_width: 32 and 33"),
     ],
 )
 def test_models_of_different_shapes_are_refused(lm, tokenizer, change, words):
@@ -201,17 +201,17 @@ def test_models_of_different_shapes_are_refused(lm, tokenizer, change, words):
 
 
 def test_an_inner_width_that_is_written_out_is_no_difference(lm, tokenizer):
-    other = LanguageModel(random_model(dataclasses.replace(SHAPE, inner_width=32)), tokenizer)
+    other = LanguageModel(random_model(dataclasses.replace(SHAPE, ffn_dim=32)), tokenizer)
     found = compare_models(lm, other, FOX)
     assert found.first is None
     assert found.settings == {}
 
 
 def test_settings_that_differ_are_told(lm, tokenizer):
-    config = dataclasses.replace(SHAPE, activation="relu", tied_head=False, dropout=0.5)
+    config = dataclasses.replace(SHAPE, activation="relu", tie_embeddings=False, dropout=0.5)
     other = LanguageModel(random_model(config), tokenizer)
     found = compare_models(lm, other, FOX)
-    assert found.settings == {"activation": ("gelu_tanh", "relu"), "tied_head": (True, False)}
+    assert found.settings == {"activation": ("gelu_tanh", "relu"), "tie_embeddings": (True, False)}
     assert found.weights.lone == ("head.weight",)
     assert isinstance(other.model.head, nn.Linear)
     assert found.first is not None

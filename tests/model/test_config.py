@@ -25,14 +25,14 @@ def test_presets_have_the_published_number_of_parameters(name, parameters):
 
 
 @pytest.mark.parametrize("name", ["nano", "micro", "gpt2"])
-@pytest.mark.parametrize("tied_head", [True, False])
+@pytest.mark.parametrize("tie_embeddings", [True, False])
 @pytest.mark.parametrize("labels", [(), ("ham", "spam", "eggs")])
-def test_anatomy_counts_what_the_model_holds(name, tied_head, labels):
+def test_anatomy_counts_what_the_model_holds(name, tie_embeddings, labels):
     import dataclasses
 
     import torch
 
-    config = dataclasses.replace(PRESETS[name], tied_head=tied_head, labels=labels)
+    config = dataclasses.replace(PRESETS[name], tie_embeddings=tie_embeddings, label_names=labels)
     with torch.device("meta"):
         model = GPT(config)
     assert sum(p.numel() for p in model.parameters()) == parameter_count(config)
@@ -42,7 +42,7 @@ def test_flops_agree_with_those_that_pytorch_counts():
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = GPTConfig(vocab_size=300, context=64, layers=3, heads=4, width=32)
+    config = GPTConfig(vocab_size=300, context_length=64, layers=3, heads=4, embed_dim=32)
     model = GPT(config)
     model.use_fused_attention(False)
     with FlopCounterMode(display=False) as counter:
@@ -53,18 +53,18 @@ def test_flops_agree_with_those_that_pytorch_counts():
 
 
 def test_dictionary_round_trip():
-    config = GPTConfig(vocab_size=99, inner_width=7, tied_head=False)
+    config = GPTConfig(vocab_size=99, ffn_dim=7, tie_embeddings=False)
     assert GPTConfig.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"width": 100, "heads": 3}, "heads 3"),
+        ({"embed_dim": 100, "heads": 3}, "heads 3"),
         ({"layers": 0}, "layers is 0"),
-        ({"context": 1.5}, "context is 1.5"),
+        ({"context_length": 1.5}, "context is 1.5"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
+        ({"norm_eps": 0.0}, "norm_eps"),
     ],
 )
 def test_a_shape_without_meaning_is_refused(values, words):

@@ -12,7 +12,7 @@ from handloom.model.config import GPTConfig, preset
 from handloom.model.gpt import GPT
 from handloom.model.loss import next_token_loss
 
-CONFIG = GPTConfig(vocab_size=97, context=24, layers=3, heads=4, width=32)
+CONFIG = GPTConfig(vocab_size=97, context_length=24, layers=3, heads=4, embed_dim=32)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -20,11 +20,11 @@ def test_no_position_depends_on_a_later_token(fused):
     """The gradient of a position's logits by the embedding of every later token is exactly zero."""
     model = GPT(CONFIG, seed=0)
     model.use_fused_attention(fused)
-    tokens = torch.arange(CONFIG.context)[None]
+    tokens = torch.arange(CONFIG.context_length)[None]
     seen = {}
     model.embedding.register_forward_hook(lambda _m, _i, out: seen.update(x=out.retain_grad() or out))
     logits = model(tokens)
-    for t in range(CONFIG.context):
+    for t in range(CONFIG.context_length):
         (gradient,) = torch.autograd.grad(logits[0, t].square().sum(), seen["x"], retain_graph=True)
         size = gradient[0].abs().sum(-1)  # (T)
         assert (size[t + 1 :] == 0).all()
@@ -62,7 +62,7 @@ def test_one_batch_can_be_learned_by_heart():
 
 
 def test_initial_weights_are_gpt2s():
-    config = GPTConfig(vocab_size=1000, context=64, layers=8, heads=4, width=128)
+    config = GPTConfig(vocab_size=1000, context_length=64, layers=8, heads=4, embed_dim=128)
     for name, parameter in GPT(config, seed=3).named_parameters():
         if parameter.ndim == 2:
             writes = name.endswith(("attention.out.weight", "feedforward.down.weight"))
@@ -85,7 +85,7 @@ def test_what_is_no_token_is_refused(tokens):
 
 
 def test_a_tied_head_is_the_token_embedding():
-    tied, untied = GPT(CONFIG), GPT(GPTConfig(**{**CONFIG.to_dict(), "tied_head": False}))
+    tied, untied = GPT(CONFIG), GPT(GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": False}))
     assert tied.head_weight is tied.embedding.token_embedding.weight
     assert untied.head_weight is not untied.embedding.token_embedding.weight
 

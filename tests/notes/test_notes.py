@@ -175,7 +175,7 @@ def test_a_wrong_note_fails(note, message):
 def test_a_flag_that_does_not_exist_is_found():
     from cyclopts import CycloptsError
 
-    look_at(["handloom", "train", "--warm-up-steps", "5"], "here")
+    look_at(["handloom", "train", "--warmup-steps", "5"], "here")
     with pytest.raises(CycloptsError):
         look_at(["handloom", "train", "--warmup", "5"], "here")
 

@@ -57,10 +57,10 @@ def test_typing_the_special_token_does_not_give_it(gpt2_hand, gpt2_fast, small):
     for tokenizer in (gpt2_hand, gpt2_fast, small):
         for text in (END_OF_TEXT, f"a{END_OF_TEXT}{END_OF_TEXT} b"):
             ids = tokenizer.encode(text)
-            assert tokenizer.end_of_text not in ids
+            assert tokenizer.eos_token_id not in ids
             assert tokenizer.decode(ids) == text
-        assert tokenizer.decode([tokenizer.end_of_text]) == END_OF_TEXT
-        assert tokenizer.end_of_text == tokenizer.vocab_size - 1
+        assert tokenizer.decode([tokenizer.eos_token_id]) == END_OF_TEXT
+        assert tokenizer.eos_token_id == tokenizer.vocab_size - 1
 
 
 @given(st.text() | st.text("the cat's. ", max_size=60))

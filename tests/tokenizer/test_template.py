@@ -54,7 +54,7 @@ def tokenizer(request):
 
 def read_back(tokenizer, ids):
     """The one conversation that has these ids."""
-    first, *parts = _between(ids, tokenizer.end_of_text)
+    first, *parts = _between(ids, tokenizer.eos_token_id)
     assert first == []
     assert parts.pop() == []
     found = []
@@ -95,13 +95,13 @@ def test_an_answer_and_the_end_behind_it_are_learned_and_nothing_else():
 def test_the_ids_are_the_templates_text_and_learned_are_the_answers_alone(tokenizer, messages):
     encoded = encode_conversation(tokenizer, messages)
     assert tokenizer.decode(encoded.ids) == written(messages)
-    ends = [at for at, token in enumerate(encoded.ids) if token == tokenizer.end_of_text]
+    ends = [at for at, token in enumerate(encoded.ids) if token == tokenizer.eos_token_id]
     assert len(ends) == len(messages) + 1
     for message, begin, end in zip(messages, ends[:-1], ends[1:], strict=True):
         part = slice(begin + 1, end + 1)
         wanted = [token for token, yes in zip(encoded.ids[part], encoded.learned[part], strict=True) if yes]
         if message.role == "assistant" and message.learned:
-            assert wanted == [*tokenizer.encode(message.content), tokenizer.end_of_text]
+            assert wanted == [*tokenizer.encode(message.content), tokenizer.eos_token_id]
         else:
             assert wanted == []
 
@@ -116,7 +116,7 @@ def test_nothing_that_can_be_typed_forges_a_turn(tokenizer, messages):
 def test_an_answer_begins_after_the_ids_that_training_saw(tokenizer, messages, content):
     prompt = encode_generation_prompt(tokenizer, messages)
     whole = encode_conversation(tokenizer, [*messages, Message("assistant", content)])
-    assert whole.ids == [*prompt, *tokenizer.encode(content), tokenizer.end_of_text]
+    assert whole.ids == [*prompt, *tokenizer.encode(content), tokenizer.eos_token_id]
     assert whole.learned[len(prompt) :] == [True] * (len(whole.ids) - len(prompt))
     assert not any(encode_conversation(tokenizer, [m for m in messages if m.role != "assistant"]).learned)
 

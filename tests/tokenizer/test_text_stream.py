@@ -12,7 +12,7 @@ from handloom.tokenizer.vocab_files import ID_OF_BYTE
 @given(st.lists(st.integers(-1, 50257)) | st.binary().map(lambda data: list(data.translate(ID_OF_BYTE))))
 def test_joined_it_is_decode(gpt2_hand, ids):
     stream = StreamingDetokenizer(gpt2_hand)
-    assert "".join([stream.push(token) for token in ids] + [stream.finish()]) == gpt2_hand.decode(ids)
+    assert "".join([stream.add_token(token) for token in ids] + [stream.finalize()]) == gpt2_hand.decode(ids)
 
 
 @given(st.text())
@@ -21,25 +21,25 @@ def test_valid_text_comes_whole_and_at_once(gpt2_hand, text):
     stream = StreamingDetokenizer(gpt2_hand)
     for character in text:
         *first, last = character.encode().translate(ID_OF_BYTE)
-        assert [stream.push(token) for token in first] == [""] * len(first)
-        assert stream.push(last) == character
-    assert stream.finish() == ""
+        assert [stream.add_token(token) for token in first] == [""] * len(first)
+        assert stream.add_token(last) == character
+    assert stream.finalize() == ""
 
 
 def test_an_emoji_of_two_tokens(gpt2_fast):
     stream = StreamingDetokenizer(gpt2_fast)
-    assert [stream.push(token) for token in gpt2_fast.encode("a 😀!")] == ["a", " ", "😀", "!"]
-    assert stream.finish() == ""
+    assert [stream.add_token(token) for token in gpt2_fast.encode("a 😀!")] == ["a", " ", "😀", "!"]
+    assert stream.finalize() == ""
 
 
 def test_what_stays_incomplete_is_replaced_at_the_end(gpt2_fast):
     stream = StreamingDetokenizer(gpt2_fast)
     half = gpt2_fast.encode("😀")[0]
-    assert stream.push(half) == ""
-    assert stream.finish() == "\ufffd"
-    assert stream.push(64) == "a"  # and the stream can be used again
+    assert stream.add_token(half) == ""
+    assert stream.finalize() == "\ufffd"
+    assert stream.add_token(64) == "a"  # and the stream can be used again
 
 
 def test_an_unknown_id_does_not_stop_it(gpt2_fast):
     stream = StreamingDetokenizer(gpt2_fast)
-    assert stream.push(99999999) + stream.push(-1) + stream.finish() == "\ufffd\ufffd"
+    assert stream.add_token(99999999) + stream.add_token(-1) + stream.finalize() == "\ufffd\ufffd"

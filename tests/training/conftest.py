@@ -34,15 +34,15 @@ def tiny(corpus_folder):
             "preset": "nano",
             "layers": 2,
             "heads": 2,
-            "width": 16,
-            "context": 16,
+            "embed_dim": 16,
+            "context_length": 16,
             "steps": 8,
             "batch_size": 4,
             "precision": "fp32",
             "threads": 1,
             "dropout": 0.1,
             "sample_every": 0,
-            "evaluate_every": 4,
+            "eval_every": 4,
             "checkpoint_every": 4,
         }
         return TrainConfig(**{**settings, **changes})

@@ -20,8 +20,8 @@ NAMES = ("ham", "spam", "eggs")
 
 @pytest.fixture(scope="module")
 def model():
-    model = GPT(GPTConfig(50, context=16, layers=2, heads=2, width=16), 0).eval()
-    model.add_label_head(NAMES, 1)
+    model = GPT(GPTConfig(50, context_length=16, layers=2, heads=2, embed_dim=16), 0).eval()
+    model.add_classification_head(NAMES, 1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -66,8 +66,8 @@ def test_a_text_is_judged_by_its_own_last_token_however_long_the_others_are(mode
     for row, text in zip(together, several, strict=True):
         alone = task(model).scores(model, texts_batch([text]))[0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
-        by_hand = model.label_head(model.hidden(torch.tensor([text[0]]))[0, -1])
-        torch.testing.assert_close(alone, by_hand, atol=1e-5, rtol=1e-5)
+        reference = model.classifier(model.hidden(torch.tensor([text[0]]))[0, -1])
+        torch.testing.assert_close(alone, reference, atol=1e-5, rtol=1e-5)
 
 
 def test_transformers_gives_the_same_scores(model):
@@ -78,7 +78,7 @@ def test_transformers_gives_the_same_scores(model):
     )
     theirs = GPT2ForSequenceClassification(config).eval()
     weights = {name: tensor for name, tensor in to_hf(model).items() if name != "lm_head.weight"}
-    theirs.load_state_dict({**weights, "score.weight": model.label_head.weight})
+    theirs.load_state_dict({**weights, "score.weight": model.classifier.weight})
     for ids, label in texts(6, seed=1):
         ids = [token or 1 for token in ids]  # theirs finds the last token by looking for padding
         with torch.no_grad():
@@ -89,7 +89,7 @@ def test_transformers_gives_the_same_scores(model):
 
 def test_loss_and_examination_are_over_all_texts(model):
     several = texts(20, seed=2)
-    found = task(model, texts_batch(several[:9]), texts_batch(several[9:])).examine(model)
+    found = task(model, texts_batch(several[:9]), texts_batch(several[9:])).evaluate(model)
     batch = texts_batch(several)
     scores = task(model).scores(model, batch)
     assert found.loss == pytest.approx(F.cross_entropy(scores, batch["labels"]).item(), rel=1e-5)

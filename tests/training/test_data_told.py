@@ -25,7 +25,11 @@ def here(tmp_path, monkeypatch, corpus_folder):
 def checked(source, folder, **settings):
     """What `data check` says is left out."""
     seen = Seen()
-    list(lint([source], load_tokenizer(folder / "tokenizer"), LintSettings(context=16, **settings), seen))
+    list(
+        lint(
+            [source], load_tokenizer(folder / "tokenizer"), LintSettings(context_length=16, **settings), seen
+        )
+    )
     return seen.omissions.to_dict()
 
 

@@ -16,7 +16,7 @@ from handloom.training.tasks import pairs_batch
 
 
 def model(seed):
-    made = GPT(GPTConfig(50, context=24, layers=2, heads=2, width=16), seed).eval()
+    made = GPT(GPTConfig(50, context_length=24, layers=2, heads=2, embed_dim=16), seed).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim == 2:
@@ -67,14 +67,14 @@ def test_likelihoods_are_those_of_the_answers_alone_whatever_the_padding():
 def test_the_loss_is_the_papers():
     reader, reference, pairs = model(0), model(1), texts(6)
     objective = task([rows(pairs)])
-    objective.ask_reference(reference, "fp32")
+    objective.compute_reference_logprobs(reference, "fp32")
     wanted = []
     for both in pairs:
         gains = [log_likelihood(reader, *each) - log_likelihood(reference, *each) for each in both]
         wanted.append(-math.log(1 / (1 + math.exp(-0.5 * (gains[0] - gains[1])))))
     batch = objective.batch(0)
     assert objective.loss(reader, batch).item() == pytest.approx(sum(wanted), rel=1e-4)
-    assert objective.count(batch) == 6
+    assert objective.num_targets(batch) == 6
     halves = [objective.loss(reader, part).item() for part in parts(batch, 2)]
     assert halves == pytest.approx([sum(wanted[:3]), sum(wanted[3:])], rel=1e-4)
 
@@ -88,25 +88,25 @@ def test_dpo_losses_of_given_gains():
 def test_the_reference_itself_pays_log_2_in_whatever_batch_a_pair_comes(precision):
     reader, pairs = model(0), rows(texts(7))
     objective = task([pairs[:4], pairs[4:]], [pairs[:1]])
-    objective.ask_reference(reader, precision)
+    objective.compute_reference_logprobs(reader, precision)
     shuffled = pairs_batch([pairs[at] for at in (6, 0, 3)])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         loss = objective.loss(reader, shuffled).item() / 3
     assert loss == pytest.approx(math.log(2), abs=1e-5 if precision == "fp32" else 0.1)
-    found = objective.examine(reader)
+    found = objective.evaluate(reader)
     assert found.loss == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_the_examination_says_how_often_and_by_how_much():
     reader, reference, pairs = model(0), model(1), texts(9, seed=3)
     objective = task([rows(pairs)], [rows(pairs)[:4], rows(pairs)[4:]])
-    objective.ask_reference(reference, "fp32")
+    objective.compute_reference_logprobs(reference, "fp32")
     margins = []
     for both in pairs:
         gains = [log_likelihood(reader, *each) - log_likelihood(reference, *each) for each in both]
         margins.append(0.5 * (gains[0] - gains[1]))
     reader.train()
-    found = objective.examine(reader)
+    found = objective.evaluate(reader)
     assert reader.training
     assert found.figures["margin"] == pytest.approx(sum(margins) / 9, rel=1e-4)
     assert found.figures["accuracy"] == pytest.approx(sum(margin > 0 for margin in margins) / 9)

@@ -28,10 +28,10 @@ def base(tmp_path_factory, corpus_folder):
     from handloom.training.config import TrainConfig
 
     folder = tmp_path_factory.mktemp("base")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         config = TrainConfig(
-            data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, width=16, context=64, steps=30,
+            data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, embed_dim=16, context_length=64, steps=30,
             batch_size=8, precision="fp32", threads=1, sample_every=0, keep_checkpoints=1,
         )  # fmt: skip
         run.begin(folder / "run", config)
@@ -59,7 +59,7 @@ def tune(base, poems):
         settings = {
             "data": (str(poems),),
             "model": str(base),
-            "context": 16,
+            "context_length": 16,
             "steps": 6,
             "batch_size": 4,
             "learning_rate": 0.01,
@@ -67,7 +67,7 @@ def tune(base, poems):
             "threads": 1,
             "rank": 2,
             "sample_every": 0,
-            "evaluate_every": 3,
+            "eval_every": 3,
             "checkpoint_every": 3,
         }
         return FinetuneConfig(**{**settings, **changes})
@@ -88,7 +88,7 @@ def losses(folder):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, method):
-    summary = run.begin(tmp_path / "run", tune(method=method, steps=25, evaluate_every=25))
+    summary = run.begin(tmp_path / "run", tune(method=method, steps=25, eval_every=25))
     validations = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert validations[-1] < validations[0]
     before = find_model(base).load_model().state_dict()
@@ -120,7 +120,7 @@ def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, me
 
 
 def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_path, tune, base):
-    summary = run.begin(tmp_path / "run", tune(token_rows=5, micro_batch_size=2, steps=20))
+    summary = run.begin(tmp_path / "run", tune(trainable_tokens=5, micro_batch_size=2, steps=20))
     checkpoint, _ = native.latest(tmp_path / "run")
     tokens = list(peft.open_adapter(checkpoint.folder).tokens)
     before = find_model(base).load_model()
@@ -147,18 +147,18 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
 
 def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_path, tune):
     with pytest.raises(ConfigError, match="token_rows is 301, and the model knows 300 tokens"):
-        run.begin(tmp_path / "run", tune(token_rows=301))
+        run.begin(tmp_path / "run", tune(trainable_tokens=301))
     with pytest.raises(ConfigError, match="token_rows is 5, and the method is norms"):
         merge_finetune(None, {"data": ("x",), "method": "norms", "token_rows": 5})
 
 
 def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
-    run.begin(tmp_path / "run", tune(method="norms+head", untie_head=True))
+    run.begin(tmp_path / "run", tune(method="norms+head", untie_embeddings=True))
     model = find_model(tmp_path / "run").load_model()
     before = find_model(base).load_model()
     assert model.embedding.token_embedding.weight.equal(before.embedding.token_embedding.weight)
     assert not model.head_weight.equal(before.head_weight)
-    assert not model.config.tied_head
+    assert not model.config.tie_embeddings
 
 
 def test_a_tied_head_that_learns_is_told(tmp_path, tune):
@@ -184,14 +184,14 @@ def test_a_tied_head_that_learns_is_told(tmp_path, tune):
         ({"method": "lora", "dora": True, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dropout": 0.1, "micro_batch_size": 2, "optimizer": "muon"}, 5),
         ({"method": "last:1", "dropout": 0.1}, 4),
-        ({"method": "head", "untie_head": True, "precision": "bf16"}, 3),
+        ({"method": "head", "untie_embeddings": True, "precision": "bf16"}, 3),
         ({"method": "full", "precision": "bf16"}, 2),
         ({"train": ("*.bias", "embedding.position_embedding.*")}, 4),
     ],
     ids=str,
 )
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, tune, settings, stop):
-    settings = {"steps": 10, "evaluate_every": 4, **settings}
+    settings = {"steps": 10, "eval_every": 4, **settings}
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     run.begin(straight, tune(**settings))
     assert not run.begin(halted, tune(**settings), stop_after=stop)["finished"]
@@ -211,15 +211,21 @@ def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, m
         return below(self, *rows)
 
     monkeypatch.setattr(CachedBackbone, "_below", counted)
-    settings = {"method": method, "untie_head": True, "steps": 40, "dropout": 0.1, "precision": precision}
-    run.begin(tmp_path / "remembered", tune(**settings, evaluate_every=10))
+    settings = {
+        "method": method,
+        "untie_embeddings": True,
+        "steps": 40,
+        "dropout": 0.1,
+        "precision": precision,
+    }
+    run.begin(tmp_path / "remembered", tune(**settings, eval_every=10))
     (reader,) = asked.values()
     rows = {r["step"]: r for r in read_metrics(tmp_path / "remembered")}
     assert rows
     assert (
         len(reader.rows) == reader.asked < 40 * 4
     )  # each row was computed once, though it came several times
-    run.begin(tmp_path / "anew", tune(**settings, evaluate_every=10, remember=False))
+    run.begin(tmp_path / "anew", tune(**settings, eval_every=10, cache_activations=False))
     assert final_state(tmp_path / "remembered") == final_state(tmp_path / "anew")
     assert losses(tmp_path / "remembered") == losses(tmp_path / "anew")
 
@@ -297,7 +303,7 @@ def test_a_run_and_its_base_may_be_moved_together(tmp_path, tune, base, monkeypa
     run.begin(world / "runs" / "tuned", tune(model="runs/base", steps=2))
     world.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
-    assert load(tmp_path / "moved" / "runs" / "tuned").config.width == 16
+    assert load(tmp_path / "moved" / "runs" / "tuned").config.embed_dim == 16
     shutil.rmtree(tmp_path / "moved" / "runs" / "base")
     with pytest.raises(CheckpointError, match="lies beside the model runs/base, which cannot be used"):
         load(tmp_path / "moved" / "runs" / "tuned")
@@ -306,7 +312,7 @@ def test_a_run_and_its_base_may_be_moved_together(tmp_path, tune, base, monkeypa
 def test_a_tuned_model_can_be_tuned_again(tmp_path, tune):
     run.begin(tmp_path / "first", tune(steps=3))
     run.begin(tmp_path / "second", tune(steps=3, model=str(tmp_path / "first"), seed=4))
-    assert load(tmp_path / "second").config.width == 16
+    assert load(tmp_path / "second").config.embed_dim == 16
 
 
 def test_epochs_and_what_else_is_left_open_are_decided_and_written_down(tmp_path, tune):
@@ -316,23 +322,23 @@ def test_epochs_and_what_else_is_left_open_are_decided_and_written_down(tmp_path
     tokens = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))["train_tokens"]
     assert settings["steps"] == -(-2 * ((tokens - 2) // 16 + 1) // 8)
     assert settings["learning_rate"] == 1e-3
-    assert settings["context"] == 16
+    assert settings["context_length"] == 16
     assert settings["micro_batch_size"] == 8
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
-    with pytest.raises(ConfigError, match="Both --method and --train"):
+    with pytest.raises(ConfigError, match="Both --method and --train-params"):
         merge_finetune(None, {"method": "lora", "train": ("*",), "data": ("x",)})
     with pytest.raises(ConfigError, match="method is 'last:0'; it must be one of full, lora"):
         tune(method="last:0")
     with pytest.raises(ConfigError, match="With the method lora no head learns"):
-        tune(untie_head=True)
+        tune(untie_embeddings=True)
     with pytest.raises(ConfigError, match="No data to tune on"):
         tune(data=())
     with pytest.raises(ConfigError, match="last:9 trains 9 blocks"):
         run.begin(tmp_path / "run", tune(method="last:9"))
     with pytest.raises(ConfigError, match="context is 99, and the model looks at 64"):
-        run.begin(tmp_path / "run", tune(context=99))
+        run.begin(tmp_path / "run", tune(context_length=99))
     assert not (tmp_path / "run").exists()
 
 
@@ -340,7 +346,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
 def examples(tmp_path):
     """A file of examples for each task, small enough for a context of 64."""
     records = {
-        "instruct": [
+        "sft": [
             {
                 "messages": [
                     {"role": "user", "content": f"{i}?"},
@@ -349,7 +355,7 @@ def examples(tmp_path):
             }
             for i in range(24)
         ],
-        "prefer": [{"prompt": f"{i} ", "chosen": "red", "rejected": "blue"} for i in range(24)],
+        "dpo": [{"prompt": f"{i} ", "chosen": "red", "rejected": "blue"} for i in range(24)],
         "classify": [
             {"text": f"{i} " + 3 * ("red " if i % 2 else "blue "), "label": "ab"[i % 2]} for i in range(60)
         ],
@@ -360,14 +366,14 @@ def examples(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("task", ["instruct", "prefer", "classify"])
+@pytest.mark.parametrize("task", ["sft", "dpo", "classify"])
 @pytest.mark.parametrize("method", ["lora", "last:1", "full"])
 def test_every_task_is_learned_by_every_method_and_goes_on_to_the_same_bits(
     tmp_path, tune, examples, task, method
 ):
     settings = {
-        "task": task, "data": (str(examples / f"{task}.jsonl"),), "method": method, "steps": 12, "context": None,
-        "evaluate_every": 6, "batch_size": 8, "overlong": "cut", "learning_rate": 0.02,
+        "task": task, "data": (str(examples / f"{task}.jsonl"),), "method": method, "steps": 12, "context_length": None,
+        "eval_every": 6, "batch_size": 8, "overlong": "cut", "learning_rate": 0.02,
     }  # fmt: skip
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     summary = run.begin(straight, tune(**settings))
@@ -384,10 +390,10 @@ def test_a_tuned_classifier_is_used_by_its_name(tmp_path, tune, examples):
     data = (str(examples / "classify.jsonl"),)
     summary = run.begin(
         tmp_path / "run",
-        tune(task="classify", data=data, method="lora", steps=120, learning_rate=0.01, context=None),
+        tune(task="classify", data=data, method="lora", steps=120, learning_rate=0.01, context_length=None),
     )
     assert summary["val_accuracy"] == 1.0
-    assert load(tmp_path / "run").config.labels == ("a", "b")
+    assert load(tmp_path / "run").config.label_names == ("a", "b")
     named = [load(tmp_path / "run").classify(text).label for text in ("4 blue blue blue ", "5 red red red ")]
     assert named == ["a", "b"]
 
@@ -403,21 +409,21 @@ def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune,
     lines = (examples / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
     doubled = tmp_path / "doubled.jsonl"
     doubled.write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
-    settings = {"task": "instruct", "steps": 1, "context": None}
+    settings = {"task": "sft", "steps": 1, "context_length": None}
     for file, expected in ((examples / "instruct.jsonl", False), (doubled, True)):
         reporter = Hears()
         run.begin(tmp_path / file.stem, tune(**settings, data=(str(file),)), reporter)
         assert any("handloom data check" in text for text in reporter.warnings) == expected
 
 
-@pytest.mark.parametrize("task", ["text", "prefer"])
+@pytest.mark.parametrize("task", ["text", "dpo"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(
     tmp_path, tune, base, examples, task, method
 ):
     """A run went on with whatever lay where its model had been, and called that its base from then on."""
     model = shutil.copytree(base, tmp_path / "model")
-    data = {} if task == "text" else {"data": (str(examples / "prefer.jsonl"),), "context": None}
+    data = {} if task == "text" else {"data": (str(examples / "prefer.jsonl"),), "context_length": None}
     settings = tune(model=str(model), task=task, method=method, **data)
     run.begin(tmp_path / "run", settings, stop_after=3)
     run.begin(tmp_path / "other", tune(model=str(base), method="full"))

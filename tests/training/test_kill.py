@@ -48,9 +48,9 @@ def final_state(folder):
 
 def kill_many_times(tmp_path, corpus_folder, kills, steps):
     settings = {
-        "vocab_size": 300, "preset": "nano", "layers": 2, "heads": 2, "width": 16, "context": 16,
+        "vocab_size": 300, "preset": "nano", "layers": 2, "heads": 2, "embed_dim": 16, "context_length": 16,
         "steps": steps, "batch_size": 4, "precision": "fp32", "threads": 1, "dropout": 0.1, "sample_every": 0,
-        "evaluate_every": 40, "checkpoint_every": 7,
+        "eval_every": 40, "checkpoint_every": 7,
     }  # fmt: skip
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     process = start(straight, corpus_folder, settings)
@@ -106,17 +106,17 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path, corpus_folder, numbe
         "100000",
         "--preset",
         "nano",
-        "--width",
+        "--embed-dim",
         "16",
         "--heads",
         "2",
     ]
     flags += [
-        "--context",
+        "--context-length",
         "16",
         "--vocab-size",
         "300",
-        "--evaluate-every",
+        "--eval-every",
         "50000",
         "--checkpoint-every",
         "50000",
@@ -164,8 +164,8 @@ while True:
     print(number, flush=True)
 """
 TINY = {
-    "vocab_size": 300, "preset": "nano", "layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4,
-    "precision": "fp32", "threads": 1, "sample_every": 0, "evaluate_every": 2, "checkpoint_every": 1,
+    "vocab_size": 300, "preset": "nano", "layers": 1, "heads": 2, "embed_dim": 16, "context_length": 16, "batch_size": 4,
+    "precision": "fp32", "threads": 1, "sample_every": 0, "eval_every": 2, "checkpoint_every": 1,
 }  # fmt: skip
 
 

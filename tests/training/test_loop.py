@@ -36,7 +36,7 @@ def losses(folder):
 
 def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     folder = tmp_path / "run"
-    summary = run.begin(folder, tiny(steps=60, evaluate_every=20, sample_every=30, sample_tokens=5))
+    summary = run.begin(folder, tiny(steps=60, eval_every=20, sample_every=30, sample_tokens=5))
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.toml", "data.json", "metrics.jsonl", "loss.svg", "samples.md", "summary.json",
@@ -66,7 +66,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimize
         "steps": 40,
         "batch_size": 8,
         "optimizer": optimizer,
-        "evaluate_every": 10,
+        "eval_every": 10,
         "checkpoint_every": 16,
     }
     settings |= machine
@@ -84,8 +84,8 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimize
 def test_two_n_steps_equal_n_and_then_as_many_more(tmp_path, tiny):
     """The steps of a finished run may be raised; where the schedule does not look ahead, nothing differs."""
     straight, extended = tmp_path / "straight", tmp_path / "extended"
-    run.begin(straight, tiny(steps=12, schedule="constant", warm_up_steps=1))
-    run.begin(extended, tiny(steps=6, schedule="constant", warm_up_steps=1))
+    run.begin(straight, tiny(steps=12, schedule="constant", warmup_steps=1))
+    run.begin(extended, tiny(steps=6, schedule="constant", warmup_steps=1))
     run.resume(extended, changes={"steps": 12})
     assert final_state(extended) == final_state(straight)
 
@@ -163,7 +163,7 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
 
 def test_minutes_choose_the_steps_correct_them_and_a_resumed_run_keeps_them(tmp_path, tiny, monkeypatch):
     folder = tmp_path / "run"
-    config = tiny(steps=None, minutes=10.0, evaluate_every=None, checkpoint_every=None)
+    config = tiny(steps=None, minutes=10.0, eval_every=None, checkpoint_every=None)
     plans = {3: 30, 17: 24}
     monkeypatch.setattr(StepTimer, "plan", lambda self, minutes, step, total: plans.get(step))
     told: list[int] = []
@@ -256,8 +256,8 @@ def test_without_a_limit_the_gradient_is_not_told_to_have_a_lower_one(tmp_path, 
         return step(self, wish)
 
     monkeypatch.setattr(loop.Trainer, "step", poison)
-    with pytest.raises(DivergenceError, match="or --gradient-clip 1"):
-        run.begin(tmp_path / "run", tiny(gradient_clip=0.0))
+    with pytest.raises(DivergenceError, match="or --max-grad-norm 1"):
+        run.begin(tmp_path / "run", tiny(max_grad_norm=0.0))
 
 
 def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path, tiny):
@@ -277,7 +277,7 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path, tiny):
 
 def test_only_the_last_and_the_best_checkpoints_stay(tmp_path, tiny):
     folder = tmp_path / "run"
-    run.begin(folder, tiny(steps=20, checkpoint_every=2, evaluate_every=20, keep_checkpoints=3))
+    run.begin(folder, tiny(steps=20, checkpoint_every=2, eval_every=20, keep_checkpoints=3))
     assert native.steps(folder) == [16, 18, 20]
 
 
@@ -334,7 +334,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny, monkeypatch
 
     monkeypatch.setattr(loop.Trainer, "step", overflow)
     with pytest.raises(DivergenceError, match=r"At step 4 .*final_norm\.weight.*step-00000000"):
-        run.begin(folder, tiny(evaluate_every=100))
+        run.begin(folder, tiny(eval_every=100))
     assert native.steps(folder) == [0]
 
 
@@ -352,7 +352,7 @@ def test_one_save_a_step_even_when_it_is_the_best(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(
         native, "save", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest))
     )
-    run.begin(tmp_path / "run", tiny(steps=8, evaluate_every=2, checkpoint_every=4))
+    run.begin(tmp_path / "run", tiny(steps=8, eval_every=2, checkpoint_every=4))
     assert len(saved) == len(set(saved))
 
 

@@ -10,7 +10,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.training.optimizer import Muon, Optimizer, orthogonalize
 
-CONFIG = GPTConfig(vocab_size=50, context=8, layers=2, heads=2, width=8)
+CONFIG = GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8)
 
 
 def build(name, model=None, decay=0.1):

@@ -29,16 +29,22 @@ def classifier(tmp_path_factory, corpus_folder):
     ]
     labelled.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     small = {"steps": 1, "batch_size": 4, "precision": "fp32", "threads": 1, "sample_every": 0}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         run.begin(
             folder / "base",
             TrainConfig(
-                data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, width=16, context=16, **small
+                data=(str(corpus_folder),),
+                vocab_size=300,
+                layers=2,
+                heads=2,
+                embed_dim=16,
+                context_length=16,
+                **small,
             ),
         )
         config = FinetuneConfig(
-            data=(str(labelled),), model=str(folder / "base"), task="classify", rank=2, untie_head=True,
+            data=(str(labelled),), model=str(folder / "base"), task="classify", rank=2, untie_embeddings=True,
             method="full", **small,
         )  # fmt: skip
         run.begin(folder / "labels", config)
@@ -49,7 +55,7 @@ def classifier(tmp_path_factory, corpus_folder):
 def tune(classifier, corpus_folder):
     def make(**changes):
         settings = {
-            "data": (str(corpus_folder),), "model": str(classifier), "context": 16, "steps": 2, "batch_size": 4,
+            "data": (str(corpus_folder),), "model": str(classifier), "context_length": 16, "steps": 2, "batch_size": 4,
             "precision": "fp32", "threads": 1, "rank": 2, "sample_every": 0,
         }  # fmt: skip
         if changes.get("task") == "classify":
@@ -120,9 +126,11 @@ def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, patt
 
 def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     """Not heads, embeddings, rows for tokens, or lengths of rows; a detour's two matrices are inside."""
-    model = GPT(GPTConfig(vocab_size=50, context=8, layers=2, heads=2, width=8, labels=("a", "b")))
-    model.untie_head()
-    lora.add_adapter(model, lora.LoRAConfig(rank=2, dora=True), 0, tokens=torch.tensor([1, 5]))
+    model = GPT(
+        GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8, label_names=("a", "b"))
+    )
+    model.untie_embeddings()
+    lora.add_adapter(model, lora.LoRAConfig(rank=2, use_dora=True), 0, tokens=torch.tensor([1, 5]))
     trainable.set_trainable(model, ("*",))
     optimizer = Optimizer(model, "muon", 1e-2, 0.1, (0.9, 0.95))
     muon = next(part for part in optimizer.parts if isinstance(part, Muon))

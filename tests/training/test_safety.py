@@ -38,10 +38,10 @@ def trained(tmp_path_factory, corpus_folder):
     from handloom.training.config import TrainConfig
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context_length() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder.parent / "cache"))
-        shape = {"vocab_size": 300, "layers": 2, "heads": 2, "width": 16, "context": 16}
-        often = {"evaluate_every": 4, "checkpoint_every": 4, "sample_every": 0, "threads": 1, "batch_size": 4}
+        shape = {"vocab_size": 300, "layers": 2, "heads": 2, "embed_dim": 16, "context_length": 16}
+        often = {"eval_every": 4, "checkpoint_every": 4, "sample_every": 0, "threads": 1, "batch_size": 4}
         config = TrainConfig(data=(str(corpus_folder),), steps=8, precision="fp32", **shape, **often)
         run.begin(folder, config)
     return folder
@@ -179,11 +179,11 @@ def test_a_preference_run_needs_its_reference_and_full_tuning_does_not(base, tun
     pairs = tmp_path / "pairs.jsonl"
     line = {"prompt": "the", "chosen": " loom weaves", "rejected": " red thread"}
     pairs.write_text("".join(json.dumps({**line, "prompt": f"the {n}"}) + "\n" for n in range(20)))
-    settings = tune(base, task="prefer", method="full", data=(str(pairs),))
-    run.begin(tmp_path / "prefer", settings, stop_after=1)
+    settings = tune(base, task="dpo", method="full", data=(str(pairs),))
+    run.begin(tmp_path / "dpo", settings, stop_after=1)
     assert list(ownership.dependents(base)) == ["step-00000008"]
     run.resume(base, changes={"steps": 12, "keep_checkpoints": 1})
-    run.resume(tmp_path / "prefer")
+    run.resume(tmp_path / "dpo")
 
 
 def test_checkpoints_that_an_adapter_needs_are_not_dropped(base, tune, tmp_path):

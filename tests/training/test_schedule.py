@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.training.schedule import SHAPES, learning_rate_factor, warm_up_length
+from handloom.training.schedule import SHAPES, learning_rate_factor, warmup_length
 
 
 @given(
@@ -16,7 +16,7 @@ from handloom.training.schedule import SHAPES, learning_rate_factor, warm_up_len
     final=st.floats(0, 1),
 )
 def test_it_stays_between_zero_and_one_rises_then_falls(total, asked, shape, final):
-    warm_up = warm_up_length(asked, total)
+    warm_up = warmup_length(asked, total)
     factors = [learning_rate_factor(step, total, warm_up, shape, final) for step in range(total)]
     assert all(0 < f <= 1 for f in factors)
     assert max(factors) == 1.0

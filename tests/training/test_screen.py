@@ -83,7 +83,7 @@ def test_a_run_outlives_its_screen_to_the_same_bits(tmp_path, tiny, monkeypatch,
         STRAIGHT.update(final_state(tmp_path / "straight"))
         assert not lost(tmp_path / "straight")
     stream = SCREENS[reason]()
-    with monkeypatch.context() as patch:
+    with monkeypatch.context_length() as patch:
         patch.setattr(sys, "stdout", stream)
         told = reporter()
         with told if reporter is TerminalReporter else contextlib.nullcontext():
@@ -134,10 +134,10 @@ def test_a_long_command_does_its_work_without_a_terminal_to_show_its_progress(
 
 
 def flags(corpus_folder, folder, steps):
-    sizes = "--vocab-size 300 --layers 2 --heads 2 --width 16 --context 16 --batch-size 4 --threads 1"
-    loop = (
-        f"--precision fp32 --sample-every 0 --steps {steps} --evaluate-every 50000 --checkpoint-every 50000"
+    sizes = (
+        "--vocab-size 300 --layers 2 --heads 2 --embed-dim 16 --context-length 16 --batch-size 4 --threads 1"
     )
+    loop = f"--precision fp32 --sample-every 0 --steps {steps} --eval-every 50000 --checkpoint-every 50000"
     return ["train", "--data", str(corpus_folder), "--run", str(folder), *sizes.split(), *loop.split()]
 
 
@@ -155,7 +155,7 @@ def wait_for_a_step(folder, process):
 
 def straight_to(step, tmp_path, corpus_folder, tiny):
     """The same run in this process, without a stop."""
-    settings = {"steps": 100_000, "evaluate_every": 50_000, "checkpoint_every": 50_000, "dropout": 0.0}
+    settings = {"steps": 100_000, "eval_every": 50_000, "checkpoint_every": 50_000, "dropout": 0.0}
     run.begin(tmp_path / "straight", tiny(**settings), stop_after=step)
     return final_state(tmp_path / "straight")
 

@@ -27,7 +27,7 @@ CONVERSATIONS = st.lists(st.lists(TURN, min_size=1, max_size=2), min_size=1, max
 
 @pytest.fixture(scope="module")
 def model():
-    model = GPT(GPTConfig(257, context=CONTEXT, layers=2, heads=2, width=16), 0).eval()
+    model = GPT(GPTConfig(257, context_length=CONTEXT, layers=2, heads=2, embed_dim=16), 0).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -117,7 +117,7 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
     texts = [encoded([("ab", "ba" * n, True)]) for n in (1, 2, 9)]
     rows = [encode_row(text.ids, text.learned) for text in texts]
     model.train()
-    found = objective(batch_of(rows[:2]), batch_of(rows[2:])).examine(model)
+    found = objective(batch_of(rows[:2]), batch_of(rows[2:])).evaluate(model)
     assert model.training
     model.eval()
     count = sum(sum(text.learned) for text in texts)

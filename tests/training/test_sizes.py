@@ -49,7 +49,7 @@ QUICK = {
     "precision": "fp32",
     "threads": 1,
     "sample_every": 0,
-    "evaluate_every": 1000,
+    "eval_every": 1000,
     "checkpoint_every": 1000,
 }
 
@@ -58,7 +58,7 @@ def test_sixty_conversations_with_all_defaults_are_some_tens_of_steps(base, writ
     """They were packed into 4 rows, less than a batch, and the run had 2 steps."""
     heard = Heard()
     data = write(conversations(60))
-    run.begin(tmp_path / "run", FinetuneConfig(model=base, data=(data,), task="instruct", **QUICK), heard)
+    run.begin(tmp_path / "run", FinetuneConfig(model=base, data=(data,), task="sft", **QUICK), heard)
     checkpoint, _ = native.latest(tmp_path / "run")
     settings = checkpoint.training["settings"]
     described = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
@@ -73,9 +73,7 @@ def test_sixty_conversations_with_all_defaults_are_some_tens_of_steps(base, writ
     assert not any("batch" in warning for warning in heard.warnings)
 
 
-@pytest.mark.parametrize(
-    ("task", "data"), [("prefer", pairs), ("classify", labelled), ("instruct", conversations)]
-)
+@pytest.mark.parametrize(("task", "data"), [("dpo", pairs), ("classify", labelled), ("sft", conversations)])
 def test_every_task_adapts_and_what_is_given_stays(write, task, data):
     examples = write(data(60))
 
@@ -93,12 +91,12 @@ def test_every_task_adapts_and_what_is_given_stays(write, task, data):
 
 
 def test_many_conversations_are_packed_and_few_are_if_asked(write):
-    many = opened("instruct", write(conversations(1200)), pack=None)[2]
+    many = opened("sft", write(conversations(1200)), pack=None)[2]
     assert many["pack"]
     assert many["rows"] >= STEPS_AN_EPOCH * USUAL_BATCH
     few = write(conversations(60))
-    assert not opened("instruct", few, pack=None)[2]["pack"]
-    assert opened("instruct", few, pack=True)[2]["rows"] < 20
+    assert not opened("sft", few, pack=None)[2]["pack"]
+    assert opened("sft", few, pack=True)[2]["rows"] < 20
 
 
 def test_few_steps_and_a_batch_larger_than_the_data_are_said_with_the_flag_that_helps(base, write, tmp_path):
@@ -106,7 +104,7 @@ def test_few_steps_and_a_batch_larger_than_the_data_are_said_with_the_flag_that_
     settings = {
         "model": base,
         "data": (write(conversations(60)),),
-        "task": "instruct",
+        "task": "sft",
         "batch_size": 32,
         **QUICK,
     }
@@ -125,7 +123,8 @@ def test_text_adapts_when_it_is_tuned_on_and_says_so_when_it_is_trained_on(base,
     text = tmp_path / "little.txt"
     text.write_text("".join(f"Line {n} of a text that is short.\n" for n in range(60)), encoding="utf-8")
     run.begin(
-        tmp_path / "tuned", FinetuneConfig(model=base, data=(str(text),), context=48, epochs=0.2, **QUICK)
+        tmp_path / "tuned",
+        FinetuneConfig(model=base, data=(str(text),), context_length=48, epochs=0.2, **QUICK),
     )
     tuned = json.loads((tmp_path / "tuned" / "data.json").read_text(encoding="utf-8"))
     assert tuned["batch_size"] == batch_size_for(tuned["train_tokens"] // 48) < 8
@@ -160,11 +159,11 @@ def text_of(kind, folder):
 REASONS = {
     "repetition": (
         "It has 1.35 MB, but repeats itself so much that its tokens are ",
-        "Give text that says something else, a smaller --vocab-size, or a smaller --context.",
+        "Give text that says something else, a smaller --vocab-size, or a smaller --context-length.",
     ),
     "copies": (
         "299 documents were left out as exact copies of others.",
-        "Give text that says something else, or a smaller --context.",
+        "Give text that says something else, or a smaller --context-length.",
     ),
 }
 
@@ -176,21 +175,23 @@ def test_why_much_text_is_few_tokens_is_said_by_the_run_and_by_the_check(tmp_pat
     folder.mkdir()
     text_of(kind, folder)
     with pytest.raises(DataError) as refused:
-        run.begin(tmp_path / "run", tiny(data=(str(folder),), context=64))
+        run.begin(tmp_path / "run", tiny(data=(str(folder),), context_length=64))
     problem, remedy = REASONS[kind]
     assert problem in refused.value.problem
     assert refused.value.remedy == remedy
     tokenizer = TiktokenTokenizer(
         train_bpe(["a" * 1_350_000 if kind == "repetition" else "The loom weaves.\n"], 300)
     )
-    found = [each for each in lint([folder], tokenizer, LintSettings(context=64)) if each.kind == "one-side"]
+    found = [
+        each for each in lint([folder], tokenizer, LintSettings(context_length=64)) if each.kind == "one-side"
+    ]
     assert problem in f"{found[0].detail}."
     assert found[0].remedy == remedy
 
 
 def test_a_short_text_is_still_told_to_be_longer(tmp_path, tiny):
     (tmp_path / "a.txt").write_text("Too short, though nothing in it is said twice.", encoding="utf-8")
-    with pytest.raises(DataError, match="Give more text, or a smaller --context"):
-        run.begin(tmp_path / "run", tiny(data=(str(tmp_path / "a.txt"),), context=128))
+    with pytest.raises(DataError, match="Give more text, or a smaller --context-length"):
+        run.begin(tmp_path / "run", tiny(data=(str(tmp_path / "a.txt"),), context_length=128))
     with pytest.raises(ConfigError, match="batch_size is 0; it must be at least 1"):
         tiny(batch_size=0)

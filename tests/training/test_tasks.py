@@ -25,7 +25,7 @@ from handloom.training.tasks import open_task
 
 WORDS = ["red", "blue", "green", "black", "white"]
 TOKENIZER = train_bpe([" ".join(WORDS) * 5, "User:\nAssistant:\nSystem:\n" * 5], 290)
-SHAPE = GPTConfig(TOKENIZER.vocab_size, context=48, layers=2, heads=2, width=32)
+SHAPE = GPTConfig(TOKENIZER.vocab_size, context_length=48, layers=2, heads=2, embed_dim=32)
 
 
 class Heard(NullReporter):
@@ -99,7 +99,7 @@ def settings(task, data, base, **changes):
         "steps": 80,
         "batch_size": 8,
         "pack": True,
-        "evaluate_every": 40,
+        "eval_every": 40,
         "checkpoint_every": 80,
         "sample_every": 0,
         "precision": "fp32",
@@ -108,10 +108,12 @@ def settings(task, data, base, **changes):
     return FinetuneConfig(**{**usual, **changes})
 
 
-def opened(task, data, model=None, reporter=None, context=48, **changes):
+def opened(task, data, model=None, reporter=None, context_length=48, **changes):
     config = settings(task, data, "base", **changes)
     model = model or GPT(SHAPE, 0)
-    return open_task(config, model, TOKENIZER, context, reporter or NullReporter(), lambda: GPT(SHAPE, 0))
+    return open_task(
+        config, model, TOKENIZER, context_length, reporter or NullReporter(), lambda: GPT(SHAPE, 0)
+    )
 
 
 # Each learns
@@ -119,7 +121,7 @@ def opened(task, data, model=None, reporter=None, context=48, **changes):
 
 def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp_path):
     summary = run.begin(
-        tmp_path / "run", settings("instruct", write(*conversations()), base, steps=120, sample_every=120)
+        tmp_path / "run", settings("sft", write(*conversations()), base, steps=120, sample_every=120)
     )
     losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert losses[-1] < 0.1 * losses[0]
@@ -138,7 +140,7 @@ def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp
 
 
 def test_preferences_are_learned(base, write, tmp_path):
-    summary = run.begin(tmp_path / "run", settings("prefer", write(*pairs()), base))
+    summary = run.begin(tmp_path / "run", settings("dpo", write(*pairs()), base))
     losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert losses[-1] < 0.1
@@ -160,12 +162,12 @@ def test_labels_are_learned(base, write, tmp_path):
         run.resume(tmp_path / "run")["confusion"] == summary["confusion"]
     )  # no step is left, and nothing lost
     assert a + b == summary["labels"]["0"]["texts"] + summary["labels"]["1"]["texts"]
-    assert load(tmp_path / "run").config.labels == ("0", "1")
+    assert load(tmp_path / "run").config.label_names == ("0", "1")
 
 
 @pytest.mark.parametrize(
     ("task", "data", "method"),
-    [("instruct", conversations, "lora"), ("prefer", pairs, "full"), ("classify", labelled, "lora")],
+    [("sft", conversations, "lora"), ("dpo", pairs, "full"), ("classify", labelled, "lora")],
 )
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(base, write, tmp_path, task, data, method):
     config = settings(task, write(*data()), base, steps=4, checkpoint_every=2, method=method)
@@ -194,7 +196,7 @@ def test_a_run_does_not_go_on_with_other_examples(base, write, tmp_path):
 
 
 def test_the_data_is_described_for_people_and_in_numbers(write):
-    _, line, report = opened("instruct", write(*conversations()), batch_size=4)
+    _, line, report = opened("sft", write(*conversations()), batch_size=4)
     assert line.startswith(f"{report['training_examples']} conversations: {report['tokens']:,} tokens in ")
     assert line.endswith(f"held out: {report['validation_examples']}.")
     assert report["training_examples"] + report["validation_examples"] == 60
@@ -206,7 +208,7 @@ def test_the_data_is_described_for_people_and_in_numbers(write):
         f"{report['training_examples']} texts with 2 labels (0 {report['labels']['0']}, 1 "
     )
     assert sum(report["labels"].values()) == report["training_examples"]
-    _, line, report = opened("prefer", write(*pairs()))
+    _, line, report = opened("dpo", write(*pairs()))
     assert line.startswith(f"{report['training_examples']} pairs of answers: ")
     assert json.loads(json.dumps(report)) == report
 
@@ -215,11 +217,11 @@ def test_every_example_of_an_epoch_is_met_once_whether_packed_or_not(write):
     data = write(*conversations())
     found = {}
     for packed in (True, False):
-        objective, _, report = opened("instruct", data, pack=packed, batch_size=1)
+        objective, _, report = opened("sft", data, pack=packed, batch_size=1)
         batches = [objective.batch(step) for step in range(int(objective.steps_per_epoch))]
         assert ("segments" in batches[0]) == packed
         assert sum(map(objective.count, batches)) == report["learned_tokens"]
-        found[packed] = objective.examine(GPT(SHAPE, 0))
+        found[packed] = objective.evaluate(GPT(SHAPE, 0))
     assert found[True].loss == pytest.approx(found[False].loss, rel=1e-5)
 
 
@@ -233,9 +235,7 @@ def test_batches_are_as_long_as_their_longest_row(write):
         assert batch["inputs"].shape[1] == int(batch["last"].max()) + 1
 
 
-@pytest.mark.parametrize(
-    ("task", "data"), [("instruct", conversations), ("prefer", pairs), ("classify", labelled)]
-)
+@pytest.mark.parametrize(("task", "data"), [("sft", conversations), ("dpo", pairs), ("classify", labelled)])
 def test_frozen_blocks_know_a_row_again_however_it_is_padded(write, tmp_path, task, data):
     model, rows = GPT(SHAPE, 3), ActivationStore(tmp_path, 10**9)
     objective, _, report = opened(task, write(*data()), model, batch_size=7, pack=False)
@@ -244,7 +244,7 @@ def test_frozen_blocks_know_a_row_again_however_it_is_padded(write, tmp_path, ta
         batch = objective.batch(step)
         wanted, found = (objective.loss(each, batch).item() for each in (model, reader))
         assert found == pytest.approx(wanted, rel=1e-4)
-    answers = 2 if task == "prefer" else 1
+    answers = 2 if task == "dpo" else 1
     assert len(rows) == reader.asked <= answers * report["training_examples"]
 
 
@@ -255,8 +255,8 @@ def test_fields_and_answers_that_are_not_learned_are_told(write):
         {"system": "Be red.", "history": [["Hi", "red"]], "instruction": f"a{n}", "output": "blue", "id": n}
         for n in range(8)
     ]
-    objective, _, report = opened("instruct", write(*talk), reporter=heard, context=96)
-    assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context": {"count": 8}}
+    objective, _, report = opened("sft", write(*talk), reporter=heard, context_length=96)
+    assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context_length": {"count": 8}}
     assert heard.notes == ["8 fields of records were left out (8 id)."]
     assert heard.warnings[0].startswith(
         "8 answers in histories or prompts are read as context, and not learned."
@@ -270,7 +270,7 @@ def test_fields_and_answers_that_are_not_learned_are_told(write):
 def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
     heard = Heard()
     long = {"instruction": "a", "output": "red " * 60}
-    _, _, report = opened("instruct", write(*conversations(), long), reporter=heard, overlong="skip")
+    _, _, report = opened("sft", write(*conversations(), long), reporter=heard, overlong="skip")
     assert list(report["omitted"]) == ["overlong"]
     assert heard.notes[0].startswith("1 example was longer than a row and left out: ")
     assert heard.notes[0].endswith("line 61.")
@@ -283,27 +283,27 @@ def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
 def test_a_key_stands_for_all_that_rows_are_made_of_and_not_for_their_order(write):
     data = write(*conversations())
     keys = [
-        opened("instruct", data, **changes)[0].key
+        opened("sft", data, **changes)[0].key
         for changes in (
             {},
-            {"context": 40},
+            {"context_length": 40},
             {"pack": False},
             {"overlong": "cut"},
             {"validation_fraction": 0.3},
         )
     ]
     assert len(set(keys)) == len(keys)
-    assert opened("instruct", data, seed=5, batch_size=3)[0].key == keys[0]
-    assert opened("instruct", write(*conversations(), name="copy.jsonl"))[0].key == keys[0]
+    assert opened("sft", data, seed=5, batch_size=3)[0].key == keys[0]
+    assert opened("sft", write(*conversations(), name="copy.jsonl"))[0].key == keys[0]
 
 
 def test_pairs_have_a_template_only_if_all_are_conversations(write):
     asked = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}]}
     asked["rejected"] = [{"role": "assistant", "content": "c"}]
     other = json.loads(json.dumps(asked).replace('"a"', '"d"'))
-    assert opened("prefer", write(asked, other))[0].template == CHAT_TEMPLATE
-    assert opened("prefer", write(asked, other, *pairs()))[0].template is None
-    assert opened("prefer", write(*pairs()))[0].template is None
+    assert opened("dpo", write(asked, other))[0].template == CHAT_TEMPLATE
+    assert opened("dpo", write(asked, other, *pairs()))[0].template is None
+    assert opened("dpo", write(*pairs()))[0].template is None
 
 
 # Labels
@@ -312,16 +312,16 @@ def test_pairs_have_a_template_only_if_all_are_conversations(write):
 def test_labels_are_in_order_and_a_model_keeps_its_own(write):
     model = GPT(SHAPE, 0)
     opened("classify", write(*({"text": str(n), "label": n} for n in (10, 9, -1, 2))), model)
-    assert model.config.labels == ("-1", "2", "9", "10")
-    head = model.label_head.weight.clone()
+    assert model.config.label_names == ("-1", "2", "9", "10")
+    head = model.classifier.weight.clone()
     objective, _, _ = opened("classify", write(*({"text": f"n{n}", "label": n} for n in (2, 10))), model)
     assert objective.names == ("-1", "2", "9", "10")
-    assert torch.equal(model.label_head.weight, head)
+    assert torch.equal(model.classifier.weight, head)
     with pytest.raises(DataError, match=r"line 2: the model has no label 'spam'; it knows -1, 2, 9, 10\."):
         opened("classify", write({"text": "a", "label": 2}, {"text": "b", "label": "spam"}), model)
     words = GPT(SHAPE, 0)
     opened("classify", write(*({"text": word, "label": word} for word in WORDS)), words)
-    assert words.config.labels == tuple(sorted(WORDS))
+    assert words.config.label_names == tuple(sorted(WORDS))
 
 
 def test_a_single_label_is_nothing_to_learn(write):

@@ -133,12 +133,12 @@ def _require_same_arithmetic(config: GPTConfig, tokenizer: Tokenizer, name: str)
         why = "scale_attention_weights is false, and there it is always true"
     elif config.scale_attention_by_inverse_layer:
         why = "scale_attention_by_inverse_layer is true, and there it is always false"
-    elif config.labels:
+    elif config.label_names:
         why = "labels are set, and there is no head for them there"
     if why is not None:
         raise CheckpointError(
             f"llama.cpp would compute something else: this model's {why}.",
-            "Use it with Handloom." if config.labels else "Export it with --to hf instead.",
+            "Use it with Handloom." if config.label_names else "Export it with --to hf instead.",
         )
     if tokenizer.vocab_size < 258:
         raise CheckpointError(
@@ -178,12 +178,12 @@ def _describe(
         kept = {key: training[key] for key in ("progress", "settings", "versions")}
         writer.add_string(TRAINING, json.dumps(kept, ensure_ascii=False))
     writer.add_file_type(LlamaFileType.ALL_F32 if precision == "f32" else LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(config.context)
-    writer.add_embedding_length(config.width)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.embed_dim)
     writer.add_block_count(config.layers)
-    writer.add_feed_forward_length(config.feedforward_width)
+    writer.add_feed_forward_length(config.feedforward_dim)
     writer.add_head_count(config.heads)
-    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    writer.add_layer_norm_eps(config.norm_eps)
 
 
 def _write_tensors(writer: GGUFWriter, tensors: dict[str, Tensor], halves: set[str]) -> None:

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _AGAIN = "Copy or fetch the file again from where it came."
 _SIZES = {
-    "context": "gpt2.context_length",
-    "width": "gpt2.embedding_length",
+    "context_length": "gpt2.context_length",
+    "embed_dim": "gpt2.embedding_length",
     "layers": "gpt2.block_count",
-    "inner_width": "gpt2.feed_forward_length",
+    "ffn_dim": "gpt2.feed_forward_length",
     "heads": "gpt2.attention.head_count",
-    "layer_norm_epsilon": "gpt2.attention.layer_norm_epsilon",
+    "norm_eps": "gpt2.attention.layer_norm_epsilon",
 }
 """Our field -> the key of the file, in which llama.cpp keeps it."""
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
@@ -65,7 +65,7 @@ class GGUFModel(HFCheckpoint):
             self.on_note(
                 f"{self.folder}: weights were quantized ({', '.join(rounded)}); computed with in float32."
             )
-        if self.config.tied_head:
+        if self.config.tie_embeddings:
             found.pop(_HEAD, None)
         return tensors | {name: torch.empty(0) for name in found}  # of no use, and refused as such
 
@@ -95,10 +95,8 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
         )
     found = {tensor.name: tensor for tensor in reader.tensors}
     sizes = {ours: _value(reader, theirs) for ours, theirs in _SIZES.items()}
-    if isinstance(epsilon := sizes["layer_norm_epsilon"], float):
-        sizes["layer_norm_epsilon"] = float(
-            str(np.float32(epsilon))
-        )  # 1e-05 as it was written, not as it was rounded
+    if isinstance(epsilon := sizes["norm_eps"], float):
+        sizes["norm_eps"] = float(str(np.float32(epsilon)))  # 1e-05 as it was written, not as it was rounded
     missing = [_SIZES[ours] for ours, value in sizes.items() if value is None]
     if missing or _EMBEDDING not in found:
         raise CheckpointError(f"{path} lacks {', '.join([*missing] or [_EMBEDDING])}.", _AGAIN)
@@ -113,7 +111,7 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
         head.tensor_type == embedding.tensor_type and np.array_equal(head.data, embedding.data)
     )
     try:
-        config = GPTConfig(vocab_size=int(embedding.shape[1]), tied_head=tied, **sizes)
+        config = GPTConfig(vocab_size=int(embedding.shape[1]), tie_embeddings=tied, **sizes)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from None
     return GGUFModel(path, config, on_note)

@@ -32,17 +32,17 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, template: str | None
     for token in tokenizer.settings.added:
         words[token.id] = token.content
         kinds[token.id] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
-    kinds[tokenizer.end_of_text] = TokenType.CONTROL
+    kinds[tokenizer.eos_token_id] = TokenType.CONTROL
     ids = range(tokenizer.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")  # cut into pieces by GPT-2's pattern
     writer.add_token_list([words.get(number, f"[UNUSED {number}]") for number in ids])
     writer.add_token_types([kinds.get(number, TokenType.UNUSED) for number in ids])
     writer.add_token_merges(merges)
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.ends[0])
-    if len(tokenizer.ends) > 1:
-        writer.add_eot_token_id(tokenizer.ends[1])
+    writer.add_bos_token_id(tokenizer.eos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_ids[0])
+    if len(tokenizer.eos_token_ids) > 1:
+        writer.add_eot_token_id(tokenizer.eos_token_ids[1])
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     named = {"default": template} if template else {}
@@ -62,8 +62,8 @@ def require_same_tokenizer(tokenizer: Tokenizer) -> None:
         why = "unk_token or ignore_merges is set, and there they are not"
     elif flags:
         why = f"added token {flags[0]!r} has flags (lstrip, rstrip, single_word), and there it has none"
-    elif len(tokenizer.ends) > 2:
-        why = f"ends are {', '.join(map(str, tokenizer.ends))}, and a file names two at most"
+    elif len(tokenizer.eos_token_ids) > 2:
+        why = f"ends are {', '.join(map(str, tokenizer.eos_token_ids))}, and a file names two at most"
     if why is not None:
         raise CheckpointError(
             f"llama.cpp would read or end texts in another way: this tokenizer's {why}.",
@@ -74,7 +74,7 @@ def require_same_tokenizer(tokenizer: Tokenizer) -> None:
 def modelfile(file: str, tokenizer: Tokenizer, template: str | None) -> str:
     """What Ollama has to be told: our own template in its language, and where an answer ends."""
     lines = [f"FROM ./{file}"]
-    end = tokenizer.decode([tokenizer.end_of_text])
+    end = tokenizer.decode([tokenizer.eos_token_id])
     if template is None:
         lines.append('TEMPLATE "{{ .Prompt }}"')
     elif template == in_jinja(tokenizer):
@@ -82,7 +82,7 @@ def modelfile(file: str, tokenizer: Tokenizer, template: str | None) -> str:
         turns = f"{{{{ range .Messages }}}}{role}:\n{{{{ .Content }}}}{end}{{{{ end }}}}"
         lines.append(f'TEMPLATE """{end}{turns}Assistant:\n"""')
     if template is not None:
-        lines += [f'PARAMETER stop "{tokenizer.decode([one])}"' for one in tokenizer.ends]
+        lines += [f'PARAMETER stop "{tokenizer.decode([one])}"' for one in tokenizer.eos_token_ids]
     return "\n".join(lines)
 
 

@@ -83,9 +83,9 @@ def names(config: GPTConfig) -> Iterator[ParamMap]:
     for i in range(config.layers):
         for name in _IN_BLOCK:
             yield ParamMap(f"blocks.{i}.{name.ours}", f"h.{i}.{name.theirs}", name.turned)
-    if not config.tied_head:
+    if not config.tie_embeddings:
         yield _HEAD
-    if config.labels:
+    if config.label_names:
         yield _LABEL_HEAD
 
 
@@ -170,7 +170,7 @@ def from_hf(
     """
     plain = language_model(tensors, origin, on_note)
     tensors.clear()
-    if model.config.tied_head:
+    if model.config.tie_embeddings:
         _drop_tied_head(plain, origin)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     wanted = {name.theirs: name for name in names(model.config)}

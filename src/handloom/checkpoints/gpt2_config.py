@@ -18,15 +18,15 @@ from handloom.model.config import PROBLEM_TYPES, SINGLE_LABEL, GPTConfig
 
 FIELDS = {
     "vocab_size": "vocab_size",
-    "n_positions": "context",
+    "n_positions": "context_length",
     "n_layer": "layers",
     "n_head": "heads",
-    "n_embd": "width",
-    "n_inner": "inner_width",
-    "layer_norm_epsilon": "layer_norm_epsilon",
+    "n_embd": "embed_dim",
+    "n_inner": "ffn_dim",
+    "norm_eps": "norm_eps",
     "scale_attn_weights": "scale_attention_weights",
     "scale_attn_by_inverse_layer_idx": "scale_attention_by_inverse_layer",
-    "tie_word_embeddings": "tied_head",
+    "tie_word_embeddings": "tie_embeddings",
     "embd_pdrop": "embedding_dropout",
     "attn_pdrop": "attention_dropout",
     "resid_pdrop": "residual_dropout",
@@ -63,7 +63,7 @@ REFUSED = {
 OVERLOOKED = {
     "hidden_act": "activation_function",
     "intermediate_size": "n_inner",
-    "layer_norm_eps": "layer_norm_epsilon",
+    "layer_norm_eps": "norm_eps",
 }
 """Keys of other architectures that GPT2Config does not look at, and those that it goes by instead: a note says so."""
 
@@ -132,7 +132,7 @@ def read_config(values: dict[str, Any], path: Path) -> GPTConfig:
     if classes is None or not set(classes) <= set(_ARCHITECTURES):
         refused["architectures"] = f"Handloom reads {' and '.join(_ARCHITECTURES)}"
     plain = _one_spelling(values, refused)
-    positions = plain.get("n_positions", GPTConfig().context)
+    positions = plain.get("n_positions", GPTConfig().context_length)
     if plain.get("n_ctx", positions) != positions:
         refused["n_ctx"] = f"n_positions is {positions!r}, and both count positions"
     if plain.get("position_embedding_type", "absolute") not in ("absolute", None):
@@ -160,8 +160,8 @@ def overlooked(values: dict[str, Any], config: GPTConfig, path: Path) -> list[st
     """A note for each of the keys `OVERLOOKED` that says something else than the key that counts."""
     computed = {
         "activation_function": values.get("activation_function", "gelu_new"),
-        "n_inner": config.feedforward_width,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "n_inner": config.feedforward_dim,
+        "norm_eps": config.norm_eps,
     }
     return [
         f"{path}: {key} is {values[key]!r}, but GPT-2 goes by {counts}, which is {computed[counts]!r}."
@@ -181,7 +181,7 @@ def write_config(config: GPTConfig, end_of_text: int, ends: Sequence[int] = ()) 
     ours = {**config.to_dict(), **{f"{place}_dropout": p for place, p in config.dropouts._asdict().items()}}
     named = {activation: name for name, activation in reversed(ACTIVATIONS.items())}
     return {
-        "architectures": [_CLASSIFIER if config.labels else _ARCHITECTURES[0]],
+        "architectures": [_CLASSIFIER if config.label_names else _ARCHITECTURES[0]],
         "model_type": "gpt2",
         **{theirs: ours[field] for theirs, field in FIELDS.items()},
         "activation_function": named[config.activation],
@@ -213,11 +213,11 @@ _UNKNOWN = "Handloom does not know what that changes"
 
 def _label_values(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     """What transformers wants to know of a classifier; it takes the last token that is no padding."""
-    if not config.labels:
+    if not config.label_names:
         return {}
     return {
-        "id2label": {str(number): name for number, name in enumerate(config.labels)},
-        "label2id": {name: number for number, name in enumerate(config.labels)},
+        "id2label": {str(number): name for number, name in enumerate(config.label_names)},
+        "label2id": {name: number for number, name in enumerate(config.label_names)},
         "problem_type": None if config.problem_type == SINGLE_LABEL else config.problem_type,
         "pad_token_id": end_of_text,
     }

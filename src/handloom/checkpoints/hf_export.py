@@ -82,7 +82,9 @@ def export_folder(
             save_file(tensors, aside / SAFETENSORS, metadata=remarks)
         except SafetensorError as error:
             raise as_os_error(error) from error
-        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.end_of_text, tokenizer.ends))
+        storage.write_json(
+            aside / CONFIG, write_config(model.config, tokenizer.eos_token_id, tokenizer.eos_token_ids)
+        )
         write_tokenizer(aside, tokenizer, model.config, training)
         write_model_card(
             aside,
@@ -90,7 +92,7 @@ def export_folder(
             model,
             tokenizer,
             training,
-            CLASSIFIER if model.config.labels else FOR_TRANSFORMERS,
+            CLASSIFIER if model.config.label_names else FOR_TRANSFORMERS,
         )
 
 
@@ -102,10 +104,10 @@ def write_tokenizer(
     Older programs read the pair, newer ones the single file. In theirs, other than in ours, the text
     <|endoftext|> stands for the end of a text.
     """
-    end = tokenizer.decode([tokenizer.end_of_text])
-    padding = {"pad_token": tokenizer.settings.named.get("pad_token", end)} if config.labels else {}
+    end = tokenizer.decode([tokenizer.eos_token_id])
+    padding = {"pad_token": tokenizer.settings.named.get("pad_token", end)} if config.label_names else {}
     settings = {
-        "model_max_length": config.context,
+        "model_max_length": config.context_length,
         "chat_template": chat_template(tokenizer, training),
         **padding,
     }

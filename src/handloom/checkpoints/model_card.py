@@ -44,8 +44,8 @@ def write_model_card(
         "",
         f"# {name}",
         "",
-        f"A GPT-2 style model with {parameters:,} parameters: {c.layers} layers, {c.heads} heads, {c.width} wide, "
-        f"a context of {c.context:,} tokens, and a vocabulary of {tokenizer.vocab_size:,} tokens. "
+        f"A GPT-2 style model with {parameters:,} parameters: {c.layers} layers, {c.heads} heads, {c.embed_dim} wide, "
+        f"a context of {c.context_length:,} tokens, and a vocabulary of {tokenizer.vocab_size:,} tokens. "
         "Exported by Handloom.",
         "",
         "## How it was trained",
@@ -57,7 +57,7 @@ def write_model_card(
         "",
         use.how,
         "",
-        f"The id {tokenizer.end_of_text} begins and ends every document. {_what_it_does(model, training)}",
+        f"The id {tokenizer.eos_token_id} begins and ends every document. {_what_it_does(model, training)}",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
@@ -77,7 +77,7 @@ def how_it_was_trained(training: dict[str, Any] | None) -> str:
     )
 
 
-_UNITS = {"prefer": "pair", "classify": "text"}
+_UNITS = {"dpo": "pair", "classify": "text"}
 _LABELS = {
     SINGLE_LABEL: "The model tells texts apart",
     MULTI_LABEL: "The model says which of several labels a text has, any number of them",
@@ -86,8 +86,8 @@ _LABELS = {
 
 
 def _what_it_does(model: GPT, training: dict[str, Any] | None) -> str:
-    if model.config.labels:
-        return f"{_LABELS[model.config.problem_type]}: {', '.join(model.config.labels)}."
+    if model.config.label_names:
+        return f"{_LABELS[model.config.problem_type]}: {', '.join(model.config.label_names)}."
     if template := (training or {}).get("template"):
         return f"The model answers, in the template {template}."
     return "The model continues text; it follows no instructions."

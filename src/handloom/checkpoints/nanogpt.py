@@ -28,10 +28,10 @@ from handloom.tokenizer.base import Tokenizer
 
 _ARGUMENTS = {
     "vocab_size": "vocab_size",
-    "block_size": "context",
+    "block_size": "context_length",
     "n_layer": "layers",
     "n_head": "heads",
-    "n_embd": "width",
+    "n_embd": "embed_dim",
     "dropout": "dropout",
 }
 """nanoGPT's argument -> our field."""

@@ -121,7 +121,7 @@ class Adapter:
         )
         with torch.no_grad():
             if rows is not None:
-                trainable_tokens.token_deltas(model)[name].token_rows.copy_(rows)
+                trainable_tokens.token_deltas(model)[name].trainable_tokens.copy_(rows)
             for path, detour in lora.adapter_layers(model, name).items():
                 for own, tensor in parts[path].items():
                     parameter = getattr(detour, own)
@@ -143,7 +143,7 @@ class Adapter:
         if name is None:
             raise CheckpointError(f"In {self.folder} the tensor {names[0]} is missing.", _AGAIN)
         rows = tensors.pop(name)
-        _require_shape(name, rows, (len(self.tokens), model.config.width), self.folder)
+        _require_shape(name, rows, (len(self.tokens), model.config.embed_dim), self.folder)
         return rows
 
     def _parts(self, tensors: dict[str, Tensor], model: GPT) -> dict[str, dict[str, Tensor]]:
@@ -154,12 +154,12 @@ class Adapter:
         for name, tensor in tensors.items():
             short = name.removeprefix(_PREFIX)
             if short == _LABEL_HEAD and tensor.ndim == 2:
-                if model.label_head is None:  # PEFT does not know what labels are called
-                    model.add_label_head(tuple(str(label) for label in range(len(tensor))), 0)
-                assert model.label_head is not None
-                _require_shape(name, tensor, tuple(model.label_head.weight.shape), self.folder)
+                if model.classifier is None:  # PEFT does not know what labels are called
+                    model.add_classification_head(tuple(str(label) for label in range(len(tensor))), 0)
+                assert model.classifier is not None
+                _require_shape(name, tensor, tuple(model.classifier.weight.shape), self.folder)
                 with torch.no_grad():
-                    model.label_head.weight = torch.nn.Parameter(tensor.float().clone())
+                    model.classifier.weight = torch.nn.Parameter(tensor.float().clone())
                 continue
             match = _TENSOR.fullmatch(short)
             layer = match and layers.get(match[1].removeprefix(_INNER))
@@ -261,15 +261,15 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
         if detour.magnitude is not None:
             found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
     if name in (rows := trainable_tokens.token_deltas(model)):
-        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].token_rows
-    if model.label_head is not None:
-        found[_PREFIX + _LABEL_HEAD] = model.label_head.weight
+        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].trainable_tokens
+    if model.classifier is not None:
+        found[_PREFIX + _LABEL_HEAD] = model.classifier.weight
     return found
 
 
 def config_values(model: GPT, how: lora.LoRAConfig, base: str, name: str = "adapter") -> dict[str, Any]:
     """What `adapter_config.json` says about detours of ours."""
-    labels, rows = model.config.labels, trainable_tokens.token_deltas(model).get(name)
+    labels, rows = model.config.label_names, trainable_tokens.token_deltas(model).get(name)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if labels else "CAUSAL_LM",
@@ -277,8 +277,8 @@ def config_values(model: GPT, how: lora.LoRAConfig, base: str, name: str = "adap
         "r": how.rank,
         "lora_alpha": how.alpha,
         "lora_dropout": how.dropout,
-        "use_rslora": how.rank_stabilized,
-        "use_dora": how.dora,
+        "use_rslora": how.use_rslora,
+        "use_dora": how.use_dora,
         "target_modules": _target_modules(model, name),
         "modules_to_save": ["score"] if labels else None,
         "trainable_token_indices": None if rows is None else {_EMBEDDING: rows.ids.tolist()},

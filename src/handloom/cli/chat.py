@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from handloom.inference.conversation import TextSession
 
 # The names of FIXED in inference/conversation.py, which imports torch; a test keeps them the same.
-WITHOUT = ("overflow", "beams", "length_penalty", "logprobs", "echo")
+WITHOUT = ("overflow", "num_beams", "length_penalty", "logprobs", "echo")
 RequestFlags: Any = flags_of(GenerationConfig, without=WITHOUT)
 SamplingFlags: Any = flags_of(SamplingParams, several=False)
 HOW = {
@@ -57,7 +57,7 @@ def chat(
 ) -> None:
     """Talk with a model, or write a text together with it, in turn.
 
-    A model that learned conversations (handloom finetune --task instruct) answers. Any other knows no questions and
+    A model that learned conversations (handloom finetune --task sft) answers. Any other knows no questions and
     answers; it continues all that was written so far. What is beyond its context is out of its sight. Inside, /help
     shows the commands.
 

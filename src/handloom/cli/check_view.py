@@ -10,7 +10,7 @@ from rich.text import Text
 
 from handloom.console import Console, new_console, visible
 from handloom.data.examples import KINDS
-from handloom.data.lint import Group, LintSettings, DataStats
+from handloom.data.lint import DataStats, Group, LintSettings
 from handloom.data.lint.lengths import PERCENTILES
 from handloom.data.lint.rules import ERROR, NOTE, WARNING, Finding, count, counted
 
@@ -105,8 +105,8 @@ def _print_lengths(console: Console, settings: LintSettings, seen: DataStats, to
     for low, high, texts in seen.lengths.histogram():
         name = f"{low:,} - {high:,}" if high > low else f"{low:,}"
         rows[name] = texts
-        if low <= settings.context <= high:
-            marks[name] = f"the context, {settings.context:,}, ends here"
+        if low <= settings.context_length <= high:
+            marks[name] = f"the context, {settings.context_length:,}, ends here"
     console.print(_bars(rows, marks))
     console.print()
 

@@ -113,7 +113,7 @@ def _find(name: str, run: Path | None) -> ModelEntry:
     return ModelEntry(
         name,
         stored.folder,
-        stored.config.context,
+        stored.config.context_length,
         lambda: load(there, on_note=_hush),
         stored.load_tokenizer,
         training,

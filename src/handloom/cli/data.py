@@ -59,7 +59,7 @@ class Reading:
 class Order:
     """Which windows make up a batch; None is the default that `show` gives it."""
 
-    context: int | None = None
+    context_length: int | None = None
     "Tokens in a window [default: 64]."
     stride: int | None = None
     "Tokens between the starts of two windows [default: the context]."
@@ -141,7 +141,7 @@ def show(
     from handloom.tokenizer.base import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
-    windowing: dict[str, Any] = {"context": 64, "batch_size": 2, "seed": 0, **_given(order)}
+    windowing: dict[str, Any] = {"context_length": 64, "batch_size": 2, "seed": 0, **_given(order)}
     parting = _given(reading)
     if run is not None:
         _refuse_beside_run(run, {"data": data, "tokenizer": tokenizer, **asdict(order), **asdict(reading)})
@@ -154,10 +154,10 @@ def show(
             _like(Reading, config),
             _like(Order, config),
         )
-        windowing["context"] = (
-            config.context
+        windowing["context_length"] = (
+            config.context_length
             if isinstance(config, FinetuneConfig)
-            else config.model_config(vocab_size=257).context  # no matter which vocabulary
+            else config.model_config(vocab_size=257).context_length  # no matter which vocabulary
         )
     loaded = load_tokenizer(tokenizer or "gpt2")
     prepared: TokenData
@@ -237,11 +237,11 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 
     stored = find_model(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
-    context = config.context or model.config.context
+    context_length = config.context_length or model.config.context_length
     config = replace(config, data=again.found(config.data, run))
-    objective, _, _ = open_task(config, model, tokenizer, context, NullReporter(), None)
-    again.require_same(run, objective.key)
-    rows = examples_of(objective.batch(step), tokenizer, model.config.labels)
+    objective, _, _ = open_task(config, model, tokenizer, context_length, NullReporter(), None)
+    again.require_same(run, objective.data_hash)
+    rows = examples_of(objective.batch(step), tokenizer, model.config.label_names)
     if as_json:
         print_json({"step": step, "rows": rows})
     else:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from handloom.cli.data import Reading
 
 if TYPE_CHECKING:
-    from handloom.data.lint import Group, LintSettings, DataStats
+    from handloom.data.lint import DataStats, Group, LintSettings
     from handloom.tokenizer.base import Tokenizer
 
 _GPT2_CONTEXT = 1024
@@ -20,9 +20,9 @@ _GPT2_CONTEXT = 1024
 def check(
     *,
     data: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    task: Literal["text", "instruct", "prefer", "classify"] = "text",
+    task: Literal["text", "sft", "dpo", "classify"] = "text",
     tokenizer: str = "gpt2",
-    context: int | None = None,
+    context_length: int | None = None,
     overlong: Literal["error", "cut", "skip"] = "error",
     reading: Reading = Reading(),  # noqa: B008 - frozen, and cyclopts wants an instance
     every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
@@ -35,28 +35,31 @@ def check(
     data
         text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl, .csv, ...
     task
-        text, instruct (conversations), prefer (pairs of answers) or classify (texts with labels).
+        text, sft (conversations), dpo (pairs of answers) or classify (texts with labels).
     tokenizer
         What to measure lengths with: gpt2, a folder with vocab.json and merges.txt, or a model.
     context
         Tokens in a row [default: the model's; 1024 where a tokenizer is named].
     overlong
-        What the run is to do with longer examples: error, cut or skip.
+        What the run is to do with longer examples: error, truncate or skip.
     every
         List every place, not only the first three of each kind.
     as_json
         Print one JSON object with all there is, every place too, for other programs.
     """
-    from handloom.data.lint import LintSettings, DataStats, grouped
+    from handloom.data.lint import DataStats, LintSettings, grouped
     from handloom.data.lint.rules import ERROR, count
 
     given = {name: value for name, value in asdict(reading).items() if value is not None}
     LintSettings(
-        task=task, context=context or 1, overlong=overlong, **given
+        task=task, context_length=context_length or 1, overlong=overlong, **given
     )  # refused before a model is looked for
     measure, its_context = _measure(tokenizer)
     settings = LintSettings(
-        task=task, context=its_context if context is None else context, overlong=overlong, **given
+        task=task,
+        context_length=its_context if context_length is None else context_length,
+        overlong=overlong,
+        **given,
     )
     seen = DataStats()
     groups = grouped(_findings(data or [], measure, settings, seen), None if every or as_json else 3)
@@ -102,7 +105,7 @@ def _measure(name: str) -> tuple[Tokenizer, int]:
     from handloom.loading import find_model
 
     stored = find_model(name, note)
-    return stored.load_tokenizer(), stored.config.context
+    return stored.load_tokenizer(), stored.config.context_length
 
 
 def _print_json(groups: list[Group], settings: LintSettings, seen: DataStats, tokenizer: str) -> None:

@@ -22,7 +22,7 @@ def print_batch(
     """Print windows, as `handloom data show --json` describes them, in boxes of text or of `ids`."""
     console = new_console(width=_WIDTH)
     console.print(
-        f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context} tokens "
+        f"Step {step:,}: {len(batch)} of {len(windows):,} windows an epoch, each {windows.context_length} tokens "
         f"(stride {windows.stride}, seed {windows.seed})."
     )
     for window in batch:
@@ -78,7 +78,7 @@ def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, 
             what += ", the preferred answer" if row["preferred"] else ", the other answer"
         body = Text(overflow="fold")
         marked = zip(row["tokens"], row["learned"], strict=True)
-        for (learned, ends), some in groupby(marked, lambda one: (one[1], one[0] == tokenizer.end_of_text)):
+        for (learned, ends), some in groupby(marked, lambda one: (one[1], one[0] == tokenizer.eos_token_id)):
             tokens, style = [token for token, _ in some], "bold underline" if learned else ""
             if ids:
                 body.append(" ".join(map(str, tokens)), style).append(" ")
@@ -96,7 +96,7 @@ def _readable(ids: list[int], tokenizer: Tokenizer) -> Text:
     text = Text(overflow="fold")
     run: list[int] = []
     for token in [*ids, None]:
-        if token is not None and token != tokenizer.end_of_text:
+        if token is not None and token != tokenizer.eos_token_id:
             run.append(token)
             continue
         text.append(visible(tokenizer.decode(run)))

@@ -29,7 +29,7 @@ def evaluate(
     task: Task = "auto",
     limit: int | None = None,
     stride: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    context: int | None = None,
+    context_length: int | None = None,
     detokenize: Literal["none", "wikitext", "ptb", "lambada"] = "none",
     documents: Literal["alone", "joined"] = "alone",
     without_end_of_text: bool = False,
@@ -97,7 +97,7 @@ def evaluate(
     chosen = detect(runtime.user_path(data[0], "--data")) if task == "auto" and len(data) == 1 else task
     chosen = "text" if chosen == "auto" else chosen
     of_text = {
-        "--stride": stride, "--context": context, "--detokenize": detokenize != "none",
+        "--stride": stride, "--context-length": context_length, "--detokenize": detokenize != "none",
         "--documents": documents != "alone", "--without-end-of-text": without_end_of_text,
         "--text-field": text_field != "text", "--json-as-text": json_as_text,
     }  # fmt: skip
@@ -125,7 +125,7 @@ def evaluate(
             _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
         return
     convention = PerplexityConvention(
-        documents, not without_end_of_text, detokenize, context, tuple(stride or ()), limit, batch_size
+        documents, not without_end_of_text, detokenize, context_length, tuple(stride or ()), limit, batch_size
     )
     _read(lm, model, corpus, convention, json)
 

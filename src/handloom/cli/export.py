@@ -54,7 +54,7 @@ def export(
         export_folder(
             folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads
         )
-        kind = "SequenceClassification" if stored.config.labels else "CausalLM"
+        kind = "SequenceClassification" if stored.config.label_names else "CausalLM"
         how = f"transformers loads it: AutoModelFor{kind}.from_pretrained({str(folder)!r})"
     else:
         file = export_gguf(

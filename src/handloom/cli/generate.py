@@ -100,7 +100,7 @@ def generate(
     for prompt_ in asked:
         lm.check(prompt_, how)
     if asked != texts:
-        note("The model learned conversations, so it answers; --raw continues the text.")
+        note("The model learned conversations, so it answers; --no-chat-template continues the text.")
     timing = GenerationStats()
     for at in range(0, len(texts), batch_size):
         some = asked[at : at + batch_size]

@@ -115,7 +115,7 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
         _show_traceback(debug)
         fail(
             "This needs more memory than the machine has. Choose a smaller --micro-batch-size, --batch-size, "
-            "--context or model; for writing, a smaller --n."
+            "--context-length or model; for writing, a smaller --n."
         )
     sys.exit(0)
 

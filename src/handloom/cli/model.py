@@ -33,7 +33,7 @@ def show(name: str) -> None:
         config = find_model(name, note).config
     parts = model_summary(config)
     table = Table(
-        title=f"{name}: {config.layers} layers, context {config.context}",
+        title=f"{name}: {config.layers} layers, context {config.context_length}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -65,10 +65,10 @@ def list_presets() -> None:
     from handloom.model.summary import parameter_count
 
     table = Table()
-    for column in ("preset", "layers", "heads", "width", "context", "vocabulary", "parameters"):
+    for column in ("preset", "layers", "heads", "embed_dim", "context_length", "vocabulary", "parameters"):
         table.add_column(column, justify="left" if column == "preset" else "right")
     for name, c in PRESETS.items():
-        numbers = (c.layers, c.heads, c.width, c.context, c.vocab_size, parameter_count(c))
+        numbers = (c.layers, c.heads, c.embed_dim, c.context_length, c.vocab_size, parameter_count(c))
         table.add_row(name, *(f"{number:,}" for number in numbers))
     new_console().print(table)
 

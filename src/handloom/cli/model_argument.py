@@ -41,8 +41,8 @@ def note_labels(name: str, config: GPTConfig) -> None:
     """Say of a model with a label head that its labels are not what is measured."""
     from handloom.console import note
 
-    if config.labels:
-        named = ", ".join(config.labels[:_NAMED]) + (", ..." if len(config.labels) > _NAMED else "")
+    if config.label_names:
+        named = ", ".join(config.label_names[:_NAMED]) + (", ..." if len(config.label_names) > _NAMED else "")
         note(
             f"{name} has a label head ({named}), which is not measured here: the figures are of the text that the "
             "model under it writes."

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Corpus",
     "Document",
-    "PreparedData",
     "PrepareStats",
+    "PreparedData",
     "Shard",
     "ShardWriter",
     "Windows",

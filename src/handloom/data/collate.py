@@ -52,8 +52,8 @@ def encode_row(ids: Sequence[int], learned: Sequence[bool]) -> Row:
     return Row(tokens[:end], targets, np.zeros(end, dtype=np.int32))
 
 
-def pack(rows: Iterable[Row], context: int) -> list[Row]:
-    """The same texts in fewer rows of at most `context` tokens, each text whole.
+def pack(rows: Iterable[Row], context_length: int) -> list[Row]:
+    """The same texts in fewer rows of at most `context_length` tokens, each text whole.
 
     Longest first, each into the fullest row that still has room ("best fit decreasing", Johnson 1973): the order
     of the texts is lost, but which share a row depends on their lengths alone.
@@ -65,7 +65,7 @@ def pack(rows: Iterable[Row], context: int) -> list[Row]:
     room: list[tuple[int, int]] = []  # what is free, and in which bin; ascending
     for row in sorted(rows, key=len, reverse=True):
         at = bisect_left(room, (len(row), 0))
-        free, number = room.pop(at) if at < len(room) else (context, len(bins))
+        free, number = room.pop(at) if at < len(room) else (context_length, len(bins))
         if number == len(bins):
             bins.append([])
         bins[number].append(row)

@@ -30,7 +30,7 @@ class ExampleEncoder:
         omissions: told which were cut or left out.
     """
 
-    context: int
+    context_length: int
     policy: str
     omissions: Omissions = field(default_factory=Omissions)
 
@@ -45,8 +45,8 @@ class ExampleEncoder:
             return list(texts)
         if self.policy == "error":
             raise DataError(
-                f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context:,}).",
-                "Shorten it, choose a larger --context if the model has one, or name a policy: --overlong cut leaves "
+                f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context_length:,}).",
+                "Shorten it, choose a larger --context-length if the model has one, or name a policy: --overlong truncate leaves "
                 "out the end of such examples, --overlong skip leaves them out.",
             )
         self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
@@ -81,7 +81,7 @@ def encode_pairs(
             _require_learned(example, text, fitting)
         if both[0].ids == both[1].ids:
             raise DataError(
-                f"{example.origin}: both answers are the same as far as a row of {fitting.context:,} tokens reaches.",
+                f"{example.origin}: both answers are the same as far as a row of {fitting.context_length:,} tokens reaches.",
                 "Remove that line, or leave out what is too long: --overlong skip.",
             )
     return [(example, chosen, rejected) for example, (chosen, rejected) in found]
@@ -123,9 +123,9 @@ def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
     return [_answered(tokenizer, prompt, answer) for answer in (example.chosen, example.rejected)]
 
 
-def room_for(kind: type[Example], context: int) -> int:
+def room_for(kind: type[Example], context_length: int) -> int:
     """Tokens that a text may have: where the next token is learned, the last one is only ever a target."""
-    return context if kind is LabeledText else context + 1
+    return context_length if kind is LabeledText else context_length + 1
 
 
 def _fitted(
@@ -134,21 +134,23 @@ def _fitted(
     found = [
         (
             example,
-            fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context)),
+            fitting.fit(
+                in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context_length)
+            ),
         )
         for example in examples
     ]
     kept = [(example, fitted) for example, fitted in found if fitted is not None]
     if not kept:
         raise DataError(
-            f"Every example is longer than a row of {fitting.context:,} tokens, so that none is left.",
-            "Choose a larger --context, or --overlong cut.",
+            f"Every example is longer than a row of {fitting.context_length:,} tokens, so that none is left.",
+            "Choose a larger --context-length, or --overlong truncate.",
         )
     return kept
 
 
 def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> EncodedChat:
-    ids = [*tokenizer.encode(answer), tokenizer.end_of_text]
+    ids = [*tokenizer.encode(answer), tokenizer.eos_token_id]
     return EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
@@ -158,7 +160,7 @@ def _require_learned(
     """Raise DataError when nothing of an answer is left by a cut."""
     if not any(text.learned):
         raise DataError(
-            f"{example.origin}: what stands before the answer fills the row of {fitting.context:,} tokens, so that "
+            f"{example.origin}: what stands before the answer fills the row of {fitting.context_length:,} tokens, so that "
             "nothing of it is left to learn.",
-            "Shorten that, choose a larger --context, or leave out what is too long: --overlong skip.",
+            "Shorten that, choose a larger --context-length, or leave out what is too long: --overlong skip.",
         )

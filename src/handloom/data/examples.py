@@ -108,8 +108,8 @@ Example = Conversation | PreferencePair | LabeledText
 E = TypeVar("E", Conversation, PreferencePair, LabeledText)
 
 KINDS: dict[str, type[Conversation] | type[PreferencePair] | type[LabeledText]] = {
-    "instruct": Conversation,
-    "prefer": PreferencePair,
+    "sft": Conversation,
+    "dpo": PreferencePair,
     "classify": LabeledText,
 }
 """What each task takes."""

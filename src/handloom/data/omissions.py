@@ -48,7 +48,7 @@ REASONS = {
     ),
     # Records
     "field": Reason("field of a record was left out", "fields of records were left out"),
-    "context": Reason(
+    "context_length": Reason(
         "answer in a history or a prompt is read as context, and not learned",
         "answers in histories or prompts are read as context, and not learned",
         "Write such conversations as messages if all their answers are to be learned.",

@@ -70,14 +70,16 @@ class TokenData:
         """Documents that were left out as exact copies of others, as far as that is known."""
         return 0
 
-    def windows(self, context: int, stride: int | None) -> int:
+    def windows(self, context_length: int, stride: int | None) -> int:
         """Windows of text in an epoch.
 
         Raises:
             DataError: for a side that is too short, with what is so about it.
         """
         train, held_out = self.train, self.validation
-        count = count_windows(train.n_tokens, context, stride or context, train.n_bytes, self.copies)
+        count = count_windows(
+            train.n_tokens, context_length, stride or context_length, train.n_bytes, self.copies
+        )
         check_held_out(held_out.n_tokens, held_out.n_bytes, self.copies)
         return count
 

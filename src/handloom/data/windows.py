@@ -41,24 +41,24 @@ class Windows:
         self,
         tokens: np.ndarray,
         *,
-        context: int,
+        context_length: int,
         stride: int | None = None,
         batch_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        stride = context if stride is None else stride
-        _check("context", context, 1)
-        _check("stride", stride, 1, context)
+        stride = context_length if stride is None else stride
+        _check("context_length", context_length, 1)
+        _check("stride", stride, 1, context_length)
         _check("batch_size", batch_size, 1)
         _check("world_size", world_size, 1)
         _check("rank", rank, 0, world_size - 1)
         self.tokens = np.asarray(tokens)
-        self.context, self.stride, self.batch_size = context, stride, batch_size
+        self.context_length, self.stride, self.batch_size = context_length, stride, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self._count = count_windows(len(self.tokens), context, stride)
-        self._last_start = len(self.tokens) - 1 - context
+        self._count = count_windows(len(self.tokens), context_length, stride)
+        self._last_start = len(self.tokens) - 1 - context_length
 
     def __len__(self) -> int:
         """Windows in an epoch."""
@@ -83,11 +83,11 @@ class Windows:
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch of `step`, counted from 0: inputs (B, T) and targets (B, T), int64."""
         _, starts = self.places(step)
-        spans = self.tokens[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T+1)
+        spans = self.tokens[starts[:, None] + np.arange(self.context_length + 1)].astype(np.int64)  # (B, T+1)
         return np.ascontiguousarray(spans[:, :-1]), np.ascontiguousarray(spans[:, 1:])
 
 
-def count_windows(n_tokens: int, context: int, stride: int, n_bytes: int = 0, copies: int = 0) -> int:
+def count_windows(n_tokens: int, context_length: int, stride: int, n_bytes: int = 0, copies: int = 0) -> int:
     """Windows in an epoch.
 
     Args:
@@ -97,14 +97,14 @@ def count_windows(n_tokens: int, context: int, stride: int, n_bytes: int = 0, co
     Raises:
         DataError: the text is shorter than one window.
     """
-    if n_tokens <= context:
+    if n_tokens <= context_length:
         more, remedy = _why_short(n_tokens, n_bytes, copies)
         raise DataError(
-            f"The text has {n_tokens:,} tokens, but one window takes {context + 1:,} (context {context:,} and the "
+            f"The text has {n_tokens:,} tokens, but one window takes {context_length + 1:,} (context {context_length:,} and the "
             f"token after it).{more}",
-            f"{remedy}, or a smaller --context.",
+            f"{remedy}, or a smaller --context-length.",
         )
-    return -(-(n_tokens - 1 - context) // stride) + 1
+    return -(-(n_tokens - 1 - context_length) // stride) + 1
 
 
 def check_held_out(n_tokens: int, n_bytes: int = 0, copies: int = 0) -> None:
@@ -133,7 +133,7 @@ def _why_short(n_tokens: int, n_bytes: int, copies: int) -> tuple[str, str]:
 
 
 def validation_batches(
-    tokens: np.ndarray, context: int, batch_size: int
+    tokens: np.ndarray, context_length: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every token but the first predicted exactly once, in order.
 
@@ -145,9 +145,9 @@ def validation_batches(
         leave out are -1. A text shorter than a window is padded on the right: inputs 0, targets -1.
     Raises:
         DataError: fewer than two tokens, so nothing to predict.
-        ConfigError: `context` or `batch_size` below 1.
+        ConfigError: `context_length` or `batch_size` below 1.
     """
-    _check("context", context, 1)
+    _check("context_length", context_length, 1)
     _check("batch_size", batch_size, 1)
     tokens = np.asarray(tokens)
     n_targets = len(tokens) - 1
@@ -156,20 +156,20 @@ def validation_batches(
             f"The validation text has {len(tokens)} tokens; predicting takes at least 2.",
             "Give more text, or hold out more of it with --validation-fraction.",
         )
-    return _validation_batches(tokens, n_targets, context, batch_size)
+    return _validation_batches(tokens, n_targets, context_length, batch_size)
 
 
 def _validation_batches(
-    tokens: np.ndarray, n_targets: int, context: int, batch_size: int
+    tokens: np.ndarray, n_targets: int, context_length: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    first_targets = range(0, n_targets, context)
+    first_targets = range(0, n_targets, context_length)
     for group in range(0, len(first_targets), batch_size):
         rows = first_targets[group : group + batch_size]
-        inputs = np.zeros((len(rows), context), dtype=np.int64)
-        targets = np.full((len(rows), context), IGNORE_INDEX, dtype=np.int64)
+        inputs = np.zeros((len(rows), context_length), dtype=np.int64)
+        targets = np.full((len(rows), context_length), IGNORE_INDEX, dtype=np.int64)
         for row, uncounted in enumerate(rows):
-            start = max(0, min(uncounted, n_targets - context))
-            end = min(start + context, n_targets)
+            start = max(0, min(uncounted, n_targets - context_length))
+            end = min(start + context_length, n_targets)
             inputs[row, : end - start] = tokens[start:end]
             targets[row, uncounted - start : end - start] = tokens[uncounted + 1 : end + 1]
         yield inputs, targets

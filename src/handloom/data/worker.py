@@ -38,7 +38,7 @@ def encode_texts(
         before = len(tokens)
         tokens.extend(tokenizer.encode(text))
         if ends:
-            tokens.append(tokenizer.end_of_text)
+            tokens.append(tokenizer.eos_token_id)
         counts.append(len(tokens) - before)
     if sys.byteorder == "big":
         tokens.byteswap()

@@ -65,8 +65,12 @@ def score_text(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8)
         documents: none of them empty.
         batch_size: windows read together; has no influence on the result beyond rounding.
     """
-    context, end = lm.config.context, lm.tokenizer.end_of_text
-    how: dict[str, int] = {"context": context, "stride": max(1, context // 2), "batch_size": batch_size}
+    context_length, end = lm.config.context_length, lm.tokenizer.eos_token_id
+    how: dict[str, int] = {
+        "context_length": context_length,
+        "stride": max(1, context_length // 2),
+        "batch_size": batch_size,
+    }
     nats, units = [], []
     for ids, text in zip(lm.tokenizer.encode_batch(documents), documents, strict=True):
         nats.append(np.concatenate(list(token_nll_of_ids(lm.model, ids, **how, begin=end))))  # (N,)

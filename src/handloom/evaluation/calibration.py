@@ -53,10 +53,10 @@ def calibrate(
     model: Backbone,
     texts: Iterable[np.ndarray],
     *,
-    context: int,
+    context_length: int,
     batch_size: int = 8,
 ) -> Calibration:
-    """Let a model predict each token but the first of each text, from at most `context` tokens before it.
+    """Let a model predict each token but the first of each text, from at most `context_length` tokens before it.
 
     Args:
         model: is in evaluation mode meanwhile, and then as it was.
@@ -70,7 +70,7 @@ def calibrate(
         found = [
             _predicted(model, torch.from_numpy(inputs), torch.from_numpy(targets))
             for ids in texts
-            for inputs, targets in validation_batches(ids, min(context, len(ids) - 1), batch_size)
+            for inputs, targets in validation_batches(ids, min(context_length, len(ids) - 1), batch_size)
         ]
     finally:
         model.train(was_training)

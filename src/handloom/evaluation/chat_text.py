@@ -53,7 +53,7 @@ def chat_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a conversation, as training and answering have them."""
     ids: list[int] = []
     for number, message in enumerate(text.split(_END)):
-        ids += [tokenizer.end_of_text] if number else []
+        ids += [tokenizer.eos_token_id] if number else []
         for part in message.split(_BORDER):
             ids += tokenizer.encode(part) if part else []
     return ids

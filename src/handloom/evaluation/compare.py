@@ -118,7 +118,7 @@ def _require_room(subjects: Sequence[ModelEntry], question: ComparisonConfig) ->
         tokenizer = subject.load_tokenizer()
         for ids in tokenizer.encode_batch(question.prompts):
             try:
-                require_room(len(ids), question.request, subject.context)
+                require_room(len(ids), question.request, subject.context_length)
             except RequestError as error:
                 raise RequestError(f"{subject.name}: {error.problem}", error.remedy) from None
 

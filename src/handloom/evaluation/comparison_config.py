@@ -15,7 +15,7 @@ from handloom.inference.generation_config import GenerationConfig, SamplingParam
 PROMPTS = ("The", "When you", "If the", "It is not", "In the beginning", "She said that")
 """What models continue when nothing is asked: beginnings that fit many texts."""
 
-LEFT_OUT = ("logprobs", "echo", "beams", "length_penalty", "force_end")
+LEFT_OUT = ("logprobs", "echo", "num_beams", "length_penalty", "forced_eos")
 """Settings of writing that have no place in a comparison."""
 
 

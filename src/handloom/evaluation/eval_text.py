@@ -25,7 +25,7 @@ class PerplexityConvention:
     """An end of text stands before each document. It is read, and never counted."""
     detokenize: Literal["none", "wikitext", "ptb", "lambada"] = "none"
     """The benchmark that the text is, to be made ordinary text."""
-    context: int | None = None
+    context_length: int | None = None
     """Tokens read at once; all that the model can if not given."""
     strides: tuple[int, ...] = ()
     """New tokens in each window; the context, and 512 or half a smaller context, if not given."""

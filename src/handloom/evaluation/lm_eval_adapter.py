@@ -75,7 +75,7 @@ class HandloomLM(TemplateLM):
         self.lm = lm
         self._chats = False
         self.batch_size = 8 if batch_size in (None, "auto") else int(batch_size or 1)
-        self.max_length = min(int(max_length or lm.config.context), lm.config.context)
+        self.max_length = min(int(max_length or lm.config.context_length), lm.config.context_length)
         self.max_gen_toks = int(max_gen_toks)
         self.seed = int(seed)
         if self.batch_size < 1 or self.max_length < 1 or self.max_gen_toks < 1:
@@ -86,7 +86,7 @@ class HandloomLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The end of text, which also stands before a text that nothing else stands before."""
-        return self.lm.tokenizer.end_of_text
+        return self.lm.tokenizer.eos_token_id
 
     @property
     def tokenizer_name(self) -> str:
@@ -108,7 +108,7 @@ class HandloomLM(TemplateLM):
         if self.lm.template is None:
             raise RequestError(
                 "The model learned no conversations, so there is no chat template to apply.",
-                "Leave out --apply_chat_template, or tune a model with handloom finetune --task instruct.",
+                "Leave out --apply_chat_template, or tune a model with handloom finetune --task sft.",
             )
         if chat_template not in (True, self.lm.template):
             raise RequestError(
@@ -162,7 +162,9 @@ class HandloomLM(TemplateLM):
         def windows() -> Iterator[Window]:
             for (text,) in texts:
                 own = list(
-                    windows_of([self.tok_encode(text)], context=self.max_length, begin=self.prefix_token_id)
+                    windows_of(
+                        [self.tok_encode(text)], context_length=self.max_length, begin=self.prefix_token_id
+                    )
                 )
                 counts.append(len(own))
                 yield from own
@@ -215,7 +217,7 @@ class HandloomLM(TemplateLM):
         writing = Engine(self.lm.model, prompts, request, numbers)
         for _ in range(request.max_new_tokens):
             for row, choice in writing.step().items():
-                rows[row].push(choice.token)
+                rows[row].add_token(choice.token)
             writing.leave({row for row in writing.running if rows[row].finish})
             if not writing.running:
                 break
@@ -247,9 +249,9 @@ class HandloomLM(TemplateLM):
             SamplingParams(**how),
             self.seed,
             "error",
-            ends=self.lm.tokenizer.ends,
-            vocabulary=self.lm.tokenizer.vocab_size,
-            unused=self.lm.tokenizer.unused,
+            eos_token_ids=self.lm.tokenizer.eos_token_ids,
+            vocab_size=self.lm.tokenizer.vocab_size,
+            unused_ids=self.lm.tokenizer.unused_ids,
         )
 
 

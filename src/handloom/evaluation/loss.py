@@ -26,8 +26,10 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context: int, batch_size: int) -> Validation:
-    """Predict every token but the first, once, each from at most `context` tokens before it.
+def validate(
+    model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: int, batch_size: int
+) -> Validation:
+    """Predict every token but the first, once, each from at most `context_length` tokens before it.
 
     Args:
         model: is in evaluation mode meanwhile, and then as it was.
@@ -39,7 +41,7 @@ def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context: int, ba
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    for inputs, targets in validation_batches(tokens, context, batch_size):
+    for inputs, targets in validation_batches(tokens, context_length, batch_size):
         hidden = model.hidden(torch.from_numpy(inputs))
         loss, counted = next_token_loss(hidden, model.head_weight, torch.from_numpy(targets))
         total += loss.item()

@@ -66,12 +66,12 @@ class Measuring:
         written = generate_samples(lm, self.question.prompts, self.question.request, self.question.n)
         reading = self.score_text(self.held_out, "held-out text")
         self._step("calibration")
-        end = [lm.tokenizer.end_of_text]
+        end = [lm.tokenizer.eos_token_id]
         ids = lm.tokenizer.encode_batch(text for _, text in self.held_out.documents)
         calibration = calibrate(
             lm.model,
             [np.array(end + each) for each in ids],
-            context=config.context,
+            context_length=config.context_length,
         )
         self._step("searching its training text")
         memorization, why_not, written = self._memorization(written, line)
@@ -85,13 +85,13 @@ class Measuring:
             facts=facts(self.subject),
             tokenizer=letter,
             vocabulary=lm.tokenizer.vocab_size,
-            context=config.context,
+            context_length=config.context_length,
             parameters=sum(p.numel() for p in parameters),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
             cache_bytes=2
             * config.layers
-            * config.context
-            * config.width
+            * config.context_length
+            * config.embed_dim
             * lm.model.head_weight.element_size(),
             held_out=reading,
             general=general_reading,

@@ -82,14 +82,14 @@ def _pair(lm: LanguageModel, item: BenchmarkItem) -> tuple[BenchmarkItem, list[W
     windows, cut = [], False
     for choice in range(len(item.choices)):
         context, continuation = encode_pair(lm.tokenizer, item.context, item.continuation(choice))
-        if len(continuation) > lm.config.context:
+        if len(continuation) > lm.config.context_length:
             raise DataError(
                 f"{item.where}: choice {choice} has {len(continuation)} tokens, and the model reads "
-                f"{lm.config.context} at most.",
+                f"{lm.config.context_length} at most.",
                 "Remove that line, or use a model with a larger context.",
             )
-        cut = cut or len(context) + len(continuation) > lm.config.context + 1
-        windows.append(window_of(context, continuation, lm.config.context))
+        cut = cut or len(context) + len(continuation) > lm.config.context_length + 1
+        windows.append(window_of(context, continuation, lm.config.context_length))
     return item, windows, cut
 
 
@@ -105,12 +105,12 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
         at least one token each, unless the continuation is empty.
     """
     if not context:
-        return [tokenizer.end_of_text], tokenizer.encode(continuation)
+        return [tokenizer.eos_token_id], tokenizer.encode(continuation)
     kept = context.rstrip()
     continuation, context = context[len(kept) :] + continuation, kept
     before = tokenizer.encode(context)
     after = tokenizer.encode(context + continuation)[len(before) :]
-    return before or [tokenizer.end_of_text], after or tokenizer.encode(continuation)
+    return before or [tokenizer.eos_token_id], after or tokenizer.encode(continuation)
 
 
 def window_of(context: Sequence[int], continuation: Sequence[int], most: int) -> Window:

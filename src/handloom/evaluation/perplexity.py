@@ -54,7 +54,7 @@ class PerplexityResult:
     """Everything that was measured of one text."""
 
     convention: PerplexityConvention
-    context: int
+    context_length: int
     original: Counts
     """Of the text as it is in its file; its tokens are those of that form too."""
     readings: tuple[StrideResult, ...]
@@ -82,7 +82,7 @@ def measure(
         DataError: nothing in the corpus can be predicted.
         ConfigError: a convention outside its limits.
     """
-    context, strides = _checked(convention, lm.config.context)
+    context_length, strides = _checked(convention, lm.config.context_length)
     forms = [False] if convention.detokenize == "none" else [False, True]
     counts = {ordinary: count(EvalText(lm.tokenizer, corpus, convention, ordinary)) for ordinary in forms}
     if min(each.tokens for each in counts.values()) < 1:
@@ -99,29 +99,32 @@ def measure(
     readings = []
     for ordinary, stride in runs:
         text = EvalText(lm.tokenizer, corpus, convention, ordinary)
-        spread = ClusteredStandardError(None if over == "documents" else context)
-        for document, nats in _read(lm, text, context, stride):
+        spread = ClusteredStandardError(None if over == "documents" else context_length)
+        for document, nats in _read(lm, text, context_length, stride):
             spread.add(document, nats)
             done += len(nats)
             progress(done, total)
         nats_in_all, units, error = spread.result()
         readings.append(StrideResult(ordinary, stride, nats_in_all, counts[ordinary], units, error))
-    return PerplexityResult(convention, context, counts[False], tuple(readings), over)
+    return PerplexityResult(convention, context_length, counts[False], tuple(readings), over)
 
 
 def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[int, ...]]:
     """The context and the strides that are meant."""
-    context = most if convention.context is None else convention.context
-    if not 1 <= context <= most:
+    context_length = most if convention.context_length is None else convention.context_length
+    if not 1 <= context_length <= most:
         raise ConfigError(
-            f"The context is {context}; it must be at least 1 and at most the model's, {most}.",
-            "Leave --context out to use all of the model's.",
+            f"The context is {context_length}; it must be at least 1 and at most the model's, {most}.",
+            "Leave --context-length out to use all of the model's.",
         )
-    strides = convention.strides or (context, STRIDE if context > STRIDE else max(1, context // 2))
+    strides = convention.strides or (
+        context_length,
+        STRIDE if context_length > STRIDE else max(1, context_length // 2),
+    )
     for stride in strides:
-        if not 1 <= stride <= context:
+        if not 1 <= stride <= context_length:
             raise ConfigError(
-                f"A stride is {stride}; it must be at least 1 and at most the context, {context}, or tokens would be "
+                f"A stride is {stride}; it must be at least 1 and at most the context, {context_length}, or tokens would be "
                 "left out.",
                 "Choose another --stride.",
             )
@@ -130,12 +133,14 @@ def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[in
         if value is not None and value < 1:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} is {value}; it must be at least 1.", "Leave it out for the usual.")
-    return context, tuple(dict.fromkeys(strides))
+    return context_length, tuple(dict.fromkeys(strides))
 
 
-def _read(lm: LanguageModel, text: EvalText, context: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
+def _read(
+    lm: LanguageModel, text: EvalText, context_length: int, stride: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """(document, surprise at some of its tokens), in order."""
-    end_of_text = lm.tokenizer.end_of_text
+    end_of_text = lm.tokenizer.eos_token_id
     begin = end_of_text if text.convention.begin else None
     # Of the targets that are on their way: document, and how many follow each other. None: not counted.
     coming: deque[tuple[int | None, int]] = deque()
@@ -158,11 +163,11 @@ def _read(lm: LanguageModel, text: EvalText, context: int, stride: int) -> Itera
 
     def windows() -> Iterator[Window]:
         if text.convention.documents == "joined":
-            yield from windows_of(joined(), context=context, stride=stride, begin=begin)
+            yield from windows_of(joined(), context_length=context_length, stride=stride, begin=begin)
             return
         for number, pieces in enumerate(text.documents()):
             chunks = noted(number, pieces, begin is None)
-            yield from windows_of(chunks, context=context, stride=stride, begin=begin)
+            yield from windows_of(chunks, context_length=context_length, stride=stride, begin=begin)
 
     ahead = _AHEAD if text.convention.documents == "alone" else 1
     for scored in read_windows(lm.model, windows(), text.convention.batch_size, ahead):

@@ -26,7 +26,7 @@ class ModelEntry:
     name: str
     """As it was asked for."""
     folder: Path
-    context: int
+    context_length: int
     open: Callable[[], LanguageModel] = field(repr=False)
     load_tokenizer: Callable[[], Tokenizer] = field(repr=False)
     training: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -59,7 +59,7 @@ class ModelResult:
     tokenizer: str
     """A letter: the same for models that cut text alike."""
     vocabulary: int
-    context: int
+    context_length: int
     parameters: int
     weight_bytes: int
     cache_bytes: int
@@ -176,7 +176,7 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "origin": {**asdict(model.facts), "trained_share": model.facts.trained_share},
         "tokenizer": model.tokenizer,
         "vocabulary": model.vocabulary,
-        "context": model.context,
+        "context_length": model.context_length,
         "parameters": model.parameters,
         "weight_bytes": model.weight_bytes,
         "cache_bytes": model.cache_bytes,

@@ -46,22 +46,22 @@ def token_nll_of_ids(
     model: Backbone,
     ids: Sequence[int] | np.ndarray,
     *,
-    context: int,
+    context_length: int,
     stride: int | None = None,
     batch_size: int = 8,
     begin: int | None = None,
 ) -> Iterator[np.ndarray]:
     """The surprise at each token of a text, in order, in nats.
 
-    With `stride` = `context` the windows lie side by side, and a token at a window's start is predicted from little.
-    A shorter stride predicts each token beyond the first window from at least `context - stride` tokens before it, at
-    `context / stride` times the price. The last window is moved back to end with the text, so that it is full too.
+    With `stride` = `context_length` the windows lie side by side, and a token at a window's start is predicted from little.
+    A shorter stride predicts each token beyond the first window from at least `context_length - stride` tokens before it, at
+    `context_length / stride` times the price. The last window is moved back to end with the text, so that it is full too.
 
     Args:
         model: is in evaluation mode while it reads, and otherwise as it was.
         ids: (N,), may be memory-mapped.
         context: how many tokens the model reads at once.
-        stride: how many new tokens each window predicts, 1 to `context`; `context` if not given.
+        stride: how many new tokens each window predicts, 1 to `context_length`; `context_length` if not given.
         batch_size: windows read together; has no influence on the result beyond rounding.
         begin: a token to put before the text, such as the end of text; without it nothing predicts the first token.
 
@@ -74,14 +74,14 @@ def token_nll_of_ids(
     """
     _at_least_one("batch_size", batch_size)
     chunks = (np.asarray(ids[at : at + _IDS]) for at in range(0, len(ids), _IDS))
-    windows = windows_of(chunks, context=context, stride=stride, begin=begin)
+    windows = windows_of(chunks, context_length=context_length, stride=stride, begin=begin)
     return (scored.nats for scored in read_windows(model, windows, batch_size))
 
 
 def windows_of(
     chunks: Iterable[np.ndarray | Sequence[int]],
     *,
-    context: int,
+    context_length: int,
     stride: int | None = None,
     begin: int | None = None,
 ) -> Iterator[Window]:
@@ -90,35 +90,35 @@ def windows_of(
     Raises:
         ConfigError: for a setting outside its limits.
     """
-    stride = context if stride is None else stride
-    _at_least_one("context", context)
+    stride = context_length if stride is None else stride
+    _at_least_one("context_length", context_length)
     _at_least_one("stride", stride)
-    if stride > context:
+    if stride > context_length:
         raise ConfigError(
-            f"stride is {stride}, but must be at most the context, {context}, or tokens would be left out.",
+            f"stride is {stride}, but must be at most the context, {context_length}, or tokens would be left out.",
             "Choose a smaller stride.",
         )
-    return _windows_of(chunks, context, stride, begin)
+    return _windows_of(chunks, context_length, stride, begin)
 
 
 def _windows_of(
-    chunks: Iterable[np.ndarray | Sequence[int]], context: int, stride: int, begin: int | None
+    chunks: Iterable[np.ndarray | Sequence[int]], context_length: int, stride: int, begin: int | None
 ) -> Iterator[Window]:
     held = np.array([] if begin is None else [begin], dtype=np.int64)
     counted = 1  # of what is held, the tokens that were predicted, or are there to predict from
 
     def window(end: int) -> Window:
         """The one whose last target is held[end - 1]."""
-        return Window(held[max(0, end - 1 - context) : end - 1], held[counted:end])
+        return Window(held[max(0, end - 1 - context_length) : end - 1], held[counted:end])
 
-    end = 1 + context
+    end = 1 + context_length
     for chunk in chunks:
         held = np.concatenate([held, np.asarray(chunk, dtype=np.int64)])
         # A window is only full if the text goes on behind it; the last one is moved back instead.
         while len(held) > end:
             yield window(end)
             counted, end = end, end + stride
-        spent = max(0, counted - 1 - context)
+        spent = max(0, counted - 1 - context_length)
         held, counted, end = held[spent:], counted - spent, end - spent
     if len(held) > counted:
         yield window(len(held))

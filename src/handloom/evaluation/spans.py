@@ -34,8 +34,8 @@ def spans(tokenizer: Tokenizer, ids: Sequence[int], nats: Sequence[float]) -> tu
     held, at = 0.0, 0
     for token, surprise in zip(ids, nats, strict=True):
         held += surprise
-        text = "" if token == tokenizer.end_of_text else stream.push(token)
-        if text or token == tokenizer.end_of_text:
+        text = "" if token == tokenizer.eos_token_id else stream.add_token(token)
+        if text or token == tokenizer.eos_token_id:
             made.append(Span(text, held, at))
             held, at = 0.0, at + len(text)
     return tuple(made)

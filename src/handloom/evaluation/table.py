@@ -33,7 +33,7 @@ def rows(measured: PerplexityResult) -> list[Row]:
 
     found = [
         Row("", "made of"),
-        row("read_before", "read before a token, at least", lambda r: measured.context - r.stride + 1),
+        row("read_before", "read before a token, at least", lambda r: measured.context_length - r.stride + 1),
         row("nats", "nats of surprise", lambda r: r.nats),
         row("tokens", "tokens", lambda r: r.counts.tokens),
         row("words", "words", lambda r: of.words),
@@ -105,7 +105,7 @@ def as_json(measured: PerplexityResult) -> dict[str, Any]:
     numbers = {row.key: row.values for row in rows(measured) if row.key}
     return {
         "convention": dataclasses.asdict(measured.convention),
-        "context": measured.context,
+        "context_length": measured.context_length,
         "documents": measured.original.documents,
         "standard_error_over": measured.over,
         "readings": [
@@ -151,8 +151,8 @@ def _by_stride(measured: PerplexityResult) -> str:
     if wide is narrow:
         return ""
     return (
-        f"With stride {wide.stride:,} a token may be predicted from {measured.context - wide.stride + 1:,} before it, "
-        f"with stride {narrow.stride:,} from at least {measured.context - narrow.stride + 1:,} as soon as there are "
+        f"With stride {wide.stride:,} a token may be predicted from {measured.context_length - wide.stride + 1:,} before it, "
+        f"with stride {narrow.stride:,} from at least {measured.context_length - narrow.stride + 1:,} as soon as there are "
         f"that many: {wide.nats_per_token - narrow.nats_per_token:+.4f} nats a token between the two."
     )
 
@@ -191,6 +191,6 @@ def _by_chance(measured: PerplexityResult) -> str:
             f"Standard errors are over {units:,} documents: tokens of one are not independent of each other."
         )
     return (
-        f"Standard errors are over {units:,} stretches of {measured.context:,} tokens, since tokens are not "
+        f"Standard errors are over {units:,} stretches of {measured.context_length:,} tokens, since tokens are not "
         "independent of their neighbours; stretches of one text are not quite either."
     )

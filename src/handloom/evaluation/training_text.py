@@ -114,7 +114,7 @@ def _text_of(data: TokenData, side: int, tokenizer: Tokenizer) -> Iterator[Piece
     """The documents of one side."""
     shard = (data.train, data.validation)[side]
     known = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-    known[tokenizer.end_of_text] = b""
+    known[tokenizer.eos_token_id] = b""
     start = 0
     for name, end in zip(data.names(side), shard.ends.tolist(), strict=True):
         yield from _pieces(name, _decoded(shard, start, end, known))

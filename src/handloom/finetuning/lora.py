@@ -6,7 +6,7 @@
 A matrix of 768 x 3072 has 2.4 million numbers; a detour of rank 8 beside it has 31 thousand. B begins as
 zeros, so that the model begins as what it was. Several detours may lie beside one matrix, each with its own
 share; merged, they are added into the matrix and cost nothing more. An adapter is such a set of detours, and may
-have rows for some tokens as well (`token_rows`).
+have rows for some tokens as well (`trainable_tokens`).
 
 Knows no files, no optimizer.
 """
@@ -48,19 +48,19 @@ class LoRAConfig:
     """The detour is multiplied by alpha / rank."""
     dropout: float = 0.0
     """Probability of dropping an input of the detour while training."""
-    targets: tuple[str, ...] = ("blocks.*",)
+    target_modules: tuple[str, ...] = ("blocks.*",)
     """Patterns of the names of the linear layers that get one."""
-    rank_stabilized: bool = False
+    use_rslora: bool = False
     """Multiply by alpha / sqrt(rank) instead, so that a wide detour learns as fast as a narrow one."""
-    dora: bool = False
+    use_dora: bool = False
     """Learn the length of each row of the matrix apart from its direction."""
-    token_rows: int = 0
+    trainable_tokens: int = 0
     """How many rows of the token embedding learn too."""
 
     @property
     def scale(self) -> float:
         """s, what the detour is multiplied by."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 class LoRAAdapter(nn.Module):
@@ -180,15 +180,17 @@ def add_adapter(
     Raises:
         ConfigError: when a pattern names no linear layer inside the blocks.
     """
-    layers = {path: layer for path, layer in linear_layers(model) if named(path, how.targets)}
-    for pattern in how.targets:
+    layers = {path: layer for path, layer in linear_layers(model) if named(path, how.target_modules)}
+    for pattern in how.target_modules:
         if not any(fnmatchcase(path, pattern) for path, _ in linear_layers(model)):
             known = sorted({path.partition(".")[2].partition(".")[2] for path, _ in linear_layers(model)})
             raise ConfigError(
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    insert_adapter(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.dora, tokens)
+    insert_adapter(
+        model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.use_dora, tokens
+    )
     generator = torch.Generator().manual_seed(seed)
     for detour in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(detour.lora_A.shape[1])
@@ -202,7 +204,7 @@ def insert_adapter(
     layers: Mapping[str, tuple[int, float]],
     name: str,
     dropout: float = 0.0,
-    dora: bool = False,
+    use_dora: bool = False,
     tokens: Tensor | None = None,
 ) -> None:
     """Lay detours of zeros beside the layers of these names, and rows as they are for some tokens.
@@ -211,7 +213,7 @@ def insert_adapter(
         model: edited in place.
         layers: rank and scale of the detour beside each.
         name: of this set of detours; a set of that name must not be there.
-        dropout, dora: as in `LoRAConfig`.
+        dropout, use_dora: as in `LoRAConfig`.
         tokens: (n) int64, each once, whose rows of the token embedding may change.
 
     Raises:
@@ -228,7 +230,7 @@ def insert_adapter(
             setattr(model.get_submodule(parent), own, layer)
         layer.unmerge()
         weight = layer.base.weight
-        rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if dora else None
+        rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if use_dora else None
         detour = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
         layer.adapter_layers[name] = detour.train(model.training)
     if tokens is not None:

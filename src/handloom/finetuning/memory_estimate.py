@@ -115,7 +115,7 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     cost, low = trainable.cost(model), trainable.first_trainable_layer(model)
     trained_blocks = c.layers - (low or 0)
     with_detours = bool(lora.adapters(model))
-    matrices = c.layers * (4 * c.width * c.width + 2 * c.width * c.feedforward_width)
+    matrices = c.layers * (4 * c.embed_dim * c.embed_dim + 2 * c.embed_dim * c.feedforward_dim)
     weights = 4 * sum(p.numel() for p in model.parameters())
     if with_detours and at_once.bf16:
         weights -= 2 * matrices  # the frozen ones are kept in bfloat16
@@ -124,20 +124,24 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
     # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
     # activation; where a matrix or a detour learns, also what it reads.
-    reads = {"attention.qkv": c.width, "feedforward.up": c.width, "feedforward.down": c.feedforward_width}
-    kept = 4 * c.width + c.feedforward_width
+    reads = {
+        "attention.qkv": c.embed_dim,
+        "feedforward.up": c.embed_dim,
+        "feedforward.down": c.feedforward_dim,
+    }
+    kept = 4 * c.embed_dim + c.feedforward_dim
     kept += sum(width for part, width in reads.items() if _learns(model, part))
-    block = tokens * (8 * c.width + size * kept)
+    block = tokens * (8 * c.embed_dim + size * kept)
     if (
         at_once.bf16 and at_once.tokens <= 256
     ):  # attention spelled out: its weights are kept, in both precisions
         block += tokens * at_once.tokens * c.heads * 6
-    activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.width)
+    activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.embed_dim)
     loss = min(CHUNK_TOKENS, tokens) * c.vocab_size * (8 + size)
-    loss += 2 * c.vocab_size * c.width if at_once.bf16 else 0
-    if model.head_weight.requires_grad and model.learned_rows is None:
+    loss += 2 * c.vocab_size * c.embed_dim if at_once.bf16 else 0
+    if model.head_weight.requires_grad and model.trainable_tokens is None:
         loss += (
-            4 * c.vocab_size * c.width
+            4 * c.vocab_size * c.embed_dim
         )  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
 
@@ -156,19 +160,19 @@ def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT
     with torch.device("meta"):
         model = GPT(config)
         if untie:
-            model.untie_head()
+            model.untie_embeddings()
         if how is not None:
-            layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.targets)]
-            tokens = torch.zeros(how.token_rows, dtype=torch.int64) if how.token_rows else None
+            layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.target_modules)]
+            tokens = torch.zeros(how.trainable_tokens, dtype=torch.int64) if how.trainable_tokens else None
             detours = dict.fromkeys(layers, (how.rank, how.scale))
-            lora.insert_adapter(model, detours, "adapter", dora=how.dora, tokens=tokens)
+            lora.insert_adapter(model, detours, "adapter", use_dora=how.use_dora, tokens=tokens)
     return model
 
 
 def _remark(model: GPT) -> str:
     """What a person may not expect of this choice."""
     embedding = dict(model.named_parameters()).get(trainable.TIED)
-    if embedding is None or not embedding.requires_grad or not model.config.tied_head:
+    if embedding is None or not embedding.requires_grad or not model.config.tie_embeddings:
         return ""
     everything = sum(p.numel() for p in model.parameters())
     if everything == sum(p.numel() for p in model.parameters() if p.requires_grad):

@@ -32,8 +32,8 @@ def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: for last:N with more blocks than there are.
     """
-    head = ("label_head.*",) if config.labels else (TIED,) if config.tied_head else ("head.*",)
-    labels = ("label_head.*",) if config.labels else ()
+    head = ("label_head.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("head.*",)
+    labels = ("label_head.*",) if config.label_names else ()
     norms = ("*_norm.*",)
     if method.startswith("last:"):
         number = int(method.partition(":")[2])
@@ -154,12 +154,12 @@ def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
 
 def _group(name: str, config: GPTConfig) -> str:
     if name == TIED:
-        return "token embedding" + (", which is the output head too" if config.tied_head else "")
+        return "token embedding" + (", which is the output head too" if config.tie_embeddings else "")
     if name.endswith(".token_rows"):
         return "rows of the token embedding"
     if name.startswith("embedding."):
         return "position embedding"
-    if name.startswith("label_head"):
+    if name.startswith("classifier"):
         return "head for labels"
     if name.startswith("head"):
         return "output head"

@@ -33,10 +33,10 @@ class Batch:
         self.texts = [list(prompt) for prompt in prompts]
         self.prompts = [len(prompt) for prompt in prompts]
         """How many tokens at the beginning of each text are its prompt."""
-        self._capacity = min(model.config.context, max(self.prompts) + room)
+        self._capacity = min(model.config.context_length, max(self.prompts) + room)
         self._cache = self._new_cache(len(prompts))
         # Where the part of each text begins that is in the cache, or will be.
-        self._windows = [window_start(length, model.config.context) for length in self.prompts]
+        self._windows = [window_start(length, model.config.context_length) for length in self.prompts]
 
     @torch.inference_mode()
     def scores(self) -> Tensor:
@@ -46,8 +46,8 @@ class Batch:
             ModelError: when they are no finite numbers.
         """
         for row, text in enumerate(self.texts):
-            if len(text) - self._windows[row] > self.model.config.context:
-                self._windows[row] = window_start(len(text), self.model.config.context)
+            if len(text) - self._windows[row] > self.model.config.context_length:
+                self._windows[row] = window_start(len(text), self.model.config.context_length)
                 self._cache.forget(row)
         anew = [row for row, length in enumerate(self._cache.lengths) if length == 0]
         together = len(anew) < len(self.texts)  # the others' next token is read with the last one of these
@@ -104,9 +104,9 @@ class Batch:
         return KVCache(self.model.config, rows, size, self.model.head_weight.dtype)
 
 
-def window_start(length: int, context: int) -> int:
+def window_start(length: int, context_length: int) -> int:
     """The first token that is read of a text: of one beyond the context its last half context.
 
     So a good stretch fits behind it before that has to happen again.
     """
-    return length - max(1, context // 2) if length > context else 0
+    return length - max(1, context_length // 2) if length > context_length else 0

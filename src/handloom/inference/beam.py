@@ -54,7 +54,7 @@ class Hypothesis:
 def beam_search(
     model: GPT, prompt: Sequence[int], request: GenerationConfig, n: int, ending: Ending
 ) -> list[Hypothesis]:
-    """The `n` best texts that `request.beams` beams find, best first.
+    """The `n` best texts that `request.num_beams` beams find, best first.
 
     Each step looks at twice as many candidates as there are beams, so that enough go on when some have ended. It
     is over when no running text can become better than the finished ones, by its score so far.
@@ -66,14 +66,16 @@ def beam_search(
         model: in evaluation mode.
         prompt: at least one token.
         request: beams, length_penalty, max_new_tokens, and what looks at the text so far.
-        n: at most `request.beams`.
+        n: at most `request.num_beams`.
         ending: of a text without new tokens.
 
     Raises:
         RequestError: for more texts than beams, or text beyond the context.
     """
-    if n > request.beams:
-        raise RequestError(f"{n} texts are asked of {request.beams} beams.", f"Use --beams {n} or more.")
+    if n > request.num_beams:
+        raise RequestError(
+            f"{n} texts are asked of {request.num_beams} beams.", f"Use --num-beams {n} or more."
+        )
     require_possible(request, model, iter([len(prompt)]))
     batch = Batch(model, [prompt], request.max_new_tokens)
     running, finished = [Hypothesis(0.0, ending)], list[Hypothesis]()
@@ -81,14 +83,14 @@ def beam_search(
         going: list[tuple[int, Hypothesis]] = []
         for rank, (row, grown) in enumerate(_candidates(batch, running, request)):
             if length == request.max_new_tokens or grown.ending.ended:
-                if rank < request.beams:  # a text may end only where it is among the best
+                if rank < request.num_beams:  # a text may end only where it is among the best
                     finished.append(replace(grown, score=_weighed(grown.score, length, request)))
-            elif len(going) < request.beams:
+            elif len(going) < request.num_beams:
                 going.append((row, grown))
-        finished = sorted(finished, key=lambda one: -one.score)[: request.beams]
+        finished = sorted(finished, key=lambda one: -one.score)[: request.num_beams]
         if not going:
             break
-        if len(finished) == request.beams:
+        if len(finished) == request.num_beams:
             hope = max(_weighed(one.score, length, request) for _, one in going)
             if hope <= finished[-1].score:
                 break
@@ -108,7 +110,7 @@ def _candidates(
     )  # (B, V)
     totals = logprobs.double() + torch.tensor([[one.score] for one in running], dtype=torch.float64)  # (B, V)
     best: Tensor
-    best, at = totals.flatten().topk(min(2 * request.beams, totals.numel()))
+    best, at = totals.flatten().topk(min(2 * request.num_beams, totals.numel()))
     rows, tokens = at // logits.shape[-1], at % logits.shape[-1]
     new = token_logprobs(logits[rows], tokens.tolist(), request.logprobs)
     return [

@@ -79,14 +79,14 @@ def classify(
         raise RequestError(
             f"overlong is {overlong!r}; it must be {' or '.join(POLICIES)}.", "Choose one of them."
         )
-    if not model.config.labels:
+    if not model.config.label_names:
         raise ModelError(
             "The model knows no labels, so it cannot tell texts apart by them.",
             "Tune one that does: handloom finetune --task classify --data FILE.",
         )
     names = ["The text"] if len(texts) == 1 else [f"Text {number}" for number in range(1, len(texts) + 1)]
     rows = [
-        _ids(tokenizer, text, name, model.config.context, overlong)
+        _ids(tokenizer, text, name, model.config.context_length, overlong)
         for text, name in zip(texts, names, strict=True)
     ]
     found: list[Classification] = []
@@ -97,19 +97,19 @@ def classify(
         tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in some])  # (B, T)
         last = torch.tensor([len(ids) - 1 for ids in some])  # (B)
         hidden = model.hidden(tokens)[torch.arange(len(some)), last]  # (B, C)
-        for row in label_values(model.label_scores(hidden).float(), problem_type).tolist():
-            found.append(Classification(problem_type, dict(zip(model.config.labels, row, strict=True))))
+        for row in label_values(model.classify_logits(hidden).float(), problem_type).tolist():
+            found.append(Classification(problem_type, dict(zip(model.config.label_names, row, strict=True))))
     return found
 
 
-def _ids(tokenizer: Tokenizer, text: str, name: str, context: int, overlong: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, name: str, context_length: int, overlong: str) -> list[int]:
     require_type(text, name, str, "a str; handloom.inference.classify takes a list of them")
     if not text.strip():
         raise RequestError(f"{name} is empty, so there is nothing to classify.", "Give some text.")
     ids = prompt_ids(tokenizer, text, None)
-    if len(ids) > context and overlong == "error":
+    if len(ids) > context_length and overlong == "error":
         raise RequestError(
-            f"{name} has {len(ids):,} tokens, and the model looks at {context:,} at most.",
-            "Shorten it, or pass --overlong cut to leave out its end.",
+            f"{name} has {len(ids):,} tokens, and the model looks at {context_length:,} at most.",
+            "Shorten it, or pass --overlong truncate to leave out its end.",
         )
-    return ids[:context]
+    return ids[:context_length]

@@ -140,7 +140,7 @@ class TextSession:
         return self.turns[-1]
 
 
-FIXED = ("overflow", "beams", "length_penalty", "logprobs", "echo")
+FIXED = ("overflow", "num_beams", "length_penalty", "logprobs", "echo")
 """Settings that have no meaning in a conversation."""
 
 

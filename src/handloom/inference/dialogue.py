@@ -81,9 +81,9 @@ class ChatSession(TextSession):
         Raises:
             RequestError: when it leaves no room for anything else.
         """
-        if system is not None and len(self._encoded([Turn("-")], system)) > self._lm.config.context:
+        if system is not None and len(self._encoded([Turn("-")], system)) > self._lm.config.context_length:
             raise RequestError(
-                f"The system's message does not fit the model's context of {self._lm.config.context:,} tokens.",
+                f"The system's message does not fit the model's context of {self._lm.config.context_length:,} tokens.",
                 "Shorten it.",
             )
         self.system = system
@@ -95,10 +95,10 @@ class ChatSession(TextSession):
                 "An empty line asks nothing.", "Write something, or /retry for another answer."
             )
         turn = Turn(line)
-        tokens, context = len(self._encoded([turn], self.system)), self._lm.config.context
-        if tokens > context:
+        tokens, context_length = len(self._encoded([turn], self.system)), self._lm.config.context_length
+        if tokens > context_length:
             raise RequestError(
-                f"This message and what stands around it have {tokens:,} tokens, and the model looks at {context:,}.",
+                f"This message and what stands around it have {tokens:,} tokens, and the model looks at {context_length:,}.",
                 "Shorten it.",
             )
         return turn
@@ -107,7 +107,7 @@ class ChatSession(TextSession):
         turn, seen = self._last(), self._seen()
         seed = (self.request.seed + self._answers) % 2**64
         self._answers += 1
-        room = self._lm.config.context - len(self._encoded(seen, self.system)) + 1
+        room = self._lm.config.context_length - len(self._encoded(seen, self.system)) + 1
         most = min(self.request.max_new_tokens, room)
         least = min(self.request.min_new_tokens, most)
         request = dataclasses.replace(
@@ -120,15 +120,15 @@ class ChatSession(TextSession):
 
     def _seen(self) -> list[Turn]:
         """The last turns that leave the answer its room; the very last always."""
-        context = self._lm.config.context
-        wanted = min(self.request.max_new_tokens, context // 2)
+        context_length = self._lm.config.context_length
+        wanted = min(self.request.max_new_tokens, context_length // 2)
         seen = list(self.turns)
-        while len(seen) > 1 and len(self._encoded(seen, self.system)) + wanted - 1 > context:
+        while len(seen) > 1 and len(self._encoded(seen, self.system)) + wanted - 1 > context_length:
             seen.pop(0)
         forgotten = len(self.turns) - len(seen)
         if forgotten > self._forgotten:
             turns = "The first turn is" if forgotten == 1 else f"The first {forgotten:,} turns are"
-            self._on_note(f"{turns} out of the model's sight: its context is {context:,} tokens.")
+            self._on_note(f"{turns} out of the model's sight: its context is {context_length:,} tokens.")
         self._forgotten = forgotten
         return seen
 

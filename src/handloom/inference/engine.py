@@ -105,7 +105,7 @@ def generate_ids(
         RequestError: when the text does not fit the context and the policy is `error`.
     """
     if vocabulary is not None:
-        request = replace(request, vocabulary=vocabulary)
+        request = replace(request, vocab_size=vocabulary)
     writing = Engine(model, prompt.tolist(), request)
     for _ in range(request.max_new_tokens):
         yield torch.tensor([choice.token for choice in writing.step().values()])
@@ -137,7 +137,7 @@ def prompt_logprobs(model: GPT, prompt: Sequence[int], top: int) -> tuple[TokenL
 
     What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
     """
-    begin = window_start(len(prompt), model.config.context)
+    begin = window_start(len(prompt), model.config.context_length)
     hidden = model.hidden(torch.tensor([prompt[begin:]]))[0, :-1]  # (T - 1, C)
     found = [TokenLogprob(token) for token in prompt[: begin + 1]]
     rest = prompt[begin + 1 :]
@@ -153,7 +153,7 @@ _AT_ONCE = 64  # positions whose scores are held in memory together
 def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Iterator[int]) -> None:
     """Raise RequestError when a text would not fit the context, or a setting names a token there is not."""
     for length in prompt_tokens:
-        require_room(length, request, model.config.context)
+        require_room(length, request, model.config.context_length)
     named: list[object] = [token for token, _ in request.sampling.logit_bias]
     named += [token for word in request.sampling.bad_words for token in word]
     for token in named:
@@ -164,19 +164,19 @@ def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Itera
             )
 
 
-def require_room(prompt_tokens: int, request: GenerationConfig, context: int) -> None:
+def require_room(prompt_tokens: int, request: GenerationConfig, context_length: int) -> None:
     """Raise RequestError when the policy is `error` and the text would pass the context."""
     if request.overflow == "slide":
         return
-    if prompt_tokens > context:
+    if prompt_tokens > context_length:
         raise RequestError(
-            f"The prompt has {prompt_tokens} tokens, and the model looks at {context} at most.",
+            f"The prompt has {prompt_tokens} tokens, and the model looks at {context_length} at most.",
             "Shorten it, or pass --overflow slide to go on from the last half of the context.",
         )
     # The last new token is never read, so it needs no place.
-    if prompt_tokens + request.max_new_tokens - 1 > context:
+    if prompt_tokens + request.max_new_tokens - 1 > context_length:
         raise RequestError(
             f"A prompt of {prompt_tokens} tokens and {request.max_new_tokens} new ones pass the model's context of "
-            f"{context}.",
-            f"Ask for at most {context - prompt_tokens + 1} new tokens (--max-new-tokens), or pass --overflow slide.",
+            f"{context_length}.",
+            f"Ask for at most {context_length - prompt_tokens + 1} new tokens (--max-new-tokens), or pass --overflow slide.",
         )

@@ -38,7 +38,7 @@ class SamplingParams:
     min_p: float | None = _setting(
         None, "Choose among tokens at least this share as probable as the likeliest."
     )
-    typical: float | None = _setting(
+    typical_p: float | None = _setting(
         None,
         "Choose among the most typical tokens (surprise nearest to the mean) that hold this probability.",
     )
@@ -51,7 +51,9 @@ class SamplingParams:
     presence_penalty: float = _setting(
         0.0, "Taken from a token's score once if it is in the new text at all."
     )
-    no_repeat_ngram: int | None = _setting(None, "Never write the same sequence of this many tokens twice.")
+    no_repeat_ngram_size: int | None = _setting(
+        None, "Never write the same sequence of this many tokens twice."
+    )
     logit_bias: tuple[tuple[int | str, float], ...] = _setting(
         (), "TOKEN=BIAS: add BIAS to the score of a token, given by its id or its text."
     )
@@ -65,9 +67,9 @@ class SamplingParams:
         object.__setattr__(self, "bad_words", _words(self.bad_words))
         for name in ("temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"):
             require_number(name, getattr(self, name))
-        for name in ("top_p", "min_p", "typical"):
+        for name in ("top_p", "min_p", "typical_p"):
             require_number(name, getattr(self, name), optional=True)
-        for name in ("top_k", "no_repeat_ngram"):
+        for name in ("top_k", "no_repeat_ngram_size"):
             require_number(name, getattr(self, name), whole=True, optional=True)
         share = "above 0 and at most 1", "Leave it out to keep all tokens."
         within = "from -100 to 100", "0 changes nothing; OpenAI's own range is -2 to 2."
@@ -82,7 +84,7 @@ class SamplingParams:
             ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1", share[1]),
             ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, *share),
             ("min_p", self.min_p, self.min_p is None or 0 < self.min_p <= 1, *share),
-            ("typical", self.typical, self.typical is None or 0 < self.typical <= 1, *share),
+            ("typical_p", self.typical_p, self.typical_p is None or 0 < self.typical_p <= 1, *share),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
@@ -93,9 +95,9 @@ class SamplingParams:
             ("frequency_penalty", self.frequency_penalty, abs(self.frequency_penalty) <= 100, *within),
             ("presence_penalty", self.presence_penalty, abs(self.presence_penalty) <= 100, *within),
             (
-                "no_repeat_ngram",
-                self.no_repeat_ngram,
-                self.no_repeat_ngram is None or self.no_repeat_ngram >= 1,
+                "no_repeat_ngram_size",
+                self.no_repeat_ngram_size,
+                self.no_repeat_ngram_size is None or self.no_repeat_ngram_size >= 1,
                 "at least 1",
                 "Leave it out to allow repetitions.",
             ),
@@ -113,8 +115,8 @@ class GenerationConfig:
         "error", "Text beyond the context: refuse it, or slide: go on from the context's last half."
     )
     min_new_tokens: int = _setting(0, "The model may not end the text before this many tokens.")
-    force_end: bool = _setting(False, "The last of max_new_tokens is the end of text, whatever the scores.")
-    beams: int = _setting(
+    forced_eos: bool = _setting(False, "The last of max_new_tokens is the end of text, whatever the scores.")
+    num_beams: int = _setting(
         1, "Above 1: beam search, the likeliest whole text of this many tried side by side; nothing is drawn."
     )
     length_penalty: float = _setting(
@@ -124,21 +126,21 @@ class GenerationConfig:
         None, "Also give each new token's log probability, and this many likeliest alternatives."
     )
     echo: bool = _setting(False, "Also give the prompt's tokens, with their own log probabilities.")
-    ends: tuple[int, ...] = ()
+    eos_token_ids: tuple[int, ...] = ()
     """Tokens that end a text; known to the tokenizer, and filled in by `LanguageModel`."""
-    vocabulary: int | None = None
+    vocab_size: int | None = None
     """How many ids stand for something, filled in likewise. A model may have more, so that its size is a round
     number; those are never chosen, though they have a probability. None: all stand for something."""
-    unused: tuple[int, ...] = ()
+    unused_ids: tuple[int, ...] = ()
     """Ids below that which stand for nothing either, filled in likewise."""
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        for name in ("max_new_tokens", "seed", "min_new_tokens", "beams"):
+        for name in ("max_new_tokens", "seed", "min_new_tokens", "num_beams"):
             require_number(name, getattr(self, name), whole=True)
         require_number("length_penalty", self.length_penalty)
         require_number("logprobs", self.logprobs, whole=True, optional=True)
-        for name in ("force_end", "echo"):
+        for name in ("forced_eos", "echo"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(
                     f"{name} is {getattr(self, name)!r}; it must be True or False.", "Give one."
@@ -165,7 +167,13 @@ class GenerationConfig:
                 f"from 0 to max_new_tokens, which is {self.max_new_tokens}",
                 "Lower it, or raise max_new_tokens.",
             ),
-            ("beams", self.beams, 1 <= self.beams <= 1000, "from 1 to 1000", "Use 1 for no beam search."),
+            (
+                "num_beams",
+                self.num_beams,
+                1 <= self.num_beams <= 1000,
+                "from 1 to 1000",
+                "Use 1 for no beam search.",
+            ),
             (
                 "length_penalty",
                 self.length_penalty,
@@ -185,10 +193,10 @@ class GenerationConfig:
             raise RequestError(
                 f"There is no overflow policy {self.overflow!r}.", "The policies are error and slide."
             )
-        drawn = [name for name in ("top_k", "top_p", "min_p", "typical") if getattr(self.sampling, name)]
-        if self.beams > 1 and drawn:
+        drawn = [name for name in ("top_k", "top_p", "min_p", "typical_p") if getattr(self.sampling, name)]
+        if self.num_beams > 1 and drawn:
             raise RequestError(
-                f"Beam search draws nothing, so {drawn[0]} has no meaning with beams {self.beams}.",
+                f"Beam search draws nothing, so {drawn[0]} has no meaning with beams {self.num_beams}.",
                 "Leave one of them out.",
             )
 
@@ -251,10 +259,10 @@ def require_count(n: object) -> int:
 
 def require_streamable(request: GenerationConfig) -> None:
     """Raise RequestError for a request whose text is known only as a whole."""
-    if request.beams > 1:
+    if request.num_beams > 1:
         raise RequestError(
             "Beam search chooses a text when it is whole, so it cannot be streamed.",
-            "Leave out --stream, or --beams.",
+            "Leave out --stream, or --num-beams.",
         )
 
 

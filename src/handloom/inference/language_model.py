@@ -187,7 +187,7 @@ class LanguageModel:
         request = self._in_tokens(request)
         rows = [Row(self.tokenizer, stops) for _ in range(n * len(prompts))]
         each = [one for one in ids for _ in range(n)]
-        if request.beams > 1:
+        if request.num_beams > 1:
             written = self._search(ids, rows, request, n, timing)
         else:
             written = self._write(each, rows, request, list(range(n)) * len(prompts), timing)
@@ -244,7 +244,7 @@ class LanguageModel:
         for _ in range(request.max_new_tokens):
             news = writing.step()
             timing.wrote(len(news))
-            yield news, "".join([rows[row].push(choice.token) for row, choice in news.items()])
+            yield news, "".join([rows[row].add_token(choice.token) for row, choice in news.items()])
             writing.leave({row for row in writing.running if rows[row].finish})
             if not writing.running:
                 return
@@ -262,7 +262,7 @@ class LanguageModel:
             for row, found in enumerate(beam_search(self.model, prompt, request, n, rows[at * n]), at * n):
                 timing.wrote(len(found.token_logprobs))
                 for choice in found.token_logprobs:
-                    yield {row: choice}, rows[row].push(choice.token)
+                    yield {row: choice}, rows[row].add_token(choice.token)
 
     def _in_tokens(self, request: GenerationConfig) -> GenerationConfig:
         """The same request with its words in ids, and the ends of a text filled in."""
@@ -277,7 +277,11 @@ class LanguageModel:
         sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
         known = self.tokenizer
         return dataclasses.replace(
-            request, sampling=sampling, ends=known.ends, vocabulary=known.vocab_size, unused=known.unused
+            request,
+            sampling=sampling,
+            eos_token_ids=known.eos_token_ids,
+            vocab_size=known.vocab_size,
+            unused_ids=known.unused_ids,
         )
 
     def _one_token(self, token: int | str) -> int:

@@ -92,7 +92,7 @@ def hold_off_end(logits: Tensor, new: Texts, ends: Sequence[int], least: int) ->
     return logits
 
 
-def force_end(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
+def forced_eos(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
     """Leave only the ends of a text to rows whose next token is the last of `most`."""
     final = torch.tensor([len(text) == most - 1 for text in new])  # (B)
     logits = logits.clone()
@@ -128,14 +128,14 @@ def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], request
         logits = penalize_repetition(logits, texts, how.repetition_penalty)
     if how.frequency_penalty or how.presence_penalty:
         logits = penalize_frequency(logits, new, how.frequency_penalty, how.presence_penalty)
-    if how.no_repeat_ngram is not None:
-        logits = ban_repeated_ngrams(logits, texts, how.no_repeat_ngram)
+    if how.no_repeat_ngram_size is not None:
+        logits = ban_repeated_ngrams(logits, texts, how.no_repeat_ngram_size)
     if how.bad_words:
         logits = ban_words(logits, texts, [[_id(token) for token in word] for word in how.bad_words])
     if request.min_new_tokens:
-        logits = hold_off_end(logits, new, request.ends, request.min_new_tokens)
-    if request.force_end:
-        logits = force_end(logits, new, request.ends, request.max_new_tokens)
+        logits = hold_off_end(logits, new, request.eos_token_ids, request.min_new_tokens)
+    if request.forced_eos:
+        logits = forced_eos(logits, new, request.eos_token_ids, request.max_new_tokens)
     if (logits == NEVER).all(dim=-1).any():
         raise RequestError(
             "Every token is forbidden at this place, so the text cannot go on.",
@@ -146,9 +146,9 @@ def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], request
 
 def mask_padded_vocab(logits: Tensor, request: GenerationConfig) -> Tensor:
     """Forbid the ids that stand for nothing."""
-    if request.vocabulary is not None and request.vocabulary < logits.shape[-1]:
-        logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= request.vocabulary, NEVER)
-    return logits.masked_fill(_marked(request.unused, logits), NEVER) if request.unused else logits
+    if request.vocab_size is not None and request.vocab_size < logits.shape[-1]:
+        logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= request.vocab_size, NEVER)
+    return logits.masked_fill(_marked(request.unused_ids, logits), NEVER) if request.unused_ids else logits
 
 
 def _id(token: object) -> int:

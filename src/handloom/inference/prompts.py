@@ -31,7 +31,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: str | None) -> li
         RequestError: for an empty prompt, one with half of a character in it, or messages that cannot be answered.
     """
     if prompt is None:
-        return [tokenizer.end_of_text]
+        return [tokenizer.eos_token_id]
     if isinstance(prompt, str):
         if not prompt:
             raise RequestError(
@@ -47,7 +47,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: str | None) -> li
     if template is None:
         raise RequestError(
             "The model learned no conversations, so it cannot answer messages.",
-            "Pass text to continue, or tune a model with handloom finetune --task instruct.",
+            "Pass text to continue, or tune a model with handloom finetune --task sft.",
         )
     return encode_generation_prompt(tokenizer, messages_of(prompt), template)
 

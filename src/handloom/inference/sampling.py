@@ -89,8 +89,8 @@ def logits_to_probs(logits: Tensor, sampling: SamplingParams) -> Tensor:
         logits = top_p_filter(logits, sampling.top_p)
     if sampling.min_p is not None:
         logits = min_p_filter(logits, sampling.min_p)
-    if sampling.typical is not None:
-        logits = typical_p_filter(logits, sampling.typical)
+    if sampling.typical_p is not None:
+        logits = typical_p_filter(logits, sampling.typical_p)
     return logits.softmax(dim=-1)
 
 

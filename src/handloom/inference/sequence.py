@@ -21,19 +21,19 @@ class Row:
         self.ids: list[int] = []
         self.text = ""
         self.finish = ""
-        self._ends = frozenset(tokenizer.ends)
+        self._ends = frozenset(tokenizer.eos_token_ids)
         self._stop = stop
         self._stream = StreamingDetokenizer(tokenizer)
         self._held = ""  # may be the beginning of a stop string
 
-    def push(self, token: int) -> str:
+    def add_token(self, token: int) -> str:
         """Add a token; returns the text that is certain now. After the end it changes nothing."""
         if self.finish:
             return ""
         self.ids.append(token)
         if token in self._ends:
-            return self._release(self._stream.finish(), "end_of_text")
-        return self._release(self._stream.push(token), "")
+            return self._release(self._stream.finalize(), "end_of_text")
+        return self._release(self._stream.add_token(token), "")
 
     def close(self) -> str:
         """End the text for its length; returns what was held back, but not a character cut in half."""
@@ -48,7 +48,7 @@ class Row:
         """A row that goes on from here with one more token, without the ids and the text so far; this one stays."""
         grown = copy.copy(self)
         grown.ids, grown.text, grown._stream = [], "", self._stream.copy()
-        grown.push(token)
+        grown.add_token(token)
         return grown
 
     def _release(self, new: str, finish: str) -> str:

@@ -36,7 +36,7 @@ TEXT = "In the morning the weaver counts 24 threads. The quick brown fox jumps o
 """What is read if no text is given."""
 
 _ROUNDED = {"bf16-weights": torch.bfloat16, "fp16-weights": torch.float16}
-_SHAPE = ("vocab_size", "context", "layers", "heads", "width", "feedforward_width")
+_SHAPE = ("vocab_size", "context_length", "layers", "heads", "embed_dim", "feedforward_dim")
 _SUMMARY = 12
 """Lines of the summary that the blocks before the divergence may take."""
 
@@ -126,10 +126,10 @@ def compare_models(
         _require_one_shape(one, other)
     ids = one.prompt_ids(TEXT if text is None else text)
     if text is None:
-        ids = ids[: one.config.context]
-    if len(ids) > one.config.context:
+        ids = ids[: one.config.context_length]
+    if len(ids) > one.config.context_length:
         raise RequestError(
-            f"The text has {len(ids)} tokens, and the model looks at {one.config.context} at most.",
+            f"The text has {len(ids)} tokens, and the model looks at {one.config.context_length} at most.",
             "Shorten it.",
         )
     tokenizers = [one.tokenizer, other.tokenizer if isinstance(other, LanguageModel) else one.tokenizer]
@@ -156,7 +156,7 @@ def _require_one_shape(one: LanguageModel, other: LanguageModel) -> None:
     for field in _SHAPE:
         here, there = getattr(one.config, field), getattr(other.config, field)
         if here != there:
-            name = "inner_width" if field == "feedforward_width" else field
+            name = "ffn_dim" if field == "feedforward_dim" else field
             raise ModelError(
                 f"The two models have different shapes, the first in {name}: {here} and {there}.",
                 f"Name two models of one shape, or compare with a precision: {', '.join(PRECISIONS)}.",
@@ -187,10 +187,7 @@ def _other_settings(one: GPTConfig, other: GPTConfig) -> dict[str, tuple[Any, An
     return {
         name: (here[name], there[name])
         for name in here
-        if here[name] != there[name]
-        and name not in _SHAPE
-        and name != "inner_width"
-        and "dropout" not in name
+        if here[name] != there[name] and name not in _SHAPE and name != "ffn_dim" and "dropout" not in name
     }
 
 

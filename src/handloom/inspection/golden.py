@@ -119,7 +119,7 @@ def shakespeare_ids(tokenizer: Tokenizer) -> list[int]:
     """The tokens of `SHAKESPEARE` as llm.c prepares them: the end of text before each section, 257 in all."""
     ids: list[int] = []
     for section in SHAKESPEARE.split("\n\n"):
-        ids += [tokenizer.end_of_text, *tokenizer.encode(f"{section}\n\n")]
+        ids += [tokenizer.eos_token_id, *tokenizer.encode(f"{section}\n\n")]
     return ids[:257]
 
 

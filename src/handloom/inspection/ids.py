@@ -45,10 +45,10 @@ def compare_ids(folder: Path, tokenizer: Tokenizer, texts: Iterable[str]) -> Che
                 kind = " with special tokens" if special else ""
                 return Check(NAME, False, f"{text!r}{kind} has the ids {found} here and {list(wanted)} there")
     ends = {end for end in _ids(stops) if end < tokenizer.vocab_size} if _names_ends(folder) else set()
-    if missing := sorted(ends - set(tokenizer.ends)):
+    if missing := sorted(ends - set(tokenizer.eos_token_ids)):
         return Check(NAME, False, f"transformers ends a text at {missing[0]}, and Handloom does not")
     known = {*ends, theirs.eos_token_id, *_ids(storage.read_json(folder / "config.json").get("eos_token_id"))}
-    if _names_ends(folder) and (more := sorted(set(tokenizer.ends) - known)):
+    if _names_ends(folder) and (more := sorted(set(tokenizer.eos_token_ids) - known)):
         return Check(NAME, False, f"Handloom ends a text at {more[0]}, and no file names that")
     return Check(
         NAME, True, f"{count} texts have the same ids, with special tokens and without; so have the ends"

@@ -64,9 +64,9 @@ class _Subject:
 
     def __init__(self, lm: LanguageModel, tolerance: float, folder: Path) -> None:
         self.lm, self.model, self.tolerance, self.folder = lm, lm.model, tolerance, folder
-        self.context, self.vocabulary = lm.config.context, lm.tokenizer.vocab_size
+        self.context_length, self.vocabulary = lm.config.context_length, lm.tokenizer.vocab_size
         self.generator = torch.Generator().manual_seed(0)
-        self.ids = self.random_ids(2, min(64, self.context))  # (B, T)
+        self.ids = self.random_ids(2, min(64, self.context_length))  # (B, T)
 
     def checks(self) -> Iterator[tuple[str, Callable[[], Check]]]:
         """Every check with its name, in order."""
@@ -115,7 +115,7 @@ class _Subject:
         )
         for text in self.texts:
             found = tokenizer.encode(text)
-            if found != tokenizer.by_hand.encode(text):
+            if found != tokenizer.reference.encode(text):
                 return Check(name, False, f"{text!r} has other ids by tiktoken than by hand")
             if exact and tokenizer.decode(found) != text:
                 return Check(name, False, f"{text!r} does not come back from its ids")
@@ -175,11 +175,15 @@ class _Subject:
 
     def overflow(self) -> Check:
         """Text beyond the context is read from the context's last half on, as if nothing stood before that."""
-        text = self.random_ids(1, self.context)  # (1, T)
+        text = self.random_ids(1, self.context_length)  # (1, T)
         batch = Batch(self.model, text.tolist(), 3)
         found, expected = [], []
-        for read in (self.context, max(1, self.context // 2), max(1, self.context // 2) + 1):
-            hidden = self.model.hidden(text[:, -min(read, self.context) :])[:, -1]  # (1, C)
+        for read in (
+            self.context_length,
+            max(1, self.context_length // 2),
+            max(1, self.context_length // 2) + 1,
+        ):
+            hidden = self.model.hidden(text[:, -min(read, self.context_length) :])[:, -1]  # (1, C)
             expected.append(self.model.unembed(hidden))  # (1, V)
             found.append(batch.scores())  # (1, V)
             token = self.random_ids(1, 1)

@@ -33,8 +33,8 @@ class Attention(nn.Module):
         self.scale = config.attention_scale(layer)
         self.dropout = config.dropouts.attention
         self.fused: bool | None = None  # None: whichever is quicker
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
+        self.out = nn.Linear(config.embed_dim, config.embed_dim)
         self.out_dropout = nn.Dropout(config.dropouts.residual)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:

@@ -20,9 +20,9 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int = 0) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
+        self.attention_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.attention = Attention(config, layer)
-        self.feedforward_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
+        self.feedforward_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.feedforward = FeedForward(config)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:

@@ -41,15 +41,15 @@ class GPTConfig:
 
     vocab_size: int = 50257
     """V: how many token ids there are."""
-    context: int = 1024
+    context_length: int = 1024
     """The most positions the model can look at, in tokens."""
     layers: int = 12
     """Transformer blocks."""
     heads: int = 12
     """H: attention heads in each block; must divide `width`."""
-    width: int = 768
+    embed_dim: int = 768
     """C: channels of the residual stream."""
-    inner_width: int | None = None
+    ffn_dim: int | None = None
     """Channels inside the feed-forward network; 4 * width if not given."""
     activation: str = "gelu_tanh"
     """What bends the feed-forward network; one of `ACTIVATIONS`."""
@@ -65,33 +65,33 @@ class GPTConfig:
     """The same for the attention weights alone; `dropout` if not given."""
     residual_dropout: float | None = None
     """The same for what is added to the residual stream alone; `dropout` if not given."""
-    layer_norm_epsilon: float = 1e-5
+    norm_eps: float = 1e-5
     """Added to the variance in every LayerNorm."""
-    tied_head: bool = True
+    tie_embeddings: bool = True
     """Whether the output head is the token embedding itself."""
-    labels: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     """What the model tells texts apart by, if it was tuned for that; it then has a head for it beside the other."""
     problem_type: str = SINGLE_LABEL
     """What the scores of the labels mean; one of `PROBLEM_TYPES`."""
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        object.__setattr__(self, "labels", tuple(self.labels))
-        for name in ("vocab_size", "context", "layers", "heads", "width", "inner_width"):
+        object.__setattr__(self, "label_names", tuple(self.label_names))
+        for name in ("vocab_size", "context_length", "layers", "heads", "embed_dim", "ffn_dim"):
             value = getattr(self, name)
-            if value is None and name == "inner_width":
+            if value is None and name == "ffn_dim":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
                 raise ConfigError(
                     f"The model's {name} is {value!r}; it must be a whole number of at least 1 and below 2^63.",
                     f"Set {name} to a positive whole number.",
                 )
-        if self.width % self.heads:
-            near = min(self.heads, self.width)
+        if self.embed_dim % self.heads:
+            near = min(self.heads, self.embed_dim)
             around = (h for step in range(1000) for h in (near - step, near + step) if h > 0)
-            best = next((h for h in around if self.width % h == 0), 1)
+            best = next((h for h in around if self.embed_dim % h == 0), 1)
             raise ConfigError(
-                f"The model's width {self.width} cannot be shared equally by heads {self.heads}.",
+                f"The model's width {self.embed_dim} cannot be shared equally by heads {self.heads}.",
                 f"Choose a number of heads that divides the width, for example {best}.",
             )
         for name, choices in (("activation", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
@@ -100,7 +100,7 @@ class GPTConfig:
                     f"The model's {name} is {getattr(self, name)!r}, which does not exist.",
                     f"Choose one of: {', '.join(choices)}.",
                 )
-        for name in ("tied_head", "scale_attention_weights", "scale_attention_by_inverse_layer"):
+        for name in ("tie_embeddings", "scale_attention_weights", "scale_attention_by_inverse_layer"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"The model's {name} is {getattr(self, name)!r}; it must be true or false.",
@@ -115,21 +115,21 @@ class GPTConfig:
                     f"The model's {name} is {value!r}; it must be at least 0 and below 1.",
                     "Use 0 for no dropout, or for example 0.1.",
                 )
-        if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < math.inf:
+        if not _is_number(self.norm_eps) or not 0 < self.norm_eps < math.inf:
             raise ConfigError(
-                f"The model's layer_norm_epsilon is {self.layer_norm_epsilon!r}; it must be above 0.",
+                f"The model's layer_norm_epsilon is {self.norm_eps!r}; it must be above 0.",
                 "GPT-2 uses 1e-5.",
             )
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """D: channels of one head."""
-        return self.width // self.heads
+        return self.embed_dim // self.heads
 
     @property
-    def feedforward_width(self) -> int:
+    def feedforward_dim(self) -> int:
         """Channels inside the feed-forward network."""
-        return self.inner_width if self.inner_width is not None else 4 * self.width
+        return self.ffn_dim if self.ffn_dim is not None else 4 * self.embed_dim
 
     @property
     def dropouts(self) -> Dropouts:
@@ -143,7 +143,7 @@ class GPTConfig:
         Args:
             layer: which block, counted from 0.
         """
-        scale = 1 / math.sqrt(self.head_width) if self.scale_attention_weights else 1.0
+        scale = 1 / math.sqrt(self.head_dim) if self.scale_attention_weights else 1.0
         return scale / (layer + 1) if self.scale_attention_by_inverse_layer else scale
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,15 +174,15 @@ def _is_number(value: object) -> bool:
 PRESETS: dict[str, GPTConfig] = {
     # The four sizes of GPT-2, and the 16-layer variant of it that this project began with.
     "gpt2": GPTConfig(),
-    "gpt2-medium": GPTConfig(layers=24, heads=16, width=1024),
-    "gpt2-large": GPTConfig(layers=36, heads=20, width=1280),
-    "gpt2-xl": GPTConfig(layers=48, heads=25, width=1600),
+    "gpt2-medium": GPTConfig(layers=24, heads=16, embed_dim=1024),
+    "gpt2-large": GPTConfig(layers=36, heads=20, embed_dim=1280),
+    "gpt2-xl": GPTConfig(layers=48, heads=25, embed_dim=1600),
     "gpt2-16l": GPTConfig(layers=16),
     # Sizes that learn something on a laptop's processor within minutes or hours.
-    "nano": GPTConfig(vocab_size=4096, context=128, layers=4, heads=2, width=128),
-    "micro": GPTConfig(vocab_size=4096, context=256, layers=4, heads=4, width=256),
-    "mini": GPTConfig(vocab_size=8192, context=256, layers=6, heads=6, width=384),
-    "small": GPTConfig(vocab_size=16384, context=512, layers=8, heads=8, width=512),
+    "nano": GPTConfig(vocab_size=4096, context_length=128, layers=4, heads=2, embed_dim=128),
+    "micro": GPTConfig(vocab_size=4096, context_length=256, layers=4, heads=4, embed_dim=256),
+    "mini": GPTConfig(vocab_size=8192, context_length=256, layers=6, heads=6, embed_dim=384),
+    "small": GPTConfig(vocab_size=16384, context_length=512, layers=8, heads=8, embed_dim=512),
 }
 
 

@@ -16,8 +16,8 @@ class Embedding(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.token_embedding = _empty(config.vocab_size, config.width)
-        self.position_embedding = _empty(config.context, config.width)
+        self.token_embedding = _empty(config.vocab_size, config.embed_dim)
+        self.position_embedding = _empty(config.context_length, config.embed_dim)
         self.dropout = nn.Dropout(config.dropouts.embedding)
 
     def forward(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:

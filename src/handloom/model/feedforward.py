@@ -27,9 +27,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.feedforward_width)
+        self.up = nn.Linear(config.embed_dim, config.feedforward_dim)
         self.bend = _ACTIVATIONS[config.activation]
-        self.down = nn.Linear(config.feedforward_width, config.width)
+        self.down = nn.Linear(config.feedforward_dim, config.embed_dim)
         self.dropout = nn.Dropout(config.dropouts.residual)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,11 +37,13 @@ class GPT(nn.Module):
         self.config = config
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.final_norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
-        self.head = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
-        self.label_head = None
-        if config.labels:
-            self.label_head = nn.Linear(config.width, len(config.labels), bias=False)
+        self.final_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(config.embed_dim, config.vocab_size, bias=False)
+        )
+        self.classifier = None
+        if config.label_names:
+            self.classifier = nn.Linear(config.embed_dim, len(config.label_names), bias=False)
         self.initialize(seed)
 
     @torch.no_grad()
@@ -73,10 +75,10 @@ class GPT(nn.Module):
         return self.embedding.token_embedding.weight if self.head is None else self.head.weight
 
     @property
-    def learned_rows(self) -> TrainableTokens | None:
+    def trainable_tokens(self) -> TrainableTokens | None:
         """The rows of that matrix that learn, if only some do; the loss then reckons no gradient but theirs.
 
-        The embedding tells, since it is what such rows are laid into (`finetuning.token_rows`).
+        The embedding tells, since it is what such rows are laid into (`finetuning.trainable_tokens`).
         """
         return None if self.head is not None else getattr(self.embedding.token_embedding, "learned", None)
 
@@ -131,17 +133,17 @@ class GPT(nn.Module):
         """(..., C) -> logits (..., V)."""
         return F.linear(hidden, self.head_weight)
 
-    def label_scores(self, hidden: Tensor) -> Tensor:
+    def classify_logits(self, hidden: Tensor) -> Tensor:
         """(..., C), the hidden state of a text's last token -> the scores of its labels, (..., labels).
 
         Raises:
             ModelError: when the model has no labels.
         """
-        if self.label_head is None:
+        if self.classifier is None:
             raise ModelError(
                 "The model knows no labels.", "Tune one: handloom finetune --task classify --data FILE."
             )
-        return self.label_head(hidden)  # (..., labels)
+        return self.classifier(hidden)  # (..., labels)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
@@ -153,7 +155,7 @@ class GPT(nn.Module):
             if isinstance(module, Attention):
                 module.fused = fused
 
-    def use_dropout(self, probability: float) -> None:
+    def set_dropout(self, probability: float) -> None:
         """Drop activations with that probability while training, at every place where GPT-2 does."""
         self.config = dataclasses.replace(
             self.config,
@@ -168,21 +170,21 @@ class GPT(nn.Module):
             elif isinstance(module, Attention):
                 module.dropout = probability
 
-    def untie_head(self) -> None:
+    def untie_embeddings(self) -> None:
         """Give a tied head its own copy of the token embedding; the scores stay what they are."""
         if self.head is not None:
             return
         embedding = self.embedding.token_embedding.weight
-        self.config = dataclasses.replace(self.config, tied_head=False)
+        self.config = dataclasses.replace(self.config, tie_embeddings=False)
         with torch.device("meta"):
-            self.head = nn.Linear(self.config.width, self.config.vocab_size, bias=False)
+            self.head = nn.Linear(self.config.embed_dim, self.config.vocab_size, bias=False)
         self.head.weight = nn.Parameter(embedding.detach().clone())
 
-    def add_label_head(self, labels: tuple[str, ...], seed: int) -> None:
+    def add_classification_head(self, labels: tuple[str, ...], seed: int) -> None:
         """Give the model a fresh head that tells texts apart by these labels, drawn as its matrices are."""
-        self.config = dataclasses.replace(self.config, labels=labels)
-        self.label_head = nn.Linear(self.config.width, len(labels), bias=False)
-        nn.init.normal_(self.label_head.weight, 0.0, 0.02, torch.Generator().manual_seed(seed))
+        self.config = dataclasses.replace(self.config, label_names=labels)
+        self.classifier = nn.Linear(self.config.embed_dim, len(labels), bias=False)
+        nn.init.normal_(self.classifier.weight, 0.0, 0.02, torch.Generator().manual_seed(seed))
 
     def _check(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:
@@ -199,8 +201,8 @@ class GPT(nn.Module):
                 f"{self.config.vocab_size - 1}.",
                 "Encode the text with the model's own tokenizer.",
             )
-        if start + tokens.shape[1] > self.config.context:
+        if start + tokens.shape[1] > self.config.context_length:
             raise ModelError(
-                f"{start + tokens.shape[1]} tokens do not fit the model's context of {self.config.context}.",
+                f"{start + tokens.shape[1]} tokens do not fit the model's context of {self.config.context_length}.",
                 "Shorten the text, or generate with the overflow policy `slide`.",
             )

@@ -22,7 +22,7 @@ class Backbone(Protocol):
         """(V, C)."""
 
     @property
-    def learned_rows(self) -> TrainableTokens | None:
+    def trainable_tokens(self) -> TrainableTokens | None:
         """The rows of that matrix that learn, if only some do."""
 
     def hidden(

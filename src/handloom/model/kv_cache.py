@@ -96,8 +96,8 @@ class KVCache:
         capacity: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.capacity = config.context if capacity is None else min(capacity, config.context)
-        shape = (batch, config.heads, self.capacity, config.head_width)
+        self.capacity = config.context_length if capacity is None else min(capacity, config.context_length)
+        shape = (batch, config.heads, self.capacity, config.head_dim)
         self.layers = [
             # Not `empty`: what a mask hides is still multiplied by 0, and must be a number.
             LayerCache(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype))

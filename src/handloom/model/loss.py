@@ -91,7 +91,7 @@ def next_token_loss(
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
         targets: (B, T) int64, the token that follows each position, or `IGNORE_INDEX`.
-        learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
+        learned: `GPT.trainable_tokens`: all of the weight that gets a gradient, if not None.
 
     Returns:
         the summed loss (a scalar tensor, float32) and how many targets counted.
@@ -180,7 +180,7 @@ def token_nll(
         hidden: (B, T, C), from `GPT.hidden`.
         weight: (V, C), `GPT.head_weight`.
         targets: (B, T) int64, the token that follows each position, or `IGNORE_INDEX`.
-        learned: `GPT.learned_rows`: all of the weight that gets a gradient, if not None.
+        learned: `GPT.trainable_tokens`: all of the weight that gets a gradient, if not None.
 
     Returns:
         (B, T) float32, 0 where there is nothing to predict.

@@ -31,29 +31,29 @@ def model_summary(config: GPTConfig, position: int | None = None) -> list[Module
     Returns:
         one row a part. A tied head has arithmetic, but no parameters of its own.
     """
-    C, F, V, L = config.width, config.feedforward_width, config.vocab_size, config.layers
-    seen = config.context // 2 if position is None else position
+    C, F, V, L = config.embed_dim, config.feedforward_dim, config.vocab_size, config.layers
+    seen = config.context_length // 2 if position is None else position
 
     def linear(name: str, fan_in: int, fan_out: int) -> ModulePart:
         return ModulePart(
             name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out
         )
 
-    labels = len(config.labels)
+    labels = len(config.label_names)
     parts = [
         ModulePart("token embedding", f"{V} x {C}", 1, V * C, 0),
-        ModulePart("position embedding", f"{config.context} x {C}", 1, config.context * C, 0),
+        ModulePart("position embedding", f"{config.context_length} x {C}", 1, config.context_length * C, 0),
         ModulePart("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
         linear("attention qkv", C, 3 * C),
-        ModulePart("attention", f"{config.heads} heads of {config.head_width}", L, 0, L * 4 * seen * C),
+        ModulePart("attention", f"{config.heads} heads of {config.head_dim}", L, 0, L * 4 * seen * C),
         linear("attention out", C, C),
         linear("feed-forward up", C, F),
         linear("feed-forward down", F, C),
         ModulePart(
-            "head" + (" (tied)" if config.tied_head else ""),
+            "head" + (" (tied)" if config.tie_embeddings else ""),
             f"{C} -> {V}",
             1,
-            0 if config.tied_head else V * C,
+            0 if config.tie_embeddings else V * C,
             2 * C * V,
         ),
         ModulePart(

@@ -1,6 +1,6 @@
 """What every tokenizer here offers, and how one is loaded.
 
-Special tokens, such as the end of a text, are reached through `tokenizer.end_of_text` or a chat template and never
+Special tokens, such as the end of a text, are reached through `tokenizer.eos_token_id` or a chat template and never
 by typing them: user text is always ordinary text. Knows no algorithm.
 """
 
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
         """How many ids there are, the end of text included."""
 
     @property
-    def end_of_text(self) -> int:
+    def eos_token_id(self) -> int:
         """The id that ends a document; `encode` never gives it."""
 
     @property
@@ -36,11 +36,11 @@ class Tokenizer(Protocol):
         """SHA-256 (hex) over vocabulary, merges and special token: equal for two that encode alike."""
 
     @property
-    def ends(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """The ids at which writing ends: those that the model's files name, or the end of text."""
 
     @property
-    def unused(self) -> tuple[int, ...]:
+    def unused_ids(self) -> tuple[int, ...]:
         """The ids below `vocab_size` that stand for nothing."""
 
     @property
@@ -84,14 +84,14 @@ def load_tokenizer(
     from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
 
     if source == "gpt2":
-        by_hand = gpt2_bpe()
+        reference = gpt2_bpe()
     elif (folder := user_path(source, "the tokenizer")).is_dir():
-        by_hand = BPETokenizer.from_folder(folder, rows)
+        reference = BPETokenizer.from_folder(folder, rows)
     else:
         raise DataError(
             f"There is no tokenizer folder {str(source)!r}.",
             'Give "gpt2", or a folder with tokenizer.json, or with vocab.json and merges.txt.',
         )
     if not templates:
-        by_hand.settings = replace(by_hand.settings, chat_template=None, more_templates={})
-    return TiktokenTokenizer(by_hand) if fast else by_hand
+        reference.settings = replace(reference.settings, chat_template=None, more_templates={})
+    return TiktokenTokenizer(reference) if fast else reference

@@ -134,18 +134,18 @@ class BPETokenizer:
         return len(self.tokens)
 
     @property
-    def end_of_text(self) -> int:
+    def eos_token_id(self) -> int:
         """The last id, unless the files say otherwise."""
         last = len(self.tokens) - 1
-        return last if self.settings.end_of_text is None else self.settings.end_of_text
+        return last if self.settings.eos_token_id is None else self.settings.eos_token_id
 
     @property
-    def ends(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """The ids at which writing ends."""
-        return self.settings.ends or (self.end_of_text,)
+        return self.settings.eos_token_ids or (self.eos_token_id,)
 
     @cached_property
-    def unused(self) -> tuple[int, ...]:
+    def unused_ids(self) -> tuple[int, ...]:
         """The ids below the highest that stand for nothing."""
         known = {*self.vocabulary.values(), *(token.id for token in self.settings.added)}
         return tuple(token for token in range(len(self.tokens)) if token not in known)
@@ -165,9 +165,9 @@ class BPETokenizer:
     def all_added(self) -> tuple[AddedToken, ...]:
         """The added tokens, the end of text among them."""
         found = self.settings.added
-        if any(token.id == self.end_of_text for token in found):
+        if any(token.id == self.eos_token_id for token in found):
             return found
-        return (*found, AddedToken(self.end_of_text, self.tokens[self.end_of_text].decode(), special=True))
+        return (*found, AddedToken(self.eos_token_id, self.tokens[self.eos_token_id].decode(), special=True))
 
     @property
     def word_merges(self) -> list[vocab_files.Merge]:

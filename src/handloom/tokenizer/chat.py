@@ -50,11 +50,11 @@ class EncodedChat:
 
 def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:
     """All of a conversation. To be learned are the assistant's contents, each with the end of text behind it."""
-    ids, learned = [tokenizer.end_of_text], [False]
+    ids, learned = [tokenizer.eos_token_id], [False]
     for message, content in zip(messages, tokenizer.encode_batch([m.content for m in messages]), strict=True):
         header = tokenizer.encode(header_of(message.role))
         answers = message.role == "assistant" and message.learned
-        ids += [*header, *content, tokenizer.end_of_text]
+        ids += [*header, *content, tokenizer.eos_token_id]
         learned += [False] * len(header) + [answers] * (len(content) + 1)
     return EncodedChat(ids, learned)
 
@@ -92,7 +92,7 @@ def in_jinja(tokenizer: Tokenizer) -> str:
     They encode a header and what follows it together, so a content that begins with two or more white-space
     characters may have other ids there.
     """
-    end = json.dumps(tokenizer.decode([tokenizer.end_of_text]), ensure_ascii=False)
+    end = json.dumps(tokenizer.decode([tokenizer.eos_token_id]), ensure_ascii=False)
     names = {role: role.capitalize() for role in ROLES}
     return (
         f"{{{{ {end} }}}}{{% for message in messages %}}"

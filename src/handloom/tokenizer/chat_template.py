@@ -74,7 +74,7 @@ def render(template: str, messages: list[dict[str, str]], named: Any, answer: bo
     except Exception as error:  # a template is a program, and somebody else's
         raise RequestError(
             f"The model's chat template refuses these messages: {error or type(error).__name__}.",
-            "Ask with other messages, or with a text to continue (--raw).",
+            "Ask with other messages, or with a text to continue (--no-chat-template).",
         ) from error
 
 

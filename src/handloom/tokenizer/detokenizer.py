@@ -30,10 +30,10 @@ class StreamingDetokenizer:
         other._decoder.setstate(self._decoder.getstate())
         return other
 
-    def push(self, token: int) -> str:
+    def add_token(self, token: int) -> str:
         """Whole characters that this id completes, perhaps none."""
         return self._decoder.decode(self._token_bytes(token))
 
-    def finish(self) -> str:
+    def finalize(self) -> str:
         """What was kept back, which now is U+FFFD, or nothing. The stream can then be used again."""
         return self._decoder.decode(b"", final=True)

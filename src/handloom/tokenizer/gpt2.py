@@ -72,14 +72,14 @@ class TiktokenTokenizer:
     something follows, and chunks() ends right there.
 
     Args:
-        by_hand: whose vocabulary to use; it goes on doing all that is not encoding.
+        reference: whose vocabulary to use; it goes on doing all that is not encoding.
     """
 
-    def __init__(self, by_hand: BPETokenizer) -> None:
-        self.by_hand = by_hand
-        self.vocab_size = by_hand.vocab_size
-        self.end_of_text = by_hand.end_of_text
-        order = by_hand.in_order
+    def __init__(self, reference: BPETokenizer) -> None:
+        self.reference = reference
+        self.vocab_size = reference.vocab_size
+        self.eos_token_id = reference.eos_token_id
+        order = reference.in_order
         self._id_of = None if order is None or order == list(range(len(order))) else order
         # Without such an order tiktoken would give other ids, and the merges are applied by hand.
         self._encoding = (
@@ -88,41 +88,41 @@ class TiktokenTokenizer:
             else tiktoken.Encoding(
                 "handloom",
                 pat_str=PATTERN,
-                mergeable_ranks={by_hand.tokens[token]: rank for rank, token in enumerate(order)},
+                mergeable_ranks={reference.tokens[token]: rank for rank, token in enumerate(order)},
                 special_tokens={},
             )
         )
 
     def __reduce__(self) -> tuple[type[TiktokenTokenizer], tuple[BPETokenizer]]:
-        return type(self), (self.by_hand,)  # a worker process rebuilds the encoding from the merges
+        return type(self), (self.reference,)  # a worker process rebuilds the encoding from the merges
 
     @property
     def fingerprint(self) -> str:
         """That of the vocabulary, so the hand-written tokenizer has the same."""
-        return self.by_hand.fingerprint
+        return self.reference.fingerprint
 
     @property
     def settings(self) -> TokenizerSettings:
         """Those of the vocabulary's files."""
-        return self.by_hand.settings
+        return self.reference.settings
 
     @property
-    def ends(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """The ids at which writing ends."""
-        return self.by_hand.ends
+        return self.reference.eos_token_ids
 
     @property
-    def unused(self) -> tuple[int, ...]:
+    def unused_ids(self) -> tuple[int, ...]:
         """The ids that stand for nothing."""
-        return self.by_hand.unused
+        return self.reference.unused_ids
 
     def encode(
         self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
     ) -> list[int]:
         """Ids of `text`; see `BPETokenizer.encode`."""
         if self._encoding is None:
-            return self.by_hand.encode(text, special=special, stand_ins=stand_ins)
-        return self.by_hand.encode_by(self._encode, text, special, stand_ins)
+            return self.reference.encode(text, special=special, stand_ins=stand_ins)
+        return self.reference.encode_by(self._encode, text, special, stand_ins)
 
     def _encode(self, text: str) -> list[int]:
         assert self._encoding is not None
@@ -137,11 +137,11 @@ class TiktokenTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
-        return self.by_hand.decode(ids)
+        return self.reference.decode(ids)
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
-        return self.by_hand.token_bytes(token)
+        return self.reference.token_bytes(token)
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt` into `folder`; see `BPETokenizer.save`.
@@ -149,4 +149,4 @@ class TiktokenTokenizer:
         Raises:
             DataError: the folder cannot be written.
         """
-        self.by_hand.save(folder, config)
+        self.reference.save(folder, config)

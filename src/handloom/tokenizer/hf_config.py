@@ -108,9 +108,9 @@ class TokenizerSettings:
     """Whether a whole piece that is in the vocabulary is one token, whatever its merges make."""
     named: Mapping[str, str] = field(default_factory=dict)
     """Which tokens are called `bos_token`, `eos_token`, ..."""
-    end_of_text: int | None = None
+    eos_token_id: int | None = None
     """The id that parts documents; None: the last one."""
-    ends: tuple[int, ...] = ()
+    eos_token_ids: tuple[int, ...] = ()
     """The ids that end what is generated; none: the end of text."""
     chat_template: str | None = None
     """In Jinja, as transformers has it."""

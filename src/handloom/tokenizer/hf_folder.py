@@ -87,8 +87,8 @@ class Found:
         return replace(
             self.settings,
             added=tuple(added.values()),
-            end_of_text=None if end == max(ids.values()) else end,
-            ends=() if ends == (end,) else ends,
+            eos_token_id=None if end == max(ids.values()) else end,
+            eos_token_ids=() if ends == (end,) else ends,
         )
 
     def _end(self, named: tuple[str, int | str], ids: Mapping[str, int]) -> list[int]:

@@ -22,7 +22,7 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         more: further keys of `tokenizer_config.json`; they replace what the tokenizer says.
     """
     settings = tokenizer.settings
-    end = tokenizer.tokens[tokenizer.end_of_text].decode()
+    end = tokenizer.tokens[tokenizer.eos_token_id].decode()
     # GPT-2's class takes vocabulary, merges and added tokens from tokenizer.json, and nothing else.
     plain = settings.unk is None and not settings.ignore_merges
     config: dict[str, Any] = {
@@ -39,12 +39,12 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         named = ({"default": template} if template else {}) | dict(settings.more_templates)
         config["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
         template = None
-    ends = list(tokenizer.ends)
+    ends = list(tokenizer.eos_token_ids)
     written = {
         vocab_files.TOKENIZER_JSON: _single(tokenizer),
         CONFIG: config,
         GENERATION: {
-            "bos_token_id": tokenizer.end_of_text,
+            "bos_token_id": tokenizer.eos_token_id,
             "eos_token_id": ends[0] if len(ends) == 1 else ends,
         },
     }
@@ -62,7 +62,7 @@ def distinct(tokenizer: BPETokenizer) -> str:
     added = [[t.id, _flags(t)] for t in settings.added if not t.special or t.content not in known]
     unk = [settings.unk, settings.fuse_unk] if tokenizer.lacks_bytes else None
     whole = settings.ignore_merges and tokenizer.in_order is None
-    said = [added, settings.add_prefix_space, unk, whole, settings.end_of_text]
+    said = [added, settings.add_prefix_space, unk, whole, settings.eos_token_id]
     return "" if said == [[], False, None, False, None] else json.dumps(said)
 
 

@@ -31,9 +31,7 @@ _LATER = """
 1E6F0-1E6F4 1E6FE-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
 """
 _SIGN_TODAY = regex.compile(
-    "["
-    + "".join("-".join(chr(int(end, 16)) for end in span.split("-")) for span in _LATER.split())
-    + "]"
+    "[" + "".join("-".join(chr(int(end, 16)) for end in span.split("-")) for span in _LATER.split()) + "]"
 )
 
 # Two places where every split has a boundary, whatever stands further left or right: before white space

@@ -103,9 +103,9 @@ class CachedBackbone:
         return self.model.head_weight
 
     @property
-    def learned_rows(self) -> TrainableTokens | None:
-        """As `GPT.learned_rows`."""
-        return self.model.learned_rows
+    def trainable_tokens(self) -> TrainableTokens | None:
+        """As `GPT.trainable_tokens`."""
+        return self.model.trainable_tokens
 
     def train(self, mode: bool = True) -> CachedBackbone:
         """Switch dropout on or off in the blocks that are trained, and above them."""
@@ -153,7 +153,7 @@ class CachedBackbone:
         mixed = torch.is_autocast_enabled("cpu")
         key = hashlib.blake2b(bytes([mixed]) + tokens.numpy().tobytes(), digest_size=16)
         key.update(b"" if segments is None else segments.numpy().tobytes())
-        shape = (*tokens.shape, self.model.config.width)
+        shape = (*tokens.shape, self.model.config.embed_dim)
         kept = self.rows.get(key.digest(), shape)
         if kept is None:
             self.asked += 1

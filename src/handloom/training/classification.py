@@ -37,13 +37,13 @@ class Classification:
         batch: Callable[[int], Batch],
         steps_per_epoch: float,
         validation: Iterable[Batch],
-        key: str,
+        data_hash: str,
     ) -> None:
         self.model, self.names, self.batch = model, tuple(names), batch
-        self.steps_per_epoch, self.key = steps_per_epoch, key
+        self.steps_per_epoch, self.data_hash = steps_per_epoch, data_hash
         self._validation = list(validation)
 
-    def count(self, batch: Batch) -> int:
+    def num_targets(self, batch: Batch) -> int:
         """Texts."""
         return len(batch["labels"])
 
@@ -54,14 +54,14 @@ class Classification:
     def scores(self, reader: Backbone, part: Batch) -> Tensor:
         """(B, labels), float32."""
         hidden = reader.hidden(part["inputs"], lengths=part["last"] + 1)  # (B, T, C)
-        return self.model.label_scores(hidden[torch.arange(len(hidden)), part["last"]]).float()
+        return self.model.classify_logits(hidden[torch.arange(len(hidden)), part["last"]]).float()
 
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Summed surprise at the right labels, in nats."""
         return F.cross_entropy(self.scores(reader, part), part["labels"], reduction="sum")
 
     @torch.no_grad()
-    def examine(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, reader: Backbone) -> EvalResult:
         """Mean surprise at the right labels of all held-out texts, with what `confusion_figures` says."""
         was_training = reader.training
         reader.eval()

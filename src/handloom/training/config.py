@@ -62,8 +62,8 @@ class ModelSettings(Settings):
     preset: str = setting("nano", "Model size to start from; see `handloom model list`.")
     layers: int | None = setting(None, "Transformer blocks; None: as the preset.")
     heads: int | None = setting(None, "Attention heads; None: as the preset.")
-    width: int | None = setting(None, "Channels of the residual stream; None: as the preset.")
-    context: int | None = setting(None, "Tokens the model can look at; None: as the preset.")
+    embed_dim: int | None = setting(None, "Channels of the residual stream; None: as the preset.")
+    context_length: int | None = setting(None, "Tokens the model can look at; None: as the preset.")
     dropout: float = setting(0.0, "Probability of dropping an activation while training.")
 
     def rules(self) -> Iterator[Rule]:
@@ -73,7 +73,7 @@ class ModelSettings(Settings):
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The model to build, for a tokenizer of that many ids."""
-        named = {name: getattr(self, name) for name in ("layers", "heads", "width", "context")}
+        named = {name: getattr(self, name) for name in ("layers", "heads", "embed_dim", "context_length")}
         chosen = {name: value for name, value in named.items() if value is not None}
         return dataclasses.replace(preset(self.preset), vocab_size=vocab_size, dropout=self.dropout, **chosen)
 
@@ -93,13 +93,13 @@ class LoopSettings(Settings):
 
     optimizer: str = setting("muon", "muon (matrices by Muon, the rest by AdamW) or adamw.")
     learning_rate: float = setting(8e-3, "Its peak, after the warm-up.")
-    warm_up_steps: int = setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
+    warmup_steps: int = setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
     schedule: str = setting("linear", "How the learning rate falls: linear, cosine or constant.")
-    final_learning_rate: float = setting(0.0, "Share of the peak that is left at the end.")
+    min_lr_ratio: float = setting(0.0, "Share of the peak that is left at the end.")
     weight_decay: float = setting(0.1, "Pull of matrices and embeddings towards zero.")
     beta1: float = setting(0.9, "AdamW's memory of the gradient.")
     beta2: float = setting(0.95, "AdamW's memory of its square.")
-    gradient_clip: float = setting(1.0, "Longest gradient allowed; 0 for no limit.")
+    max_grad_norm: float = setting(1.0, "Longest gradient allowed; 0 for no limit.")
 
     precision: str = setting(
         "auto", "fp32, bf16 (matrix products only), or auto: bf16 where this processor is quick at it."
@@ -109,7 +109,7 @@ class LoopSettings(Settings):
     )
     seed: int = setting(0, "Of the weights, the order of the data, and dropout.")
 
-    evaluate_every: int | None = setting(None, "Steps between validations; None: a fifth of the run.")
+    eval_every: int | None = setting(None, "Steps between validations; None: a fifth of the run.")
     sample_every: int | None = setting(None, "Steps between samples; 0 for none; None: with each validation.")
     sample_prompts: tuple[str, ...] = setting(("The", "Return"), "What the samples begin with.")
     sample_tokens: int = setting(40, "Length of a sample, in tokens.")
@@ -125,19 +125,19 @@ class LoopSettings(Settings):
     def rules(self) -> Iterator[Rule]:
         """What each value has to be."""
         yield from super().rules()
-        for name in ("warm_up_steps", "sample_tokens", "keep_checkpoints"):
+        for name in ("warmup_steps", "sample_tokens", "keep_checkpoints"):
             yield name, getattr(self, name) >= 1, "at least 1"
         for name in (
             "batch_size",
             "micro_batch_size",
             "steps",
             "threads",
-            "evaluate_every",
+            "eval_every",
             "checkpoint_every",
         ):
             value = getattr(self, name)
             yield name, value is None or value >= 1, "at least 1"
-        for name in ("weight_decay", "gradient_clip"):
+        for name in ("weight_decay", "max_grad_norm"):
             yield name, getattr(self, name) >= 0, "at least 0"
         for name in ("beta1", "beta2"):
             yield name, 0 <= getattr(self, name) < 1, "at least 0 and below 1"
@@ -145,7 +145,7 @@ class LoopSettings(Settings):
         yield "minutes", self.minutes is None or self.minutes > 0, "above 0"
         yield "learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"
         yield "schedule", self.schedule in schedule.SHAPES, f"one of {', '.join(schedule.SHAPES)}"
-        yield "final_learning_rate", 0 <= self.final_learning_rate <= 1, "from 0 to 1"
+        yield "min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "from 0 to 1"
         yield "optimizer", self.optimizer in ("adamw", "muon"), "adamw or muon"
         yield "precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"
         yield "seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"
@@ -173,7 +173,7 @@ class TrainConfig(LoopSettings, ModelSettings, DataSettings):
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
 """What may be trained of a model that is there, by name; beside them `last:N`, its last N blocks."""
 
-TASKS = ("text", "instruct", "prefer", "classify")
+TASKS = ("text", "sft", "dpo", "classify")
 
 LEARNING_RATES = {
     "full": 1e-4,
@@ -204,43 +204,45 @@ class FinetuneConfig(LoopSettings, DataSettings):
         "gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.", path=True
     )
     task: str = setting(
-        "text", "text, instruct (conversations), prefer (DPO on pairs) or classify (texts with labels)."
+        "text", "text, sft (conversations), dpo (DPO on pairs) or classify (texts with labels)."
     )
     method: str = setting(
         "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
     )
-    train: tuple[str, ...] = setting(
+    train_params: tuple[str, ...] = setting(
         (), "Instead of a method: patterns of parameters' names, such as 'blocks.*norm*'."
     )
-    untie_head: bool = setting(
+    untie_embeddings: bool = setting(
         False, "Give a tied head its own copy of the token embedding, so that training it leaves that alone."
     )
     rank: int = setting(8, "LoRA: width of the detour that each matrix gets.")
     alpha: float = setting(16.0, "LoRA: the detour is multiplied by alpha / rank.")
     lora_dropout: float = setting(0.0, "LoRA: probability of dropping an input of the detour while training.")
-    targets: tuple[str, ...] = setting(("blocks.*",), "LoRA: patterns of the matrices that get a detour.")
-    rank_stabilized: bool = setting(False, "LoRA: multiply by alpha / sqrt(rank) instead.")
-    dora: bool = setting(
+    target_modules: tuple[str, ...] = setting(
+        ("blocks.*",), "LoRA: patterns of the matrices that get a detour."
+    )
+    use_rslora: bool = setting(False, "LoRA: multiply by alpha / sqrt(rank) instead.")
+    use_dora: bool = setting(
         False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA)."
     )
-    token_rows: int = setting(
+    trainable_tokens: int = setting(
         0,
         "LoRA: how many rows of the token embedding learn too: those of the tokens that the data asks most of.",
     )
-    context: int | None = setting(None, "Tokens in a training row; None: the model's.")
+    context_length: int | None = setting(None, "Tokens in a training row; None: the model's.")
     dropout: float = setting(
         0.0, "Probability of dropping an activation, in blocks that are trained or above."
     )
-    remember: bool = setting(
+    cache_activations: bool = setting(
         True, "Compute frozen lower blocks once and keep what they say in the run's folder."
     )
-    overlong: str = setting("error", "Examples longer than a row: error, cut (their end) or skip.")
+    overlong: str = setting("error", "Examples longer than a row: error, truncate (their end) or skip.")
     pack: bool | None = setting(
         None,
-        "instruct: several short conversations in a row, which do not see each other; None: on where that leaves "
+        "sft: several short conversations in a row, which do not see each other; None: on where that leaves "
         f"at least {STEPS_AN_EPOCH * USUAL_BATCH} rows.",
     )
-    beta: float = setting(0.1, "prefer: how dearly DPO pays for going away from the model it began with.")
+    dpo_beta: float = setting(0.1, "dpo: how dearly DPO pays for going away from the model it began with.")
 
     epochs: float = setting(
         3.0, "How often to go through the data, where neither steps nor minutes are given."
@@ -261,7 +263,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
         """The learning rate as given, or as suits the method."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return LEARNING_RATES["full" if self.train else self.method.partition(":")[0]]
+        return LEARNING_RATES["full" if self.train_params else self.method.partition(":")[0]]
 
     def rules(self) -> Iterator[Rule]:
         """What each value has to be."""
@@ -272,30 +274,30 @@ class FinetuneConfig(LoopSettings, DataSettings):
         yield "task", self.task in TASKS, f"one of {', '.join(TASKS)}"
         yield "rank", self.rank >= 1, "at least 1"
         yield "alpha", self.alpha > 0, "above 0"
-        yield "token_rows", self.token_rows >= 0, "at least 0"
+        yield "token_rows", self.trainable_tokens >= 0, "at least 0"
         yield "epochs", self.epochs > 0, "above 0"
-        yield "beta", self.beta > 0, "above 0"
-        yield "context", self.context is None or self.context >= 1, "at least 1"
+        yield "dpo_beta", self.dpo_beta > 0, "above 0"
+        yield "context_length", self.context_length is None or self.context_length >= 1, "at least 1"
         for name in ("dropout", "lora_dropout"):
             yield name, 0 <= getattr(self, name) < 1, "at least 0 and below 1"
-        yield "overlong", self.overlong in ("error", "cut", "skip"), "error, cut or skip"
-        yield "targets", bool(self.targets), "at least one pattern"
+        yield "overlong", self.overlong in ("error", "truncate", "skip"), "error, truncate or skip"
+        yield "target_modules", bool(self.target_modules), "at least one pattern"
 
     def check_together(self) -> None:
         """Raise ConfigError where values that are fine alone contradict each other."""
         super().check_together()
         if not self.data:
             raise ConfigError("No data to tune on was named.", "Name it: --data FILE.")
-        if self.untie_head and self.method == "lora" and not self.train:
+        if self.untie_embeddings and self.method == "lora" and not self.train_params:
             raise ConfigError(
-                "With the method lora no head learns, so there is nothing to gain from untie_head.",
-                "Leave --untie-head out, or choose norms+head or head.",
+                "With the method lora no head learns, so there is nothing to gain from untie_embeddings.",
+                "Leave --untie-embeddings out, or choose norms+head or head.",
             )
-        if self.token_rows and (self.method != "lora" or self.train):
-            chosen = f"the method is {self.method}" if not self.train else "patterns say what learns"
+        if self.trainable_tokens and (self.method != "lora" or self.train_params):
+            chosen = f"the method is {self.method}" if not self.train_params else "patterns say what learns"
             raise ConfigError(
-                f"The setting token_rows is {self.token_rows}, and {chosen}; rows are LoRA's.",
-                "Leave --token-rows out, or choose --method lora.",
+                f"The setting token_rows is {self.trainable_tokens}, and {chosen}; rows are LoRA's.",
+                "Leave --trainable-tokens out, or choose --method lora.",
             )
         for name, unset in (("text_field", TEXT_FIELD), ("json_as_text", False)):
             if self.task != "text" and getattr(self, name) != unset:
@@ -316,8 +318,8 @@ def merge_finetune(file: Path | None, flags: dict[str, Any]) -> FinetuneConfig:
     Raises:
         ConfigError: as `merge_settings`, or when both a method and patterns are given.
     """
-    if "method" in flags and "train" in flags:
-        raise ConfigError("Both --method and --train say what to train.", "Give one of them.")
+    if "method" in flags and "train_params" in flags:
+        raise ConfigError("Both --method and --train-params say what to train.", "Give one of them.")
     return merge_settings(FinetuneConfig, file, flags, "finetune")
 
 
@@ -329,15 +331,15 @@ def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
     """
     config = merge_settings(TrainConfig, file, flags, "train")
     shape = config.model_config(config.vocab_size)  # refuses a shape without meaning before any text is read
-    check_stride(config.stride, shape.context)
+    check_stride(config.stride, shape.context_length)
     return config
 
 
-def check_stride(stride: int | None, context: int) -> None:
+def check_stride(stride: int | None, context_length: int) -> None:
     """Raise ConfigError when windows of that context cannot begin so far apart."""
-    if stride is not None and not 1 <= stride <= context:
+    if stride is not None and not 1 <= stride <= context_length:
         raise ConfigError(
-            f"The setting stride is {stride}; it must be from 1 to the context, {context}.",
+            f"The setting stride is {stride}; it must be from 1 to the context, {context_length}.",
             "Leave it out: the windows then lie side by side.",
         )
 

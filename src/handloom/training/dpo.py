@@ -37,7 +37,7 @@ def answer_log_likelihoods(reader: Backbone, part: Batch) -> Tensor:
     B, _, T = part["inputs"].shape
     both = {name: part[name].reshape(2 * B, T) for name in ("inputs", "targets")}
     hidden, targets = answer_hidden_states(reader, both)  # (N, C), (N)
-    losses = token_nll(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]  # (N)
+    losses = token_nll(hidden[None], reader.head_weight, targets[None], reader.trainable_tokens)[0]  # (N)
     texts = (both["targets"] != IGNORE_INDEX).nonzero()[:, 0]  # (N), which answer each token is of
     return -losses.new_zeros(2 * B).index_add(0, texts, losses).view(B, 2)
 
@@ -64,17 +64,17 @@ class DPO:
         batch: Callable[[int], Batch],
         steps_per_epoch: float,
         validation: Iterable[Batch],
-        key: str,
+        data_hash: str,
         beta: float,
         template: str | None = None,
     ) -> None:
-        self.batch, self.steps_per_epoch, self.key, self.beta = batch, steps_per_epoch, key, beta
+        self.batch, self.steps_per_epoch, self.data_hash, self.beta = batch, steps_per_epoch, data_hash, beta
         self.template = template
         self._validation = list(validation)
         self._reference: dict[tuple[bool, bytes], Tensor] = {}
 
     @torch.no_grad()
-    def ask_reference(self, reference: Backbone, precision: str) -> None:
+    def compute_reference_logprobs(self, reference: Backbone, precision: str) -> None:
         """Ask the model that training begins with for its likelihoods of all answers.
 
         Args:
@@ -93,7 +93,7 @@ class DPO:
         for key, found in zip(_keys(part), answer_log_likelihoods(reference, part), strict=True):
             self._reference[mixed, key] = found  # (2)
 
-    def count(self, batch: Batch) -> int:
+    def num_targets(self, batch: Batch) -> int:
         """Pairs."""
         return len(batch["inputs"])
 
@@ -106,7 +106,7 @@ class DPO:
         return self._losses(reader, part)[0].sum()
 
     @torch.no_grad()
-    def examine(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, reader: Backbone) -> EvalResult:
         """The mean loss on held-out pairs; how often, and by how much, the preferred answer gained more."""
         was_training = reader.training
         reader.eval()

@@ -30,7 +30,7 @@ from handloom.training.metrics_log import METRICS, MetricsLogger
 from handloom.training.objective import Batch, EvalResult, Objective
 from handloom.training.optimizer import Optimizer
 from handloom.training.progress import Reporter
-from handloom.training.schedule import learning_rate_factor, warm_up_length
+from handloom.training.schedule import learning_rate_factor, warmup_length
 from handloom.training.seeding import reseed
 from handloom.training.signals import StopRequest
 from handloom.training.sizes import STEPS
@@ -142,7 +142,7 @@ class Trainer:
             if not self.step(wish):
                 break
             chosen = self._choose_total()
-            if self._due(self.config.evaluate_every):
+            if self._due(self.config.eval_every):
                 self.validate()
             if self._due(self._sample_every()):
                 self.sample()
@@ -166,7 +166,7 @@ class Trainer:
         """
         began, config, progress = self.pace.seconds, self.config, self.progress
         batch = self.objective.batch(progress.step)
-        count, tokens = self.objective.count(batch), self.objective.tokens(batch)
+        count, tokens = self.objective.num_targets(batch), self.objective.tokens(batch)
         loss = 0.0
         self.reader.train()
         self.optimizer.zero_grad()
@@ -192,7 +192,7 @@ class Trainer:
     def validate(self) -> EvalResult:
         """The loss on all held-out data, in float32: what anybody who loads the model will find."""
         began = self.pace.seconds
-        found = self.objective.examine(self.reader)
+        found = self.objective.evaluate(self.reader)
         if not math.isfinite(found.loss):
             self._diverged("the validation loss is not finite")
         progress = self.progress
@@ -207,7 +207,7 @@ class Trainer:
                 f"the model is memorizing. Its best was at step {progress.best_step}, which is kept. "
                 "More text, dropout, or fewer steps would help."
             )
-        self.pace.paused("validation", self.pace.seconds - began, self.config.evaluate_every)
+        self.pace.paused("validation", self.pace.seconds - began, self.config.eval_every)
         return found
 
     def sample(self) -> None:
@@ -244,7 +244,7 @@ class Trainer:
             {
                 "progress": dataclasses.asdict(progress) | {"best_loss": _finite_or_none(progress.best_loss)},
                 "settings": dataclasses.asdict(self.config),
-                "data": self.objective.key,
+                "data": self.objective.data_hash,
                 "template": self.objective.template,
                 "versions": runtime.versions(),
             },
@@ -275,14 +275,12 @@ class Trainer:
 
     def _sample_every(self) -> int | None:
         asked = self.config.sample_every
-        return self.config.evaluate_every if asked is None else asked
+        return self.config.eval_every if asked is None else asked
 
     def _learning_rate_factor(self) -> float:
         config, total = self.config, self.progress.total
-        warm_up = config.warm_up_steps if total is None else warm_up_length(config.warm_up_steps, total)
-        return learning_rate_factor(
-            self.progress.step, total, warm_up, config.schedule, config.final_learning_rate
-        )
+        warm_up = config.warmup_steps if total is None else warmup_length(config.warmup_steps, total)
+        return learning_rate_factor(self.progress.step, total, warm_up, config.schedule, config.min_lr_ratio)
 
     def _clip_gradients(self, loss: float) -> float:
         """Shorten the gradient to the limit; returns its length before that."""
@@ -290,9 +288,9 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients)
         if not (math.isfinite(loss) and bool(norm.isfinite())):
             self._diverged(f"the loss is {loss:.4g} and the length of the gradient {float(norm):.4g}")
-        if self.config.gradient_clip:
+        if self.config.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(
-                self.optimizer.named.values(), self.config.gradient_clip, norm
+                self.optimizer.named.values(), self.config.max_grad_norm, norm
             )
         return float(norm)
 
@@ -312,8 +310,8 @@ class Trainer:
         last = f"The last good checkpoint is {native.step_folder(self.run, saved[-1])}." if saved else ""
         raise DivergenceError(
             f"At step {self.progress.step} {what}; the first thing that is not finite is {where}. {last}".strip(),
-            "Train again with a lower --learning-rate, a longer --warm-up-steps or "
-            f"{'a lower --gradient-clip' if self.config.gradient_clip else '--gradient-clip 1'}."
+            "Train again with a lower --learning-rate, a longer --warmup-steps or "
+            f"{'a lower --max-grad-norm' if self.config.max_grad_norm else '--max-grad-norm 1'}."
             if self.progress.step
             else "No step was taken yet, so the model that training begins with is at fault: `handloom verify` checks "
             "one. Use another, or --precision fp32 if it is not.",

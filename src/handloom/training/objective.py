@@ -42,7 +42,7 @@ class Objective(Protocol):
 
     unit: str
     """Of the loss."""
-    key: str
+    data_hash: str
     """Of the data: another text or another order of it has another key."""
     steps_per_epoch: float
     """Steps until every training example was seen once."""
@@ -53,7 +53,7 @@ class Objective(Protocol):
     def batch(self, step: int) -> Batch:
         """What optimizer step `step`, counted from 0, learns from."""
 
-    def count(self, batch: Batch) -> int:
+    def num_targets(self, batch: Batch) -> int:
         """What the loss of the whole batch is divided by: targets, pairs, examples."""
 
     def tokens(self, batch: Batch) -> int:
@@ -62,7 +62,7 @@ class Objective(Protocol):
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """The summed loss of a part of a batch, a scalar."""
 
-    def examine(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, reader: Backbone) -> EvalResult:
         """The loss on all held-out data, in float32, with dropout off."""
 
 
@@ -87,17 +87,17 @@ class NextToken:
         data: TokenData,
         tokenizer: Tokenizer,
         *,
-        context: int,
+        context_length: int,
         stride: int | None,
         batch_size: int,
         seed: int,
     ) -> None:
-        data.windows(context, stride)
+        data.windows(context_length, stride)
         self.windows = Windows(
-            data.train.tokens, context=context, stride=stride, batch_size=batch_size, seed=seed
+            data.train.tokens, context_length=context_length, stride=stride, batch_size=batch_size, seed=seed
         )
-        self.key, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
-        self._validation, self._context, self._batch_size = data.validation, context, batch_size
+        self.data_hash, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
+        self._validation, self._context, self._batch_size = data.validation, context_length, batch_size
         # The first token of the held-out text is predicted from nothing, so its bytes do not count.
         self._bytes = data.validation.n_bytes - len(tokenizer.token_bytes(int(data.validation.tokens[0])))
 
@@ -106,7 +106,7 @@ class NextToken:
         inputs, targets = self.windows.batch(step)
         return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
 
-    def count(self, batch: Batch) -> int:
+    def num_targets(self, batch: Batch) -> int:
         """Targets."""
         return int((batch["targets"] != IGNORE_INDEX).sum())
 
@@ -117,9 +117,9 @@ class NextToken:
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the targets, in nats."""
         hidden = reader.hidden(part["inputs"])  # (B, T, C)
-        return next_token_loss(hidden, reader.head_weight, part["targets"], reader.learned_rows)[0]
+        return next_token_loss(hidden, reader.head_weight, part["targets"], reader.trainable_tokens)[0]
 
-    def examine(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, reader: Backbone) -> EvalResult:
         """Surprise at every held-out token but the first."""
         found = validate(reader, self._validation.tokens, self._bytes, self._context, self._batch_size)
         return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})

@@ -116,7 +116,7 @@ class TerminalReporter:
         self.console.print(table)
         for remark in dict.fromkeys(entry.remark for entry in ledger.entries if entry.remark):
             tell = self.warning if ledger.chosen.remark else self.note
-            tell(f"* {remark}. With --untie-head the head gets weights of its own.")
+            tell(f"* {remark}. With --untie-embeddings the head gets weights of its own.")
         parts = [f"{name} ({numbers:,})" for name, _, numbers in ledger.groups]
         self.note(f"What learns: {', '.join(parts)}.")
 

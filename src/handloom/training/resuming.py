@@ -23,7 +23,7 @@ from handloom.training.progress import Reporter
 RunConfig = TrainConfig | FinetuneConfig
 
 CHANGEABLE = (
-    "steps", "evaluate_every", "sample_every", "sample_prompts", "sample_tokens",
+    "steps", "eval_every", "sample_every", "sample_prompts", "sample_tokens",
     "checkpoint_every", "keep_checkpoints", "tensorboard", "threads", "micro_batch_size", "data",
 )  # fmt: skip
 """Settings that may be other ones when a run goes on; the rest would make it another run. The data may be found at

@@ -119,10 +119,10 @@ def resume(
         if into is not None:
             stack.enter_context(_room(into, start.config, [named], None))
         config, work = _set_up(_decide(start.config), run, reporter, checkpoint)
-        if work.objective.key != checkpoint.training["data"]:
+        if work.objective.data_hash != checkpoint.training["data"]:
             raise CheckpointError(
                 f"The text of run {start.run or named} is not what it was: its data ({', '.join(start.config.data)}) "
-                f"has the key {work.objective.key[:12]} now and had {checkpoint.training['data'][:12]} then.",
+                f"has the key {work.objective.data_hash[:12]} now and had {checkpoint.training['data'][:12]} then.",
                 "Put the text back as it was, name the place it was moved to (--data), or begin a new run.",
             )
         if into is not None:
@@ -146,7 +146,7 @@ def _write_beginning(run: Path, config: LoopSettings, work: TrainingSetup) -> No
     if not work.report:  # tokens from the cache, of which no more is known
         with suppress(HandloomError):
             earlier = storage.read_json(run / "data.json")
-    about = {"key": work.objective.key, "folder": os.getcwd(), **earlier, **work.report}
+    about = {"key": work.objective.data_hash, "folder": os.getcwd(), **earlier, **work.report}
     storage.write_output(run / "data.json", _as_json(about))
     work.tokenizer.save(run / "tokenizer")
 
@@ -234,7 +234,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
-        "data": trainer.objective.key,
+        "data": trainer.objective.data_hash,
         "versions": runtime.versions(),
         **(trainer.finding.details if trainer.finding else {}),
     }
@@ -290,7 +290,7 @@ def _describe(work: TrainingSetup, config: LoopSettings, reporter: Reporter) -> 
     reporter.note(work.described)
     reporter.note(
         f"Model: {parameters:,} parameters, {pluralize(shape.layers, 'layer')}, {pluralize(shape.heads, 'head')}, "
-        f"{shape.width} wide, context {shape.context}; {config.precision} on {pluralize(config.threads or 1, 'thread')}."
+        f"{shape.embed_dim} wide, context {shape.context_length}; {config.precision} on {pluralize(config.threads or 1, 'thread')}."
     )
 
 

@@ -7,7 +7,7 @@ import math
 SHAPES = ("linear", "cosine", "constant")
 
 
-def warm_up_length(asked: int, total: int) -> int:
+def warmup_length(asked: int, total: int) -> int:
     """Steps of warm-up: as asked, but never more than a fifth of the run."""
     return max(1, min(asked, total // 5))
 

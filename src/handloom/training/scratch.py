@@ -40,7 +40,7 @@ def pretrain_setup(
     objective = NextToken(
         data,
         tokenizer,
-        context=shape.context,
+        context_length=shape.context_length,
         stride=config.stride,
         batch_size=config.batch_size,
         seed=config.seed,

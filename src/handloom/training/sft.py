@@ -32,14 +32,14 @@ class SFT:
         batch: Callable[[int], Batch],
         steps_per_epoch: float,
         validation: Iterable[Batch],
-        key: str,
+        data_hash: str,
         template: str,
     ) -> None:
-        self.batch, self.steps_per_epoch, self.key = batch, steps_per_epoch, key
+        self.batch, self.steps_per_epoch, self.data_hash = batch, steps_per_epoch, data_hash
         self.template: str | None = template
         self._validation = list(validation)
 
-    def count(self, batch: Batch) -> int:
+    def num_targets(self, batch: Batch) -> int:
         """Tokens of answers, their ends included."""
         return int((batch["targets"] != IGNORE_INDEX).sum())
 
@@ -50,10 +50,10 @@ class SFT:
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the answers, in nats."""
         hidden, targets = answer_hidden_states(reader, part)
-        return next_token_loss(hidden[None], reader.head_weight, targets[None], reader.learned_rows)[0]
+        return next_token_loss(hidden[None], reader.head_weight, targets[None], reader.trainable_tokens)[0]
 
     @torch.no_grad()
-    def examine(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, reader: Backbone) -> EvalResult:
         """Mean surprise at all held-out answers; and how often the likeliest token was the right one."""
         was_training = reader.training
         reader.eval()

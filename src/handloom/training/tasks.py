@@ -53,7 +53,7 @@ def open_task(
     config: FinetuneConfig,
     model: GPT,
     tokenizer: Tokenizer,
-    context: int,
+    context_length: int,
     reporter: Reporter,
     reference: Callable[[], GPT] | None,
 ) -> Opened:
@@ -74,15 +74,17 @@ def open_task(
     Raises:
         DataError: for data that cannot be learned from, naming file and line.
     """
-    if config.task == "instruct":
-        return _instruct(config, tokenizer, context, reporter)
-    if config.task == "prefer":
-        return _prefer(config, tokenizer, context, reporter, reference)
-    return _classify(config, model, tokenizer, context, reporter)
+    if config.task == "sft":
+        return _instruct(config, tokenizer, context_length, reporter)
+    if config.task == "dpo":
+        return _prefer(config, tokenizer, context_length, reporter, reference)
+    return _classify(config, model, tokenizer, context_length, reporter)
 
 
-def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> Opened:
-    fitting = ExampleEncoder(context, config.overlong)
+def _instruct(
+    config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter
+) -> Opened:
+    fitting = ExampleEncoder(context_length, config.overlong)
     examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
     found = encode_conversations(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
@@ -91,7 +93,7 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
     out_of_training = validation_mask(kept, config.validation_fraction)
     for (_, text), out in zip(found, out_of_training, strict=True):
         sides[out].append(encode_row(text.ids, text.learned))
-    packed = tuple(pack(side, context) for side in sides) if config.pack is not False else sides
+    packed = tuple(pack(side, context_length) for side in sides) if config.pack is not False else sides
     packs = len(packed[0]) >= STEPS_AN_EPOCH * USUAL_BATCH if config.pack is None else config.pack
     training, validation = packed if packs else sides
     names = ("inputs", "targets", "segments") if packs else ("inputs", "targets")
@@ -106,13 +108,13 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
         lambda step: batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
         (batch([validation[n] for n in some]) for some in bucket_by_length([*map(len, validation)], size)),
-        _key(config, kept, tokenizer, context, CHAT_TEMPLATE, packs),
+        _key(config, kept, tokenizer, context_length, CHAT_TEMPLATE, packs),
         CHAT_TEMPLATE,
     )
     learned, read = sum(row.learned for row in training), sum(map(len, training))
     line = (
         f"{pluralize(len(sides[0]), 'conversation')}: {read:,} tokens in {pluralize(len(training), 'row')} of up to "
-        f"{context:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
+        f"{context_length:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
     )
     report = _report(config, fitting, len(sides[0]), len(sides[1]), CHAT_TEMPLATE, size)
     report |= {"pack": packs, "rows": len(training), "tokens": read, "learned_tokens": learned}
@@ -123,11 +125,11 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context: int, report
 def _prefer(
     config: FinetuneConfig,
     tokenizer: Tokenizer,
-    context: int,
+    context_length: int,
     reporter: Reporter,
     reference: Callable[[], GPT] | None,
 ) -> Opened:
-    fitting = ExampleEncoder(context, config.overlong)
+    fitting = ExampleEncoder(context_length, config.overlong)
     examples = read_examples(PreferencePair, config.data, config.encoding_errors, fitting.omissions)
     found = encode_pairs(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
@@ -146,13 +148,13 @@ def _prefer(
         lambda step: pairs_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
         (pairs_batch([validation[n] for n in some]) for some in bucket_by_length(longest, size)),
-        _key(config, kept, tokenizer, context, template),
-        config.beta,
+        _key(config, kept, tokenizer, context_length, template),
+        config.dpo_beta,
         template,
     )
     if reference is not None:
         reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
-        objective.ask_reference(reference(), config.precision)
+        objective.compute_reference_logprobs(reference(), config.precision)
     read = sum(len(row) for both in training for row in both)
     line = f"{pluralize(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
     report = _report(config, fitting, len(training), len(validation), template, size)
@@ -182,9 +184,9 @@ def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:
 
 
 def _classify(
-    config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context: int, reporter: Reporter
+    config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context_length: int, reporter: Reporter
 ) -> Opened:
-    fitting = ExampleEncoder(context, config.overlong)
+    fitting = ExampleEncoder(context_length, config.overlong)
     examples = read_examples(LabeledText, config.data, config.encoding_errors, fitting.omissions)
     found = encode_labeled(examples, tokenizer, fitting)
     tell(fitting.omissions.sentences(), reporter)
@@ -195,8 +197,8 @@ def _classify(
         sides[out].append((ids, names.index(example.label)))
     training, validation = sides
     _warn_of_unseen(names, {label for _, label in training}, {label for _, label in validation}, reporter)
-    if not model.config.labels:
-        model.add_label_head(names, config.seed)
+    if not model.config.label_names:
+        model.add_classification_head(names, config.seed)
     size = batch_size_of(config, len(training))
     order = ShuffledSampler(len(training), size, config.seed)
     lengths = [len(ids) for ids, _ in validation]
@@ -206,7 +208,7 @@ def _classify(
         lambda step: texts_batch([training[number] for number in order.batch(step)]),
         order.steps_per_epoch,
         (texts_batch([validation[n] for n in some]) for some in bucket_by_length(lengths, size)),
-        _key(config, kept, tokenizer, context, names),
+        _key(config, kept, tokenizer, context_length, names),
     )
     numbers = Counter(names[label] for _, label in training)
     shown = ", ".join(f"{name} {numbers[name]:,}" for name in names[:_LABELS_SHOWN])
@@ -243,7 +245,7 @@ def _label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]
             "Tune a model without labels, such as the one that it came from.",
         )
     found = {example.label: example for example in reversed(examples)}
-    if known := model.config.labels:
+    if known := model.config.label_names:
         for label, example in found.items():
             if label not in known:
                 raise DataError(
@@ -291,11 +293,11 @@ def _key(
     config: FinetuneConfig,
     examples: Sequence[Conversation] | Sequence[PreferencePair] | Sequence[LabeledText],
     tokenizer: Tokenizer,
-    context: int,
+    context_length: int,
     *more: object,
 ) -> str:
     """Stands for everything that rows are made of; not for their order, which is the seed's."""
-    about = [config.task, config.validation_fraction, config.overlong, context, tokenizer.fingerprint]
+    about = [config.task, config.validation_fraction, config.overlong, context_length, tokenizer.fingerprint]
     made_of = [digest(examples), *about, *more]
     return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()[:32]
 

@@ -67,24 +67,24 @@ def finetune_setup(
         _require_unchanged(model, base, run)
     needs = (stored.folder, base.fingerprint) if _needs_base(config) else None
     materialize(model)
-    if config.untie_head:
-        model.untie_head()
-    model.use_dropout(config.dropout)
-    context = model.config.context if config.context is None else config.context
-    _check_context(context, model.config.context, config)
-    if checkpoint and with_lora and checkpoint.config.labels:
-        model.add_label_head(checkpoint.config.labels, config.seed)
+    if config.untie_embeddings:
+        model.untie_embeddings()
+    model.set_dropout(config.dropout)
+    context_length = model.config.context_length if config.context_length is None else config.context_length
+    _check_context(context_length, model.config.context_length, config)
+    if checkpoint and with_lora and checkpoint.config.label_names:
+        model.add_classification_head(checkpoint.config.label_names, config.seed)
     objective, line, report = _objective(
-        config, model, tokenizer, context, reporter, checkpoint, _reference(config, base, run)
+        config, model, tokenizer, context_length, reporter, checkpoint, _reference(config, base, run)
     )
     if objective.template and not checkpoint and template_of(tokenizer) not in (None, objective.template):
         reporter.note(
             "The model has a chat template of its own. It now learns conversations in Handloom's, "
             f"{objective.template}, which takes its place in chats and exports."
         )
-    config = _settle(config, objective, context, report, reporter)
+    config = _settle(config, objective, context_length, report, reporter)
     how = how_to_detour(config)
-    ledger = estimate_for(config, dataclasses.replace(stored.config, labels=model.config.labels))
+    ledger = estimate_for(config, dataclasses.replace(stored.config, label_names=model.config.label_names))
     if with_lora:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -101,7 +101,7 @@ def finetune_setup(
     summary = {
         "task": config.task,
         "template": objective.template,
-        "method": "train" if config.train else config.method,
+        "method": "train" if config.train_params else config.method,
         "base": config.model,
         "trained_parameters": ledger.chosen.cost.parameters,
         "trained_share": round(ledger.chosen.cost.share, 6),
@@ -119,8 +119,10 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
     Raises:
         ConfigError: for a pattern that fits nothing, or when nothing that learns is reached.
     """
-    trainable.require_fits(model, config.train)
-    patterns = config.train or trainable.patterns_of(config.method, _learning_shape(config, model.config))
+    trainable.require_fits(model, config.train_params)
+    patterns = config.train_params or trainable.patterns_of(
+        config.method, _learning_shape(config, model.config)
+    )
     trainable.set_trainable(model, patterns)
     part = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
@@ -133,7 +135,7 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
 
 def _learning_shape(config: FinetuneConfig, shape: GPTConfig) -> GPTConfig:
     """The shape without its labels, where the task has none: a head for them then learns with no method."""
-    return shape if config.task == "classify" else dataclasses.replace(shape, labels=())
+    return shape if config.task == "classify" else dataclasses.replace(shape, label_names=())
 
 
 def estimate_for(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
@@ -143,23 +145,25 @@ def estimate_for(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
         ConfigError: for a pattern that fits nothing, last:N with more blocks than there are, or rows for more
             tokens than there are.
     """
-    if config.token_rows > shape.vocab_size:
+    if config.trainable_tokens > shape.vocab_size:
         raise ConfigError(
-            f"The setting token_rows is {config.token_rows}, and the model knows {shape.vocab_size} tokens.",
-            "Give --token-rows a smaller number.",
+            f"The setting token_rows is {config.trainable_tokens}, and the model knows {shape.vocab_size} tokens.",
+            "Give --trainable-tokens a smaller number.",
         )
-    context = min(config.context or shape.context, shape.context)
-    rows = config.micro_batch_size or rows_at_once(config.batch_size or USUAL_BATCH, context)
-    at_once = MicroBatch(rows, context, runtime.choose_precision(config.precision) == "bf16")
+    context_length = min(config.context_length or shape.context_length, shape.context_length)
+    rows = config.micro_batch_size or rows_at_once(config.batch_size or USUAL_BATCH, context_length)
+    at_once = MicroBatch(rows, context_length, runtime.choose_precision(config.precision) == "bf16")
     shape = _learning_shape(config, shape)
     return estimate_memory(
-        shape, config.method, how_to_detour(config), at_once, config.train, config.untie_head
+        shape, config.method, how_to_detour(config), at_once, config.train_params, config.untie_embeddings
     )
 
 
-def rows_at_once(batch_size: int, context: int) -> int:
+def rows_at_once(batch_size: int, context_length: int) -> int:
     """How many rows go through the model together, if nobody says: as many as hold `TOKENS_AT_ONCE`."""
-    fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * context <= TOKENS_AT_ONCE]
+    fitting = [
+        n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * context_length <= TOKENS_AT_ONCE
+    ]
     return max(fitting, default=1)
 
 
@@ -169,10 +173,10 @@ def how_to_detour(config: FinetuneConfig) -> lora.LoRAConfig:
         config.rank,
         config.alpha,
         config.lora_dropout,
-        config.targets,
-        config.rank_stabilized,
-        config.dora,
-        config.token_rows,
+        config.target_modules,
+        config.use_rslora,
+        config.use_dora,
+        config.trainable_tokens,
     )
 
 
@@ -180,33 +184,40 @@ def _objective(
     config: FinetuneConfig,
     model: GPT,
     tokenizer: Tokenizer,
-    context: int,
+    context_length: int,
     reporter: Reporter,
     checkpoint: native.Checkpoint | None,
     reference: Callable[[], GPT],
 ) -> tuple[Objective, str, dict[str, Any]]:
     """What is learned from what, described for people and in numbers."""
     if config.task != "text":
-        opened = open_task(config, model, tokenizer, context, reporter, reference)
+        opened = open_task(config, model, tokenizer, context_length, reporter, reference)
         if checkpoint is None:
-            _check_examples(config, tokenizer, context, reporter)
+            _check_examples(config, tokenizer, context_length, reporter)
         return opened
     data = reopened(config, tokenizer, checkpoint)
     if data is None:
         data = prepare_text(config, open_text(config), tokenizer, reporter)
-    size = batch_size_of(config, data.windows(context, config.stride))
+    size = batch_size_of(config, data.windows(context_length, config.stride))
     objective = NextToken(
-        data, tokenizer, context=context, stride=config.stride, batch_size=size, seed=config.seed
+        data,
+        tokenizer,
+        context_length=context_length,
+        stride=config.stride,
+        batch_size=size,
+        seed=config.seed,
     )
     line, report = described(data)
     return objective, line, {**report, "batch_size": size}
 
 
-def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context: int, reporter: Reporter) -> None:
+def _check_examples(
+    config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter
+) -> None:
     """Say what `handloom data check` finds in examples that can be learned from, but badly."""
     settings = LintSettings(
         task=config.task,
-        context=context,
+        context_length=context_length,
         encoding_errors=config.encoding_errors,
         validation_fraction=config.validation_fraction,
         overlong=config.overlong,
@@ -277,12 +288,12 @@ def _reference(config: FinetuneConfig, base: native.BaseModelRef, run: Path) -> 
 
 
 def _with_lora(config: FinetuneConfig) -> bool:
-    return config.method == "lora" and not config.train
+    return config.method == "lora" and not config.train_params
 
 
 def _needs_base(config: FinetuneConfig) -> bool:
     """Whether a run goes on needing the weights of the model that it began with."""
-    return _with_lora(config) or config.task == "prefer"
+    return _with_lora(config) or config.task == "dpo"
 
 
 def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -> Tensor | None:
@@ -292,20 +303,20 @@ def _tokens_to_learn(config: FinetuneConfig, model: GPT, objective: Objective) -
     frequent but already used as the data uses it gets a short one. One example at a time goes through the model, since
     the gradient of the whole embedding takes memory already.
     """
-    if not config.token_rows:
+    if not config.trainable_tokens:
         return None
     embedding = model.embedding.token_embedding.weight
     embedding.requires_grad_(True)
     model.eval()
     for step in range(LOOKED_AT):
         batch = objective.batch(step)
-        count = objective.count(batch)
+        count = objective.num_targets(batch)
         for part in parts(batch, len(batch["inputs"])):
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = objective.loss(model, part)
             (loss / count).backward()
     assert embedding.grad is not None
-    longest = torch.linalg.vector_norm(embedding.grad, dim=1).topk(config.token_rows)
+    longest = torch.linalg.vector_norm(embedding.grad, dim=1).topk(config.trainable_tokens)
     embedding.requires_grad_(False)
     embedding.grad = None
     return longest.indices.sort().values
@@ -317,10 +328,14 @@ def _keeps_bf16(config: FinetuneConfig) -> bool:
 
 
 def _settle(
-    config: FinetuneConfig, objective: Objective, context: int, report: dict[str, Any], reporter: Reporter
+    config: FinetuneConfig,
+    objective: Objective,
+    context_length: int,
+    report: dict[str, Any],
+    reporter: Reporter,
 ) -> FinetuneConfig:
     """Decide what was left open, so that it is written down and stays."""
-    chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context": context}
+    chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context_length": context_length}
     chosen |= {name: report[name] for name in ("batch_size", "pack") if name in report}
     questions: Sequence[str] = report.get("questions", ())
     if config.steps is None and config.minutes is None:
@@ -331,7 +346,7 @@ def _settle(
                 f"learn from. --epochs {math.ceil(FEW_STEPS / objective.steps_per_epoch)} makes it {FEW_STEPS} or more."
             )
     if config.micro_batch_size is None:
-        chosen["micro_batch_size"] = rows_at_once(chosen["batch_size"], context)
+        chosen["micro_batch_size"] = rows_at_once(chosen["batch_size"], context_length)
     if config.task == "classify" and config.sample_every is None:
         chosen["sample_every"] = 0  # what it says of texts is in its figures
     if questions and config.sample_prompts == FinetuneConfig.sample_prompts:
@@ -339,13 +354,13 @@ def _settle(
     return dataclasses.replace(config, **chosen)
 
 
-def _check_context(context: int, limit: int, config: FinetuneConfig) -> None:
-    if context > limit:
+def _check_context(context_length: int, limit: int, config: FinetuneConfig) -> None:
+    if context_length > limit:
         raise ConfigError(
-            f"The setting context is {context}, and the model looks at {limit} tokens at most.",
-            f"Give --context {limit} or less, or leave it out.",
+            f"The setting context is {context_length}, and the model looks at {limit} tokens at most.",
+            f"Give --context-length {limit} or less, or leave it out.",
         )
-    check_stride(config.stride, context)
+    check_stride(config.stride, context_length)
 
 
 def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Backbone | None, ActivationStore | None]:
@@ -354,7 +369,7 @@ def _reader(model: GPT, config: FinetuneConfig, run: Path) -> tuple[Backbone | N
     if layer is None:
         return None, None
     rows = None
-    if config.remember and layer > 0:
+    if config.cache_activations and layer > 0:
         there = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
         rows = ActivationStore(there)
     return CachedBackbone(model, layer, rows), rows

@@ -15,7 +15,7 @@ from handloom.data.lint.example_checks import lint_examples
 from handloom.data.lint.rules import Finding, Group, grouped, summary_line
 from handloom.tokenizer.base import Tokenizer
 
-__all__ = ["Finding", "Group", "LintSettings", "DataStats", "grouped", "lint", "summary_line"]
+__all__ = ["DataStats", "Finding", "Group", "LintSettings", "grouped", "lint", "summary_line"]
 
 
 def lint(

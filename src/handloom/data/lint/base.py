@@ -30,7 +30,7 @@ class LintSettings:
     """
 
     task: str = "text"
-    context: int = 1024
+    context_length: int = 1024
     text_field: str = TEXT_FIELD
     encoding_errors: str = "strict"
     json_as_text: bool = False
@@ -54,9 +54,9 @@ class LintSettings:
                 f"The setting {name} is for running text, but the task is {self.task}.",
                 f"Leave --{name.replace('_', '-')} out.",
             )
-        if self.context < 1:
+        if self.context_length < 1:
             raise ConfigError(
-                f"context is {self.context}, but must be at least 1.", "Name the context of the model."
+                f"context is {self.context_length}, but must be at least 1.", "Name the context of the model."
             )
         if not 0 < self.validation_fraction < 1:
             raise ConfigError(

@@ -161,9 +161,9 @@ def _lengths(
         return
     seen.policy = plan.policy
     seen.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
-    copies, context = plan.omissions["duplicate"], settings.context
+    copies, context_length = plan.omissions["duplicate"], settings.context_length
     for check in (
-        partial(count_windows, seen.tokens[TRAIN], context, context, sizes[TRAIN], copies),
+        partial(count_windows, seen.tokens[TRAIN], context_length, context_length, sizes[TRAIN], copies),
         partial(check_held_out, seen.tokens[VALIDATION], sizes[VALIDATION], copies),
     ):
         try:

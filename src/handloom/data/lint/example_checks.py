@@ -48,7 +48,7 @@ def lint_examples(
 ) -> Iterator[Finding]:
     """See `lint`."""
     told, sides, known = Notes(), _Sides(), _Known()
-    fitting = ExampleEncoder(settings.context, settings.overlong, seen.omissions)
+    fitting = ExampleEncoder(settings.context_length, settings.overlong, seen.omissions)
     kind, marks = KINDS[settings.task], Marks()
     options = tolerant_records(settings, told)
     for example in stream_examples(kind, map(str, sources), options, seen.omissions):  # type: ignore[type-var]
@@ -225,7 +225,7 @@ def _fitted(
     except DataError as error:
         assert isinstance(example, Conversation)
         return _nothing(error, example, place), len(encode_conversation(tokenizer, example.messages).ids)
-    length, room = max(len(text.ids) for text in texts), room_for(type(example), fitting.context)
+    length, room = max(len(text.ids) for text in texts), room_for(type(example), fitting.context_length)
     if length <= room:
         return None, length
     detail = f"{length:,} tokens, where a row has room for {room:,}"

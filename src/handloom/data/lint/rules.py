@@ -62,8 +62,8 @@ RULES = {
         ERROR,
         "example longer than a row",
         "examples longer than a row",
-        "Shorten these examples, choose a larger --context if the model has one, or name a policy, here and for the "
-        "run: --overlong cut or --overlong skip.",
+        "Shorten these examples, choose a larger --context-length if the model has one, or name a policy, here and for the "
+        "run: --overlong truncate or --overlong skip.",
     ),
     "one-label": Rule(ERROR, "all texts have one label", "", "Add texts with another label."),
     "one-side": Rule(ERROR, "a side of the split is too small", "", "Add data."),
