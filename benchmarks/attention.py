@@ -32,9 +32,7 @@ def milliseconds(act: Callable[[], None], times: int = 15) -> float:
     return statistics.median(taken) * 1000
 
 
-def forward_and_backward(
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor], projected: Tensor, heads: int
-) -> None:
+def forward_and_backward(attend: Callable[[Tensor, Tensor, Tensor], Tensor], projected: Tensor, heads: int) -> None:
     """As in a block: cut one projection into queries, keys and values, attend, and go back."""
     B, T, C3 = projected.shape
     q, k, v = (x.view(B, T, heads, C3 // 3 // heads).transpose(1, 2) for x in projected.split(C3 // 3, -1))
@@ -49,9 +47,7 @@ def main() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             projected = torch.randn(B, T, 3 * H * D, dtype=dtype, requires_grad=True)
             fused, explicit = (
-                milliseconds(
-                    lambda attend=attend, x=projected, heads=H: forward_and_backward(attend, x, heads)
-                )
+                milliseconds(lambda attend=attend, x=projected, heads=H: forward_and_backward(attend, x, heads))
                 for attend in (fused_attention, explicit_attention)
             )
             name = str(dtype).removeprefix("torch.")

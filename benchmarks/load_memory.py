@@ -44,14 +44,10 @@ def main() -> None:
         for form in ("model.safetensors", "pytorch_model.bin"):
             with tempfile.TemporaryDirectory() as folder:
                 tensors = {name: t.to(dtype).contiguous() for name, t in to_hf(model).items()}
-                Path(folder, "config.json").write_text(
-                    json.dumps(write_config(model.config, 0)), encoding="utf-8"
-                )
+                Path(folder, "config.json").write_text(json.dumps(write_config(model.config, 0)), encoding="utf-8")
                 (save_file if form.endswith("tensors") else torch.save)(tensors, Path(folder, form))
                 size = Path(folder, form).stat().st_size
-                done = subprocess.run(
-                    [sys.executable, "-c", LOAD, folder], capture_output=True, text=True, check=True
-                )
+                done = subprocess.run([sys.executable, "-c", LOAD, folder], capture_output=True, text=True, check=True)
             peak = int(done.stdout)
             name = str(dtype).removeprefix("torch.")
             print(

@@ -94,11 +94,7 @@ PAIRS = (
 def measured(script: str, *arguments: object) -> dict[str, object]:
     """What a process with this script says in its last line."""
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ,
+        [sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True, env=os.environ
     )
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
     return found
@@ -129,24 +125,17 @@ def main() -> None:
             side, method = name.split()
             script = OURS if side == "ours" else THEIRS
             out = Path(scratch) / name.replace(" ", "-")
-            row = measured(
-                script, folder, data, out, method, asked.rank, asked.steps, choose_precision("auto")
-            )
+            row = measured(script, folder, data, out, method, asked.rank, asked.steps, choose_precision("auto"))
             steps = row["steps"]
             assert isinstance(steps, list)
             row["speed"] = 1024 / statistics.median(steps[2:])
             found[name] = row
             predicted = f", predicted {row['predicted'] / 1e6:,.0f}" if row["predicted"] else ""  # type: ignore[operator]
-            print(
-                f"{name:<16} {row['speed']:7,.0f} tokens/s {row['peak'] / 1e6:8,.0f} MB{predicted}",
-                flush=True,
-            )  # type: ignore[operator]
+            print(f"{name:<16} {row['speed']:7,.0f} tokens/s {row['peak'] / 1e6:8,.0f} MB{predicted}", flush=True)  # type: ignore[operator]
     for one, other in PAIRS:
         if one in found and other in found:
             memory = found[one]["peak"] / found[other]["peak"]  # type: ignore[operator]
-            print(
-                f"{one} / {other}: memory {memory:.2f}, speed {found[one]['speed'] / found[other]['speed']:.2f}"
-            )  # type: ignore[operator]
+            print(f"{one} / {other}: memory {memory:.2f}, speed {found[one]['speed'] / found[other]['speed']:.2f}")  # type: ignore[operator]
 
 
 if __name__ == "__main__":

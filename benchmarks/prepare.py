@@ -43,9 +43,7 @@ def write_text(path: Path, n_bytes: int, seed: int = 0) -> None:
     written = 0
     with path.open("wb") as file:
         while written < n_bytes:
-            chosen = [
-                f"{chance.choice(paragraphs)}\n# {' '.join(chance.sample(words, 8))}" for _ in range(500)
-            ]
+            chosen = [f"{chance.choice(paragraphs)}\n# {' '.join(chance.sample(words, 8))}" for _ in range(500)]
             written += file.write(("\n\n".join(chosen) + "\n").encode("utf-8"))
 
 
@@ -117,9 +115,7 @@ def main() -> None:
     """Generate the text, measure both, print them side by side."""
     parser = argparse.ArgumentParser(description="Speed and memory of preparing text.")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the generated text")
-    parser.add_argument(
-        "--workers", type=int, default=available_cores(), help="processes, and tiktoken's threads"
-    )
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes, and tiktoken's threads")
     parser.add_argument("--only", choices=("ours", "tiktoken"), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -56,9 +56,7 @@ def main() -> None:
             word = "remembered" if remember else "computed  "
             print(f"{word}  first epoch {first:.3f} s a step, later ones {rest:.3f} s", flush=True)
         same = losses[True] == losses[False]
-        print(
-            f"{medians[False] / medians[True]:.2f} times as quick; losses {'the same' if same else 'DIFFER'}"
-        )
+        print(f"{medians[False] / medians[True]:.2f} times as quick; losses {'the same' if same else 'DIFFER'}")
 
 
 if __name__ == "__main__":

@@ -123,9 +123,7 @@ def runs_of(folder: Path, way: str, seeds: int) -> list[Path]:
 def print_table(folder: Path, ways: list[str], seeds: int) -> None:
     """What each way trained and gained, in Markdown."""
     before = validations(runs_of(folder, ways[0], 1)[0])[0]
-    print(
-        "\n| way | trained | share | loss (each seed) | bits/byte | of full's gain | tokens/s | peak memory |"
-    )
+    print("\n| way | trained | share | loss (each seed) | bits/byte | of full's gain | tokens/s | peak memory |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     print(f"| the base as it is | | | {before['loss']:.3f} | {before['bits_per_byte']:.3f} | | | |")
     lowest = {way: [best(run) for run in runs_of(folder, way, seeds)] for way in ways}

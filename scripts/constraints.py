@@ -46,9 +46,7 @@ def resolve(python: str) -> tuple[Version, dict[str, str]]:
         # pip older than 25.3 downloads every wheel even when it is only asked what it would do.
         subprocess.run([*pip, "--upgrade", "pip>=25.3"], check=True)
         wanted = [f"{ROOT}[dev]", pinned_torch(), "pip", "setuptools", *ELSEWHERE]
-        subprocess.run(
-            [*pip, "--dry-run", "--ignore-installed", "--report", str(report), *wanted], check=True
-        )
+        subprocess.run([*pip, "--dry-run", "--ignore-installed", "--report", str(report), *wanted], check=True)
         found = json.loads(report.read_text(encoding="utf-8"))
     major, minor = (int(part) for part in found["environment"]["python_version"].split("."))
     versions = {}

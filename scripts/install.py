@@ -39,9 +39,7 @@ class InstallError(Exception):
 def run_pip(arguments: Sequence[str], show: bool) -> tuple[int, str, str]:
     """Run this interpreter's pip; with show=True its progress goes to the terminal."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    result = subprocess.run(
-        command, stdout=None if show else subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    result = subprocess.run(command, stdout=None if show else subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = [line for line in result.stderr.splitlines() if not line.startswith("WARNING: Location")]
     return result.returncode, result.stdout or "", "\n".join(lines[-4:])
 
@@ -64,9 +62,7 @@ def needs_cuda(report: Mapping[str, Any], machine: str) -> bool:
     return False
 
 
-def torch_index(
-    torch: str, system: str, machine: str, environment: Mapping[str, str], pip: Pip
-) -> str | None:
+def torch_index(torch: str, system: str, machine: str, environment: Mapping[str, str], pip: Pip) -> str | None:
     """The index to take torch from; None is the one that pip uses anyway.
 
     Raises: InstallError when pip cannot say what it would install.
@@ -119,9 +115,7 @@ def step(say: str, arguments: Sequence[str], pip: Pip) -> None:
     print(say, flush=True)
     code, _, complaint = pip(arguments, True)
     if code != 0:
-        raise InstallError(
-            f"This step failed: {say}\npip said: {complaint}\nRun the command again to go on from here."
-        )
+        raise InstallError(f"This step failed: {say}\npip said: {complaint}\nRun the command again to go on from here.")
 
 
 def installed_version(package: str) -> str | None:
@@ -137,9 +131,7 @@ def main(arguments: Sequence[str], pip: Pip = run_pip) -> None:
             "This is not a virtual environment. Run `make install`, or create one: python3 -m venv .venv"
         )
     under = ["--constraint", str(CONSTRAINTS)]
-    torch = next(
-        line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")
-    )
+    torch = next(line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
     extras = "[dev]" if "--dev" in arguments else ""
     step("1/3 pip and setuptools", ["install", "--quiet", "--upgrade", *under, "pip", "setuptools"], pip)
     print(f"2/3 {torch}", flush=True)

@@ -38,7 +38,7 @@ def killed_everywhere(work: Callable[[], object], prepare: Callable[[], object])
 
             return instead
 
-        with pytest.MonkeyPatch.context_length() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             for name in CALLS:
                 patch.setattr(os, name, counted(getattr(os, name)))
             try:

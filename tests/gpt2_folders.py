@@ -31,9 +31,7 @@ def theirs(model: GPT) -> dict[str, Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in to_hf(model).items()}
 
 
-def write(
-    folder: Path, model: GPT, tensors: dict[str, Tensor] | None = None, form: str = "safetensors"
-) -> Path:
+def write(folder: Path, model: GPT, tensors: dict[str, Tensor] | None = None, form: str = "safetensors") -> Path:
     """A folder of that form: safetensors, sharded, bin, bin-sharded, or bin-old (of before PyTorch 1.6)."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = theirs(model) if tensors is None else tensors

@@ -63,9 +63,7 @@ def prefix_space(folder: Path) -> None:
 
 
 def prefix_space_single(folder: Path) -> None:
-    single(
-        train("<s>", "</s>", prefix=True), folder, tokenizer_class="PreTrainedTokenizerFast", eos_token="</s>"
-    )
+    single(train("<s>", "</s>", prefix=True), folder, tokenizer_class="PreTrainedTokenizerFast", eos_token="</s>")
 
 
 def prefix_space_only_in_the_single_file(folder: Path) -> None:

@@ -70,12 +70,10 @@ class Llama:
         return places
 
     def _complete(self, prompt: list[int] | str, length: int, **settings: Any) -> dict[str, Any]:
-        return self._ask(
-            "/completion", prompt=prompt, n_predict=length, temperature=0, return_tokens=True, **settings
-        )
+        return self._ask("/completion", prompt=prompt, n_predict=length, temperature=0, return_tokens=True, **settings)
 
     def _ask(self, path: str, **body: Any) -> dict[str, Any]:
-        request = urllib.request.GenerationConfig(
+        request = urllib.request.Request(
             self._address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with _OPENER.open(request) as answer:
@@ -106,9 +104,7 @@ def greedy(model: GPT, prompt: list[int], length: int, vocabulary: int) -> tuple
 def worst_difference(places: list[dict[int, float]], logprobs: Tensor) -> float:
     """Between llama.cpp's log probabilities and ours (T, V)."""
     return max(
-        abs(found - logprobs[place, token].item())
-        for place, top in enumerate(places)
-        for token, found in top.items()
+        abs(found - logprobs[place, token].item()) for place, top in enumerate(places) for token, found in top.items()
     )
 
 

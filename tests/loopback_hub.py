@@ -80,11 +80,7 @@ class LoopbackHub:
 
     def commit(self, name):
         """The repository's state as 40 hex digits."""
-        parts = [
-            part
-            for name, content in sorted(self.repositories[name].items())
-            for part in (name.encode(), content)
-        ]
+        parts = [part for name, content in sorted(self.repositories[name].items()) for part in (name.encode(), content)]
         return hashlib.sha1(b"\0".join(parts)).hexdigest()
 
     def asked(self, file):
@@ -139,9 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.seen = Seen(
-            self.command, urlsplit(self.path).path, {k.lower(): v for k, v in self.headers.items()}
-        )
+        self.seen = Seen(self.command, urlsplit(self.path).path, {k.lower(): v for k, v in self.headers.items()})
         self.hub.log.append(self.seen)
         if self.hub.faults.garbage is not None:
             self.reply(200, self.hub.faults.garbage, {"Content-Type": "text/html"})
@@ -213,9 +207,7 @@ class _Hub(_Handler):
             return self.refuse(404, "EntryNotFound")
         digest = hashlib.sha256(files[file]).hexdigest()
         if not file.endswith(LARGE):
-            return self.send_file(
-                file, files[file], {"X-Repo-Commit": commit, "ETag": f'"{git_id(files[file])}"'}
-            )
+            return self.send_file(file, files[file], {"X-Repo-Commit": commit, "ETag": f'"{git_id(files[file])}"'})
         return self.reply(
             302,
             headers={
@@ -267,7 +259,7 @@ def _tiny():
     config = {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
         "n_embd": width, "n_layer": layers, "n_head": 2, "n_ctx": context_length, "n_positions": context_length,
-        "vocab_size": tokenizer.vocab_size, "norm_eps": 1e-5,
+        "vocab_size": tokenizer.vocab_size, "layer_norm_epsilon": 1e-5,
     }  # fmt: skip
     shapes = {"wte.weight": (tokenizer.vocab_size, width), "wpe.weight": (context_length, width)}
     for layer in range(layers):

@@ -88,7 +88,7 @@ def test_a_console_prints_every_text_as_what_is_visible_of_it(text):
 @given(anything)
 def test_json_of_every_text_is_the_same_text_again_and_steers_nothing(text):
     out = io.StringIO()
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", out)
         print_json({text: [text]})
     line = out.getvalue()
@@ -131,9 +131,7 @@ def test_only_the_console_module_has_to_do_with_markup():
         if path == Path(console.__file__):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & MARKUP.get(
-                node.module, set()
-            ):
+            if isinstance(node, ast.ImportFrom) and {a.name for a in node.names} & MARKUP.get(node.module, set()):
                 found.append(f"{path.name}:{node.lineno}: from {node.module}")
             elif isinstance(node, ast.Attribute) and node.attr == "from_markup":
                 found.append(f"{path.name}:{node.lineno}: from_markup")

@@ -30,10 +30,7 @@ def read(path):
 
 def declared():
     """Every requirement of pyproject.toml, the extras' too, but not the package's own name."""
-    lines = [
-        *PROJECT["dependencies"],
-        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
-    ]
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
     return [wanted for wanted in map(Requirement, lines) if wanted.name != PROJECT["name"]]
 
 
@@ -69,9 +66,7 @@ def test_every_dependency_has_a_full_line_in_the_docs():
 
 
 def test_packages_are_imported_only_in_the_rooms_that_the_docs_name():
-    rooms = {
-        name.replace("-", "_"): set(re.findall(r"`(\w+)`", cells[1])) for name, cells in documented().items()
-    }
+    rooms = {name.replace("-", "_"): set(re.findall(r"`(\w+)`", cells[1])) for name, cells in documented().items()}
     strangers = []
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "src" / "handloom").rglob("*.py")):
@@ -172,13 +167,7 @@ def test_no_tracked_file_is_large():
 
 
 # In pieces, so that this file does not hold what it looks for.
-REGISTRIES = [
-    "py" + "pi.org",
-    "python" + "hosted.org",
-    "npm" + "js.org",
-    "deb." + "debian.org",
-    "crates" + ".io",
-]
+REGISTRIES = ["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "deb." + "debian.org", "crates" + ".io"]
 FORBIDDEN = re.compile(
     "|".join(re.escape(host) for host in REGISTRIES)
     + r"|(?<![\w./~:>)}$*-])/(?:work|root|home/[a-z]\w*|Users/[A-Za-z]\w*)(?=[/\s\"'`),;:]|$)",

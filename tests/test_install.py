@@ -31,11 +31,7 @@ def report(version, requires, *others):
 
 
 PLAIN = ["filelock", "sympy>=1.13.3", 'pyyaml; extra == "pyyaml"']
-CUDA = [
-    *PLAIN,
-    'nvidia-cudnn-cu13==9.20.0.48; platform_system == "Linux"',
-    'triton==3.7.1; platform_system == "Linux"',
-]
+CUDA = [*PLAIN, 'nvidia-cudnn-cu13==9.20.0.48; platform_system == "Linux"', 'triton==3.7.1; platform_system == "Linux"']
 TOOLKIT = 'cuda-toolkit[cublas,nvtx]==13.0.3; platform_system == "Linux" and platform_machine == "x86_64"'
 TORCH = "torch==2.13.0"
 

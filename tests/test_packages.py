@@ -13,14 +13,8 @@ from handloom.packages import import_failure
 
 BROKEN = {
     "missing": ("", "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"),
-    "a library that is not there": (
-        "--force-reinstall ",
-        "raise OSError('libtorch_cpu.so: no such file')",
-    ),
-    "a library of another build": (
-        "--force-reinstall ",
-        "raise ImportError('torch/_C.so: undefined symbol: _Z1')",
-    ),
+    "a library that is not there": ("--force-reinstall ", "raise OSError('libtorch_cpu.so: no such file')"),
+    "a library of another build": ("--force-reinstall ", "raise ImportError('torch/_C.so: undefined symbol: _Z1')"),
 }
 COMMANDS = [
     "train --data t.txt --run r", "finetune --model m --data t.txt --run r", "demo", "generate Hi --model m", "chat m",
@@ -39,12 +33,7 @@ def without_torch(tmp_path):
         (tmp_path / "t.txt").write_text("A text.\n", encoding="utf-8")
         variables = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "80"}
         return subprocess.run(
-            [sys.executable, *words],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            cwd=tmp_path,
-            env=variables,
+            [sys.executable, *words], capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=variables
         )
 
     return run
@@ -78,9 +67,7 @@ def test_the_commands_that_need_no_torch_work_without(without_torch):
 def test_a_caller_in_python_gets_a_typed_error(without_torch):
     script = "import handloom\ntry: handloom.load('m')\nexcept handloom.HandloomError as error: print(error.problem)"
     done = without_torch(BROKEN["a library that is not there"][1], "-c", script)
-    assert done.stdout == (
-        "Handloom needs the package torch, which does not load (libtorch_cpu.so: no such file).\n"
-    )
+    assert done.stdout == ("Handloom needs the package torch, which does not load (libtorch_cpu.so: no such file).\n")
 
 
 @pytest.mark.parametrize("name", ["gguf", "lm_eval", "psutil.sub", "numpy", "no_such_package"])

@@ -77,11 +77,7 @@ def test_without_home_and_without_an_entry_of_the_user_an_error_says_what_to_set
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="Without HANDLOOM_CACHE this needs"):
         runtime.cache_folder()
-    for needs_home in (
-        runtime.cache_folder,
-        runtime.models_folder,
-        lambda: runtime.user_path("~/runs/x", "--run"),
-    ):
+    for needs_home in (runtime.cache_folder, runtime.models_folder, lambda: runtime.user_path("~/runs/x", "--run")):
         with pytest.raises(ConfigError, match=r"home folder, which is not known.*Set HOME"):
             needs_home()
 
@@ -92,9 +88,7 @@ def _parameters(app):
         if name.startswith("-"):
             continue
         if command.default_command is not None:
-            yield from (
-                (name, argument) for argument in command.assemble_argument_collection(parse_docstring=False)
-            )
+            yield from ((name, argument) for argument in command.assemble_argument_collection(parse_docstring=False))
         if name in ("data", "model"):
             yield from _parameters(command)
 

@@ -174,9 +174,7 @@ def test_the_state_is_one_that_training_changes(tiny, tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     clip = loop.Trainer._clip_gradients
-    monkeypatch.setattr(
-        loop.Trainer, "_clip_gradients", lambda self, loss: (seen.append(state()), clip(self, loss))[1]
-    )
+    monkeypatch.setattr(loop.Trainer, "_clip_gradients", lambda self, loss: (seen.append(state()), clip(self, loss))[1])
     before = state()
     run.begin(tmp_path / "run", tiny())
     torch.set_num_threads(threads)

@@ -31,13 +31,7 @@ SMALLER = {
 }
 """What the test adds to a command, so that it takes a second."""
 
-ORIGINAL = (
-    "training.test",
-    "training.train`",
-    "training.train_gpt2_finetune",
-    "--use_gpt2 --top_p",
-    "--finetuned",
-)
+ORIGINAL = ("training.test", "training.train`", "training.train_gpt2_finetune", "--use_gpt2 --top_p", "--finetuned")
 
 
 def words_of(cell):
@@ -83,9 +77,7 @@ def test_what_replaces_the_originals_commands_works_in_this_order(tmp_path, monk
     texts = tmp_path / "my_texts"
     texts.mkdir()
     for number in range(12):
-        lines = "\n".join(
-            f"Learning is line {number} of thread {line}, over and under." for line in range(30)
-        )
+        lines = "\n".join(f"Learning is line {number} of thread {line}, over and under." for line in range(30))
         (texts / f"{number}.txt").write_text(lines, encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for _, here in TABLE:
@@ -105,11 +97,7 @@ def test_what_replaces_the_originals_commands_works_in_this_order(tmp_path, monk
 
 
 def fenced(kind):
-    return [
-        line
-        for block in re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
-        for line in block.splitlines()
-    ]
+    return [line for block in re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("line", [line for line in fenced("sh") if "handloom" in line])

@@ -178,9 +178,7 @@ def test_one_owner_at_a_time(tmp_path):
 def test_a_lock_goes_with_its_process_however_that_ends(tmp_path):
     script = "import sys, time, pathlib; from handloom import locks\n" \
              "with locks.own(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "run")], stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "run")], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         in_use = pytest.raises(CheckpointError, match=f"in use by process {process.pid} on")
         with in_use, locks.own(tmp_path / "run"):

@@ -26,17 +26,13 @@ def test_a_flag_overrules_the_files_choice_between_steps_and_minutes(tmp_path):
 
 
 def test_written_settings_read_back_equal(tmp_path):
-    config = TrainConfig(
-        data=("a b", 'c"d'), steps=3, dropout=0.25, tensorboard=True, sample_prompts=("ä\n",)
-    )
+    config = TrainConfig(data=("a b", 'c"d'), steps=3, dropout=0.25, tensorboard=True, sample_prompts=("ä\n",))
     file = tmp_path / "a.toml"
     file.write_text(config.to_toml(), encoding="utf-8")
     assert merge(file, {}) == config
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.name)
 def test_every_shipped_file_parses(path):
     merge(path, {}).model_config(50257)
 

@@ -16,9 +16,7 @@ from handloom.cli.main import main
 from handloom.data.corpus import open_corpus
 from handloom.temporary import TemporaryFolder, sweep
 
-HOLD = (
-    "from handloom.temporary import TemporaryFolder as T; t = T('stdin'); print(t.name, flush=True); input()"
-)
+HOLD = "from handloom.temporary import TemporaryFolder as T; t = T('stdin'); print(t.name, flush=True); input()"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +68,7 @@ def test_nothing_without_our_mark_is_removed(tmp_path, monkeypatch):
     of_another_user = place / "handloom-other"
     of_another_user.mkdir()
     (of_another_user / temporary.MARK).touch()
-    with monkeypatch.context_length() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.stat(theirs).st_uid + 1)
         sweep()
     assert of_another_user.exists()

@@ -33,8 +33,7 @@ def nested(depth, inner="", opening="[", closing="]"):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
 def test_json_that_is_not_deep_is_read_as_python_reads_it(value):
@@ -42,9 +41,7 @@ def test_json_that_is_not_deep_is_read_as_python_reads_it(value):
     assert parse_json(text) == parse_json(text.encode()) == value
 
 
-@pytest.mark.parametrize(
-    ("opening", "inner", "closing"), [("[", "", "]"), ('{"a":', "1", "}"), ('[{"a":', "1", "}]")]
-)
+@pytest.mark.parametrize(("opening", "inner", "closing"), [("[", "", "]"), ('{"a":', "1", "}"), ('[{"a":', "1", "}]")])
 def test_the_deepest_json_is_read_and_the_next_is_an_error(opening, inner, closing):
     levels = opening.count("[") + opening.count("{")
     parse_json(nested(DEEPEST // levels, inner, opening, closing))
@@ -72,20 +69,14 @@ def test_many_shallow_lists_and_brackets_in_texts_are_no_depth():
 def test_every_reader_of_json_refuses_what_is_too_deep(tmp_path, name):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     (tmp_path / name).write_text(nested(DEEP), encoding="utf-8")
-    reader = (
-        load_tokenizer
-        if name in ("tokenizer.json", "vocab.json")
-        else lambda folder: read_json(folder / name)
-    )
+    reader = load_tokenizer if name in ("tokenizer.json", "vocab.json") else lambda folder: read_json(folder / name)
     with pytest.raises(HandloomError, match="more than 200 deep"):
         reader(tmp_path)
 
 
 def test_a_record_of_data_that_is_too_deep_is_named_by_its_line(tmp_path):
     (tmp_path / "deep.jsonl").write_text(nested(DEEP) + "\n", encoding="utf-8")
-    with pytest.raises(
-        HandloomError, match=r"deep.jsonl, line 1: not JSON \(lists and objects lie more than 200 deep"
-    ):
+    with pytest.raises(HandloomError, match=r"deep.jsonl, line 1: not JSON \(lists and objects lie more than 200 deep"):
         detect(tmp_path / "deep.jsonl")
 
 
@@ -95,9 +86,7 @@ def test_nothing_else_parses_json():
         for path in Path(values.__file__).parent.rglob("*.py")
         if path.name not in OWN
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute)
-        and node.attr in ("loads", "load")
-        and ast.unparse(node.value) == "json"
+        if isinstance(node, ast.Attribute) and node.attr in ("loads", "load") and ast.unparse(node.value) == "json"
     ]
     assert found == []
 
@@ -107,16 +96,13 @@ def test_nothing_else_parses_json():
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32, torch.tensor, int])
 def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
-    request = GenerationConfig.of(
-        max_new_tokens=kind(5), top_k=kind(3), seed=kind(7), logit_bias={kind(4): kind(2)}
-    )
+    request = GenerationConfig.of(max_new_tokens=kind(5), top_k=kind(3), seed=kind(7), logit_bias={kind(4): kind(2)})
     assert request == GenerationConfig.of(max_new_tokens=5, top_k=3, seed=7, logit_bias={4: 2})
     assert type(request.max_new_tokens) is type(request.sampling.logit_bias[0][0]) is int
     shape = {"layers": kind(2), "heads": kind(2), "embed_dim": kind(8)}
     assert GPTConfig(**shape) == GPTConfig(layers=2, heads=2, embed_dim=8)
     assert (
-        TrainConfig(**shape, steps=kind(9)).to_toml()
-        == TrainConfig(layers=2, heads=2, embed_dim=8, steps=9).to_toml()
+        TrainConfig(**shape, steps=kind(9)).to_toml() == TrainConfig(layers=2, heads=2, embed_dim=8, steps=9).to_toml()
     )
 
 

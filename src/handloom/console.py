@@ -80,9 +80,7 @@ def progress(*columns: ProgressColumn, console: Console | None = None) -> Progre
 
 def plain_table(title: str) -> Table:
     """A table without lines, its title in bold on the left."""
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style=""
-    )
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="")
 
 
 def note(text: str, kind: str = "Note: ") -> None:

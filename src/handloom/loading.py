@@ -167,23 +167,17 @@ def find_adapter(
     checkpoint = None
     if _is_run(folder):
         checkpoint = _newest(folder, on_note)
-    elif (folder / gpt2.CONFIG).is_file() and storage.read_json(folder / gpt2.CONFIG).get(
-        "format"
-    ) == native.FORMAT:
+    elif (folder / gpt2.CONFIG).is_file() and storage.read_json(folder / gpt2.CONFIG).get("format") == native.FORMAT:
         checkpoint = native.open_checkpoint(folder)
     if checkpoint and checkpoint.base is None:
         raise CheckpointError(
-            f"{folder} holds a whole model, not an adapter.",
-            f"Name it as the model itself: --model {folder}.",
+            f"{folder} holds a whole model, not an adapter.", f"Name it as the model itself: --model {folder}."
         )
     return peft.open_adapter(checkpoint.folder if checkpoint else folder), checkpoint
 
 
 def _trained_on(
-    stored: ModelSource,
-    name: str | Path,
-    adapters: Sequence[native.Checkpoint | None],
-    on_note: Callable[[str], None],
+    stored: ModelSource, name: str | Path, adapters: Sequence[native.Checkpoint | None], on_note: Callable[[str], None]
 ) -> ModelSource:
     """Of a run that was named as a whole, the checkpoint that all adapters were trained on, if there is one."""
     run = stored.folder.parent.parent

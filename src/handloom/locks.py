@@ -57,9 +57,7 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(held.release)
         if native:
-            stack.callback(
-                _remove, lock
-            )  # while it is held: a process that waits for this very file begins again
+            stack.callback(_remove, lock)  # while it is held: a process that waits for this very file begins again
             with suppress(OSError):
                 lock.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield

@@ -39,9 +39,7 @@ _CHECKPOINT = (
     MANIFEST, "config.json", "training.json", "*.safetensors", "adapter_config.json",
     *(f"tokenizer/{name}" for name in _TOKENIZER),
 )  # fmt: skip
-_STEPS = tuple(
-    f"{CHECKPOINTS}/{folder}/{name}" for folder in ("step-*", f"{SET_ASIDE}*") for name in _CHECKPOINT
-)
+_STEPS = tuple(f"{CHECKPOINTS}/{folder}/{name}" for folder in ("step-*", f"{SET_ASIDE}*") for name in _CHECKPOINT)
 _RECORDS = ("config.toml", "loss.svg", "samples.md", "summary.json", "metrics.jsonl")
 _RUN = (
     RUN_MARK, IN_FOLDER, "data.json", "metrics-damaged-*.jsonl", "tensorboard/events.out.tfevents.*",
@@ -82,9 +80,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         manifest = read_json(folder / MANIFEST)
     except HandloomError:
         return None
-    whole = all(
-        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in manifest.values()
-    )
+    whole = all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in manifest.values())
     return manifest if whole and manifest else None
 
 
@@ -171,9 +167,7 @@ def _as_written(path: Path, entry: dict[str, Any] | None) -> bool:
 # What may be replaced
 
 
-def require_replaceable(
-    target: Path, reads: Iterable[str | Path], overwrite: bool | None, flag: str = ""
-) -> None:
+def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool | None, flag: str = "") -> None:
     """Refuse to make the folder `target` unless nothing is lost by it.
 
     Args:
@@ -189,9 +183,7 @@ def require_replaceable(
     another = require_folder(target, flag)
     for above in (*Path(os.path.realpath(target)).parents, *Path(os.path.abspath(target)).parents):
         if is_ours(above):
-            raise ConfigError(
-                f"{target} lies in {shown(above)}, which Handloom wrote and may remove.", another
-            )
+            raise ConfigError(f"{target} lies in {shown(above)}, which Handloom wrote and may remove.", another)
     if not target.is_dir() or not _holds_anything(target):
         return
     for name in map(Path, reads):

@@ -27,11 +27,7 @@ def import_failure(
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package, problem, force = error.name.partition(".")[0], "which is not installed", ""
     else:
-        package, problem, force = (
-            _being_imported(error),
-            f"which does not load ({error})",
-            "--force-reinstall ",
-        )
+        package, problem, force = (_being_imported(error), f"which does not load ({error})", "--force-reinstall ")
     if not package or package == "handloom":
         return None
     index = _TORCH_INDEX if package == "torch" else ""

@@ -117,9 +117,7 @@ def _remove_previous(run: Path) -> None:
 
 
 @contextmanager
-def new_folder(
-    target: Path, expected_bytes: int, reads: Iterable[str | Path], overwrite: bool
-) -> Iterator[Path]:
+def new_folder(target: Path, expected_bytes: int, reads: Iterable[str | Path], overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which becomes `target` in one step: `storage.whole_folder` for a folder that a user named.
 
     Args:

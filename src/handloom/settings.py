@@ -135,13 +135,9 @@ def read_toml(file: Path) -> dict[str, Any]:
             )
         return tomllib.loads(raw.decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(
-            f"The settings file {file} cannot be read: {error.strerror}.", "Check its path."
-        ) from None
+        raise ConfigError(f"The settings file {file} cannot be read: {error.strerror}.", "Check its path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{file} is not TOML: {error}.", "Write settings as `name = value`, one a line."
-        ) from None
+        raise ConfigError(f"{file} is not TOML: {error}.", "Write settings as `name = value`, one a line.") from None
 
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {

@@ -45,9 +45,7 @@ def atomic_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         yield aside
-        write_json(
-            aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)}
-        )
+        write_json(aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)})
         move_into_place(aside, target)
     except OSError as error:
         raise explain_os_error(error, target) from error
@@ -158,8 +156,7 @@ def verify_folder(folder: Path, needs: Iterable[str] = ()) -> None:
             )
         if _readable_sha256(path) != entry["sha256"]:
             raise IncompleteError(
-                f"{folder} is damaged: its file {name} does not have the checksum it was written with.",
-                _LAST_GOOD,
+                f"{folder} is damaged: its file {name} does not have the checksum it was written with.", _LAST_GOOD
             )
 
 
@@ -246,9 +243,7 @@ def require_not_input(path: Path, inputs: Iterable[str | Path]) -> None:
     for name in inputs:
         if is_within(path, Path(name)) or (Path(name).exists() and os.path.samefile(path, name)):
             where = "" if Path(name) == path else f" as {'part of ' if Path(name).is_dir() else ''}{name}"
-            raise ConfigError(
-                f"{path} is read by this command{where}; it is not written over.", "Name another file."
-            )
+            raise ConfigError(f"{path} is read by this command{where}; it is not written over.", "Name another file.")
 
 
 def is_within(path: Path, folder: Path) -> bool:

@@ -15,9 +15,7 @@ from handloom.model.kv_cache import KVCache
 SHAPES = [
     GPTConfig(vocab_size=61, context_length=32, layers=3, heads=4, embed_dim=32),
     GPTConfig(vocab_size=61, context_length=7, layers=2, heads=1, embed_dim=20),
-    GPTConfig(
-        vocab_size=61, context_length=16, layers=1, heads=25, embed_dim=50, ffn_dim=33, tie_embeddings=False
-    ),
+    GPTConfig(vocab_size=61, context_length=16, layers=1, heads=25, embed_dim=50, ffn_dim=33, tie_embeddings=False),
 ]
 
 

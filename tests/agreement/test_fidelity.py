@@ -72,8 +72,7 @@ def test_read_rightly_it_passes(folder):
 def test_a_matrix_that_the_table_forgets_to_turn_is_found(folder, monkeypatch):
     """Written out by the same table, it is turned back: so transformers has the file's own weights."""
     in_block = [
-        dataclasses.replace(name, turned=name.turned and name.theirs != "attn.c_proj.weight")
-        for name in gpt2._IN_BLOCK
+        dataclasses.replace(name, turned=name.turned and name.theirs != "attn.c_proj.weight") for name in gpt2._IN_BLOCK
     ]
     assert in_block != list(gpt2._IN_BLOCK)
     monkeypatch.setattr(gpt2, "_IN_BLOCK", tuple(in_block))

@@ -69,9 +69,7 @@ def ids_of_theirs(tokenizer, messages):
 def test_a_conversation_has_their_ids(both, contents):
     ours, theirs = both
     messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
-    assert encode_generation_prompt(ours, messages, ours.settings.chat_template) == ids_of_theirs(
-        theirs, messages
-    )
+    assert encode_generation_prompt(ours, messages, ours.settings.chat_template) == ids_of_theirs(theirs, messages)
 
 
 def test_what_is_typed_never_becomes_a_special_token(both):
@@ -101,19 +99,13 @@ def test_a_model_with_a_template_is_chatted_with_in_it(chat_folder):
     lm = handloom.load(chat_folder)
     assert lm.template == CHATML
     theirs = AutoTokenizer.from_pretrained(chat_folder)
-    assert lm.prompt_ids([{"role": "user", "content": "Hi"}]) == ids_of_theirs(
-        theirs, [Message("user", "Hi")]
-    )
+    assert lm.prompt_ids([{"role": "user", "content": "Hi"}]) == ids_of_theirs(theirs, [Message("user", "Hi")])
     dialogue = ChatSession(lm, GenerationConfig.of(max_new_tokens=2))
     assert isinstance("".join(dialogue.say("Hi")), str)
 
 
 @settings(max_examples=80, deadline=None)
-@given(
-    contents=st.lists(
-        TEXT.filter(lambda text: not text[:2].isspace() or len(text) < 2), min_size=1, max_size=3
-    )
-)
+@given(contents=st.lists(TEXT.filter(lambda text: not text[:2].isspace() or len(text) < 2), min_size=1, max_size=3))
 def test_our_own_template_in_jinja_has_our_ids(both, contents):
     ours, theirs = both
     messages = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
@@ -145,10 +137,7 @@ def test_ends_added_tokens_and_template_survive_an_export(form, training, chat_f
         assert theirs.chat_template == (in_jinja(lm.tokenizer) if training else CHATML)
         assert (theirs.eos_token, theirs.eos_token_id) == ("<|im_end|>", lm.tokenizer.eos_token_ids[0])
         for name in ("config.json", "generation_config.json"):
-            assert (
-                json.loads((target / name).read_text("utf-8"))["eos_token_id"]
-                == lm.tokenizer.eos_token_ids[0]
-            )
+            assert json.loads((target / name).read_text("utf-8"))["eos_token_id"] == lm.tokenizer.eos_token_ids[0]
     elif training:
         assert "{{ range .Messages }}" in card
         assert "Assistant:\n" in card
@@ -203,9 +192,7 @@ def test_several_named_templates_are_all_kept(form, default, chat_folder, tmp_pa
         target = tmp_path / "out"
         export = {"hf": export_folder, "gguf": export_gguf}.get(form)
         export(target, lm.model, lm.tokenizer) if export else lm.tokenizer.save(target)
-    found = (
-        load_tokenizer(target) if form == "checkpoint" else handloom.load(target, lambda note: None).tokenizer
-    )
+    found = load_tokenizer(target) if form == "checkpoint" else handloom.load(target, lambda note: None).tokenizer
     assert found.settings.chat_template == wanted.get("default")
     assert found.settings.more_templates == {name: wanted[name] for name in ("rag", "tool_use")}
     if form in ("hf", "checkpoint"):
@@ -256,7 +243,5 @@ def test_tuning_keeps_the_tokenizer_and_says_which_template_is_learned(task, cha
     assert lm.tokenizer.fingerprint == before.tokenizer.fingerprint
     assert lm.tokenizer.eos_token_ids == before.tokenizer.eos_token_ids
     assert lm.template == (CHATML if task == "text" else CHAT_TEMPLATE)
-    assert (
-        foreign_files(tmp_path / "run") == []
-    )  # --overwrite may replace it, though its tokenizer is not ours
+    assert foreign_files(tmp_path / "run") == []  # --overwrite may replace it, though its tokenizer is not ours
     assert any("chat template of its own" in note for note in heard.notes) == (task == "sft")

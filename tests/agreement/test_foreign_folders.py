@@ -26,9 +26,7 @@ def write(folder, made, rows_more=0, **config):
     size = len(AutoTokenizer.from_pretrained(folder)) + rows_more
     torch.manual_seed(0)
     ids = {"bos_token_id": None, "eos_token_id": None} | config
-    model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=2, n_head=2, **ids)
-    )
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=2, n_head=2, **ids))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() == 2 else 1)
@@ -48,15 +46,11 @@ def test_a_model_with_a_tokenizer_of_its_own_has_the_same_ids_and_logits(name, t
 
 def likeliest(model, prompt, n):
     """The first n tokens that greedy writing gives."""
-    found = model.generate(
-        torch.tensor([prompt]), max_new_tokens=n, do_sample=False, eos_token_id=-1, pad_token_id=0
-    )
+    found = model.generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False, eos_token_id=-1, pad_token_id=0)
     return found[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize(
-    "place", ["config.json", "generation_config.json", "tokenizer_config.json", "a list"]
-)
+@pytest.mark.parametrize("place", ["config.json", "generation_config.json", "tokenizer_config.json", "a list"])
 def test_writing_ends_where_transformers_ends(place, tmp_path):
     """Whatever file names the end: an added token beyond the vocabulary included."""
     folder = tmp_path / "m"
@@ -93,13 +87,9 @@ def test_the_least_and_the_forced_end_know_every_end(tmp_path):
     write(tmp_path / "m", FOLDERS["added_decoder"], eos_token_id=[0, 1, 5])
     lm = handloom.load(tmp_path / "m")
     assert set(lm.tokenizer.eos_token_ids) == {0, 1, 5, lm.tokenizer.encode("<|im_end|>", special=True)[0]}
-    (done,) = lm.complete(
-        "a", GenerationConfig.of(max_new_tokens=9, min_new_tokens=9, temperature=5)
-    ).completions
+    (done,) = lm.complete("a", GenerationConfig.of(max_new_tokens=9, min_new_tokens=9, temperature=5)).completions
     assert not set(done.ids[:8]) & set(lm.tokenizer.eos_token_ids)
-    (done,) = lm.complete(
-        "a", GenerationConfig.of(max_new_tokens=1, forced_eos=True, temperature=5)
-    ).completions
+    (done,) = lm.complete("a", GenerationConfig.of(max_new_tokens=1, forced_eos=True, temperature=5)).completions
     assert done.ids[0] in lm.tokenizer.eos_token_ids
 
 
@@ -138,9 +128,7 @@ def test_a_model_without_a_tokenizer_is_read_with_gpt2s_and_that_is_said(tmp_pat
     assert notes == [f"{tmp_path} has no tokenizer of any kind; GPT-2's is used."]
     for name in ("vocab.txt", "spiece.model", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-        with pytest.raises(
-            handloom.HandloomError, match=f"has no tokenizer that Handloom reads.*there is {name}"
-        ):
+        with pytest.raises(handloom.HandloomError, match=f"has no tokenizer that Handloom reads.*there is {name}"):
             handloom.load(tmp_path)
         (tmp_path / name).unlink()
 

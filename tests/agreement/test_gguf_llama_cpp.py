@@ -59,23 +59,14 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "GPT-2's vocabulary": Case(
-        {"layers": 2, "heads": 4, "embed_dim": 64, "context_length": 128}, "gpt2", seed=1
-    ),
+    "GPT-2's vocabulary": Case({"layers": 2, "heads": 4, "embed_dim": 64, "context_length": 128}, "gpt2", seed=1),
     "own vocabulary, own head": Case(
         {"layers": 3, "heads": 2, "embed_dim": 32, "context_length": 128, "tie_embeddings": False},
         deviation=0.3,
         seed=65,
     ),
     "odd shapes": Case(
-        {
-            "layers": 2,
-            "heads": 5,
-            "embed_dim": 45,
-            "ffn_dim": 70,
-            "context_length": 100,
-            "norm_eps": 1e-3,
-        },
+        {"layers": 2, "heads": 5, "embed_dim": 45, "ffn_dim": 70, "context_length": 100, "norm_eps": 1e-3},
         unused=7,
         deviation=0.3,
         seed=2,
@@ -151,7 +142,7 @@ def test_without_the_table_scores_are_the_same(opened, case):
 
 def test_both_stop_at_the_end_of_a_text(opened):
     case = CASES["own vocabulary, own head"]._replace(deviation=0.2, seed=21)
-    model, end = case.model(), OWN.end_of_text
+    model, end = case.model(), OWN.eos_token_id
     expected, _ = greedy(model, OWN.encode(PROMPT), LENGTH, OWN.vocab_size)
     assert 10 < expected.index(end) < LENGTH - 10
     assert opened(model, OWN).continued(PROMPT, LENGTH) == expected[: expected.index(end) + 1]
@@ -257,9 +248,7 @@ def test_all_other_characters_are_cut_alike(tmp_path):
     spans = [[int(end, 16) for end in span.split("-")] for span in LATER.split()]
     later = {code for span in spans for code in range(span[0], span[-1] + 1)}
     known = [chr(code) for code in range(1, 0x110000) if code not in later and not 0xD800 <= code < 0xE000]
-    llama = Llama(
-        export_gguf(tmp_path / "m", GPT(GPTConfig(tokenizer.vocab_size, 32, 1, 1, 4)), tokenizer), 32
-    )
+    llama = Llama(export_gguf(tmp_path / "m", GPT(GPTConfig(tokenizer.vocab_size, 32, 1, 1, 4)), tokenizer), 32)
     for one in before:
         for start in range(0, len(known), 4000):
             text = "".join(one + character + ",b" for character in known[start : start + 4000])

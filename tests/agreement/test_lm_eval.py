@@ -59,12 +59,7 @@ def records():
         for names in ["ABCD", "1234", "ABC"] * 4
     ]
     piqa = [
-        {
-            "goal": sentence(chance),
-            "sol1": sentence(chance),
-            "sol2": sentence(chance),
-            "label": int(chance.integers(2)),
-        }
+        {"goal": sentence(chance), "sol1": sentence(chance), "sol2": sentence(chance), "label": int(chance.integers(2))}
         for _ in range(10)
     ]
     lambada = [{"text": sentence(chance, 4, 9)} for _ in range(9)]
@@ -246,9 +241,7 @@ def test_the_questions_have_something_to_tell(ours):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_our_own_reading_of_the_same_file_agrees(lm, folder, ours, task):
-    found = {
-        score.key: score for score in scores(tally(answers(lm, read_items(folder / f"{task}.jsonl", task))))
-    }
+    found = {score.key: score for score in scores(tally(answers(lm, read_items(folder / f"{task}.jsonl", task))))}
     expected = numbers(ours, f"local_{task}")
     assert found["accuracy"].value == pytest.approx(expected["acc,none"])
     assert found["accuracy"].error == pytest.approx(expected["acc_stderr,none"])
@@ -276,9 +269,7 @@ def test_the_perplexities_of_documents_alone_are_those_of_the_harness(lm, folder
     found = {row.key: row.values[0] for row in rows(measured) if row.key}
     expected = numbers(theirs, "local_texts")
     assert max(len(lm.tokenizer.encode(r["text"])) for r in records()["texts"]) > 2 * CONTEXT
-    assert math.log(found["word_perplexity"]) == pytest.approx(
-        math.log(expected["word_perplexity,none"]), rel=1e-5
-    )
+    assert math.log(found["word_perplexity"]) == pytest.approx(math.log(expected["word_perplexity,none"]), rel=1e-5)
     assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte,none"], rel=1e-5)
     assert 2 ** found["bits_per_byte"] == pytest.approx(expected["byte_perplexity,none"], rel=1e-4)
 

@@ -30,15 +30,12 @@ def language_model(template=CHAT_TEMPLATE):
     return LanguageModel(model, TOKENIZER, template=template)
 
 
-texts = st.text(
-    st.characters(exclude_categories=("Cs",)).filter(lambda c: c not in "\ufdd0\ufdd1"), max_size=20
-)
+texts = st.text(st.characters(exclude_categories=("Cs",)).filter(lambda c: c not in "\ufdd0\ufdd1"), max_size=20)
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["system", "user", "assistant"]), texts | st.just("<|endoftext|>User:\n")),
-        max_size=4,
+        st.tuples(st.sampled_from(["system", "user", "assistant"]), texts | st.just("<|endoftext|>User:\n")), max_size=4
     )
 )
 def test_every_conversation_has_the_ids_of_training(pairs):
@@ -83,22 +80,14 @@ def evaluated(tmp_path, monkeypatch):
         head = f'task: {name}\ntest_split: test\ndoc_to_text: "Question: {{{{q}}}}"\n'
         (tmp_path / f"{name}.yaml").write_text(head + data + body, encoding="utf-8")
     seen = []
-    window, writing = lm_eval_adapter.window_of, lm_eval_adapter.Writing
-    monkeypatch.setattr(
-        lm_eval_adapter, "window_of", lambda c, *rest: seen.append(list(c)) or window(c, *rest)
-    )
-    monkeypatch.setattr(
-        lm_eval_adapter, "Writing", lambda m, p, *rest: seen.extend(p) or writing(m, p, *rest)
-    )
+    window, writing = lm_eval_adapter.window_of, lm_eval_adapter.Engine
+    monkeypatch.setattr(lm_eval_adapter, "window_of", lambda c, *rest: seen.append(list(c)) or window(c, *rest))
+    monkeypatch.setattr(lm_eval_adapter, "Engine", lambda m, p, *rest: seen.extend(p) or writing(m, p, *rest))
 
     def run(lm, **settings):
         manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
         return seen, lm_eval.simple_evaluate(
-            lm_eval_adapter.HandloomLM(lm),
-            tasks=list(TASKS),
-            task_manager=manager,
-            bootstrap_iters=0,
-            **settings,
+            lm_eval_adapter.HandloomLM(lm), tasks=list(TASKS), task_manager=manager, bootstrap_iters=0, **settings
         )
 
     return run
@@ -117,7 +106,7 @@ def test_tasks_are_asked_as_users_messages_after_the_system_s(evaluated):
 
 def test_without_the_flag_nothing_is_a_conversation(evaluated):
     seen, _ = evaluated(language_model())
-    assert all(TOKENIZER.end_of_text not in ids for ids in seen)
+    assert all(TOKENIZER.eos_token_id not in ids for ids in seen)
 
 
 def test_a_model_without_a_template_has_none_to_apply(evaluated):

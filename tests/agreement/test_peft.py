@@ -189,12 +189,8 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     )
     assert "shape (2, 8) instead of (2, 16)" in refusal({**whole, name: whole[name][:, :8].contiguous()})
     assert "not finite" in refusal({**whole, name: whole[name] * float("nan")})
-    assert "of no use beside this model" in refusal(
-        {**whole, name.replace("h.0", "h.7"): whole[name].clone()}
-    )
-    assert "of no use" in refusal(
-        {**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)}
-    )
+    assert "of no use beside this model" in refusal({**whole, name.replace("h.0", "h.7"): whole[name].clone()})
+    assert "of no use" in refusal({**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)})
     assert "holds no detours" in refusal({})
 
 
@@ -253,7 +249,5 @@ def test_an_adapter_of_another_library_is_refused_by_its_kind_too(tmp_path):
     (tmp_path / peft.CONFIG).write_text(
         '{"config": {"adapter_residual_before_ln": false}, "model_type": "gpt2"}', encoding="utf-8"
     )
-    with pytest.raises(
-        CheckpointError, match=r"peft_type is None; Handloom reads LORA.*library that wrote it"
-    ):
+    with pytest.raises(CheckpointError, match=r"peft_type is None; Handloom reads LORA.*library that wrote it"):
         peft.open_adapter(tmp_path)

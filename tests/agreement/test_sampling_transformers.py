@@ -49,10 +49,7 @@ def same(ours, reference):
 @quick
 @given(scores(), st.floats(0.05, 20))
 def test_temperature(logits, temperature):
-    same(
-        alone.scale_temperature(logits, temperature),
-        theirs.TemperatureLogitsWarper(temperature)(None, logits),
-    )
+    same(alone.scale_temperature(logits, temperature), theirs.TemperatureLogitsWarper(temperature)(None, logits))
 
 
 @quick

@@ -31,7 +31,7 @@ def theirs(tmp_path_factory):
             (cache / hashlib.sha1(url.encode()).hexdigest()).write_bytes((data / name).read_bytes())
         return read(vocab_bpe_file=vocab_bpe_file, encoder_json_file=encoder_json_file, **hashes)
 
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
         patch.setattr(tiktoken_ext.openai_public, "data_gym_to_mergeable_bpe_ranks", read_cached)
         return tiktoken.Encoding(**tiktoken_ext.openai_public.gpt2())

@@ -58,9 +58,7 @@ def test_every_activation_is_the_same(pair, fused):
     theirs, ours = pair
     ours.use_fused_attention(fused)
     x = tokens(theirs.config, 2, theirs.config.n_positions)
-    differences = activations.compare(
-        activations.activations(ours, x), activations.reference_activations(theirs, x)
-    )
+    differences = activations.compare(activations.activations(ours, x), activations.reference_activations(theirs, x))
     assert len(differences) == 3 + 6 * theirs.config.n_layer
     assert activations.first_difference(differences, 1e-4) is None
     assert differences[-1].name == "logits"
@@ -112,9 +110,7 @@ def test_greedy_continuations_are_the_same(pair):
     ],
 )
 def test_the_first_layer_that_differs_is_named(tmp_path, harm, first):
-    config = GPT2Config(
-        vocab_size=97, n_positions=16, n_layer=3, n_head=4, n_embd=32, bos_token_id=0, eos_token_id=0
-    )
+    config = GPT2Config(vocab_size=97, n_positions=16, n_layer=3, n_head=4, n_embd=32, bos_token_id=0, eos_token_id=0)
     theirs = sharpened(config)
     ours = gpt2.open_folder(saved(theirs, tmp_path)).load_model()
     x = tokens(config, 1, 16)
@@ -131,9 +127,7 @@ def test_the_first_layer_that_differs_is_named(tmp_path, harm, first):
 
 
 def test_a_nan_is_a_difference(tmp_path):
-    config = GPT2Config(
-        vocab_size=13, n_positions=8, n_layer=1, n_head=1, n_embd=8, bos_token_id=0, eos_token_id=0
-    )
+    config = GPT2Config(vocab_size=13, n_positions=8, n_layer=1, n_head=1, n_embd=8, bos_token_id=0, eos_token_id=0)
     theirs = sharpened(config)
     found = activations.reference_activations(theirs, tokens(config, 1, 8))
     spoiled = {**found, "final_norm": found["final_norm"].index_fill(1, torch.tensor([3]), torch.nan)}

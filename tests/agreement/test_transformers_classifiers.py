@@ -55,11 +55,7 @@ def test_values_are_those_of_the_pipeline(tmp_path, tokenizer, labels, problem_t
     folder = folder_of(tmp_path / "hf", tokenizer, labels, problem_type)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder)
     wanted = pipeline(
-        "text-classification",
-        model=theirs,
-        tokenizer=AutoTokenizer.from_pretrained(folder),
-        top_k=None,
-        device="cpu",
+        "text-classification", model=theirs, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=None, device="cpu"
     )(TEXTS)
     stored = gpt2.open_folder(folder)
     found = classify(stored.load_model(), stored.load_tokenizer(), TEXTS)
@@ -102,9 +98,7 @@ def test_a_text_of_several_labels_may_have_none_and_a_line_says_so(tmp_path, tok
         assert ("no label" in line) == (not labels)
 
 
-@pytest.mark.parametrize(
-    ("labels", "problem_type"), [(NAMES, MULTI_LABEL), (NAMES, REGRESSION), (("quality",), None)]
-)
+@pytest.mark.parametrize(("labels", "problem_type"), [(NAMES, MULTI_LABEL), (NAMES, REGRESSION), (("quality",), None)])
 def test_the_problem_type_goes_out_and_comes_back(tmp_path, tokenizer, labels, problem_type):
     folder = folder_of(tmp_path / "hf", tokenizer, labels, problem_type)
     stored = gpt2.open_folder(folder)
@@ -112,10 +106,7 @@ def test_the_problem_type_goes_out_and_comes_back(tmp_path, tokenizer, labels, p
     assert gpt2.open_folder(tmp_path / "again").config == stored.config
     does = {MULTI_LABEL: "any number of them", REGRESSION: "gives values", None: "tells texts apart"}
     assert does[problem_type] in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
-    assert (
-        AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").config.problem_type
-        == problem_type
-    )
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").config.problem_type == problem_type
 
 
 def test_a_problem_type_that_is_none_is_refused(tmp_path, tokenizer):

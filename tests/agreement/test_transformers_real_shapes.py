@@ -13,15 +13,10 @@ from handloom.inference.sampling import SamplingParams
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
-SHAPES = {
-    "124M": {},
-    "355M": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
-}
+SHAPES = {"124M": {}, "355M": {"n_layer": 24, "n_head": 16, "n_embd": 1024}}
 
 
-@pytest.fixture(
-    scope="module", params=["124M", pytest.param("355M", marks=pytest.mark.slow)], ids=lambda name: name
-)
+@pytest.fixture(scope="module", params=["124M", pytest.param("355M", marks=pytest.mark.slow)], ids=lambda name: name)
 def pair(request, tmp_path_factory):
     config = GPT2Config(**SHAPES[request.param], embd_pdrop=0, attn_pdrop=0, resid_pdrop=0)
     theirs = sharpened(config, deviation=0.06)
@@ -45,12 +40,7 @@ def test_two_hundred_greedy_tokens_are_the_same(pair):
     theirs, ours = pair
     x = tokens(theirs.config, 1, 8)
     expected = theirs.generate(
-        x,
-        attention_mask=torch.ones_like(x),
-        max_new_tokens=200,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
+        x, attention_mask=torch.ones_like(x), max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0
     )[0, 8:].tolist()
     request = GenerationConfig(max_new_tokens=200, sampling=SamplingParams(temperature=0))
     found = [int(chosen) for chosen in generate_ids(ours, x, request)]
@@ -63,9 +53,7 @@ def test_layers_loss_and_gradients_are_the_same(pair):
     theirs, ours = pair
     x = tokens(theirs.config, 1, 64)
     theirs.set_attn_implementation("eager")
-    differences = activations.compare(
-        activations.activations(ours, x), activations.reference_activations(theirs, x)
-    )
+    differences = activations.compare(activations.activations(ours, x), activations.reference_activations(theirs, x))
     assert len(differences) == 3 + 6 * theirs.config.n_layer
     assert activations.first_difference(differences, 1e-4) is None
     their_loss = theirs(x, labels=x).loss

@@ -62,9 +62,7 @@ def theirs(models, tmp_path_factory):
     def make(records, template=None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, reference = (
-                AutoModelForCausalLM.from_pretrained(folder / n) for n in ("model", "reference")
-            )
+            model, reference = (AutoModelForCausalLM.from_pretrained(folder / n) for n in ("model", "reference"))
             tokenizer = AutoTokenizer.from_pretrained(folder / "model")
             tokenizer.chat_template = template
             config = DPOConfig(
@@ -79,11 +77,7 @@ def theirs(models, tmp_path_factory):
                 disable_tqdm=True,
             )
             trainer = DPOTrainer(
-                model,
-                reference,
-                args=config,
-                train_dataset=Dataset.from_list(records),
-                processing_class=tokenizer,
+                model, reference, args=config, train_dataset=Dataset.from_list(records), processing_class=tokenizer
             )
             batch = trainer.data_collator(list(trainer.train_dataset))
             loss = trainer.compute_loss(trainer.model, batch)
@@ -141,10 +135,7 @@ def test_pairs_of_texts(models, theirs, tmp_path):
 def test_pairs_of_conversations(models, theirs, tmp_path):
     records = [
         {
-            "prompt": [
-                {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": text["prompt"]},
-            ],
+            "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text["prompt"]}],
             "chosen": [{"role": "assistant", "content": text["chosen"].strip()}],
             "rejected": [{"role": "assistant", "content": text["rejected"].strip()}],
         }

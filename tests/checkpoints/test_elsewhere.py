@@ -35,9 +35,7 @@ def same(model, other):
 
 
 @pytest.mark.parametrize("inner", ["", "transformer."])
-@pytest.mark.parametrize(
-    "wrapping", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "pretrained_model."]
-)
+@pytest.mark.parametrize("wrapping", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "pretrained_model."])
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_wraps_a_model_is_overlooked_with_a_note(tmp_path, wrapping, inner, tied):
     model = random_model(GPTConfig(280, 16, 2, 2, 8, tie_embeddings=tied))
@@ -54,10 +52,7 @@ def test_what_wraps_a_model_is_overlooked_with_a_note(tmp_path, wrapping, inner,
 @pytest.mark.parametrize(
     ("architecture", "more"),
     [
-        (
-            "GPT2DoubleHeadsModel",
-            ["multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias"],
-        ),
+        ("GPT2DoubleHeadsModel", ["multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias"]),
         ("GPT2LMHeadModel", ["v_head.summary.weight", "v_head.summary.bias"]),
         ("AutoModelForCausalLMWithValueHead", ["module.v_head.0.weight"]),
     ],
@@ -104,9 +99,7 @@ def test_a_user_is_told_by_a_note(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main(["generate", "the", "--model", str(tmp_path / "m"), "--max-new-tokens", "2", "--threads", "1"])
     assert left.value.code == 0
-    assert "'_orig_mod.' before the names of the tensors is overlooked." in capsys.readouterr().err.replace(
-        "\n", " "
-    )
+    assert "'_orig_mod.' before the names of the tensors is overlooked." in capsys.readouterr().err.replace("\n", " ")
 
 
 # Which folder, which file
@@ -141,10 +134,7 @@ def test_the_best_form_that_there_is(names, found):
         ("rust_model.ot", "another library"),
         ("gptq_model-4bit-128g.safetensors", "quantized"),
         ("model-awq.bin", "quantized"),
-        (
-            "ggml-model.Q4_K_M.gguf",
-            "Name the file itself, wherever it lies: --model PATH/ggml-model.Q4_K_M.gguf",
-        ),
+        ("ggml-model.Q4_K_M.gguf", "Name the file itself, wherever it lies: --model PATH/ggml-model.Q4_K_M.gguf"),
         ("ckpt.pt", "--model PATH/ckpt.pt"),
         ("model.fp16.safetensors", "call it model.safetensors"),
         ("pytorch_model.pt", "call it pytorch_model.bin"),
@@ -224,14 +214,10 @@ def test_tokens_that_only_fill_rows_are_no_tokens(tmp_path):
     more = {"tokenizer.ggml.tokens": ["[PAD0]", "[PAD1]"], "tokenizer.ggml.token_type": [5, 5]}
 
     def padded(name, data):
-        return (
-            np.concatenate([data, np.ones((2, 8), np.float32)]) if name == "token_embd.weight" else data
-        ), None
+        return (np.concatenate([data, np.ones((2, 8), np.float32)]) if name == "token_embd.weight" else data), None
 
     path = export_gguf(tmp_path / "m", model, TOKENIZER)
-    rewritten(
-        path, tmp_path / "x.gguf", lambda key, value: value + more[key] if key in more else value, padded
-    )
+    rewritten(path, tmp_path / "x.gguf", lambda key, value: value + more[key] if key in more else value, padded)
     lm = handloom.load(tmp_path / "x.gguf")
     assert lm.config.vocab_size == TOKENIZER.vocab_size + 2
     assert lm.tokenizer.fingerprint == TOKENIZER.fingerprint
@@ -342,7 +328,4 @@ def test_a_model_in_a_single_file_goes_on_to_a_hugging_face_folder(tmp_path):
     assert left.value.code == 0
     there = find_model(tmp_path / "ckpt.pt", lambda note: None)
     assert same(find_model(tmp_path / "hf").load_model(), there.load_model())
-    assert (
-        json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))["activation_function"]
-        == "gelu"
-    )
+    assert json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))["activation_function"] == "gelu"

@@ -50,9 +50,7 @@ def llama_name(ours: str) -> str:
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_tensor_is_there_to_the_bit(tmp_path, tied, precision):
-    config = GPTConfig(
-        V + 3, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, tie_embeddings=tied
-    )
+    config = GPTConfig(V + 3, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, tie_embeddings=tied)
     model = GPT(config, seed=1)
     reader = GGUFReader(export_gguf(tmp_path / "m", model, TOKENIZER, precision=precision))
     found = {tensor.name: tensor for tensor in reader.tensors}
@@ -83,9 +81,7 @@ def test_a_model_that_was_read_from_a_hugging_face_folder(tmp_path):
 
 
 def test_what_the_file_says(tmp_path):
-    config = GPTConfig(
-        V, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, norm_eps=1e-3, dropout=0.1
-    )
+    config = GPTConfig(V, context_length=12, layers=2, heads=3, embed_dim=33, ffn_dim=50, norm_eps=1e-3, dropout=0.1)
     training = {
         "progress": {"step": 1200, "tokens": 34567, "best_loss": 2.5},
         "settings": {"data": ["a|b.txt"], "learning_rate": 0.003, "steps": None},

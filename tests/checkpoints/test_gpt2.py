@@ -83,9 +83,7 @@ def test_half_precision_becomes_float32(tmp_path, monkeypatch, form, dtype):
 def test_a_file_of_several_precisions_is_read_exactly(tmp_path, monkeypatch, form):
     monkeypatch.setattr(hf_weights, "_AT_ONCE", 100)
     model = random_model()
-    mixed = {
-        n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()
-    }
+    mixed = {n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()}
     back = gpt2.to_hf(read(write(tmp_path, model, mixed, form)))
     assert all(back[name].equal(tensor.float()) for name, tensor in mixed.items())
 
@@ -125,9 +123,7 @@ def test_loading_takes_little_more_memory_than_the_weights_in_float32(tmp_path, 
         "before = runtime.peak_memory_bytes(); model = gpt2.open_folder(Path(sys.argv[1])).load_model()\n"
         "model(torch.zeros(1, 1, dtype=torch.int64)); print(runtime.peak_memory_bytes() - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     float32 = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     assert 0.9 * float32 <= int(done.stdout) <= 1.15 * float32
 
@@ -155,22 +151,13 @@ def spoiled(model):
         "missing": ({n: t for n, t in good.items() if n != norm}, ["h.1.ln_1.weight", "(8,)", "missing"]),
         "renamed": (renamed, ["h.1.ln_1.weight", "missing", "h.1.ln1.weight", "(8,)"]),
         "surplus": ({**good, "score.weight": torch.zeros(2, 8)}, ["score.weight", "(2, 8)", "of no use"]),
-        "a third layer": (
-            {**good, "transformer.h.2.ln_1.weight": torch.zeros(8)},
-            ["h.2.ln_1.weight", "of no use"],
-        ),
-        "turned": (
-            {**good, "transformer.h.0.attn.c_attn.weight": shape},
-            ["c_attn.weight", "(24, 8)", "(8, 24)"],
-        ),
+        "a third layer": ({**good, "transformer.h.2.ln_1.weight": torch.zeros(8)}, ["h.2.ln_1.weight", "of no use"]),
+        "turned": ({**good, "transformer.h.0.attn.c_attn.weight": shape}, ["c_attn.weight", "(24, 8)", "(8, 24)"]),
         "twice": ({**good, "wte.weight": nan.clone()}, ["wte.weight", "more than one way"]),
         "nan": ({**good, "transformer.wte.weight": nan}, ["wte.weight", "not finite"]),
         "infinite": (infinite, ["h.1.ln_1.weight", "not finite"]),
         "whole numbers": ({**good, norm: torch.ones(8, dtype=torch.int64)}, ["ln_1.weight", "int64"]),
-        "another head": (
-            {**good, "lm_head.weight": torch.zeros(280, 8)},
-            ["lm_head.weight", "tie_word_embeddings"],
-        ),
+        "another head": ({**good, "lm_head.weight": torch.zeros(280, 8)}, ["lm_head.weight", "tie_word_embeddings"]),
     }
 
 
@@ -271,9 +258,7 @@ def test_a_safetensors_file_of_another_format_is_refused(tmp_path):
 
 def test_a_folder_without_tokenizer_gets_gpt2s_only_at_gpt2s_size(tmp_path):
     small = gpt2.open_folder(write(tmp_path, random_model()))
-    with pytest.raises(
-        CheckpointError, match=re.escape("vocab.json and merges.txt (or tokenizer.json) are missing")
-    ):
+    with pytest.raises(CheckpointError, match=re.escape("vocab.json and merges.txt (or tokenizer.json) are missing")):
         small.load_tokenizer()
     edit_json(tmp_path / "config.json", vocab_size=50257)
     assert gpt2.open_folder(tmp_path).load_tokenizer().vocab_size == 50257

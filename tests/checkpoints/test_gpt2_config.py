@@ -28,7 +28,7 @@ ORIGINAL = {  # as GPT-2's own folder has it
     "embd_pdrop": 0.1,
     "eos_token_id": 50256,
     "initializer_range": 0.02,
-    "norm_eps": 1e-05,
+    "layer_norm_epsilon": 1e-05,
     "model_type": "gpt2",
     "n_ctx": 1024,
     "n_embd": 768,
@@ -62,7 +62,7 @@ def test_what_is_left_out_has_gpt2s_default():
     ("theirs", "ours"),
     [
         ({"n_inner": 99}, {"ffn_dim": 99}),
-        ({"norm_eps": 0.5}, {"norm_eps": 0.5}),
+        ({"layer_norm_epsilon": 0.5}, {"norm_eps": 0.5}),
         ({"scale_attn_weights": False}, {"scale_attention_weights": False}),
         ({"scale_attn_by_inverse_layer_idx": True}, {"scale_attention_by_inverse_layer": True}),
         ({"tie_word_embeddings": False}, {"tie_embeddings": False}),
@@ -102,7 +102,7 @@ def test_dropouts_that_differ_are_kept_apart():
         ({"vocab_size": 0}, "vocab_size is 0"),
         ({"attn_pdrop": 1.5}, "attention_dropout is 1.5"),
         ({"attn_pdrop": "no"}, "attention_dropout is 'no'"),
-        ({"norm_eps": None}, "layer_norm_epsilon is None"),
+        ({"layer_norm_epsilon": None}, "layer_norm_epsilon is None"),
         ({"scale_attn_weights": 1}, "scale_attention_weights is 1"),
     ],
 )
@@ -115,18 +115,10 @@ def test_what_would_be_computed_otherwise_is_refused_by_name(change, words):
 
 def test_everything_that_stands_in_the_way_is_named_at_once():
     with pytest.raises(CheckpointError) as refused:
-        read(
-            rope_theta=10000,
-            sliding_window=4096,
-            activation_function="silu",
-            add_cross_attention=True,
-            n_ctx=5,
-        )
+        read(rope_theta=10000, sliding_window=4096, activation_function="silu", add_cross_attention=True, n_ctx=5)
     for key in ("rope_theta", "sliding_window", "activation_function", "add_cross_attention", "n_ctx"):
         assert f"{key} is " in refused.value.problem
-    with pytest.raises(
-        CheckpointError, match="If rope_theta and sliding_window are mere remarks, remove them"
-    ):
+    with pytest.raises(CheckpointError, match="If rope_theta and sliding_window are mere remarks, remove them"):
         read(rope_theta=10000, sliding_window=4096)
 
 

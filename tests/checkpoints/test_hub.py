@@ -330,10 +330,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (
-            None,
-            r"does not show it to you \(HTTP 401\)\. Check the name\. If the model is private, check HF_TOKEN",
-        ),
+        (None, r"does not show it to you \(HTTP 401\)\. Check the name\. If the model is private, check HF_TOKEN"),
         ("hf_wrong", r"does not accept the token in use \(HF_TOKEN.*public models need no token"),
     ],
 )
@@ -467,9 +464,7 @@ def test_a_repository_of_other_weights_says_what_they_are(name, words, hub):
     repository = tiny_gpt2() | {name: b"\0"}
     del repository[WEIGHTS]
     hub.repositories["acme/tiny"] = repository
-    with pytest.raises(
-        CheckpointError, match=f"acme/tiny holds no weights that Handloom reads.*{name} {words}"
-    ):
+    with pytest.raises(CheckpointError, match=f"acme/tiny holds no weights that Handloom reads.*{name} {words}"):
         pull("acme/tiny")
     del repository["config.json"]
     with pytest.raises(CheckpointError, match=rf"acme/tiny has no config\.json.*{name} {words}"):
@@ -496,9 +491,7 @@ def test_an_index_names_only_files_of_its_repository(shard, hub):
 @pytest.mark.parametrize("text", [b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_config_that_is_none(text, hub):
     hub.repositories["acme/tiny"] = tiny_gpt2() | {"config.json": text}
-    with pytest.raises(
-        CheckpointError, match=r"acme/tiny/config\.json (cannot be read|holds no JSON object)"
-    ):
+    with pytest.raises(CheckpointError, match=r"acme/tiny/config\.json (cannot be read|holds no JSON object)"):
         pull("acme/tiny")
 
 
@@ -542,18 +535,14 @@ def test_a_user_who_forbids_the_network_is_obeyed(hub, monkeypatch):
     assert hub.log == []
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"<html>Log in</html>", b"[]", b"{}", b'{"id": "x", "siblings": [{}]}', b"7"]
-)
+@pytest.mark.parametrize("garbage", [b"<html>Log in</html>", b"[]", b"{}", b'{"id": "x", "siblings": [{}]}', b"7"])
 def test_an_endpoint_that_is_no_hub(garbage, hub):
     hub.faults.garbage = garbage
     with pytest.raises(CheckpointError, match="not as a hub of models does"):
         pull("gpt2")
 
 
-@pytest.mark.parametrize(
-    "endpoint", ["hf-mirror", "ftp://host", "http://", "http://host:port", "http://[::1"]
-)
+@pytest.mark.parametrize("endpoint", ["hf-mirror", "ftp://host", "http://", "http://host:port", "http://[::1"])
 def test_an_endpoint_that_is_no_address(endpoint):
     with pytest.raises(ConfigError, match="not a web address"):
         Hub(endpoint)
@@ -574,18 +563,7 @@ def test_plain_names_and_full_names():
     assert repository_of("gpt2-xl") == "openai-community/gpt2-xl"
     assert repository_of("distilgpt2") == "distilbert/distilgpt2"
     assert repository_of("acme/Tiny_2.0") == "acme/Tiny_2.0"
-    for wrong in (
-        "gtp2",
-        "",
-        "a/b/c",
-        "../b",
-        "a/..",
-        "a/b--c",
-        "a/.b",
-        "a/b\n",
-        "a/" + "b" * 99,
-        "http://a/b",
-    ):
+    for wrong in ("gtp2", "", "a/b/c", "../b", "a/..", "a/b--c", "a/.b", "a/b\n", "a/" + "b" * 99, "http://a/b"):
         with pytest.raises(ConfigError, match="Plain names are gpt2"):
             repository_of(wrong)
     with pytest.raises(ConfigError, match="Did you mean 'gpt2'"):
@@ -604,9 +582,7 @@ def test_the_folder_of_a_model_is_always_directly_in_the_models_folder(name):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a\0b"])
 def test_a_name_that_is_no_folders_is_refused(name):
-    with pytest.raises(
-        CheckpointError, match=r"is not the name of a model\. Models are called for example gpt2"
-    ):
+    with pytest.raises(CheckpointError, match=r"is not the name of a model\. Models are called for example gpt2"):
         model_folder(name)
 
 

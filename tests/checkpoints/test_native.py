@@ -57,8 +57,7 @@ def test_an_untied_head_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["model.safetensors", "optimizer.safetensors", "config.json", "training.json", "tokenizer/vocab.json"],
+    "name", ["model.safetensors", "optimizer.safetensors", "config.json", "training.json", "tokenizer/vocab.json"]
 )
 @pytest.mark.parametrize("harm", ["flip", "cut", "grow", "remove"])
 def test_harm_to_any_file_is_seen_and_named(saved, name, harm):
@@ -96,9 +95,7 @@ def test_a_manifest_that_says_nothing_of_a_file_is_damaged(saved):
 def rewrite_manifest(folder):
     (folder / "manifest.json").unlink()
     found = [p for p in folder.rglob("*") if p.is_file()]
-    storage.write_json(
-        folder / "manifest.json", {p.relative_to(folder).as_posix(): storage.describe(p) for p in found}
-    )
+    storage.write_json(folder / "manifest.json", {p.relative_to(folder).as_posix(): storage.describe(p) for p in found})
 
 
 def test_another_tokenizer_is_refused(saved):

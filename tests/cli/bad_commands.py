@@ -42,8 +42,7 @@ def _config(text: str):
 
 CASES = [
     BadInput(
-        "results over the questions",
-        "handloom evaluate runs/demo --data long-choice.jsonl --items long-choice.jsonl",
+        "results over the questions", "handloom evaluate runs/demo --data long-choice.jsonl --items long-choice.jsonl"
     ),
     BadInput("one file for the page and the numbers", "handloom compare a b --out a.html --json a.html"),
     BadInput("no standard input", "handloom generate -", _without_standard_input),
@@ -52,13 +51,9 @@ CASES = [
     BadInput("the harness is not installed", "handloom lm-eval runs/demo --tasks x", _without_harness),
     BadInput("a model of the harness's own", "handloom lm-eval runs/demo --model hf --tasks x"),
     BadInput("a model of 10^12 layers", "handloom generate Hi --model theirs", _config(LAYERS)),
+    BadInput("settings of a file nested too deep", "handloom generate Hi --model theirs", _config("[" * 10**5)),
     BadInput(
-        "settings of a file nested too deep", "handloom generate Hi --model theirs", _config("[" * 10**5)
-    ),
-    BadInput(
-        "a run that is larger than the machine",
-        "handloom train --data fox.txt --layers 10000000000000",
-        _small_machine,
+        "a run that is larger than the machine", "handloom train --data fox.txt --layers 10000000000000", _small_machine
     ),
     BadInput("a backslash in a stop string", r"handloom generate The --stop '\d'"),
 ]

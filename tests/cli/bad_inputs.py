@@ -15,7 +15,8 @@ from unittest import mock
 
 FOX = "The quick brown fox jumps over the lazy dog. "
 TINY = (
-    "--vocab-size 280 --context-length 16 --layers 1 --heads 2 --embed-dim 16 --batch-size 4 --sample-every 0 --threads 1 "
+    "--vocab-size 280 --context-length 16 --layers 1 --heads 2 --embed-dim 16 --batch-size 4 --sample-every 0 "
+    "--threads 1 "
     "--precision fp32 "
 )
 NEWEST = Path("runs/demo/checkpoints/step-00000004")
@@ -253,9 +254,7 @@ CASES = [
     BadInput("An empty file", "handloom train --data empty.txt --run runs/new"),
     BadInput("A binary file", "handloom train --data picture.txt --run runs/new"),
     BadInput("A file that is not UTF-8", "handloom train --data latin1.txt --run runs/new"),
-    BadInput(
-        "A text shorter than a window", "handloom train --data short.txt --tokenizer gpt2 --run runs/new"
-    ),
+    BadInput("A text shorter than a window", "handloom train --data short.txt --tokenizer gpt2 --run runs/new"),
     BadInput("A missing file", "handloom train --data foxx.txt --run runs/new"),
     BadInput("A folder without text", "handloom train --data pictures --run runs/new"),
     BadInput("A pattern that nothing matches", 'handloom train --data "*.rst" --run runs/new'),
@@ -264,16 +263,12 @@ CASES = [
     BadInput("An empty standard input", "printf '' | handloom data prepare --data -"),
     BadInput("Nothing to check", "handloom data check"),
     BadInput("A missing file to check", "handloom data check --data foxx.txt"),
-    BadInput(
-        "A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"
-    ),
+    BadInput("A task to check for that does not exist", "handloom data check --task instrct --data posts.jsonl"),
     BadInput("Examples to check that are no records", "handloom data check --task sft --data fox.txt"),
     BadInput("Examples to check through a pipe", "printf '{}' | handloom data check --task sft --data -"),
     BadInput("No context to check for", "handloom data check --data fox.txt --context-length 0"),
     BadInput("Nothing held out", "handloom data check --data fox.txt --validation-fraction 0"),
-    BadInput(
-        "A model to measure with that is not there", "handloom data check --data fox.txt --tokenizer no"
-    ),
+    BadInput("A model to measure with that is not there", "handloom data check --data fox.txt --tokenizer no"),
     BadInput("A foreign shard", "handloom train --resume runs/demo", foreign_shard),
     BadInput("A torn shard", "handloom train --resume runs/demo", cut_shard),
     BadInput("A shard with a flipped bit", "handloom train --resume runs/demo", flip_shard),
@@ -291,8 +286,7 @@ CASES = [
     BadInput("A setting out of its range", "handloom train --learning-rate 0"),
     BadInput("Settings that contradict each other", "handloom train --steps 10 --minutes 1"),
     BadInput(
-        "Heads that cannot share the width",
-        "handloom train --embed-dim 16 --heads 3 --data fox.txt --run runs/new",
+        "Heads that cannot share the width", "handloom train --embed-dim 16 --heads 3 --data fox.txt --run runs/new"
     ),
     BadInput("An unknown preset", "handloom train --preset micr --data fox.txt --run runs/new"),
     # Settings of tuning
@@ -310,10 +304,7 @@ CASES = [
     BadInput("A task of tuning that does not exist", tune_text("--task chat")),
     BadInput("Rows longer than the context", tune_text("--context-length 99")),
     BadInput("A stride where there are no windows", tune_text("--task sft", "--stride 4")),
-    BadInput(
-        "A model to tune that is not there",
-        "handloom finetune --data fox.txt --model gpt2-large --run runs/new",
-    ),
+    BadInput("A model to tune that is not there", "handloom finetune --data fox.txt --model gpt2-large --run runs/new"),
     BadInput("A run from scratch, to be tuned on", "handloom finetune --resume runs/demo"),
     # Runs and checkpoints
     BadInput("A missing run", "handloom generate Hello --model runs/nothing"),
@@ -328,36 +319,22 @@ CASES = [
     BadInput("A folder to export to that is there", "handloom export runs/demo notes --to hf"),
     BadInput("An export in a form that there is not", "handloom export runs/demo new --to onnx"),
     BadInput("A Hugging Face folder in halves", "handloom export runs/demo new --to hf --dtype f16"),
-    BadInput(
-        "A GGUF file without the library for it", "handloom export runs/demo new --to gguf", without_gguf
-    ),
-    BadInput(
-        "A model that llama.cpp computes otherwise", "handloom export gpt2-relu new --to gguf", relu_model
-    ),
+    BadInput("A GGUF file without the library for it", "handloom export runs/demo new --to gguf", without_gguf),
+    BadInput("A model that llama.cpp computes otherwise", "handloom export gpt2-relu new --to gguf", relu_model),
     BadInput("A name that llama.cpp misunderstands", "handloom export runs/demo phi3-fox --to gguf"),
     BadInput("A run without a checkpoint", "handloom generate Hello --model runs/demo", remove_checkpoints),
     BadInput("A torn checkpoint", f"handloom generate Hello --model {NEWEST.as_posix()}", remove_weights),
-    BadInput(
-        "A checkpoint with a flipped bit",
-        f"handloom generate Hello --model {NEWEST.as_posix()}",
-        flip_weights,
-    ),
+    BadInput("A checkpoint with a flipped bit", f"handloom generate Hello --model {NEWEST.as_posix()}", flip_weights),
     BadInput("A run of torn checkpoints only", "handloom generate Hello --model runs/demo", flip_all),
     BadInput("A changed text under a run", "handloom train --resume runs/demo", change_text),
     BadInput("A setting that cannot change", "handloom train --resume runs/demo --embed-dim 32"),
     BadInput("A new run and an old one", "handloom train --resume runs/demo --overwrite"),
     BadInput("A missing tokenizer", "handloom tokenize Hello --tokenizer nothing"),
-    BadInput(
-        "A training that diverges", f"handloom train --data fox.txt --run runs/new {TINY}--learning-rate 1e38"
-    ),
+    BadInput("A training that diverges", f"handloom train --data fox.txt --run runs/new {TINY}--learning-rate 1e38"),
     # The disk
-    BadInput(
-        "No space for a checkpoint", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), full_disk
-    ),
+    BadInput("No space for a checkpoint", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), full_disk),
     BadInput("No space for prepared data", "handloom data prepare --data fox.txt", full_cache),
-    BadInput(
-        "A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk
-    ),
+    BadInput("A read-only folder", f"handloom train --data fox.txt --run disk/run {TINY}".strip(), read_only_disk),
     # Models held against each other
     BadInput("A precision that does not exist", "handloom verify runs/demo --against fp16"),
     BadInput("Two models of different shapes", "handloom verify runs/demo --against wider"),
@@ -388,10 +365,7 @@ CASES = [
     BadInput("An n-gram of nothing", "handloom generate Hello --no-repeat-ngram-size 0"),
     BadInput("A bias that is no pair", "handloom generate Hello --logit-bias 7"),
     BadInput("A bias out of its range", "handloom generate Hello --logit-bias 7=1000"),
-    BadInput(
-        "A bias of a text of several tokens",
-        'handloom generate Hello --max-new-tokens 3 --logit-bias "zzz=1"',
-    ),
+    BadInput("A bias of a text of several tokens", 'handloom generate Hello --max-new-tokens 3 --logit-bias "zzz=1"'),
     BadInput("A token that does not exist", "handloom generate Hello --max-new-tokens 3 --logit-bias 9999=1"),
     BadInput("An empty bad word", 'handloom generate Hello --bad-words ""'),
     BadInput("A least length over the most", "handloom generate Hello --max-new-tokens 3 --min-new-tokens 4"),
@@ -452,18 +426,13 @@ CASES = [
     # Comparing
     BadInput("One model to compare", "handloom compare runs/demo"),
     BadInput("A model to compare that is named twice", "handloom compare runs/demo runs/demo"),
-    BadInput(
-        "A model to compare under two names",
-        f"handloom compare runs/demo {NEWEST.as_posix()}",
-    ),
+    BadInput("A model to compare under two names", f"handloom compare runs/demo {NEWEST.as_posix()}"),
     BadInput("A file of prompts that is empty", f"handloom compare runs/demo {OLDER} --prompts empty.txt"),
     BadInput("A file of prompts with one twice", f"handloom compare runs/demo {OLDER} --prompts twice.txt"),
     BadInput("A page to a folder that is missing", f"handloom compare runs/demo {OLDER} --out pages/a.html"),
     BadInput("A page to a folder itself", f"handloom compare runs/demo {OLDER} --out runs"),
     BadInput("Texts to compare over a context", f"handloom compare runs/demo {OLDER}"),
-    BadInput(
-        "A missing held-out text", f"handloom compare runs/demo {OLDER} --max-new-tokens 2 --data foxx.txt"
-    ),
+    BadInput("A missing held-out text", f"handloom compare runs/demo {OLDER} --max-new-tokens 2 --data foxx.txt"),
     BadInput("Too little text to compare on", f"handloom compare runs/demo {OLDER} --text-bytes 10"),
 ]
 
@@ -476,9 +445,7 @@ def words_of(command: str) -> tuple[list[str], bytes | None]:
     if " | " in command:
         source, command = command.split(" | ", 1)
         piped = _bytes(shlex.split(source)[1])
-    quoted = re.sub(
-        r"\$'([^']*)'", lambda found: _bytes(found.group(1)).decode("utf-8", "surrogateescape"), command
-    )
+    quoted = re.sub(r"\$'([^']*)'", lambda found: _bytes(found.group(1)).decode("utf-8", "surrogateescape"), command)
     return shlex.split(quoted)[1:], piped
 
 

@@ -55,9 +55,7 @@ def weights_alone() -> None:
     (sound() / "config.json").unlink()
 
 
-def gguf(
-    path: str, architecture: str = "gpt2", change: Callable | None = None, dtype: type = np.float32
-) -> None:
+def gguf(path: str, architecture: str = "gpt2", change: Callable | None = None, dtype: type = np.float32) -> None:
     """A GGUF file with GPT-2's settings and a token embedding."""
     from gguf import GGUFWriter
 
@@ -91,15 +89,7 @@ def nanogpt(saved: object) -> None:
     torch.save(saved, "ckpt.pt")
 
 
-ARGUMENTS = {
-    "n_layer": 1,
-    "n_head": 2,
-    "n_embd": 8,
-    "block_size": 16,
-    "bias": False,
-    "vocab_size": 65,
-    "dropout": 0.0,
-}
+ARGUMENTS = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16, "bias": False, "vocab_size": 65, "dropout": 0.0}
 
 
 def with_letters() -> None:
@@ -114,11 +104,7 @@ def nanogpt_tensors() -> dict[str, torch.Tensor]:
 
     config = GPTConfig(65, 16, 1, 2, 8)
     ours = GPT(config).state_dict()
-    return {
-        f"transformer.{n.theirs}": ours[n.ours].clone()
-        for n in names(config)
-        if not n.theirs.endswith("bias")
-    }
+    return {f"transformer.{n.theirs}": ours[n.ours].clone() for n in names(config) if not n.theirs.endswith("bias")}
 
 
 def inner(*places: str) -> Callable[[], None]:
@@ -140,16 +126,12 @@ def several_labels(stack: ExitStack) -> None:
     judge.add_classification_head(("toxic", "insult"), 0)
     tokenizer().save(gpt2_folders.write(THEIRS, judge))
     gpt2_folders.edit_json(THEIRS / "config.json", problem_type="multi_label_classification")
-    lines = [
-        json.dumps({"text": f"text {n}", "label": label}) for n, label in enumerate(["toxic", "insult"] * 20)
-    ]
+    lines = [json.dumps({"text": f"text {n}", "label": label}) for n, label in enumerate(["toxic", "insult"] * 20)]
     Path("labels.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def foreign_adapter() -> None:
-    Path("theirs/adapter_config.json").write_text(
-        json.dumps({"config": {}, "model_type": "gpt2"}), encoding="utf-8"
-    )
+    Path("theirs/adapter_config.json").write_text(json.dumps({"config": {}, "model_type": "gpt2"}), encoding="utf-8")
 
 
 CASES = [
@@ -162,11 +144,7 @@ CASES = [
     instead_case("Weights of TensorFlow", "tf_model.h5"),
     instead_case("Weights of Flax", "flax_model.msgpack"),
     instead_case("A model compiled to ONNX", "decoder_model.onnx"),
-    instead_case(
-        "Quantized weights with their own settings",
-        "quantize_config.json",
-        "gptq_model-4bit.safetensors",
-    ),
+    instead_case("Quantized weights with their own settings", "quantize_config.json", "gptq_model-4bit.safetensors"),
     instead_case("Weights for llama.cpp in a Hugging Face folder", "gpt2.Q8_0.gguf"),
     instead_case("Weights under another name", "model.fp16.safetensors"),
     tensors_case(
@@ -185,9 +163,7 @@ CASES = [
     place_case("A folder with a model in a folder", "downloads", inner("downloads/gpt2")),
     place_case("A folder of runs", "outputs", inner(*(f"outputs/checkpoint-{n}00" for n in range(1, 6)))),
     place_case(
-        "A model in the cache of Hugging Face",
-        "models--gpt2",
-        inner("models--gpt2/snapshots/607a30d783dfa663caf3"),
+        "A model in the cache of Hugging Face", "models--gpt2", inner("models--gpt2/snapshots/607a30d783dfa663caf3")
     ),
     # GGUF
     place_case("A folder with two GGUF files", "exports", two_gguf),
@@ -196,9 +172,7 @@ CASES = [
     place_case("A GGUF file that lacks its sizes", "x.gguf", lambda: gguf("x.gguf")),
     place_case("A GGUF file of sizes that are none", "x.gguf", lambda: gguf("x.gguf", change=sizes(heads=3))),
     place_case(
-        "A GGUF file with another tokenizer",
-        "x.gguf",
-        lambda: gguf("x.gguf", change=sizes(tokenizer_model="llama")),
+        "A GGUF file with another tokenizer", "x.gguf", lambda: gguf("x.gguf", change=sizes(tokenizer_model="llama"))
     ),
     place_case(
         "A GGUF file with a tensor that cannot be read",
@@ -208,9 +182,7 @@ CASES = [
     BadInput("A GGUF file to read without the library for it", GENERATE + "x.gguf", gguf_but_no_library),
     # nanoGPT
     place_case("A ckpt.pt of another program", "ckpt.pt", lambda: nanogpt({"state_dict": {}, "epoch": 3})),
-    place_case(
-        "A ckpt.pt that is a program", "ckpt.pt", lambda: nanogpt({"model": Bomb(), "model_args": {}})
-    ),
+    place_case("A ckpt.pt that is a program", "ckpt.pt", lambda: nanogpt({"model": Bomb(), "model_args": {}})),
     place_case(
         "A ckpt.pt of a changed nanoGPT",
         "ckpt.pt",
@@ -223,8 +195,6 @@ CASES = [
     ),
     place_case("A ckpt.pt whose ids stand in a pickle", "ckpt.pt", with_letters),
     # Adapters
-    adapter_case(
-        "An adapter that stands before the text", settings(peft_type="PROMPT_TUNING", num_virtual_tokens=8)
-    ),
+    adapter_case("An adapter that stands before the text", settings(peft_type="PROMPT_TUNING", num_virtual_tokens=8)),
     adapter_case("An adapter of another library", foreign_adapter),
 ]

@@ -16,7 +16,7 @@ def _environment(**values: str | None):
     """Change the environment; None takes a variable out."""
 
     def before(undo: ExitStack) -> None:
-        patch = undo.enter_context(pytest.MonkeyPatch.context_length())
+        patch = undo.enter_context(pytest.MonkeyPatch.context())
         for name, value in values.items():
             if value is None:
                 patch.delenv(name, raising=False)
@@ -28,7 +28,7 @@ def _environment(**values: str | None):
 
 def _homeless(undo: ExitStack) -> None:
     _environment(HOME=None, HANDLOOM_CACHE=None, XDG_CACHE_HOME=None)(undo)
-    undo.enter_context(pytest.MonkeyPatch.context_length()).setattr("pwd.getpwuid", {}.__getitem__)
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr("pwd.getpwuid", {}.__getitem__)
 
 
 def _edited(old: str, new: str):
@@ -72,9 +72,7 @@ CASES = [
     BadInput("an empty name for a run", "handloom train --data fox.txt --run="),
     BadInput("an empty name for a model", 'handloom generate Hi --model ""'),
     BadInput("an empty name for a new folder", 'handloom export runs/demo "" --to hf'),
-    BadInput(
-        "an empty cache folder", "handloom data prepare --data fox.txt", _environment(HANDLOOM_CACHE="")
-    ),
+    BadInput("an empty cache folder", "handloom data prepare --data fox.txt", _environment(HANDLOOM_CACHE="")),
     BadInput("a user without a home folder", "handloom data prepare --data fox.txt", _homeless),
     BadInput("the home folder of nobody", "handloom train --data fox.txt --run=~no-such-user/x"),
     BadInput(

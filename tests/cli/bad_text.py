@@ -34,17 +34,13 @@ def evaluate(files: str) -> str:
 CASES = [
     BadInput("A run folder as data", "handloom train --data runs/demo --run runs/new"),
     BadInput("A folder that holds nothing but runs", "handloom train --data runs --run runs/new"),
-    BadInput(
-        "A text that only repeats itself", f"handloom train --data aaa.txt {TINY}--run runs/new", repetition
-    ),
+    BadInput("A text that only repeats itself", f"handloom train --data aaa.txt {TINY}--run runs/new", repetition),
     BadInput(
         "Documents that are all the same",
         "handloom train --data same.jsonl --tokenizer gpt2 --run runs/new",
         repetition,
     ),
-    BadInput(
-        "A separator of documents that is no line", "handloom train --data fox.txt --document-separator ' '"
-    ),
+    BadInput("A separator of documents that is no line", "handloom train --data fox.txt --document-separator ' '"),
     BadInput("More labels than questions", evaluate("two.jsonl --labels five.lst"), questions),
     BadInput("Labels beside other answers", evaluate("own.jsonl --labels one.lst"), questions),
     BadInput("Labels that would not be used", evaluate("keys.jsonl --labels one.lst"), questions),

@@ -71,9 +71,7 @@ CASES = [
         chat_template="{{ raise_exception('Ask me nothing') }}",
     ),
     model_case(
-        "A tokenizer that llama.cpp reads in another way",
-        "handloom export theirs out --to gguf",
-        add_prefix_space=True,
+        "A tokenizer that llama.cpp reads in another way", "handloom export theirs out --to gguf", add_prefix_space=True
     ),
     BadInput("An end without a row in the model", "handloom generate Hello --model theirs", end_beyond),
     BadInput("A tokenizer of SentencePiece", "handloom generate Hello --model theirs", of_another_kind),

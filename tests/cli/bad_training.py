@@ -7,6 +7,6 @@ from bad_inputs import BadInput
 CASES = [
     BadInput(
         "Tuning to text nothing but a head for labels",
-        "handloom finetune --model runs/spam --data fox.txt --train-params 'label_head.*' --run runs/new",
-    ),
+        "handloom finetune --model runs/spam --data fox.txt --train-params 'classifier.*' --run runs/new",
+    )
 ]

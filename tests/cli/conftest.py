@@ -102,7 +102,7 @@ def inside(tmp_path, monkeypatch, capsys):
 def trained_run(tmp_path_factory):
     """A run of four steps, with two checkpoints. Not to be changed: copy it first."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         build_world(folder)
     return folder / "runs" / "demo"

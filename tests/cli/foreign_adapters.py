@@ -64,9 +64,7 @@ def adapter_case(what: str, change: Callable[[], object], command: str = BESIDE)
     return BadInput(what, command, before)
 
 
-def ours_case(
-    what: str, change: Callable[[], object], command: str = ALONE, name: str = str(BASE)
-) -> BadInput:
+def ours_case(what: str, change: Callable[[], object], command: str = ALONE, name: str = str(BASE)) -> BadInput:
     """The same with an adapter that was trained here."""
 
     def before(stack: ExitStack) -> None:
@@ -100,9 +98,7 @@ def rows_for(tokens: object) -> Callable[[], None]:
 
 def without_base() -> None:
     values = json.loads((THEIRS / peft.CONFIG).read_text(encoding="utf-8"))
-    (THEIRS / peft.CONFIG).write_text(
-        json.dumps({**values, "base_model_name_or_path": None}), encoding="utf-8"
-    )
+    (THEIRS / peft.CONFIG).write_text(json.dumps({**values, "base_model_name_or_path": None}), encoding="utf-8")
 
 
 CASES = [
@@ -112,12 +108,9 @@ CASES = [
     adapter_case("A rank that is no number", settings(r="eight")),
     adapter_case("A rank that is not the tensor's", settings(r=3)),
     adapter_case("A tensor missing in an adapter", tensors(lambda found: found.pop(A))),
+    adapter_case("A tensor of another shape in an adapter", tensors(lambda found: found.update({A: found[A][:, :4]}))),
     adapter_case(
-        "A tensor of another shape in an adapter", tensors(lambda found: found.update({A: found[A][:, :4]}))
-    ),
-    adapter_case(
-        "A tensor of no use in an adapter",
-        tensors(lambda found: found.update({"lm_head.weight": found[A].clone()})),
+        "A tensor of no use in an adapter", tensors(lambda found: found.update({"lm_head.weight": found[A].clone()}))
     ),
     adapter_case("An adapter that is not finite", tensors(lambda found: found[A].fill_(float("nan")))),
     adapter_case("An adapter without detours", tensors(lambda found: found.clear())),
@@ -127,18 +120,14 @@ CASES = [
         "handloom generate Hello --model base --adapter notes",
     ),
     adapter_case(
-        "An adapter that is not there",
-        lambda: None,
-        "handloom generate Hello --model base --adapter runs/none",
+        "An adapter that is not there", lambda: None, "handloom generate Hello --model base --adapter runs/none"
     ),
     adapter_case("A share that is no number", lambda: None, f"{BESIDE}:half"),
     adapter_case("A share that is not finite", lambda: None, f"{BESIDE}:nan"),
     adapter_case("Rows for a token that the model does not know", rows_for([3, 999])),
     adapter_case("Rows for tokens that are missing", rows_for([3])),
     adapter_case("Rows of another matrix than the token embedding", rows_for({"lm_head": [3]})),
-    adapter_case(
-        "A whole model as an adapter", lambda: whole(Path("whole")), f"{BESIDE.replace('theirs', 'whole')}"
-    ),
+    adapter_case("A whole model as an adapter", lambda: whole(Path("whole")), f"{BESIDE.replace('theirs', 'whole')}"),
     adapter_case("An adapter that does not say its base", without_base, ALONE),
     adapter_case(
         "Two adapters of one name",

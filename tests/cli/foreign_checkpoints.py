@@ -20,9 +20,7 @@ from handloom.checkpoints import native
 from handloom.tokenizer.bpe import BPETokenizer
 
 
-def checkpoint_case(
-    what: str, change: Callable[[], object], manifest: bool = True, run: bool = False
-) -> BadInput:
+def checkpoint_case(what: str, change: Callable[[], object], manifest: bool = True, run: bool = False) -> BadInput:
     """A checkpoint; `manifest`: written anew after the change, `run`: the only one of a run."""
     folder = native.step_folder(THEIRS, 3) if run else THEIRS
 
@@ -64,17 +62,13 @@ def manifest_of(change: Callable[[dict], None]) -> Callable[[], None]:
 
 
 CASES = [
-    checkpoint_case(
-        "A checkpoint without a manifest", lambda: (THEIRS / storage.MANIFEST).unlink(), manifest=False
-    ),
+    checkpoint_case("A checkpoint without a manifest", lambda: (THEIRS / storage.MANIFEST).unlink(), manifest=False),
     checkpoint_case(
         "A manifest that says nothing of a file",
         manifest_of(lambda entries: entries.update({WEIGHTS: {}})),
         manifest=False,
     ),
-    checkpoint_case(
-        "A manifest that names no file", manifest_of(lambda entries: entries.clear()), manifest=False
-    ),
+    checkpoint_case("A manifest that names no file", manifest_of(lambda entries: entries.clear()), manifest=False),
     checkpoint_case("A file of another length", cut("training.json"), manifest=False),
     checkpoint_case(
         "A config.json of another program", described(native.step_folder(THEIRS, 3), format="other"), run=True
@@ -85,7 +79,5 @@ CASES = [
     checkpoint_case("A tensor of no use in a checkpoint", untied),
     checkpoint_case("A tensor of another shape in a checkpoint", shaped(context_length=9)),
     checkpoint_case("Weights that are no safetensors", lambda: (THEIRS / WEIGHTS).write_bytes(b"\xff" * 99)),
-    checkpoint_case(
-        "The tokenizer of another model", lambda: BPETokenizer(MERGES[:2]).save(THEIRS / "tokenizer")
-    ),
+    checkpoint_case("The tokenizer of another model", lambda: BPETokenizer(MERGES[:2]).save(THEIRS / "tokenizer")),
 ]

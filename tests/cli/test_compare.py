@@ -54,20 +54,11 @@ def world(tmp_path_factory):
         for name, size in (("base", 300), ("small", 270)):
             run.begin(Path("runs", name), TrainConfig(data=("texts",), vocab_size=size, **shape, **common))
         for name, method, rate in (("tuned", "full", 0.02), ("lora", "lora", 0.001)):
-            tuning = FinetuneConfig(
-                model="runs/base", data=("poem.txt",), method=method, learning_rate=rate, **common
-            )
+            tuning = FinetuneConfig(model="runs/base", data=("poem.txt",), method=method, learning_rate=rate, **common)
             run.begin(Path("runs", name), tuning)
         for number in (1, 2):
             code, out, err = compared(
-                *MODELS,
-                "--prompts",
-                "prompts.txt",
-                "--out",
-                f"{number}.html",
-                "--json",
-                f"{number}.json",
-                *SETTINGS,
+                *MODELS, "--prompts", "prompts.txt", "--out", f"{number}.html", "--json", f"{number}.json", *SETTINGS
             )
             assert (code, err) == (0, "")
             (folder / f"{number}.txt").write_text(out, encoding="utf-8")

@@ -7,12 +7,7 @@ import json
 import pytest
 
 CLEAN = [
-    {
-        "messages": [
-            {"role": "user", "content": f"How many are {n}?"},
-            {"role": "assistant", "content": f"{n}."},
-        ]
-    }
+    {"messages": [{"role": "user", "content": f"How many are {n}?"}, {"role": "assistant", "content": f"{n}."}]}
     for n in range(30)
 ]
 MESSY = [
@@ -102,12 +97,7 @@ def test_json_has_everything(inside, write):
     result = inside(*words)
     told = json.loads(result.out)
     assert result.returncode == 1
-    assert (told["task"], told["overlong"], told["context_length"], told["tokenizer"]) == (
-        "sft",
-        "skip",
-        1024,
-        "gpt2",
-    )
+    assert (told["task"], told["overlong"], told["context_length"], told["tokenizer"]) == ("sft", "skip", 1024, "gpt2")
     assert (told["errors"], told["warnings"], told["notes"]) == (2, 9, 0)
     counts = {group["kind"]: group["count"] for group in told["findings"]}
     assert counts == {
@@ -152,7 +142,8 @@ def test_a_model_brings_its_tokenizer_and_its_context(inside, trained_run):
     assert (result.returncode, told["context_length"]) == (0, 16)
     assert told["lengths"]["tokens"] > 400  # of a vocabulary of 280
     folder = inside(
-        "data", "check", "--data", "-", "--tokenizer", trained_run / "tokenizer", "--context-length", 16, "--json", stdin=text
+        "data", "check", "--data", "-", "--tokenizer", trained_run / "tokenizer", "--context-length", 16, "--json",
+        stdin=text
     )  # fmt: skip
     assert json.loads(folder.out)["lengths"] == told["lengths"]
 

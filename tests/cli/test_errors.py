@@ -120,15 +120,9 @@ READERS = (
 
 WITHOUT_A_ROW = {
     ("loading", "cannot be read"): "a name longer than a row; tests/inference/test_loading.py has one",
-    (
-        "checkpoints.native",
-        "There is no checkpoint at",
-    ): "commands look whether it is there before they open it",
+    ("checkpoints.native", "There is no checkpoint at"): "commands look whether it is there before they open it",
     ("checkpoints.native", "as_os_error"): "writes, and reads nothing from elsewhere",
-    (
-        "checkpoints.pulled",
-        "is not the name of a model",
-    ): "no command line can hold such a name; test_hub.py has some",
+    ("checkpoints.pulled", "is not the name of a model"): "no command line can hold such a name; test_hub.py has some",
     ("tokenizer.files", "cannot be saved"): "writes; tests/tokenizer/test_tokenizer_files.py has it",
 }
 """Refusals (the module, and words of the statement) that have none, and why."""
@@ -172,7 +166,7 @@ def happens(case: BadInput, world: Path | None, folder: Path) -> Outcome:
     else:
         shutil.copytree(world, folder, dirs_exist_ok=True)
     with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context_length())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.chdir(folder)
         patch.setenv("HANDLOOM_CACHE", "cache")
         patch.setenv("HANDLOOM_MODELS", "models")
@@ -189,10 +183,7 @@ def happens(case: BadInput, world: Path | None, folder: Path) -> Outcome:
         except SystemExit as left:
             assert not foreign_models.CRATER.exists(), "a pickle was obeyed"
             return Outcome(
-                int(left.code),
-                out.getvalue(),
-                normalized(err.getvalue().replace(f"{folder}{os.sep}", "")),
-                places,
+                int(left.code), out.getvalue(), normalized(err.getvalue().replace(f"{folder}{os.sep}", "")), places
             )
 
 
@@ -215,7 +206,7 @@ def watched(patch: pytest.MonkeyPatch) -> set[Place]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         build_world(folder)
     return folder

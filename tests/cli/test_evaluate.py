@@ -75,9 +75,7 @@ def test_a_benchmark_is_also_read_as_ordinary_text(inside, trained_run, tmp_path
 
 def test_standard_input_and_a_limit(inside, trained_run, tmp_path):
     (tmp_path / "t.jsonl").write_text('{"body": "The fox"}\n{"body": "The dog"}\n', encoding="utf-8")
-    piped = inside(
-        "evaluate", trained_run, "--data", "-", "--json", "--documents", "joined", stdin=FOX.encode()
-    )
+    piped = inside("evaluate", trained_run, "--data", "-", "--json", "--documents", "joined", stdin=FOX.encode())
     assert json.loads(piped.out)["readings"][0]["bytes"] == len(FOX)
     few = inside("evaluate", trained_run, "--data", "t.jsonl", "--text-field", "body", "--limit", 1, "--json")
     assert json.loads(few.out)["readings"][0]["bytes"] == len("The fox")
@@ -102,9 +100,7 @@ def test_questions_are_answered_and_each_is_told(inside, trained_run, questions,
 
 def test_a_json_array_is_questions_and_never_measured_as_text(inside, trained_run, questions, tmp_path):
     (tmp_path / "q.JSON").write_text(json.dumps(QUESTIONS, indent=1), encoding="utf-8")
-    told = [
-        json.loads(inside("evaluate", trained_run, "--data", f, "--json").out) for f in (questions, "q.JSON")
-    ]
+    told = [json.loads(inside("evaluate", trained_run, "--data", f, "--json").out) for f in (questions, "q.JSON")]
     assert told[0].pop("data") != told[1].pop("data")
     assert told[0] == told[1]
     assert told[0]["task"] == "choice"
@@ -124,14 +120,10 @@ def test_files_that_are_not_measured_are_told(inside, trained_run, tmp_path):
 
 
 def test_a_cloze_has_to_be_named(inside, trained_run, tmp_path):
-    (tmp_path / "l.jsonl").write_text(
-        '{"text": "The quick brown fox"}\n{"text": "The lazy dog"}\n', encoding="utf-8"
-    )
+    (tmp_path / "l.jsonl").write_text('{"text": "The quick brown fox"}\n{"text": "The lazy dog"}\n', encoding="utf-8")
     text = json.loads(inside("evaluate", trained_run, "--data", "l.jsonl", "--json").out)
     assert "readings" in text
-    cloze = json.loads(
-        inside("evaluate", trained_run, "--data", "l.jsonl", "--task", "lambada", "--json").out
-    )
+    cloze = json.loads(inside("evaluate", trained_run, "--data", "l.jsonl", "--task", "lambada", "--json").out)
     assert cloze["items"] == 2
     assert {"accuracy", "perplexity"} <= set(cloze)
 
@@ -166,9 +158,7 @@ def test_the_harness_is_reached_from_the_command_line(trained_run, tmp_path):
 
 def test_every_command_in_the_document_is_one():
     text = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    commands = re.findall(r"`handloom (evaluate [^`]+)`", text) + re.findall(
-        r"^handloom (evaluate .*)$", text, re.M
-    )
+    commands = re.findall(r"`handloom (evaluate [^`]+)`", text) + re.findall(r"^handloom (evaluate .*)$", text, re.M)
     assert len(commands) >= 8
     for command in commands:
         words = shlex.split(command, comments=True)

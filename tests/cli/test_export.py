@@ -38,9 +38,7 @@ def test_a_folder_that_is_there_is_refused(inside, trained_run, tmp_path):
 
 
 def test_a_run_trained_from_nothing_writes_the_same_text_in_llama_cpp(inside, tmp_path):
-    (tmp_path / "fox.txt").write_text(
-        (FOX + "It naps, café au lait in paw: 12, 345!\n") * 60, encoding="utf-8"
-    )
+    (tmp_path / "fox.txt").write_text((FOX + "It naps, café au lait in paw: 12, 345!\n") * 60, encoding="utf-8")
     shape = ["--vocab-size", 320, "--context-length", 64, "--layers", 2, "--heads", 2, "--embed-dim", 32]
     often = ["--batch-size", 8, "--steps", 150, "--learning-rate", 0.01, "--sample-every", 0, "--threads", 1]
     run = inside("train", "--data", "fox.txt", "--run", "run", *shape, *often, "--precision", "fp32")

@@ -35,9 +35,7 @@ SAMPLES = {"str": "x", "int": "3", "float": "0.5", "bool": None, "tuple": "x"}
 def test_every_setting_is_a_flag_in_either_spelling(field, joint):
     kind = str(field.type).split(" ")[0].split("[")[0]
     value = SAMPLES[kind]
-    given = flags.given(
-        parsed("train", f"--{field.name.replace('_', joint)}", *([value] if value else []))["flags"]
-    )
+    given = flags.given(parsed("train", f"--{field.name.replace('_', joint)}", *([value] if value else []))["flags"])
     wanted = {"str": "x", "int": 3, "float": 0.5, "bool": True, "tuple": ["x"]}[kind]
     assert given == {field.name: wanted}
 
@@ -65,10 +63,7 @@ def test_flags_arrive(words, found):
 
 def test_lists_take_several_words_or_come_several_times():
     for words in ("--data a b", "--data a --data b"):
-        assert flags.given(parsed("train", *words.split(), "--steps", "2")["flags"]) == {
-            "data": ["a", "b"],
-            "steps": 2,
-        }
+        assert flags.given(parsed("train", *words.split(), "--steps", "2")["flags"]) == {"data": ["a", "b"], "steps": 2}
 
 
 def test_subcommands_take_either_spelling_too():
@@ -76,11 +71,7 @@ def test_subcommands_take_either_spelling_too():
 
 
 def test_a_hyphen_alone_is_standard_input_wherever_text_is_wanted(inside):
-    for words in (
-        ["data", "prepare", "--data", "-"],
-        ["data", "prepare", "--json", "--data", "-"],
-        ["tokenize", "-"],
-    ):
+    for words in (["data", "prepare", "--data", "-"], ["data", "prepare", "--json", "--data", "-"], ["tokenize", "-"]):
         result = inside(*words, stdin=b"The quick brown fox. " * 50)
         assert result.returncode == 0, result.err
     assert inside("generate", "--stream", "-", stdin=b"x").err.startswith("Error: There is no model")
@@ -104,9 +95,7 @@ def test_nothing_given_is_nothing_set():
 @dataclasses.dataclass(frozen=True)
 class Paint:
     colour: str = dataclasses.field(default="red", metadata={"help": "Of the door."})
-    coats: int | None = dataclasses.field(
-        default=None, metadata={"help": "How many; None: as the wood needs."}
-    )
+    coats: int | None = dataclasses.field(default=None, metadata={"help": "How many; None: as the wood needs."})
     rooms: tuple[str, ...] = dataclasses.field(default=("hall", "guest room"), metadata={"help": "Where."})
     glossy: bool = dataclasses.field(default=False, metadata={"help": "Shine."})
 

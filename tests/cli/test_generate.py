@@ -143,17 +143,7 @@ def test_a_torn_newest_checkpoint_is_told_beside_the_text(inside, trained_run, t
 
 
 def long(trained_run):
-    return (
-        "generate",
-        "The",
-        "--model",
-        trained_run,
-        "--max_new_tokens",
-        "1000000",
-        "--overflow",
-        "slide",
-        "--stream",
-    )
+    return ("generate", "The", "--model", trained_run, "--max_new_tokens", "1000000", "--overflow", "slide", "--stream")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
@@ -179,9 +169,7 @@ def test_a_reader_that_leaves_is_no_error(start, trained_run):
 def test_a_reader_that_was_never_there_is_no_error(start):
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.Popen(
-        start("--version").args, stdout=write, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(start("--version").args, stdout=write, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     os.close(write)
     assert process.communicate(timeout=60)[1] == b""
 

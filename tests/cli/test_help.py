@@ -42,13 +42,9 @@ EVERY = list(walk())
 
 def test_the_walk_finds_them_all():
     assert {words[0] for words in EVERY if words} == set(COMMANDS)
-    assert {
-        ("data", "check"),
-        ("data", "prepare"),
-        ("data", "show"),
-        ("model", "show"),
-        ("model", "list"),
-    } <= set(EVERY)
+    assert {("data", "check"), ("data", "prepare"), ("data", "show"), ("model", "show"), ("model", "list")} <= set(
+        EVERY
+    )
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

@@ -48,9 +48,7 @@ def test_a_fault_in_the_last_line_leaves_an_earlier_file_as_it_was(inside, train
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_ctrl_c_in_the_middle_leaves_an_earlier_file_as_it_was(
-    inside, trained_run, questions, tmp_path, monkeypatch
-):
+def test_ctrl_c_in_the_middle_leaves_an_earlier_file_as_it_was(inside, trained_run, questions, tmp_path, monkeypatch):
     from handloom.evaluation import multiple_choice
 
     def interrupted(items, told):

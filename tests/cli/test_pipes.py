@@ -22,7 +22,8 @@ from handloom.training.config import TrainConfig
 
 TEXT = FOX * 60
 SETTINGS = {
-    "vocab_size": 280, "context_length": 16, "layers": 1, "heads": 2, "embed_dim": 16, "batch_size": 4, "sample_every": 0,
+    "vocab_size": 280, "context_length": 16, "layers": 1, "heads": 2, "embed_dim": 16, "batch_size": 4,
+    "sample_every": 0,
     "threads": 1, "precision": "fp32", "steps": 2,
 }  # fmt: skip
 
@@ -70,8 +71,7 @@ def test_a_file_behind_dev_stdin_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
-    [("/dev/null", "a device, which holds no text"), ("/dev/zero", "a device, which holds no text")],
+    ("source", "told"), [("/dev/null", "a device, which holds no text"), ("/dev/zero", "a device, which holds no text")]
 )
 def test_devices_are_refused_as_what_they_are(source, told):
     with pytest.raises(DataError, match=told):
@@ -99,9 +99,7 @@ def piped_run(tmp_path, monkeypatch):
     return path
 
 
-def test_a_run_from_a_pipe_goes_on_is_shown_and_is_compared_without_waiting_for_it(
-    piped_run, tmp_path, capsys
-):
+def test_a_run_from_a_pipe_goes_on_is_shown_and_is_compared_without_waiting_for_it(piped_run, tmp_path, capsys):
     assert run.resume("runs/a")["finished"]
     app(["data", "show", "--run", "runs/a", "--json"], exit_on_error=False)
     shown = json.loads(capsys.readouterr().out)

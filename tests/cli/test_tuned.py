@@ -22,9 +22,7 @@ def test_the_labels_of_a_text_with_their_probabilities(inside, spam):
     result = inside("classify", "Hello", "--model", spam, "--threads", "1")
     assert (result.returncode, result.err) == (0, "")
     pairs = [line.split() for line in result.out.splitlines()]
-    assert [label for label, _ in pairs] == sorted(
-        found.probabilities, key=lambda name: -found.probabilities[name]
-    )
+    assert [label for label, _ in pairs] == sorted(found.probabilities, key=lambda name: -found.probabilities[name])
     assert [share for _, share in pairs] == [f"{found.probabilities[label]:.1%}" for label, _ in pairs]
     assert inside("classify", "-", "--model", spam, stdin=b"Hello\n").out == result.out
 
@@ -106,9 +104,7 @@ def test_a_chat_tells_when_turns_are_out_of_sight(inside, talker):
 
 def test_a_template_of_a_later_version_is_refused(inside, talker, tmp_path):
     checkpoint = native.open_checkpoint(talker)
-    native.save(
-        tmp_path / "later", checkpoint.load_model(), checkpoint.load_tokenizer(), {"template": "turns-9"}
-    )
+    native.save(tmp_path / "later", checkpoint.load_model(), checkpoint.load_tokenizer(), {"template": "turns-9"})
     result = inside("chat", "later")
     assert result.returncode == 2
     assert "learned conversations in the template 'turns-9'" in result.err

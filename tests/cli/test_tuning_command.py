@@ -10,20 +10,7 @@ import pytest
 from handloom.cli import train
 from handloom.loading import find_model
 
-FLAGS = (
-    "--steps",
-    4,
-    "--batch-size",
-    4,
-    "--rank",
-    2,
-    "--sample-every",
-    0,
-    "--threads",
-    1,
-    "--precision",
-    "fp32",
-)
+FLAGS = ("--steps", 4, "--batch-size", 4, "--rank", 2, "--sample-every", 0, "--threads", 1, "--precision", "fp32")
 
 
 @pytest.fixture

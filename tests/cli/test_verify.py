@@ -22,9 +22,7 @@ def test_what_is_wrong_fails_and_is_named(inside, trained_run, monkeypatch):
     from handloom.model import attention
 
     real = attention.causal_mask
-    monkeypatch.setattr(
-        attention, "causal_mask", lambda T, S, device=None: real(T, S, device).logical_or(real(T, S).T)
-    )
+    monkeypatch.setattr(attention, "causal_mask", lambda T, S, device=None: real(T, S, device).logical_or(real(T, S).T))
     done = inside("verify", trained_run)
     assert done.returncode == 1
     assert "failed" in done.out
@@ -42,9 +40,7 @@ def test_a_change_in_the_arithmetic_is_noticed_against_transformers(trained_run,
         lm.model.final_norm.eps = 0.1
     checks = {check.name: check for check in verify(lm)}
     assert checks["ours = transformers"].passed is False
-    assert ("final_norm" if what == "epsilon" else "blocks.0.attention") in checks[
-        "ours = transformers"
-    ].detail
+    assert ("final_norm" if what == "epsilon" else "blocks.0.attention") in checks["ours = transformers"].detail
     assert checks["export and import"].passed is True
 
 

@@ -7,9 +7,7 @@ from hypothesis import settings
 
 from handloom.tokenizer.base import load_tokenizer
 
-settings.register_profile(
-    "data", deadline=None
-)  # a test that fails because the machine is busy proves nothing
+settings.register_profile("data", deadline=None)  # a test that fails because the machine is busy proves nothing
 settings.load_profile("data")
 
 

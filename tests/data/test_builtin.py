@@ -11,10 +11,7 @@ from handloom.errors import DataError
 
 
 def library(folder, **files):
-    for name, text in {
-        "pydoc_data/topics.py": "topics = {'b': '\\nB.\\n', 'a': r'''A\n'''}\n",
-        **files,
-    }.items():
+    for name, text in {"pydoc_data/topics.py": "topics = {'b': '\\nB.\\n', 'a': r'''A\n'''}\n", **files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -35,13 +32,7 @@ def test_docstrings_come_in_source_order_and_cleaned(tmp_path):
 
 
 def test_tests_and_packages_are_left_out(tmp_path):
-    left_out = (
-        "test/a.py",
-        "json/tests/a.py",
-        "site-packages/a.py",
-        "config-3.11/a.py",
-        "_sysconfigdata_x.py",
-    )
+    left_out = ("test/a.py", "json/tests/a.py", "site-packages/a.py", "config-3.11/a.py", "_sysconfigdata_x.py")
     files = dict.fromkeys(("a.py", "json/tool.py", *left_out), "'x'")
     assert [title for title, _ in python_source(library(tmp_path, **files))] == ["a.py", "json/tool.py"]
 

@@ -12,9 +12,7 @@ from handloom.tokenizer.base import load_tokenizer
 # What could make a difference to the split pattern: every kind of character, contractions, odd whitespace.
 AWKWARD = st.text(
     st.sampled_from(
-        list(
-            "ab'sLl1\u0663.,!\u00e9\u4e2d\U0001f600\u0301\u200d\ufffd \n\t\r\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028"
-        )
+        list("ab'sLl1\u0663.,!\u00e9\u4e2d\U0001f600\u0301\u200d\ufffd \n\t\r\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028")
     ),
     max_size=80,
 ) | st.text(max_size=80)

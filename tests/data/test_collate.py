@@ -11,16 +11,12 @@ from hypothesis import strategies as st
 from handloom.data.collate import PADDING, ShuffledSampler, bucket_by_length, encode_row, pack, stack
 from handloom.data.windows import IGNORE_INDEX
 
-TEXTS = st.lists(
-    st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=8), min_size=1, max_size=9
-)
+TEXTS = st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=8), min_size=1, max_size=9)
 
 
 def rows_of(texts):
     """Rows of texts in which at least the last token is learned."""
-    return [
-        encode_row([3, *(t for t, _ in text), 7], [False, *(yes for _, yes in text), True]) for text in texts
-    ]
+    return [encode_row([3, *(t for t, _ in text), 7], [False, *(yes for _, yes in text), True]) for text in texts]
 
 
 def parts(row):
@@ -87,9 +83,7 @@ def test_every_epoch_has_every_example_once_and_a_step_needs_no_memory(count, si
 
 
 def test_another_seed_is_another_order_and_another_epoch_too():
-    a, b = (
-        np.concatenate([ShuffledSampler(50, 10, seed).batch(step) for step in range(10)]) for seed in (0, 1)
-    )
+    a, b = (np.concatenate([ShuffledSampler(50, 10, seed).batch(step) for step in range(10)]) for seed in (0, 1))
     assert not np.array_equal(a, b)
     assert not np.array_equal(a[:50], a[50:])
 

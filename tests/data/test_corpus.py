@@ -28,15 +28,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_walked_in_sorted_order_with_known_suffixes(folder):
-    for name in (
-        "b.txt",
-        "a.md",
-        "sub/c.py",
-        "sub/picture.png",
-        ".hidden/d.txt",
-        "__pycache__/e.py",
-        ".f.txt",
-    ):
+    for name in ("b.txt", "a.md", "sub/c.py", "sub/picture.png", ".hidden/d.txt", "__pycache__/e.py", ".f.txt"):
         (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "in" / name).write_text(name, encoding="utf-8")
     assert texts(["in"]) == {"in/a.md": "a.md", "in/b.txt": "b.txt", "in/sub/c.py": "sub/c.py"}
@@ -88,7 +80,7 @@ def test_text_in_chunks_equals_the_whole(tmp_path_factory, data, chunk):
     assume(not data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1")))  # refused as what it is
     path = tmp_path_factory.mktemp("chunks") / "a.txt"
     path.write_bytes(data)
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_io, "CHUNK", chunk)
         try:
             expected = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
@@ -105,10 +97,7 @@ def test_undecodable_bytes_can_be_replaced(folder):
     (folder / "a.txt").write_bytes(b"caf\xe9 ok")
     assert texts(["a.txt"], encoding_errors="replace") == {"a.txt": "caf\ufffd ok"}
     (folder / "a.jsonl").write_bytes(b'{"text": "caf\xe9"}\n{"text": "\\ud800x\\ud83d\\ude00"}')
-    assert texts(["a.jsonl"], encoding_errors="replace") == {
-        "a.jsonl:1": "caf\ufffd",
-        "a.jsonl:2": "\ufffdx\U0001f600",
-    }
+    assert texts(["a.jsonl"], encoding_errors="replace") == {"a.jsonl:1": "caf\ufffd", "a.jsonl:2": "\ufffdx\U0001f600"}
 
 
 BAD_FILES = [
@@ -121,20 +110,14 @@ BAD_FILES = [
     ("a.jsonl", b'{"body": "x", "id": 1}', 'a.jsonl, line 1: no field "text" (fields there: body, id).'),
     ("a.jsonl", b'{"text": 5}', 'a.jsonl, line 1: field "text" is a number, not a string.'),
     ("a.jsonl", b'{"text": "x"}\n{"text": "caf\xe9"}', "a.jsonl, line 2: byte 13 (0xe9) is not UTF-8."),
-    (
-        "a.jsonl",
-        b'{"text": "a\\ud800b"}',
-        "a.jsonl, line 1: character 1 of the text is a lone surrogate (U+D800)",
-    ),
+    ("a.jsonl", b'{"text": "a\\ud800b"}', "a.jsonl, line 1: character 1 of the text is a lone surrogate (U+D800)"),
     ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not JSON"),
     ("a.jsonl.gz", b'{"text": "x"}', "a.jsonl.gz: not a whole gzip file"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}' * 99)[:-9], "a.jsonl.gz: not a whole gzip file"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "problem"), BAD_FILES, ids=[f"{n}-{p[:40]}" for n, _, p in BAD_FILES]
-)
+@pytest.mark.parametrize(("name", "data", "problem"), BAD_FILES, ids=[f"{n}-{p[:40]}" for n, _, p in BAD_FILES])
 def test_a_bad_file_is_refused_by_name(folder, name, data, problem):
     (folder / name).write_bytes(data)
     with pytest.raises(DataError) as caught:
@@ -157,10 +140,7 @@ def test_sources_that_hold_nothing(folder, monkeypatch):
         "*.rst": ("*.rst: no file matches.", "Check the pattern"),
         "shakespear.txt": ("shakespear.txt: no such file or folder.", 'Did you mean "shakespeare.txt"?'),
         "python-doc": ("python-doc: no such file or folder.", 'Did you mean "python-docs"?'),
-        "q/w/e": (
-            "q/w/e: no such file or folder.",
-            "Check the path, or name a built-in corpus (python-docs, ",
-        ),
+        "q/w/e": ("q/w/e: no such file or folder.", "Check the path, or name a built-in corpus (python-docs, "),
         "-": ("Standard input is empty.", "Pipe text"),
     }
     for source, (problem, remedy) in expected.items():

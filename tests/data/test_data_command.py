@@ -16,8 +16,7 @@ from handloom.data import Windows, prepare
 from handloom.training.config import TrainConfig
 
 STORIES = {
-    f"{n}.txt": f"Story {n}.\tIt [bold]ends[/] \x1b[31mwell.\n" + "And so on, and on. " * n
-    for n in range(1, 30)
+    f"{n}.txt": f"Story {n}.\tIt [bold]ends[/] \x1b[31mwell.\n" + "And so on, and on. " * n for n in range(1, 30)
 }
 
 
@@ -37,20 +36,7 @@ def handloom(capsys, monkeypatch):
 def test_show_prints_the_very_batch(handloom, write, gpt2):
     write(**STORIES)
     windows = Windows(prepare(["."], gpt2).train.tokens, context_length=16, stride=5, batch_size=3, seed=9)
-    wanted = (
-        "--data",
-        ".",
-        "--context-length",
-        16,
-        "--stride",
-        5,
-        "--batch-size",
-        3,
-        "--seed",
-        9,
-        "--step",
-        731,
-    )
+    wanted = ("--data", ".", "--context-length", 16, "--stride", 5, "--batch-size", 3, "--seed", 9, "--step", 731)
     inputs, targets = windows.batch(731)
 
     code, out, _ = handloom("show", *wanted, "--json")
@@ -107,9 +93,7 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
     run = tmp_path / "runs" / "demo"
     (run / "tokenizer").mkdir(parents=True)
     gpt2.save(run / "tokenizer")
-    config = TrainConfig(
-        data=(str(tmp_path),), context_length=16, batch_size=4, seed=3, validation_fraction=0.3
-    )
+    config = TrainConfig(data=(str(tmp_path),), context_length=16, batch_size=4, seed=3, validation_fraction=0.3)
     (run / "config.toml").write_text(config.to_toml(), encoding="utf-8")
     data = prepare(config.data, gpt2, validation_fraction=0.3)
     windows = Windows(data.train.tokens, context_length=16, batch_size=4, seed=3)
@@ -179,10 +163,7 @@ def test_prepare_reads_standard_input(handloom, monkeypatch):
         (("prepare", "--data", "a.txt", "--split", "half"), 'split is "half", but must be one of'),
         (("show", "--data", "a.txt", "--stride", "65"), "stride is 65, but must be 1 to 64."),
         (("show", "--data", "a.txt"), "The text has 3 tokens, but one window takes 65"),
-        (
-            ("show", "--data", "a.txt", "--context-length", "2", "--step", "-1"),
-            "step is -1, but must be at least 0.",
-        ),
+        (("show", "--data", "a.txt", "--context-length", "2", "--step", "-1"), "step is -1, but must be at least 0."),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -231,9 +212,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
     runs.begin(tuned, config)
     checkpoint = find_model(tuned).checkpoint
-    _, work = tuning.finetune_setup(
-        settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint
-    )
+    _, work = tuning.finetune_setup(settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint)
     batch = work.objective.batch(3)
     code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
     assert code == 0
@@ -250,9 +229,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
             continue
         targets = batch["targets"].view(-1, len(inputs))[number].tolist()
         assert row["tokens"][:-1] == inputs[: len(row["tokens"]) - 1]
-        learned = [
-            token for token, is_learned in zip(row["tokens"], row["learned"], strict=True) if is_learned
-        ]
+        learned = [token for token, is_learned in zip(row["tokens"], row["learned"], strict=True) if is_learned]
         assert learned == [target for target in targets if target >= 0]
     code, out, _ = handloom("show", "--run", tuned, "--step", 3)
     assert code == 0

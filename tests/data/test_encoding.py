@@ -35,9 +35,8 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
     fits = room_for(LONG, gpt2)
     with pytest.raises(DataError) as refused:
         encode_conversations([SHORT, LONG], gpt2, ExampleEncoder(fits - 1, "error"))
-    assert (
-        f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})"
-        in str(refused.value)
+    assert f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})" in str(
+        refused.value
     )
     for remedy in ("--context-length", "--overlong truncate", "--overlong skip"):
         assert remedy in refused.value.remedy
@@ -59,9 +58,7 @@ def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
         with pytest.raises(
             DataError, match=r'chat.jsonl, line 7: no token is learned, since every answer has "weight"'
         ):
-            encode_conversations(
-                [SHORT, conversation("a", "b", 7, learned=False)], gpt2, ExampleEncoder(30, policy)
-            )
+            encode_conversations([SHORT, conversation("a", "b", 7, learned=False)], gpt2, ExampleEncoder(30, policy))
     with pytest.raises(
         DataError, match=r"chat.jsonl, line 8: what stands before the answer fills the row of 12 tokens"
     ):
@@ -81,7 +78,7 @@ def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
             [pair(prompt, " blue", " very green")], gpt2, ExampleEncoder(30, "error")
         )
         for text, answer in ((chosen, " blue"), (rejected, " very green")):
-            wanted = [*gpt2.encode(answer), gpt2.end_of_text]
+            wanted = [*gpt2.encode(answer), gpt2.eos_token_id]
             assert text.ids == ids + wanted
             assert text.learned == [False] * len(ids) + [True] * len(wanted)
 
@@ -91,16 +88,11 @@ def test_a_pair_is_as_long_as_its_longer_answer(gpt2):
     with pytest.raises(DataError, match=r"pairs.jsonl, line 4: 22 tokens, but a row has room for 9"):
         encode_pairs(pairs, gpt2, ExampleEncoder(8, "error"))
     assert [p.origin.line for p, _, _ in encode_pairs(pairs, gpt2, ExampleEncoder(8, "skip"))] == [5]
-    assert [len(rejected.ids) for _, _, rejected in encode_pairs(pairs, gpt2, ExampleEncoder(8, "cut"))] == [
-        9,
-        3,
-    ]
+    assert [len(rejected.ids) for _, _, rejected in encode_pairs(pairs, gpt2, ExampleEncoder(8, "cut"))] == [9, 3]
 
 
 def test_a_cut_that_leaves_no_difference_or_no_answer_is_an_error(gpt2):
-    with pytest.raises(
-        DataError, match=r"pairs.jsonl, line 6: both answers are the same as far as a row of 8 tokens"
-    ):
+    with pytest.raises(DataError, match=r"pairs.jsonl, line 6: both answers are the same as far as a row of 8 tokens"):
         encode_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "cut"))
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: what stands before the answer fills the row"):
         encode_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "cut"))
@@ -110,7 +102,5 @@ def test_a_labelled_text_may_fill_the_whole_context(gpt2):
     texts = [LabeledText(" b" * number, "x", Origin("spam.jsonl", number)) for number in (8, 9)]
     with pytest.raises(DataError, match=r"spam.jsonl, line 9: 9 tokens, but a row has room for 8"):
         encode_labeled(texts, gpt2, ExampleEncoder(8, "error"))
-    assert [ids for _, ids in encode_labeled(texts, gpt2, ExampleEncoder(8, "cut"))] == [
-        gpt2.encode(" b" * 8)
-    ] * 2
+    assert [ids for _, ids in encode_labeled(texts, gpt2, ExampleEncoder(8, "cut"))] == [gpt2.encode(" b" * 8)] * 2
     assert encode_labeled(texts, gpt2, ExampleEncoder(8, "skip")) == [(texts[0], gpt2.encode(" b" * 8))]

@@ -11,15 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import (
-    KINDS,
-    Conversation,
-    LabeledText,
-    PreferencePair,
-    digest,
-    part,
-    read_examples,
-)
+from handloom.data.examples import KINDS, Conversation, LabeledText, PreferencePair, digest, part, read_examples
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.record_files import parse_line
 from handloom.data.schema import Record
@@ -73,9 +65,7 @@ def test_pairs_in_each_of_their_forms():
     texts = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
     assert read(PreferencePair, texts) == PreferencePair("The sky is", " blue.", " green.", HERE)
     explicit = {"prompt": [user("Sky?")], "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]}
-    implicit = {
-        name: [user("Sky?"), assistant(text)] for name, text in (("chosen", "Blue."), ("rejected", "Green."))
-    }
+    implicit = {name: [user("Sky?"), assistant(text)] for name, text in (("chosen", "Blue."), ("rejected", "Green."))}
     wanted = PreferencePair((Message("user", "Sky?"),), "Blue.", "Green.", HERE)
     assert (
         read(PreferencePair, explicit)
@@ -102,33 +92,21 @@ CONVERSATIONS_THAT_ARE_NONE = [
     ({"messages": []}, "messages is an empty list."),
     ({"messages": ["Hello"]}, "messages[0] is a string. Write a message as"),
     ({"messages": [{"content": "Hello"}]}, "messages[0] has no role and content."),
-    (
-        {"messages": [{"role": "human", "content": "Hello"}]},
-        "unknown role 'human'. Did you mean 'user'? The roles are",
-    ),
+    ({"messages": [{"role": "human", "content": "Hello"}]}, "unknown role 'human'. Did you mean 'user'? The roles are"),
     ({"messages": [{"role": "asistant", "content": "Hello"}]}, "Did you mean 'assistant'?"),
     ({"messages": [{"role": 3, "content": "Hello"}]}, "The role of messages[0] is a number, not a string."),
     ({"messages": [user(None)]}, "The content of messages[0] is null, not a string."),
     ({"messages": [user(" \n")]}, "The content of messages[0] is empty."),
     ({"messages": [user("\ud800")]}, "is a lone surrogate (U+D800)"),
-    (
-        {"messages": [user("Hello"), {**assistant("Hi"), "tool_calls": [1]}]},
-        'messages[1] has a field "tool_calls"',
-    ),
+    ({"messages": [user("Hello"), {**assistant("Hi"), "tool_calls": [1]}]}, 'messages[1] has a field "tool_calls"'),
     (
         {"messages": [user("Hello"), {**assistant("Hi"), "weight": 0.5}]},
         "The weight of messages[1] is 0.5; it must be 0",
     ),
     ({"messages": [user("Hello")]}, "no message in messages is the assistant's"),
     ({"messages": [*HELLO, user("Bye")]}, "the last message of messages has no answer."),
-    (
-        {"messages": [user("a"), user("b"), assistant("c")]},
-        "messages[1] is the user's, but the user has spoken just",
-    ),
-    (
-        {"messages": [*HELLO, assistant("c")]},
-        "messages[2] is the assistant's, but the assistant has spoken just",
-    ),
+    ({"messages": [user("a"), user("b"), assistant("c")]}, "messages[1] is the user's, but the user has spoken just"),
+    ({"messages": [*HELLO, assistant("c")]}, "messages[2] is the assistant's, but the assistant has spoken just"),
     ({"messages": [assistant("Hi")]}, "messages[0] is the assistant's, but the user speaks first."),
     (
         {"messages": [{"role": "system", "content": "s"}, assistant("Hi")]},
@@ -150,16 +128,10 @@ PAIRS_THAT_ARE_NONE = [
     ({"prompt": "a", "chosen": "b", "rejected": "b"}, "both answers are the same"),
     ({"prompt": "a", "chosen": "", "rejected": "b"}, 'The text "chosen" is empty.'),
     ({"prompt": "a", "chosen": "b", "rejected": 3}, '"chosen" is a string, but "rejected" is a number.'),
-    (
-        {"prompt": "a", "chosen": HELLO, "rejected": "c"},
-        '"rejected" is a string, but "chosen" is a list',
-    ),
+    ({"prompt": "a", "chosen": HELLO, "rejected": "c"}, '"rejected" is a string, but "chosen" is a list'),
     ({"prompt": [user("a")], "chosen": HELLO, "rejected": HELLO}, "prompt + chosen[1] is the user's"),
     ({"chosen": HELLO, "rejected": [user("Bye"), assistant("Hi")]}, "part before their last answer"),
-    (
-        {"prompt": "Bye", "chosen": HELLO, "rejected": [user("Hello"), assistant("No")]},
-        "the prompt is a text, and not",
-    ),
+    ({"prompt": "Bye", "chosen": HELLO, "rejected": [user("Hello"), assistant("No")]}, "the prompt is a text, and not"),
     (
         {"prompt": [user("a")], "chosen": [assistant("b"), *HELLO], "rejected": [assistant("b"), *HELLO]},
         "part before their last answer",
@@ -203,9 +175,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["messages", "role", "content", "prompt", "chosen", "rejected", "text", "label", "weight"]
-            ),
+            st.sampled_from(["messages", "role", "content", "prompt", "chosen", "rejected", "text", "label", "weight"]),
             inner,
             max_size=4,
         )
@@ -237,13 +207,7 @@ def test_bytes_and_halves_of_characters_can_be_replaced():
 
 def test_files_folders_and_globs_are_read_once_each_in_order(write, tmp_path):
     line = '{{"text": "{}", "label": 1}}\n'.format
-    write(
-        **{
-            "b.jsonl": "\ufeff" + line("b1") + "\n" + line("b2"),
-            "a.jsonl": line("a"),
-            "notes.txt": "no record",
-        }
-    )
+    write(**{"b.jsonl": "\ufeff" + line("b1") + "\n" + line("b2"), "a.jsonl": line("a"), "notes.txt": "no record"})
     with gzip.open(tmp_path / "c.jsonl.gz", "wb") as file:
         file.write(line("c").encode())
     found = read_examples(LabeledText, ["b.jsonl", "*.jsonl", "."])

@@ -10,9 +10,7 @@ from handloom.data.chunking import chunk_text
 from handloom.tokenizer.base import load_tokenizer
 from hf_tokenizers import FOLDERS, write_json
 
-TEXT = st.lists(
-    st.sampled_from(["the loom", " the loom", "cat", "<x>", " ", "\t", "\n", "  ", "a", "é", "loom"])
-)
+TEXT = st.lists(st.sampled_from(["the loom", " the loom", "cat", "<x>", " ", "\t", "\n", "  ", "a", "é", "loom"]))
 
 
 @pytest.fixture(scope="module", params=["prefix_space", "added", "added_decoder", "codeparrot"])

@@ -20,14 +20,10 @@ def read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def read(kind, *records, name="a.jsonl"):
-        (tmp_path / name).write_text(
-            "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
-        )
+        (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         omissions = Omissions()
         found = read_examples(kind, [name], omissions=omissions)
-        read.omitted = {
-            reason: value.get("by", value["count"]) for reason, value in omissions.to_dict().items()
-        }
+        read.omitted = {reason: value.get("by", value["count"]) for reason, value in omissions.to_dict().items()}
         return found[0] if len(records) == 1 else found
 
     return read
@@ -46,9 +42,7 @@ def assistant(text, learned=True):
 
 
 def turns(*texts, sharegpt=False):
-    names = (
-        [("from", "value"), ("human", "gpt")] if sharegpt else [("role", "content"), ("user", "assistant")]
-    )
+    names = [("from", "value"), ("human", "gpt")] if sharegpt else [("role", "content"), ("user", "assistant")]
     return [dict(zip(names[0], (names[1][n % 2], text), strict=True)) for n, text in enumerate(texts)]
 
 
@@ -141,10 +135,7 @@ def test_a_history_that_is_no_list_of_pairs_is_refused(read, value):
 
 
 def test_what_is_left_out_is_counted_by_field(read):
-    rows = [
-        {"messages": turns("a", str(n)), "id": n, "source": "web", "score": 0.5, "empty": None}
-        for n in range(3)
-    ]
+    rows = [{"messages": turns("a", str(n)), "id": n, "source": "web", "score": 0.5, "empty": None} for n in range(3)]
     rows[0]["messages"] = [{**message, "name": "Ann", "tool_calls": None} for message in rows[0]["messages"]]
     read(Conversation, *rows)
     assert read.omitted == {"field": {"id": 3, "source": 3, "score": 3, "name of messages": 2}}
@@ -157,14 +148,10 @@ def test_a_field_whose_name_is_no_text_can_be_counted_and_written_down(read):
 
 def test_a_field_that_repeats_what_is_learned_is_no_second_example(read):
     """Thus UltraChat and UltraFeedback, whose prompt stands once more beside the messages."""
-    assert read(Conversation, {"prompt": "a", "messages": turns("a", "b")}).messages == (
-        user("a"),
-        assistant("b"),
-    )
+    assert read(Conversation, {"prompt": "a", "messages": turns("a", "b")}).messages == (user("a"), assistant("b"))
     chosen, rejected = turns("a", "b"), turns("a", "c")
     pair = read(
-        PreferencePair,
-        {"prompt": "a", "messages": chosen, "chosen": chosen, "rejected": rejected, "score_chosen": 8.5},
+        PreferencePair, {"prompt": "a", "messages": chosen, "chosen": chosen, "rejected": rejected, "score_chosen": 8.5}
     )
     assert (pair.prompt, pair.chosen, pair.rejected) == ((user("a"),), "b", "c")
     assert read.omitted == {"field": {"messages": 1, "score_chosen": 1}}
@@ -244,9 +231,7 @@ def test_tables_hold_examples_of_every_kind(write, name):
         ('Buy "now",\nonly today', "spam", f"{name}, line 2"),
         ("See you", "1", f"{name}, line 4"),
     ]
-    table(
-        ("instruction", "input", "output", "system"), ("Add.", "", "6", ""), ("Add.", "1 2", "3", "Be brief.")
-    )
+    table(("instruction", "input", "output", "system"), ("Add.", "", "6", ""), ("Add.", "1 2", "3", "Be brief."))
     assert [e.messages for e in read_examples(Conversation, [name])] == [
         (user("Add."), assistant("6")),
         (system("Be brief."), user("Add.\n\n1 2"), assistant("3")),

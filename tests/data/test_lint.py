@@ -16,16 +16,9 @@ from hypothesis import strategies as st
 from handloom.data import prepare
 from handloom.data.chunking import PIECE
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
-from handloom.data.examples import (
-    Conversation,
-    LabeledText,
-    PreferencePair,
-    part,
-    read_examples,
-    split_fraction,
-)
+from handloom.data.examples import Conversation, LabeledText, PreferencePair, part, read_examples, split_fraction
 from handloom.data.faults import Origin, ReadOptions
-from handloom.data.lint import LintSettings, Seen, grouped, lint, summary_line
+from handloom.data.lint import DataStats, LintSettings, grouped, lint, summary_line
 from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, Place
 from handloom.data.schema import Record
 from handloom.errors import ConfigError, DataError
@@ -35,7 +28,7 @@ from handloom.tokenizer.chat import header_of
 class Letters:
     """A tokenizer of one token a character: quick, and easy to count."""
 
-    vocab_size, end_of_text, fingerprint = 257, 256, "letters"
+    vocab_size, eos_token_id, fingerprint = 257, 256, "letters"
 
     def encode(self, text):
         return [ord(c) % 256 for c in text]
@@ -55,9 +48,7 @@ def texted(text, label):
 
 CLEAN = {
     "sft": [asked(f"How many threads has a number {n}?", f"It has {n * 7} of them.") for n in range(30)],
-    "dpo": [
-        {"prompt": f"The number {n} is", "chosen": f" {n * 3}.", "rejected": f" {n}?"} for n in range(30)
-    ],
+    "dpo": [{"prompt": f"The number {n} is", "chosen": f" {n * 3}.", "rejected": f" {n}?"} for n in range(30)],
     "classify": [texted(f"The letter {n} is about {n * 5}", ("spam", "ham")[n % 2]) for n in range(60)],
     "text": [{"text": f"Story {n}. {n * 3} threads were woven.\nAnd then {n * 11} more."} for n in range(40)],
 }
@@ -79,10 +70,8 @@ def check(tmp_path, monkeypatch):
     def check(files, data=None, tokenizer=None, **settings):
         for name, content in files.items():
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json_lines(content))
-        seen = Seen()
-        chosen = LintSettings(
-            **{"context_length": 200 if settings.get("task", "text") != "text" else 8, **settings}
-        )
+        seen = DataStats()
+        chosen = LintSettings(**{"context_length": 200 if settings.get("task", "text") != "text" else 8, **settings})
         found = list(lint(data or sorted(files), tokenizer or Letters(), chosen, seen))
         return found, seen
 
@@ -198,7 +187,8 @@ CAUGHT = {
     # What its validation would lie about
     "a copy on the other side": ("copy-across", "a.jsonl:32", chat(ORIGINAL, COPY_ACROSS)),
     # What it would learn
-    "nearly a copy on the other side": ("similar-across", "a.jsonl:32", chat(LONGER, SIMILAR_ACROSS, context_length=999)),
+    "nearly a copy on the other side": ("similar-across", "a.jsonl:32", chat(LONGER, SIMILAR_ACROSS,
+    context_length=999)),
     "a question on both sides": ("question-across", "a.jsonl:32", chat(ORIGINAL, ANSWER_ACROSS)),
     "an exact copy": ("copy", "a.jsonl:31", chat(CLEAN["sft"][3])),
     "an exact copy of a pair": ("copy", "a.jsonl:31", pairs(CLEAN["dpo"][3])),
@@ -289,9 +279,7 @@ def faulty(task):
         "classify": st.builds(texted, st.text(), st.sampled_from(["spam", "ham", "", None, 3, 0.5])),
     }[task]
     return st.lists(
-        good | st.sampled_from([b"{", b"[]", b'{"text": "\xff", "label": 1}', b" ", {}]),
-        min_size=1,
-        max_size=8,
+        good | st.sampled_from([b"{", b"[]", b'{"text": "\xff", "label": 1}', b" ", {}]), min_size=1, max_size=8
     )
 
 
@@ -309,11 +297,7 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     context_length = data.draw(st.integers(10, 60))
     fraction = data.draw(st.floats(0.05, 0.95))
     found, seen = check(
-        {"a.jsonl": records},
-        task=task,
-        context_length=context_length,
-        overlong=overlong,
-        validation_fraction=fraction,
+        {"a.jsonl": records}, task=task, context_length=context_length, overlong=overlong, validation_fraction=fraction
     )
     stops = [finding for finding in found if finding.severity == "error" and finding.kind != "copy-across"]
     try:
@@ -363,10 +347,7 @@ def test_running_text_is_counted_as_it_is_prepared(check, gpt2, split):
     assert seen.policy == report.split
     counts = {group.kind: group.count for group in grouped(found)}
     assert seen.omissions.to_dict() == report.omitted
-    assert counts == {
-        "copy": report.omitted["duplicate"]["count"],
-        "empty-document": report.omitted["empty"]["count"],
-    }
+    assert counts == {"copy": report.omitted["duplicate"]["count"], "empty-document": report.omitted["empty"]["count"]}
 
 
 def test_all_faults_of_a_file_are_found_in_one_go(check):
@@ -453,10 +434,7 @@ def test_the_longest_is_named_though_it_is_not_among_the_first(check):
     found, _ = check({"a.jsonl": records}, task="sft")
     (group,) = [group for group in grouped(found) if group.kind == "overlong"]
     assert str(group.worst.place) == "a.jsonl:4"
-    assert (
-        group.worst.size
-        == len("".join(header_of(r) for r in ("user", "assistant")) + "Why?" + "so " * 150) + 3
-    )
+    assert group.worst.size == len("".join(header_of(r) for r in ("user", "assistant")) + "Why?" + "so " * 150) + 3
 
 
 def test_texts_are_not_kept(check):
@@ -475,10 +453,7 @@ def test_texts_are_not_kept(check):
 def test_what_is_seen_is_told_in_plain_values(check):
     _, seen = check({"a.jsonl": CLEAN["classify"]}, task="classify")
     told = json.loads(json.dumps(seen.to_dict()))
-    assert {label: sum(numbers.values()) for label, numbers in told["labels"].items()} == {
-        "ham": 30,
-        "spam": 30,
-    }
+    assert {label: sum(numbers.values()) for label, numbers in told["labels"].items()} == {"ham": 30, "spam": 30}
     assert sum(told["languages"].values()) == told["texts"] == told["lengths"]["texts"] == 60
     assert sum(told["split"].values()) == 60
 
@@ -496,9 +471,7 @@ def test_the_summary_says_the_worst_first_and_nothing_where_there_are_only_notes
         "A check of the data finds 1 error and 2 warnings: 1 text without a label, 2 control characters. "
         "`handloom data check` shows where."
     )
-    four = summary_line(
-        [*some("control", 2), *some("blank", 1), *some("one-label", 1), *some("malformed", 9)]
-    )
+    four = summary_line([*some("control", 2), *some("blank", 1), *some("one-label", 1), *some("malformed", 9)])
     assert "10 errors and 3 warnings: 9 malformed lines, all texts have one label, 1 document" in four
     many = summary_line(Finding(kind, "x") for kind, about in RULES.items() if about.severity != NOTE)
     assert "more kinds" in many
@@ -513,36 +486,21 @@ def test_the_documentation_names_every_kind():
 def test_turns_that_are_only_context_are_no_question_of_their_own(check):
     """A history that many conversations share is not asked on both sides: its answers are not learned."""
     records = [
-        {
-            "history": [["Hi", "Salut"]],
-            "instruction": f"What is {n} in French?",
-            "output": f"It is {n * 7}.",
-            "id": n,
-        }
+        {"history": [["Hi", "Salut"]], "instruction": f"What is {n} in French?", "output": f"It is {n * 7}.", "id": n}
         for n in range(40)
     ]
     found, seen = check({"a.jsonl": records}, task="sft")
     assert [finding.kind for finding in found if finding.severity != NOTE] == []
-    assert seen.omissions.to_dict() == {
-        "field": {"count": 40, "by": {"id": 40}},
-        "context_length": {"count": 40},
-    }
+    assert seen.omissions.to_dict() == {"field": {"count": 40, "by": {"id": 40}}, "context_length": {"count": 40}}
 
 
 def test_every_form_of_file_is_checked_to_its_end(check):
     csv = b'\xef\xbb\xbftext,label\n"a,b",x\nlone\ncaf\xe9,y\n,x\n'
     found, seen = check({"a.csv": csv}, task="classify")
     places = {(finding.kind, str(finding.place)) for finding in found}
-    assert {
-        ("bom", "a.csv"),
-        ("malformed", "a.csv:3"),
-        ("encoding", "a.csv:4"),
-        ("empty", "a.csv:5"),
-    } <= places
+    assert {("bom", "a.csv"), ("malformed", "a.csv:3"), ("encoding", "a.csv:4"), ("empty", "a.csv:5")} <= places
     assert seen.texts == 2
-    rows = (
-        b'[{"text": "a", "label": "x"}, {"text": 5, "label": "x"},\n {"text": "b", "label": "y"}, {"text": "c'
-    )
+    rows = b'[{"text": "a", "label": "x"}, {"text": 5, "label": "x"},\n {"text": "b", "label": "y"}, {"text": "c'
     found, seen = check({"a.json": rows}, data=["a.json"], task="classify")
     places = {(finding.kind, str(finding.place)) for finding in found}
     assert {("malformed", "a.json:1:31"), ("malformed", "a.json:2")} <= places

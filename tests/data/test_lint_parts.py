@@ -28,17 +28,7 @@ ODD = {
     "bidi": ["\u202e", "\u2066", "\u2069"],
     "invisible": ["\u200b", "\ufeff", "\u00ad", "\u200f", "\U000e0041"],
     "replacement": ["\ufffd"],
-    "special-token": [
-        END_OF_TEXT,
-        "<|im_end|>",
-        "<s>",
-        "</s>",
-        "[INST]",
-        "[/INST]",
-        "<<SYS>>",
-        "<pad>",
-        "[MASK]",
-    ],
+    "special-token": [END_OF_TEXT, "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<pad>", "[MASK]"],
 }
 
 

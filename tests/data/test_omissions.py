@@ -17,11 +17,7 @@ def test_counts_by_reason_with_the_first_names():
     assert (omitted["suffix"], omitted["empty"], omitted["duplicate"]) == (6, 80, 0)
     values = json.loads(json.dumps(omitted.to_dict()))
     assert values == {
-        "suffix": {
-            "count": 6,
-            "by": {".rst": 5, ".csv": 1},
-            "first": ["docs/0.rst", "docs/1.rst", "docs/2.rst"],
-        },
+        "suffix": {"count": 6, "by": {".rst": 5, ".csv": 1}, "first": ["docs/0.rst", "docs/1.rst", "docs/2.rst"]},
         "empty": {"count": 80},
     }
 

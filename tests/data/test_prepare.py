@@ -19,10 +19,7 @@ from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import load_tokenizer
 from handloom.tokenizer.train import train_bpe
 
-STORIES = {
-    f"{n}.txt": f"Story {n}. " + "And so it went, \u00e9t\u00e9 after \u00e9t\u00e9. " * n
-    for n in range(1, 60)
-}
+STORIES = {f"{n}.txt": f"Story {n}. " + "And so it went, \u00e9t\u00e9 after \u00e9t\u00e9. " * n for n in range(1, 60)}
 
 
 def expected_tokens(tokenizer, texts):
@@ -44,13 +41,9 @@ def test_tokens_are_those_of_the_documents_each_with_its_end(write, gpt2):
         assert side.tokens.tolist() == expected_tokens(gpt2, texts)
         assert side.n_bytes == sum(len(text.encode()) for text in texts)
         assert side.n_documents == len(texts) > 0
-        assert side.tokens[side.ends - 1].tolist() == [gpt2.end_of_text] * len(texts)
+        assert side.tokens[side.ends - 1].tolist() == [gpt2.eos_token_id] * len(texts)
     assert data.report.split == "documents"
-    assert (
-        data.report.train_documents + data.report.validation_documents
-        == data.report.documents
-        == len(STORIES)
-    )
+    assert data.report.train_documents + data.report.validation_documents == data.report.documents == len(STORIES)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -66,9 +59,7 @@ def test_workers_take_a_learned_tokenizer(write):
     write(**STORIES)
     tokenizer = train_bpe(training_documents(["."]), 300)
     data = prepare(["."], tokenizer, workers=2)
-    assert data.train.tokens.tolist() == expected_tokens(
-        tokenizer, [STORIES[name] for name in data.train.names]
-    )
+    assert data.train.tokens.tolist() == expected_tokens(tokenizer, [STORIES[name] for name in data.train.names])
 
 
 def test_a_long_document_is_tokenized_in_pieces_with_the_tokens_of_the_whole(write, gpt2):
@@ -206,9 +197,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(
         os.utime(root / name, (then, then))
     with locks.hold(locks.lock_beside(root / "y"), "y"):
         data = prepare(["."], gpt2)
-        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted(
-            [data.key, "y.partial"]
-        )
+        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted([data.key, "y.partial"])
 
 
 def test_of_two_at_the_same_time_the_second_waits_and_takes_what_the_first_made(write, gpt2, monkeypatch):
@@ -248,9 +237,7 @@ def test_a_dead_worker_is_an_error_and_no_hang(write, gpt2, monkeypatch):
 def test_a_worker_that_cannot_load_says_why(write, gpt2, monkeypatch):
     write(**STORIES)
     monkeypatch.setattr(type(gpt2), "save", lambda self, folder: None)
-    with pytest.raises(
-        DataError, match=r"A worker process that tokenizes ended with code 1: .*no tokenizer file"
-    ):
+    with pytest.raises(DataError, match=r"A worker process that tokenizes ended with code 1: .*no tokenizer file"):
         prepare(["."], gpt2, workers=2)
 
 
@@ -287,11 +274,11 @@ def test_workers_below_one(gpt2):
 
 def test_small_corpora_stay_in_this_process_and_large_ones_do_not():
     assert tokenized._workers_for(pool.WORTH_A_WORKER - 1) == 1
-    assert tokenized._workers_for(pool.WORTH_A_WORKER) == tokenized.granted_cores()
+    assert tokenized._workers_for(pool.WORTH_A_WORKER) == tokenized.available_cores()
 
 
 def test_python_docs_prepare_as_promised(gpt2):
     data = prepare("python-docs", gpt2)
     assert data.report.split == "documents"
     assert 0.05 < data.validation.n_bytes / (data.train.n_bytes + data.validation.n_bytes) < 0.2
-    assert np.asarray(data.train.tokens).max() == gpt2.end_of_text
+    assert np.asarray(data.train.tokens).max() == gpt2.eos_token_id

@@ -94,9 +94,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_records(read, form):
     name, content = FORMS[form]
-    expected = (
-        [{**row, "text": row["text"].replace("\n", " ")} for row in ROWS] if "old Mac" in form else ROWS
-    )
+    expected = [{**row, "text": row["text"].replace("\n", " ")} for row in ROWS] if "old Mac" in form else ROWS
     assert [fields for _, fields in read(name, content)] == expected
 
 
@@ -130,11 +128,7 @@ def test_places_are_those_of_the_file(read):
 
     assert places("a.jsonl", '{"a": 1}\n\n{"a": 2}\n') == [", line 1", ", line 3"]
     assert places("a.json", '[\n {"a": 1},\n\n {"a": 2}]') == [", line 2", ", line 4"]
-    assert places("b.json", '[{"a": 1}, {"a": 2},\n{"a": 3}]') == [
-        ", line 1",
-        ", line 1, column 12",
-        ", line 2",
-    ]
+    assert places("b.json", '[{"a": 1}, {"a": 2},\n{"a": 3}]') == [", line 1", ", line 1, column 12", ", line 2"]
     assert places("a.csv", 'a,b\n1,"x\ny"\n\n2,z\n') == [", line 2", ", line 5"]
 
 
@@ -150,22 +144,10 @@ REFUSED = [
     ("a.json", '[{"a": 1},\n\n{"a" 2}]', "a.json, line 3: not JSON (Expecting ':' delimiter)"),
     ("a.json", '[{"a": 1}, 5]', "a.json, line 1, column 12: a number, not an object."),
     ("a.json", "[" * 100_000, "a.json, line 1: not JSON (nested too deep)"),
-    (
-        "a.json",
-        '[{"a": 1},\n{"a": ' + "1" * 5000 + "}]",
-        "a.json, line 2: not JSON (Exceeds the limit (4300 digits)",
-    ),
+    ("a.json", '[{"a": 1},\n{"a": ' + "1" * 5000 + "}]", "a.json, line 2: not JSON (Exceeds the limit (4300 digits)"),
     ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "a.jsonl, line 1: not JSON (Exceeds the limit (4300 digits)"),
-    (
-        "a.jsonl",
-        '{"a": "x", "a": "y"}',
-        'a.jsonl, line 1: not JSON (the name "a" stands twice in an object, with',
-    ),
-    (
-        "a.json",
-        '[{"b": 1},\n{"b": {"a": 1, "a": 2}}]',
-        'a.json, line 2: not JSON (the name "a" stands twice in',
-    ),
+    ("a.jsonl", '{"a": "x", "a": "y"}', 'a.jsonl, line 1: not JSON (the name "a" stands twice in an object, with'),
+    ("a.json", '[{"b": 1},\n{"b": {"a": 1, "a": 2}}]', 'a.json, line 2: not JSON (the name "a" stands twice in'),
     ("a.json", b'[{"a": "caf\xe9"}]', "a.json: byte 11 (0xe9) is not UTF-8."),
     ("a.csv", "a,b\n1,2\n1,2,3\n", "a.csv, line 3: 3 fields, where the header has 2."),
     ("a.csv", 'a,b\n1,"2\n', "a.csv, line 2: not a row of CSV (unexpected end of data)."),
@@ -185,9 +167,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "problem"), REFUSED, ids=[f"{n}-{p[-30:]}" for n, _, p in REFUSED]
-)
+@pytest.mark.parametrize(("name", "content", "problem"), REFUSED, ids=[f"{n}-{p[-30:]}" for n, _, p in REFUSED])
 def test_a_faulty_file_is_refused_by_name_and_line(read, name, content, problem):
     with pytest.raises(DataError) as caught:
         read(name, content)
@@ -195,9 +175,7 @@ def test_a_faulty_file_is_refused_by_name_and_line(read, name, content, problem)
     assert caught.value.remedy.endswith(".")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "problem"), REFUSED, ids=[f"{n}-{p[-30:]}" for n, _, p in REFUSED]
-)
+@pytest.mark.parametrize(("name", "content", "problem"), REFUSED, ids=[f"{n}-{p[-30:]}" for n, _, p in REFUSED])
 def test_with_a_hook_the_same_fault_is_told_and_reading_goes_on(read, name, content, problem):
     told = []
     read(
@@ -220,9 +198,7 @@ def test_behind_a_faulty_line_the_others_are_read(read):
     assert [fields["a"] for _, fields in found] == [1, "caf\ufffd", 4]
     assert told == [2, 3, 4]
     told.clear()
-    found = read(
-        "a.csv", b"a,b\n1,2\n3\ncaf\xe9,5\n", on_error=lambda error, origin: told.append(origin.line)
-    )
+    found = read("a.csv", b"a,b\n1,2\n3\ncaf\xe9,5\n", on_error=lambda error, origin: told.append(origin.line))
     assert ([fields["a"] for _, fields in found], told) == (["1", "caf\ufffd"], [3, 4])
 
 
@@ -257,9 +233,7 @@ def test_a_stream_of_json_equals_the_whole(values, size, indent, listed):
     found = list(json_values(text[at : at + size] for at in range(0, len(text), size)))
     assert [value for value, _, _ in found] == values
     begins = (
-        text.splitlines()
-        if not any(c in text for c in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
-        else text.split("\n")
+        text.splitlines() if not any(c in text for c in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029") else text.split("\n")
     )
     for _, line, column in found:
         assert begins[line - 1][column - 1 if column else 0 :].lstrip(" [").startswith("{")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data import open_corpus, prepare
-from handloom.data.lint import LintSettings, Seen, lint
+from handloom.data.lint import DataStats, LintSettings, lint
 from handloom.data.separator import split_documents
 from handloom.data.split import assign_splits, pieces
 from handloom.errors import ConfigError
@@ -100,8 +100,8 @@ def test_a_story_corpus_is_many_documents(write, gpt2):
         "separator": END_OF_TEXT, "files": 1, "documents": 3, "first_file": "stories.txt"
     }  # fmt: skip
     assert data.sentences() == [(f"3 documents separated by {END_OF_TEXT} in stories.txt.", False)]
-    assert data.train.tokens.tolist().count(gpt2.end_of_text) == 4
-    assert gpt2.end_of_text not in gpt2.encode(STORIES)  # what is typed never becomes a special token
+    assert data.train.tokens.tolist().count(gpt2.eos_token_id) == 4
+    assert gpt2.eos_token_id not in gpt2.encode(STORIES)  # what is typed never becomes a special token
 
 
 def test_without_a_separator_what_stands_in_the_text_is_said(write, gpt2):
@@ -109,9 +109,7 @@ def test_without_a_separator_what_stands_in_the_text_is_said(write, gpt2):
     for separator, remedy in (("", True), ("---", True)):
         data = prepare(["stories.txt"], gpt2, document_separator=separator)
         ((sentence, asks_for_action),) = data.sentences()
-        assert sentence.startswith(
-            f"{END_OF_TEXT} stands 2 times, first in stories.txt, and is learned as ordinary"
-        )
+        assert sentence.startswith(f"{END_OF_TEXT} stands 2 times, first in stories.txt, and is learned as ordinary")
         assert sentence.endswith(f"--document-separator '{END_OF_TEXT}' separates documents at it.") == remedy
         assert asks_for_action == remedy
         assert data.report.separation["end_of_text"] == 2
@@ -129,7 +127,7 @@ def test_without_a_separator_what_stands_in_the_text_is_said(write, gpt2):
 def test_the_check_knows_the_same(write, gpt2):
     write(**{"stories.txt": STORIES + f"\x07 {END_OF_TEXT} is inline here\n"})
     for separator in (END_OF_TEXT, ""):
-        seen = Seen()
+        seen = DataStats()
         settings = LintSettings(context_length=4, document_separator=separator, validation_fraction=0.4)
         found = list(lint(["stories.txt"], gpt2, settings, seen))
         data = prepare(["stories.txt"], gpt2, document_separator=separator, validation_fraction=0.4)

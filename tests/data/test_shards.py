@@ -27,9 +27,7 @@ def write_shard(path, tokens, vocab_size=50_257, ends=(), names=(), n_bytes=0):
 @pytest.fixture
 def shard(tmp_path):
     tokens = np.arange(1000) % 50_257
-    return write_shard(
-        tmp_path / "a.tokens", tokens, ends=(400, 1000), names=("one", "zw\u00f6lf\n"), n_bytes=4321
-    )
+    return write_shard(tmp_path / "a.tokens", tokens, ends=(400, 1000), names=("one", "zw\u00f6lf\n"), n_bytes=4321)
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50), st.booleans())
@@ -118,8 +116,7 @@ def test_a_broken_off_writer_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"),
-    [(errno.ENOSPC, "Free some space"), (errno.EACCES, "Make it writable"), (errno.EROFS, "Make")],
+    ("number", "remedy"), [(errno.ENOSPC, "Free some space"), (errno.EACCES, "Make it writable"), (errno.EROFS, "Make")]
 )
 def test_what_the_system_refuses_gets_a_remedy(tmp_path, number, remedy):
     with pytest.raises(DataError) as caught, writing_to(tmp_path):

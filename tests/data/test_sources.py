@@ -98,10 +98,7 @@ OURS = {
 
 @pytest.mark.parametrize("names", OURS.values(), ids=OURS)
 def test_our_own_folders_are_no_data_unless_their_files_are_named(tree, names):
-    tree(
-        "a.txt",
-        *(f"runs/a/{name}" for name in (*names, "samples.md", "tokenizer/merges.txt", "metrics.jsonl")),
-    )
+    tree("a.txt", *(f"runs/a/{name}" for name in (*names, "samples.md", "tokenizer/merges.txt", "metrics.jsonl")))
     if "run.json" in names:
         mark_run(Path("runs/a"))
     if "manifest.json" in names:
@@ -110,14 +107,10 @@ def test_our_own_folders_are_no_data_unless_their_files_are_named(tree, names):
         assert found(source) == ([text], {"own-folder": 1}), source
     assert found("runs/a/samples.md") == (["runs/a/samples.md"], {})
     assert "runs/a/samples.md" in found("runs/a/*.md")[0]
-    with pytest.raises(
-        DataError, match=r"runs/a: the folder of a run, a model or prepared data, which is never"
-    ):
+    with pytest.raises(DataError, match=r"runs/a: the folder of a run, a model or prepared data, which is never"):
         found("runs/a")
     for source in ("runs", "runs/*/*.md"):
-        with pytest.raises(
-            DataError, match=r"1 folder of a run, a model or prepared data was left out: runs/a\."
-        ):
+        with pytest.raises(DataError, match=r"1 folder of a run, a model or prepared data was left out: runs/a\."):
             found(source)
     with pytest.raises(DataError, match="1 folder of a run"):
         found("runs", IN_FOLDERS)  # examples: metrics.jsonl is none

@@ -90,18 +90,14 @@ def test_the_tail_is_about_the_fraction():
 def test_auto_wants_a_fair_share_on_both_sides():
     hundredfold = {**MANY, "novel": "A very long novel. " * 30_000}
     assert assign_splits(corpus_of(MANY)).policy == "documents"
-    assert (
-        assign_splits(corpus_of(hundredfold)).policy == "tail"
-    )  # 300 short documents beside one of 99% of the bytes
+    assert assign_splits(corpus_of(hundredfold)).policy == "tail"  # 300 short documents beside one of 99% of the bytes
     assert assign_splits(corpus_of(hundredfold), split="documents").policy == "documents"
     assert assign_splits(corpus_of(MANY), split="tail").policy == "tail"
     assert assign_splits(corpus_of(MANY), validation_fraction=0).policy == "none"
 
 
 def test_errors():
-    with pytest.raises(
-        DataError, match="Split by documents leaves validation without any: there are only 1"
-    ) as caught:
+    with pytest.raises(DataError, match="Split by documents leaves validation without any: there are only 1") as caught:
         assign_splits(corpus_of({"a": "x"}), split="documents", validation_fraction=1e-9)
     assert "--split tail" in caught.value.remedy
     with pytest.raises(DataError, match="every document is empty"):

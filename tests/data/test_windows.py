@@ -72,9 +72,7 @@ def test_a_batch_hangs_on_the_step_alone():
     forward = [windows.batch(step)[0] for step in range(100)]
     for step in (99, 0, 50, 31, 32, 50):
         assert (windows.batch(step)[0] == forward[step]).all()
-        assert (
-            Windows(np.arange(1000), context_length=8, batch_size=4, seed=3).batch(step)[0] == forward[step]
-        ).all()
+        assert (Windows(np.arange(1000), context_length=8, batch_size=4, seed=3).batch(step)[0] == forward[step]).all()
 
 
 def test_the_order_never_changes_between_versions():

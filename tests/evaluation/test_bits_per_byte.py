@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from handloom.data.corpus import Corpus, Document
 from handloom.evaluation.bits_per_byte import BLOCK, difference, ratio, score_text
-from handloom.evaluation.perplexity import Convention, measure
+from handloom.evaluation.perplexity import PerplexityConvention, measure
 from handloom.evaluation.standard_error import ClusteredStandardError
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.train import train_bpe
@@ -45,14 +45,12 @@ def corpus_of(documents):
 def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
     mine = score_text(lm, DOCUMENTS)
     half = lm.config.context_length // 2
-    (theirs,) = measure(lm, corpus_of(DOCUMENTS), Convention(strides=(half,))).readings
+    (theirs,) = measure(lm, corpus_of(DOCUMENTS), PerplexityConvention(strides=(half,))).readings
     assert (mine.tokens, mine.bytes) == (theirs.counts.tokens, theirs.counts.bytes)
     assert mine.nats_per_token.value == pytest.approx(theirs.nats_per_token, rel=1e-5)
     assert mine.nats_per_token.standard_error == pytest.approx(theirs.standard_error, rel=1e-3)
     assert mine.perplexity == pytest.approx(math.exp(theirs.nats_per_token), rel=1e-4)
-    assert mine.bits_per_byte.value == pytest.approx(
-        theirs.nats / math.log(2) / theirs.counts.bytes, rel=1e-5
-    )
+    assert mine.bits_per_byte.value == pytest.approx(theirs.nats / math.log(2) / theirs.counts.bytes, rel=1e-5)
 
 
 @given(st.lists(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), min_size=2, max_size=9))

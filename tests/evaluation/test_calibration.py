@@ -33,9 +33,7 @@ def test_every_prediction_is_in_the_bin_that_holds_it(pairs):
         assert each.tokens == here.sum()
         if each.tokens:
             assert each.accuracy == pytest.approx(right[here].mean())
-    gaps = [
-        each.tokens / len(pairs) * abs(each.confidence - each.accuracy) for each in found.bins if each.tokens
-    ]
+    gaps = [each.tokens / len(pairs) * abs(each.confidence - each.accuracy) for each in found.bins if each.tokens]
     assert found.error == pytest.approx(sum(gaps))
     assert 0 <= found.error <= 1
 

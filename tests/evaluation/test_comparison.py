@@ -30,9 +30,7 @@ def texts(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         for number in range(22):
-            (folder / f"{number}.txt").write_text(
-                " ".join(chance.permutation(LINE.split())), encoding="utf-8"
-            )
+            (folder / f"{number}.txt").write_text(" ".join(chance.permutation(LINE.split())), encoding="utf-8")
     return tmp_path
 
 
@@ -116,18 +114,12 @@ def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, ques
                 len(prompt) - 1 :
             ]
             assert (one.tokens, one.nats) == (len(mine), pytest.approx(float(nats.sum()), rel=1e-4))
-            assert (
-                sum(span.nats for span in one.spans) <= one.nats + 1e-9
-            )  # half a character at the end is no span
+            assert sum(span.nats for span in one.spans) <= one.nats + 1e-9  # half a character at the end is no span
 
 
 def test_all_models_have_the_same_prompts_seeds_and_settings(shelf, question):
     shelf.made["twin"] = ModelEntry(
-        "twin",
-        shelf.made["base"].folder / "elsewhere",
-        32,
-        shelf.made["base"].open,
-        shelf.made["base"].load_tokenizer,
+        "twin", shelf.made["base"].folder / "elsewhere", 32, shelf.made["base"].open, shelf.made["base"].load_tokenizer
     )
     one, two = compare(["base", "twin"], question, shelf).models
     assert [each.text for each in one.written] == [each.text for each in two.written]
@@ -139,9 +131,7 @@ def test_all_models_have_the_same_prompts_seeds_and_settings(shelf, question):
 def test_what_a_tuned_model_forgot_is_measured_on_general_text(shelf, question, texts, byte_tokenizer):
     asked = ComparisonConfig(**{**question.__dict__, "general": (str(texts / "general"),)})
     general = [path.read_text(encoding="utf-8") for path in sorted((texts / "general").iterdir())]
-    want = {
-        name: score_text(shelf(name, None).open(), general).bits_per_byte.value for name in ("base", "tuned")
-    }
+    want = {name: score_text(shelf(name, None).open(), general).bits_per_byte.value for name in ("base", "tuned")}
     for names in (["base", "tuned"], ["tuned", "small"]):  # the base need not take part
         (forgot,) = compare(names, asked, shelf).forgot
         assert (forgot.model, forgot.base) == ("tuned", "base")
@@ -174,9 +164,7 @@ def test_a_parrot_is_caught_and_text_that_is_not_held_out_too(shelf, question, t
             from dataclasses import replace
 
             def parroted(one):
-                return replace(
-                    one, text=LINE * 3, ids=tuple(line), logprobs=(one.logprobs or ())[:1] * len(line)
-                )
+                return replace(one, text=LINE * 3, ids=tuple(line), logprobs=(one.logprobs or ())[:1] * len(line))
 
             return [replace(each, completions=tuple(map(parroted, each.completions))) for each in done]
 
@@ -203,9 +191,7 @@ def test_a_named_training_text_is_searched_for_all(shelf, question, tmp_path):
     for model in compare(["base", "foreign"], asked, shelf).models:
         assert model.memorization.searched == str(other)
     with pytest.raises(DataError, match=r"nothing\.txt"):
-        compare(
-            ["base", "foreign"], ComparisonConfig(**{**asked.__dict__, "training": ("nothing.txt",)}), shelf
-        )
+        compare(["base", "foreign"], ComparisonConfig(**{**asked.__dict__, "training": ("nothing.txt",)}), shelf)
 
 
 def test_two_runs_find_the_same_but_for_times(shelf, question):
@@ -258,10 +244,7 @@ def test_a_text_that_does_not_fit_is_refused_before_anything_is_measured(shelf, 
         compare(["base", "small"], asked, shelf, steps.append)
     assert steps == []
     slide = ComparisonConfig(
-        **{
-            **question.__dict__,
-            "request": GenerationConfig(max_new_tokens=40, min_new_tokens=40, overflow="slide"),
-        }
+        **{**question.__dict__, "request": GenerationConfig(max_new_tokens=40, min_new_tokens=40, overflow="slide")}
     )
     assert compare(["base", "small"], slide, shelf).models[0].written[0].tokens == 40
 
@@ -306,9 +289,7 @@ def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
     assert facts(subject).trained_share == 0.25
     (run / "summary.json").write_text("[]", encoding="utf-8")
     assert facts(subject).trained_share is None
-    stranger = ModelEntry(
-        "x", tmp_path / "x", 32, tuned.open, tuned.load_tokenizer, {"settings": "?", "progress": 3}
-    )
+    stranger = ModelEntry("x", tmp_path / "x", 32, tuned.open, tuned.load_tokenizer, {"settings": "?", "progress": 3})
     assert facts(stranger).kind == "pretrained here"
 
 

@@ -59,9 +59,7 @@ def lines(name):
             st.tuples(word, st.sampled_from(["'s", "'t", "'ll", ",", ";", ":", "!"])).map(list),
             word.map(lambda w: ["(", w, ")"]),
             word.map(lambda w: ['"', w, '"']),
-            st.sampled_from(
-                [["12", "@.@", "7"], ["1", "@,@", "000"], ["half", "@-@", "page", "@-@", "x"], ["$", "5"]]
-            ),
+            st.sampled_from([["12", "@.@", "7"], ["1", "@,@", "000"], ["half", "@-@", "page", "@-@", "x"], ["$", "5"]]),
         )
     elif name == "ptb":
         ending = st.sampled_from(["'s", "'re", "%", "'"])

@@ -20,15 +20,7 @@ from handloom.evaluation.diversity import diversity
 from handloom.evaluation.html_report import render
 from handloom.evaluation.memorization import Copied, Overlap
 from handloom.evaluation.provenance import Provenance
-from handloom.evaluation.report import (
-    Forgetting,
-    Memorization,
-    ModelResult,
-    OverlapStats,
-    Report,
-    Source,
-    Times,
-)
+from handloom.evaluation.report import Forgetting, Memorization, ModelResult, OverlapStats, Report, Source, Times
 from handloom.evaluation.samples import Sample, Speed
 from handloom.evaluation.spans import Span
 
@@ -51,7 +43,8 @@ def measured(name, **changes):
     one = written()
     share = OverlapStats(1, 1, one.copied.longest, 9.0)
     values = {
-        "name": name, "facts": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A", "vocabulary": 257,
+        "name": name, "facts": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A",
+        "vocabulary": 257,
         "context_length": 16, "parameters": 10, "weight_bytes": 40, "cache_bytes": 80, "held_out": reading(),
         "general": reading(), "calibration": reliability(np.array([0.3, 0.9]), np.array([True, False])),
         "diversity": diversity([one.text]), "memorization": Memorization(HOSTILE, share, share), "no_memorization": "",
@@ -140,11 +133,7 @@ def test_pictures_have_words_and_tables_have_heads():
     assert len(drawings) == 4  # held-out, forgotten, two diagrams
     assert all(attrs["role"] == "img" and attrs["aria-labelledby"] in ids for attrs in drawings)
     assert all(attrs.get("scope") in ("row", "col") for tag, attrs in found.seen if tag == "th")
-    shaded = [
-        attrs
-        for tag, attrs in found.seen
-        if tag == "span" and re.fullmatch(r"s\d.*", attrs.get("class") or "")
-    ]
+    shaded = [attrs for tag, attrs in found.seen if tag == "span" and re.fullmatch(r"s\d.*", attrs.get("class") or "")]
     titled = [attrs for attrs in shaded if "title" in attrs]
     assert len(shaded) - len(titled) == 6, "only the legend's shades have no title"
     assert all(re.search(r"\d\.\d\d nats$", attrs["title"]) for attrs in titled)
@@ -192,9 +181,7 @@ def test_the_template_is_part_of_the_package():
     root = Path(__file__).resolve().parents[2]
     told = (root / "pyproject.toml").read_text(encoding="utf-8")
     for path in (root / "src" / "handloom" / "evaluation").glob("*.j2"):
-        assert (
-            f'"evaluation/{path.name}"' in told.split("[tool.setuptools.package-data]")[1].split("[tool")[0]
-        )
+        assert f'"evaluation/{path.name}"' in told.split("[tool.setuptools.package-data]")[1].split("[tool")[0]
 
 
 # Plots
@@ -264,9 +251,7 @@ class Directions(HTMLParser):
     def handle_data(self, data):
         if any(unicodedata.bidirectional(c) in ("R", "AL") for c in data):
             tags = [tag for tag, _ in self.open]
-            drawn = (
-                "svg" in tags or "title" in tags
-            )  # the style sheet sets the direction there, or the browser
+            drawn = "svg" in tags or "title" in tags  # the style sheet sets the direction there, or the browser
             self.found.append((data, "/".join(tags), drawn or any(way == "auto" for _, way in self.open)))
 
 

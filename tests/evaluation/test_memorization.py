@@ -35,11 +35,7 @@ def grams_by_looking(text, documents):
     return [
         at
         for at in range(len(mine) - GRAM + 1)
-        if any(
-            mine[at : at + GRAM] == other[k : k + GRAM]
-            for other in theirs
-            for k in range(len(other) - GRAM + 1)
-        )
+        if any(mine[at : at + GRAM] == other[k : k + GRAM] for other in theirs for k in range(len(other) - GRAM + 1))
     ]
 
 

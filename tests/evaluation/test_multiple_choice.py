@@ -27,10 +27,7 @@ HELLASWAG = {
     "label": 2,
 }
 ARC = {
-    "question": {
-        "stem": "What is wet?",
-        "choices": [{"text": "sand", "label": "A"}, {"text": "water", "label": "B"}],
-    },
+    "question": {"stem": "What is wet?", "choices": [{"text": "sand", "label": "A"}, {"text": "water", "label": "B"}]},
     "answerKey": "B",
 }
 FLAT_ARC = {
@@ -104,19 +101,14 @@ def test_questions_may_stand_in_a_list_or_a_table(tmp_path, name):
     assert items[0].choices == ("Turn it.", "Eat it.")
 
 
-@pytest.mark.parametrize(
-    ("answer", "number"), [(1, 1), ("1", 1), ("B", 1), ("four", 1), ("three", 0), ("A", 0)]
-)
+@pytest.mark.parametrize(("answer", "number"), [(1, 1), ("1", 1), ("B", 1), ("four", 1), ("three", 0), ("A", 0)])
 def test_a_plain_answer_may_be_a_number_a_letter_or_the_choice(write, answer, number):
     (item,) = read_items(write({**CHOICE, "answer": answer}), "choice")
     assert item.answer == number
 
 
 def test_white_space_that_is_there_is_not_doubled(write):
-    for record in (
-        {**CHOICE, "context": "One, two, "},
-        {**CHOICE, "choices": [" three", " four"], "answer": 1},
-    ):
+    for record in ({**CHOICE, "context": "One, two, "}, {**CHOICE, "choices": [" three", " four"], "answer": 1}):
         (item,) = read_items(write(record), "choice")
         assert (item.context + item.continuation(1)) == "One, two, four"
 
@@ -204,9 +196,7 @@ def test_a_pair_is_cut_where_the_harness_cuts_it(gpt2):
         ("The answer is", " yes"), ("The answer is ", "yes"), ("The answer is  \n", " yes"), ("Ends in th", "e word"),
         ("naïve 日", "本語"), ("a\n\n", "\n\nb"), ("He said: \"", "Hello\""),
     ]:  # fmt: skip
-        assert encode_pair(gpt2, context, continuation) == TemplateLM._encode_pair(
-            Harness(), context, continuation
-        )
+        assert encode_pair(gpt2, context, continuation) == TemplateLM._encode_pair(Harness(), context, continuation)
 
 
 @given(context=st.text(max_size=20), continuation=st.text(min_size=1, max_size=20))
@@ -214,10 +204,7 @@ def test_a_pair_is_the_whole_text_and_neither_part_is_empty(gpt2, context, conti
     before, after = encode_pair(gpt2, context, continuation)
     assert before
     assert after
-    if (
-        context.strip()
-        and gpt2.encode(context.rstrip()) == gpt2.encode(context + continuation)[: len(before)]
-    ):
+    if context.strip() and gpt2.encode(context.rstrip()) == gpt2.encode(context + continuation)[: len(before)]:
         assert gpt2.decode(before + after) == context + continuation
 
 
@@ -227,9 +214,7 @@ def reference(lm, item, choice):
     read, total, greedy = list(context), 0.0, True
     for token in continuation:
         most = lm.config.context_length
-        left = (
-            len(continuation) - (len(read) - len(context)) - 1
-        )  # the whole window ends before the last token
+        left = len(continuation) - (len(read) - len(context)) - 1  # the whole window ends before the last token
         logits = lm.model(torch.tensor([read[max(0, len(read) + left - most) :]]))[0, -1].double()
         total += logits.log_softmax(-1)[token].item()
         greedy = greedy and int(logits.argmax()) == token

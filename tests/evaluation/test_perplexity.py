@@ -25,12 +25,7 @@ from handloom.evaluation.standard_error import ClusteredStandardError
 from handloom.evaluation.table import as_json, heads, reasons, rows, shown
 from handloom.inference.language_model import LanguageModel
 
-DOCUMENTS = [
-    "Once upon a time, it said:\n\nnaïve words — all of them.\n",
-    "a",
-    "",
-    "Two  spaces and a tab\tin here",
-]
+DOCUMENTS = ["Once upon a time, it said:\n\nnaïve words — all of them.\n", "a", "", "Two  spaces and a tab\tin here"]
 WIKI = (
     " \n = The Game = \n \n It cost $ 1 @,@ 200 ( about £ 800 ) , didn 't it ? \n = = Career = = \n It ended . \n \n"
     " = Another page = \n \n A half @-@ page , no more . \n"
@@ -105,17 +100,13 @@ def test_documents_joined_are_one_text_whose_ends_are_read_and_not_counted(lm, c
 def test_without_an_end_of_text_what_is_not_predicted_is_not_counted(lm, corpus):
     ids = [lm.tokenizer.encode(text) for text in DOCUMENTS]
     alone = measure(lm, corpus, PerplexityConvention(begin=False, strides=(16,)))
-    assert alone.readings[0].nats == pytest.approx(
-        sum(nats_of(lm, one, 16, None).sum() for one in ids), rel=1e-5
-    )
+    assert alone.readings[0].nats == pytest.approx(sum(nats_of(lm, one, 16, None).sum() for one in ids), rel=1e-5)
     assert alone.original.tokens == sum(max(0, len(one) - 1) for one in ids)
     assert alone.original.bytes == alone.original.tokens  # a token is a byte here
     assert alone.original.words == sum(max(0, len(text.split()) - 1) for text in DOCUMENTS)
     joined = measure(lm, corpus, PerplexityConvention("joined", begin=False, strides=(16,)))
     whole = "".join(DOCUMENTS)
-    assert joined.readings[0].nats == pytest.approx(
-        nats_of(lm, lm.tokenizer.encode(whole), 16, None).sum(), rel=1e-5
-    )
+    assert joined.readings[0].nats == pytest.approx(nats_of(lm, lm.tokenizer.encode(whole), 16, None).sum(), rel=1e-5)
     assert joined.original.bytes == len(whole.encode()) - 1
     assert joined.original.characters == len(whole) - 1
 
@@ -123,9 +114,7 @@ def test_without_an_end_of_text_what_is_not_predicted_is_not_counted(lm, corpus)
 def test_one_text_without_an_end_of_text_is_what_validation_measures(lm, tmp_path):
     text = "The quick brown fox jumps over the lazy dog.\n" * 9
     (tmp_path / "fox.txt").write_text(text, encoding="utf-8")
-    measured = measure(
-        lm, open_corpus(tmp_path / "fox.txt"), PerplexityConvention(begin=False, strides=(16,))
-    )
+    measured = measure(lm, open_corpus(tmp_path / "fox.txt"), PerplexityConvention(begin=False, strides=(16,)))
     validation = validate(lm.model, np.array(lm.tokenizer.encode(text)), len(text) - 1, 16, 4)
     row = named(measured)
     assert row["nats_per_token"] == pytest.approx(validation.nats_per_token, rel=1e-5)
@@ -158,9 +147,7 @@ def test_pages_of_wikitext_are_documents_where_those_stand_alone(lm, wiki):
     first, second = WIKI[2 : WIKI.index(" = Another")], WIKI[WIKI.index(" = Another") :]
     texts = [detokenize(FORMS["wikitext"], text) for text in (" \n", first, second)]
     assert measured.original.documents == 3  # what stands before the first heading, too
-    expected = sum(
-        nats_of(lm, lm.tokenizer.encode(text), 16, lm.tokenizer.eos_token_id).sum() for text in texts
-    )
+    expected = sum(nats_of(lm, lm.tokenizer.encode(text), 16, lm.tokenizer.eos_token_id).sum() for text in texts)
     assert measured.readings[1].nats == pytest.approx(expected, rel=1e-5)
 
 
@@ -244,10 +231,7 @@ def test_the_standard_error_is_that_of_a_ratio_over_documents_or_blocks(sizes, b
         by_block.add(number, unit)
     for spread, parts in ((by_document, units), (by_block, blocks)):
         total, count, error = spread.result()
-        s, n = (
-            np.array([part.sum(dtype=np.float64) for part in parts]),
-            np.array([len(part) for part in parts]),
-        )
+        s, n = (np.array([part.sum(dtype=np.float64) for part in parts]), np.array([len(part) for part in parts]))
         assert count == len(parts)
         assert total == pytest.approx(s.sum())
         k, m = len(parts), s.sum() / n.sum()
@@ -268,9 +252,7 @@ def test_units_of_equal_size_give_the_plain_standard_error():
 
 def test_many_documents_are_the_units_of_the_standard_error(lm, tmp_path):
     file = tmp_path / "many.jsonl"
-    file.write_text(
-        "".join(json.dumps({"text": f"text {n} " * 3}) + "\n" for n in range(20)), encoding="utf-8"
-    )
+    file.write_text("".join(json.dumps({"text": f"text {n} " * 3}) + "\n" for n in range(20)), encoding="utf-8")
     measured = measure(lm, open_corpus(file), PerplexityConvention())
     assert measured.over == "documents"
     assert measured.readings[0].units == 20

@@ -52,9 +52,7 @@ def test_it_is_what_the_definition_says(model, length, context_length, stride, b
     stride = min(stride, context_length)
     ids = ids_of(length)
     arrays = list(
-        token_nll_of_ids(
-            model, ids, context_length=context_length, stride=stride, batch_size=batch_size, begin=begin
-        )
+        token_nll_of_ids(model, ids, context_length=context_length, stride=stride, batch_size=batch_size, begin=begin)
     )
     assert all(array.dtype == np.float32 for array in arrays)
     ours = np.concatenate(arrays) if arrays else np.array([])
@@ -144,15 +142,11 @@ def test_a_longer_text_takes_no_more_memory(model, tmp_path, monkeypatch):
         ids = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r")
         gc.collect()
         tracemalloc.start()
-        total = sum(
-            float(nats.sum()) for nats in token_nll_of_ids(model, ids, context_length=16, batch_size=8)
-        )
+        total = sum(float(nats.sum()) for nats in token_nll_of_ids(model, ids, context_length=16, batch_size=8))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert total > 0
-    assert (
-        peaks[1] < peaks[0] + 15_000
-    )  # bytes, where the ids alone would take 36,000 more, the surprises 72,000
+    assert peaks[1] < peaks[0] + 15_000  # bytes, where the ids alone would take 36,000 more, the surprises 72,000
 
 
 def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
@@ -164,7 +158,7 @@ def test_scores_are_never_held_for_a_whole_batch(model, monkeypatch):
             sizes.append(len(x))
         return linear(x, weight, *bias)
 
-    monkeypatch.setattr(scoring, "CHUNK", 10)
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 10)
     monkeypatch.setattr(scoring.F, "linear", watched)
     ours = np.concatenate(list(token_nll_of_ids(model, ids_of(100), context_length=16, batch_size=4)))
     assert sum(sizes) == len(ours) == 99

@@ -21,9 +21,7 @@ def folder(tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(30):
-        (texts / f"{number}.txt").write_text(
-            f"Text {number} – with é and 漢.\n" * (number + 2), encoding="utf-8"
-        )
+        (texts / f"{number}.txt").write_text(f"Text {number} – with é and 漢.\n" * (number + 2), encoding="utf-8")
     return texts
 
 
@@ -41,9 +39,7 @@ def joined(pieces):
 
 
 @pytest.mark.parametrize("cleared", [False, True])
-def test_the_training_text_and_what_was_held_out_are_all_there_was(
-    folder, training, byte_tokenizer, tmp_path, cleared
-):
+def test_the_training_text_and_what_was_held_out_are_all_there_was(folder, training, byte_tokenizer, tmp_path, cleared):
     if cleared:
         shutil.rmtree(tmp_path / "cache")
     found = TrainingText(training, byte_tokenizer)
@@ -93,9 +89,7 @@ def test_a_run_that_does_not_say_is_believed(training, byte_tokenizer):
 
 def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
     path = tmp_path / "chat.jsonl"
-    record = {
-        "messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The weaver."}]
-    }
+    record = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The weaver."}]}
     path.write_text(json.dumps(record) + "\n\n", encoding="utf-8")
     training = {"settings": {"data": [str(path)], "task": "sft"}, "data": "x"}
     found = TrainingText(training, byte_tokenizer)

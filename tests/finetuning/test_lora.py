@@ -102,7 +102,7 @@ def test_only_detours_learn_and_each_gets_a_gradient():
         parameter.requires_grad_("lora_" in name or "magnitude" in name)
     made(IDS).logsumexp(-1).sum().backward()
     for name, parameter in made.named_parameters():
-        assert (parameter.grad is not None) == ("detours" in name), name
+        assert (parameter.grad is not None) == ("adapter_layers" in name), name
         assert parameter.grad is None or parameter.grad.abs().max() > 0, name
 
 
@@ -110,7 +110,7 @@ def test_the_gradient_of_dora_takes_row_lengths_for_constants():
     """By hand, with the lengths held fixed: m / |W + sBA| is then one number a row."""
     made = stir(wrapped(LoRAConfig(rank=3, use_dora=True, target_modules=("blocks.0.attention.qkv",))))
     layer = made.blocks[0].attention.qkv
-    detour, x = layer.detours["adapter"], torch.randn(5, 16, generator=torch.Generator().manual_seed(3))
+    detour, x = layer.adapter_layers["adapter"], torch.randn(5, 16, generator=torch.Generator().manual_seed(3))
     layer(x).square().sum().backward()
     B = detour.lora_B.detach().clone().requires_grad_()
     W = layer.base.weight.detach()
@@ -133,9 +133,7 @@ def test_adapters_stack_with_shares_and_are_switched():
     lora.set_adapters(made, {"a": 1.0, "b": 0.5})
     mixed = made(IDS)
     lora.merge(made)
-    assert torch.allclose(
-        made.blocks[1].feedforward.up.base.weight, weight + delta["a"] + 0.5 * delta["b"], atol=1e-6
-    )
+    assert torch.allclose(made.blocks[1].feedforward.up.base.weight, weight + delta["a"] + 0.5 * delta["b"], atol=1e-6)
     assert torch.allclose(made(IDS), mixed, atol=1e-5)
     lora.set_adapters(made, {"a": 1.0})  # unmerges by itself
     alone = model()

@@ -66,9 +66,7 @@ def test_the_share_of_a_tied_head_in_gpt2_is_told():
     assert ledger.chosen.method == "norms+head"
     assert sum(numbers for _, _, numbers in ledger.groups) == ledger.chosen.cost.parameters
     assert any("output head too" in name for name, _, _ in ledger.groups)
-    untied = estimate_memory(
-        preset("gpt2"), "norms+head", LoRAConfig(), MicroBatch(1, 128, bf16=True), untie=True
-    )
+    untied = estimate_memory(preset("gpt2"), "norms+head", LoRAConfig(), MicroBatch(1, 128, bf16=True), untie=True)
     assert not any(entry.remark for entry in untied.entries)
 
 
@@ -90,12 +88,10 @@ def test_the_ledger_counts_what_a_model_really_trains():
 
 
 def test_a_head_for_labels_learns_with_every_method():
-    labelled = GPTConfig(
-        vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16, labels=("ham", "spam")
-    )
+    labelled = GPTConfig(vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16, labels=("ham", "spam"))
     for method in ("norms", "bias", "last:1", "head", "norms+head"):
-        assert "label_head.weight" in learns(method, labelled)
-    assert learns("head", labelled) == {"label_head.weight"}
+        assert "classifier.weight" in learns(method, labelled)
+    assert learns("head", labelled) == {"classifier.weight"}
 
 
 def test_patterns_choose_freely_and_a_wrong_one_is_named():

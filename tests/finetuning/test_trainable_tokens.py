@@ -21,9 +21,7 @@ def with_rows(ids=TOKENS, name="adapter", made=None):
     lora.add_adapter(made, LoRAConfig(rank=2), 1, name, ids)
     rows = trainable_tokens.token_deltas(made)[name].trainable_tokens
     with torch.no_grad():
-        rows.add_(
-            torch.empty_like(rows).normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(name)))
-        )
+        rows.add_(torch.empty_like(rows).normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(name))))
     return made
 
 
@@ -58,9 +56,7 @@ def test_their_gradient_is_that_of_the_same_rows_of_the_whole_matrix(tied, told,
         learned.add_(0.1)
         whole.embedding.token_embedding.weight[TOKENS] += 0.1
     found = gradient(rows, learned)
-    assert torch.allclose(
-        found, gradient(whole, whole.embedding.token_embedding.weight)[TOKENS], rtol=1e-5, atol=1e-6
-    )
+    assert torch.allclose(found, gradient(whole, whole.embedding.token_embedding.weight)[TOKENS], rtol=1e-5, atol=1e-6)
     assert bool(found[3].abs().max() > 0) == tied  # a token that is never read learns as an answer alone
     assert rows.head_weight.equal(whole.head_weight)
     assert (rows.trainable_tokens is not None) == tied

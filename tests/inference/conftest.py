@@ -66,7 +66,7 @@ def trained_run(tmp_path_factory):
         threads=1,
         precision="fp32",
     )
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         run.begin(folder / "run", config)
     return folder / "run"

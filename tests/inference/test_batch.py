@@ -28,14 +28,7 @@ PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_s
 
 def tame(context_length=12, **shape):
     """Random weights at which no rounding grows: for comparisons by number."""
-    values = {
-        "vocab_size": 257,
-        "context_length": context_length,
-        "layers": 3,
-        "heads": 2,
-        "embed_dim": 16,
-        **shape,
-    }
+    values = {"vocab_size": 257, "context_length": context_length, "layers": 3, "heads": 2, "embed_dim": 16, **shape}
     return GPT(GPTConfig(**values), seed=3).eval()
 
 
@@ -189,25 +182,18 @@ def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_th
 def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     """Of a new token, of one in a prompt, in an evaluation, of a beam: that over all ids of the model."""
     model, prompt = lively(), [1, 2, 3]
-    (new,) = (
-        Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocab_size=7))
-        .step()
-        .values()
-    )
+    (new,) = Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocab_size=7)).step().values()
     text = [*prompt, new.token]
     expected = model(torch.tensor([prompt]))[0, -1].log_softmax(-1)[new.token].item()
     assert new.logprob == pytest.approx(expected, abs=1e-5)
     assert prompt_logprobs(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
     window = Window(np.array(prompt), np.array([new.token]))
     assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
-    (beam,) = beam_search(
-        model, prompt, GenerationConfig(1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds()
-    )
+    (beam,) = beam_search(model, prompt, GenerationConfig(1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds())
     assert (beam.token_logprobs[0].token, beam.token_logprobs[0].logprob) == (
         new.token,
         pytest.approx(expected, abs=1e-5),
     )
     assert calibrate(model, [np.array(text)], context_length=16).confidence == pytest.approx(
-        float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])),
-        abs=1e-5,
+        float(np.mean([model(torch.tensor([text[:n]]))[0, -1].softmax(-1).max().item() for n in (1, 2, 3)])), abs=1e-5
     )

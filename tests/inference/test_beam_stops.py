@@ -30,9 +30,7 @@ def work(lm, tokens, stop, monkeypatch):
         return release(self, new, finish)
 
     monkeypatch.setattr(Row, "_release", counted)
-    request = GenerationConfig.of(
-        max_new_tokens=tokens, num_beams=BEAMS, overflow="slide", min_new_tokens=tokens
-    )
+    request = GenerationConfig.of(max_new_tokens=tokens, num_beams=BEAMS, overflow="slide", min_new_tokens=tokens)
     (completion,) = lm.complete("The", request, stop=stop).completions
     monkeypatch.setattr(Row, "_release", release)
     assert len(completion.ids) == tokens
@@ -45,14 +43,10 @@ def test_each_candidate_is_looked_at_once_and_no_text_again(lm, monkeypatch, sto
     for tokens in (20, 80):
         looked, characters = work(lm, tokens, stop, monkeypatch)
         assert tokens <= looked <= (2 * BEAMS + 1) * tokens + 1
-        assert characters <= looked * (
-            longest + 4
-        )  # what is held back, and a token of one byte after half a character
+        assert characters <= looked * (longest + 4)  # what is held back, and a token of one byte after half a character
 
 
-@given(
-    st.lists(st.integers(0, 256), max_size=30), st.lists(st.text("abé\n", min_size=1, max_size=3), max_size=3)
-)
+@given(st.lists(st.integers(0, 256), max_size=30), st.lists(st.text("abé\n", min_size=1, max_size=3), max_size=3))
 def test_a_row_that_grows_by_copies_ends_where_a_row_ends(byte_tokenizer, ids, stop):
     row, grown = Row(byte_tokenizer, tuple(stop)), Row(byte_tokenizer, tuple(stop))
     for token in ids:
@@ -77,6 +71,4 @@ def test_none_is_no_stop_string(lm):
     plain = lm.generate("The", max_new_tokens=9)
     assert lm.generate("The", stop=None, max_new_tokens=9) == plain
     assert "".join(lm.stream("The", stop=None, max_new_tokens=9)) == plain
-    assert (
-        lm.complete("The", GenerationConfig.of(num_beams=2, max_new_tokens=9), stop=None).completions[0].text
-    )
+    assert lm.complete("The", GenerationConfig.of(num_beams=2, max_new_tokens=9), stop=None).completions[0].text

@@ -102,16 +102,12 @@ def test_an_answer_ends_where_the_context_does(talker):
     room = CONTEXT - len(talker.prompt_ids(said(line))) + 1
     assert 0 < room < 48
     found = "".join(talk.say(line))
-    wanted = talker.complete(
-        said(line), GenerationConfig.of(max_new_tokens=room, temperature=0.0)
-    ).completions[0]
+    wanted = talker.complete(said(line), GenerationConfig.of(max_new_tokens=room, temperature=0.0)).completions[0]
     assert found == wanted.text
     assert wanted.finish == "length"
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"), [(" ", "An empty line asks nothing"), ("x" * 90, "have 109 tokens, and")]
-)
+@pytest.mark.parametrize(("line", "problem"), [(" ", "An empty line asks nothing"), ("x" * 90, "have 109 tokens, and")])
 def test_what_cannot_be_asked_leaves_the_conversation_as_it_was(talker, line, problem):
     talk = dialogue(talker)
     first = "".join(talk.say("Hi"))

@@ -57,9 +57,7 @@ def test_greedy_takes_the_highest_score_of_the_whole_text_at_every_step(model):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    prompt=st.lists(st.integers(0, 256), min_size=1, max_size=20),
-    new=st.integers(1, 5),
-    seed=st.integers(0, 2**64 - 1),
+    prompt=st.lists(st.integers(0, 256), min_size=1, max_size=20), new=st.integers(1, 5), seed=st.integers(0, 2**64 - 1)
 )
 def test_with_the_cache_as_without_it(prompt, new, seed):
     model, request = lively(), GenerationConfig(new, LIVELY, seed)

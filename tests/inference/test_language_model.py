@@ -36,10 +36,7 @@ def until_stop(text, stops):
 
 
 @quick
-@given(
-    text=st.text("abc", min_size=1, max_size=30),
-    stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
-)
+@given(text=st.text("abc", min_size=1, max_size=30), stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_stop_strings_end_the_text_where_the_first_is_complete(play, text, stops):
     done, pieces = three_ways(lambda: play(text), len(text), stops)
     wanted, finish = until_stop(text, stops)
@@ -51,10 +48,7 @@ def test_stop_strings_end_the_text_where_the_first_is_complete(play, text, stops
 
 
 @quick
-@given(
-    text=st.text("ab", min_size=1, max_size=20),
-    stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),
-)
+@given(text=st.text("ab", min_size=1, max_size=20), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3))
 @example(text="abab", stops=["abab", "b"])
 def test_stops_do_not_depend_on_how_the_text_is_cut_into_tokens(text, stops):
     tokenizer = train_bpe(["abab abba aabb bbaa abab"] * 3, 270)

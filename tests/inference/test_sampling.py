@@ -65,9 +65,7 @@ def test_top_p_keeps_the_fewest_that_hold_p(scores, p):
     found = kept(top_p_filter(torch.tensor(scores, dtype=torch.float64), p))
     total = sum(weights[i] for i in found)
     assert total >= p - 1e-9
-    assert min(weights[i] for i in found) >= max(
-        [weights[i] for i in range(len(scores)) if i not in found], default=0
-    )
+    assert min(weights[i] for i in found) >= max([weights[i] for i in range(len(scores)) if i not in found], default=0)
     assert total - min(weights[i] for i in found) < p + 1e-9  # one fewer would not do
 
 
@@ -76,9 +74,7 @@ def test_top_p_one_keeps_everything_however_long_the_tail():
     assert top_p_filter(scores, 1.0) is scores
 
 
-@pytest.mark.parametrize(
-    ("p", "wanted"), [(0.499, [0]), (0.501, [0, 2]), (0.799, [0, 2]), (0.801, [0, 1, 2])]
-)
+@pytest.mark.parametrize(("p", "wanted"), [(0.499, [0]), (0.501, [0, 2]), (0.799, [0, 2]), (0.801, [0, 1, 2])])
 def test_top_p_counts_to_the_very_token(p, wanted):
     assert kept(top_p_filter(torch.tensor([0.5, 0.2, 0.3]).log(), p)) == wanted
 

@@ -136,9 +136,7 @@ def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
 
 def test_a_window_that_slides_by_one(lm, monkeypatch):
     monkeypatch.setattr(
-        batch,
-        "window_start",
-        lambda length, context_length: length - context_length if length > context_length else 0,
+        batch, "window_start", lambda length, context_length: length - context_length if length > context_length else 0
     )
     assert failed(lm) == {"decode after overflow"}
 
@@ -148,12 +146,9 @@ def test_an_export_that_loses_a_bit(lm, monkeypatch):
 
     def harmed(model):
         tensors = real(model)
-        return {
-            **tensors,
-            "transformer.ln_f.bias": tensors["transformer.ln_f.bias"].nextafter(torch.ones(())),
-        }
+        return {**tensors, "transformer.ln_f.bias": tensors["transformer.ln_f.bias"].nextafter(torch.ones(()))}
 
-    monkeypatch.setattr(hf_export, "to_theirs", harmed)
+    monkeypatch.setattr(hf_export, "to_hf", harmed)
     done = checks(lm)
     assert done["export and import"].passed is False
     assert done["export and import"].detail == "final_norm.bias differs"
@@ -164,16 +159,14 @@ def test_an_export_that_turns_minus_zero_into_zero(lm, monkeypatch):
     with torch.no_grad():
         lm.model.final_norm.bias[3] = -0.0
     assert checks(lm)["export and import"].passed is True
-    monkeypatch.setattr(hf_export, "to_theirs", lambda model: {n: t + 0.0 for n, t in real(model).items()})
+    monkeypatch.setattr(hf_export, "to_hf", lambda model: {n: t + 0.0 for n, t in real(model).items()})
     assert checks(lm)["export and import"].passed is False
 
 
 def test_an_export_with_another_tokenizer(lm, monkeypatch):
     real = hf_export.write_tokenizer
     other = load_tokenizer("gpt2")
-    monkeypatch.setattr(
-        hf_export, "write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more)
-    )
+    monkeypatch.setattr(hf_export, "write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more))
     done = checks(lm)["export and import"]
     assert done.passed is False
     assert "tokenizer" in done.detail
@@ -243,9 +236,7 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
         model.blocks[1].attention.scale *= 1.01
     elif what == "positions":
         monkeypatch.setattr(
-            model.embedding.position_embedding,
-            "forward",
-            lambda p: model.embedding.position_embedding.weight[p - 1],
+            model.embedding.position_embedding, "forward", lambda p: model.embedding.position_embedding.weight[p - 1]
         )
     elif what == "norm":
         model.blocks[0].attention_norm.forward = lambda x: F.layer_norm(x, (8,))
@@ -271,9 +262,7 @@ def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch
     from handloom.checkpoints import gpt2_config
 
     path = exported / "config.json"
-    path.write_text(
-        json.dumps({**json.loads(path.read_text(encoding="utf-8")), key: value}), encoding="utf-8"
-    )
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
     assert checks(load(exported))["ours = transformers"].passed is True
     real = gpt2_config.read_config
     monkeypatch.setattr(
@@ -286,9 +275,7 @@ def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch
 
 def bare(model):
     """Its tensors under GPT-2's names, without the head and the prefix that came later, and with the old masks."""
-    tensors = {
-        name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_hf(model).items()
-    }
+    tensors = {name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_hf(model).items()}
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 16, 16, dtype=torch.uint8).tril() for i in range(2)}
     return tensors | masks | {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
 

@@ -133,9 +133,7 @@ def test_float32_is_the_model_itself(lm):
     assert compare_models(lm, "fp32", FOX, tolerance=0.0).first is None
 
 
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("bf16-weights", torch.bfloat16), ("fp16-weights", torch.float16)]
-)
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-weights", torch.bfloat16), ("fp16-weights", torch.float16)])
 def test_rounded_weights_are_those_of_a_file_in_that_type(lm, precision, dtype):
     """As if all had been stored in it, and read again."""
     rounded = GPT(lm.config).eval()
@@ -260,13 +258,7 @@ def test_the_block_of_the_divergence_is_shown_part_by_part(tokenizer):
     one, other = (LanguageModel(random_model(config), tokenizer) for _ in range(2))
     other.model.blocks[2].attention.scale *= 1.5
     names = [name for name, _ in compare_models(one, other, FOX).summary()]
-    assert names == [
-        "embedding",
-        "block 0",
-        "block 1",
-        "blocks.2.attention_norm",
-        "blocks.2.attention.weights",
-    ]
+    assert names == ["embedding", "block 0", "block 1", "blocks.2.attention_norm", "blocks.2.attention.weights"]
 
 
 def test_a_line_of_several_blocks_is_the_worst_of_them(lm, twin):
@@ -276,7 +268,5 @@ def test_a_line_of_several_blocks_is_the_worst_of_them(lm, twin):
     assert found.first is None
     summary = dict(found.summary())
     inside = [d for d in found.differences if d.name.startswith("blocks.0")]
-    assert summary["block 0"].worst / max(1, summary["block 0"].scale) == max(
-        d.worst / max(1, d.scale) for d in inside
-    )
+    assert summary["block 0"].worst / max(1, summary["block 0"].scale) == max(d.worst / max(1, d.scale) for d in inside)
     assert TOLERANCE < 1e-3

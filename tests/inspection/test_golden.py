@@ -18,50 +18,8 @@ from handloom.loading import load
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
 from handloom.tokenizer.train import train_bpe
 
-DOG = [
-    464,
-    3290,
-    373,
-    1043,
-    287,
-    257,
-    2214,
-    1474,
-    262,
-    16246,
-    286,
-    2688,
-    290,
-    2688,
-    27262,
-    13,
-    198,
-    198,
-    464,
-    3290,
-]
-PRESIDENT = [
-    464,
-    1893,
-    286,
-    262,
-    1578,
-    1829,
-    11,
-    290,
-    262,
-    1893,
-    286,
-    262,
-    1578,
-    7526,
-    11,
-    423,
-    587,
-    287,
-    262,
-    2635,
-]
+DOG = [464, 3290, 373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198, 464, 3290]
+PRESIDENT = [464, 1893, 286, 262, 1578, 1829, 11, 290, 262, 1893, 286, 262, 1578, 7526, 11, 423, 587, 287, 262, 2635]
 """As the tests of transformers have them."""
 
 
@@ -83,9 +41,7 @@ def test_texts_have_the_ids_that_were_published(gpt2):
 
 
 def greedy_values():
-    return [
-        value for known in golden.PUBLISHED.values() for value in known if isinstance(value, golden.Greedy)
-    ]
+    return [value for known in golden.PUBLISHED.values() for value in known if isinstance(value, golden.Greedy)]
 
 
 def test_a_continuation_begins_with_its_prompt_in_ids_too(gpt2):
@@ -168,9 +124,7 @@ def stand_in(tmp_path_factory, gpt2):
             parameter.normal_(0.0, 1.0, generator=generator)
     model.save_pretrained(folder)
     gpt2.save(folder)
-    texts = (
-        _continued(model, gpt2, prompt) for prompt in ("The dog", "The president", "Today, I", "It is", "We")
-    )
+    texts = (_continued(model, gpt2, prompt) for prompt in ("The dog", "The president", "Today, I", "It is", "We"))
     greedy = [golden.Greedy(prompt, whole, "a test") for prompt, whole in texts if whole is not None]
     assert len(greedy) >= 2
     ids = torch.tensor(golden.shakespeare_ids(gpt2))
@@ -184,9 +138,9 @@ def _continued(model, gpt2, prompt):
     """The text that transformers writes, where its tokens are those of the text."""
     x = torch.tensor([gpt2.encode(prompt)])
     mask = torch.ones_like(x)
-    ids = model.generate(
-        x, attention_mask=mask, max_length=20, do_sample=False, eos_token_id=None, pad_token_id=0
-    )[0].tolist()
+    ids = model.generate(x, attention_mask=mask, max_length=20, do_sample=False, eos_token_id=None, pad_token_id=0)[
+        0
+    ].tolist()
     return prompt, gpt2.decode(ids) if gpt2.encode(gpt2.decode(ids)) == ids else None
 
 
@@ -217,9 +171,7 @@ def test_a_model_with_one_number_changed_does_not(stand_in, table, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     weights = tensors["transformer.h.0.mlp.c_proj.bias"].clone()
     weights[3] += 30
-    save_file(
-        {**tensors, "transformer.h.0.mlp.c_proj.bias": weights}, folder / "new", metadata={"format": "pt"}
-    )
+    save_file({**tensors, "transformer.h.0.mlp.c_proj.bias": weights}, folder / "new", metadata={"format": "pt"})
     (folder / "new").replace(folder / "model.safetensors")
     done = checks(load(folder))
     assert done.pop("golden: tokenizer").passed is True
@@ -258,7 +210,4 @@ def test_another_tokenizer_fails(stand_in, table, tmp_path):
 def test_whatever_bears_the_name_has_to_be_it(stand_in):
     """With the real table."""
     done = {check.name: check for check in verify(load(stand_in[0]))}
-    assert {name for name, check in done.items() if check.passed is False} >= {
-        "golden: text 1",
-        "golden: loss",
-    }
+    assert {name for name, check in done.items() if check.passed is False} >= {"golden: text 1", "golden: loss"}

@@ -116,9 +116,7 @@ def test_texts_in_one_row_are_read_as_if_each_stood_alone(fused):
     rows, segments = torch.zeros(3, 24, dtype=torch.long), torch.full((3, 24), -1)
     for at, row in enumerate(texts):
         rows[at, : sum(lengths[at])] = torch.cat(row, dim=1)[0]
-        segments[at, : sum(lengths[at])] = torch.repeat_interleave(
-            torch.arange(len(row)), torch.tensor(lengths[at])
-        )
+        segments[at, : sum(lengths[at])] = torch.repeat_interleave(torch.arange(len(row)), torch.tensor(lengths[at]))
     together = model.hidden(rows, segments=segments)  # (3, 24, C)
     for at, row in enumerate(texts):
         place = 0

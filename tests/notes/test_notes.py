@@ -66,16 +66,12 @@ def test_a_note_is_whole_and_short(path):
         assert text.count(part) == 1, part
     questions, answers = text.split("## Questions")[1].split("<details>")
     assert 2 <= len(re.findall(r"^\d\. ", questions, re.MULTILINE)) <= 3
-    assert len(re.findall(r"^\d\. ", questions, re.MULTILINE)) == len(
-        re.findall(r"^\d\. ", answers, re.MULTILINE)
-    )
+    assert len(re.findall(r"^\d\. ", questions, re.MULTILINE)) == len(re.findall(r"^\d\. ", answers, re.MULTILINE))
     assert re.search(r"\]\(\.\./src/handloom/", text)
 
 
 def test_the_index_names_all_notes_in_order():
-    named = re.findall(
-        r"^\| \[(\d+)\. [^\]]*\]\((\w+\.md)\)", read(ROOT / "notes" / "README.md"), re.MULTILINE
-    )
+    named = re.findall(r"^\| \[(\d+)\. [^\]]*\]\((\w+\.md)\)", read(ROOT / "notes" / "README.md"), re.MULTILINE)
     assert [name for _, name in named] == [path.name for path in LESSONS]
     assert [int(number) for number, _ in named] == list(range(1, 20))
 
@@ -129,10 +125,7 @@ def fence(kind, text):
     [
         fence("python", "print(1)") + fence("text", "1"),
         fence("python", "a = 500") + "It is 500. <!-- check: a == 500 -->",
-        fence("python", "print(3.25)")
-        + fence("text", "3.25")
-        + "So it is 3.25.\n\n"
-        + fence("", "-- 3.25 --"),
+        fence("python", "print(3.25)") + fence("text", "3.25") + "So it is 3.25.\n\n" + fence("", "-- 3.25 --"),
         "Say 4,096 tokens. <!-- given: 4096 -->",
         "In 2019, two of them.",
         fence("sh long", "handloom train --steps 3\nmake demo"),

@@ -20,7 +20,7 @@ from handloom.tokenizer.pretokenize import well_formed
 
 def test_the_vocabulary(gpt2_fast):
     assert gpt2_fast.vocab_size == 50257
-    assert gpt2_fast.end_of_text == 50256
+    assert gpt2_fast.eos_token_id == 50256
     assert gpt2_fast.encode("Hello world") == [15496, 995]
     assert gpt2.gpt2_tokenizer().fingerprint == load_tokenizer("gpt2").fingerprint == gpt2_fast.fingerprint
 

@@ -108,11 +108,7 @@ def test_progress():
 
 def test_the_special_token_is_learned_from_as_plain_text():
     learned = train_bpe(["<|endoftext|>" * 50], 400)
-    assert [learned.tokens[token] for token in learned.encode("<|endoftext|>")] == [
-        b"<|",
-        b"endoftext",
-        b"|>",
-    ]
+    assert [learned.tokens[token] for token in learned.encode("<|endoftext|>")] == [b"<|", b"endoftext", b"|>"]
 
 
 def test_surrogates_do_not_stop_it():

@@ -52,12 +52,7 @@ def test_it_is_the_same_tokenizer(tmp_path, small, single, pairs):
         (None, "normalizer", {"type": "NFC"}, "the normalizer is 'NFC'"),
         (None, "pre_tokenizer", None, "the pre_tokenizer is None"),
         (None, "decoder", {"type": "WordPiece"}, "the decoder is 'WordPiece'"),
-        (
-            None,
-            "post_processor",
-            {"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]},
-            "it adds tokens",
-        ),
+        (None, "post_processor", {"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}, "it adds tokens"),
         (None, "model", 3, "the model is 3"),
         (None, "added_tokens", [{"id": 7, "content": "<x>", "shade": 1}], "added token: shade is 1"),
         (None, "added_tokens", [{"id": 7, "content": "<x>"}], "added token '<x>' has the id 7; .* it is 2"),
@@ -74,11 +69,7 @@ def test_another_way_of_cutting_text_is_refused_by_name(tmp_path, single, where,
 @pytest.mark.parametrize(
     ("name", "said", "named"),
     [
-        (
-            "tokenizer_config.json",
-            {"speed": 3, "pace": "x"},
-            "speed is 3, pace is 'x'; Handloom does not know",
-        ),
+        ("tokenizer_config.json", {"speed": 3, "pace": "x"}, "speed is 3, pace is 'x'; Handloom does not know"),
         ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}, "tokenizer_class is 'BertTokenizer'"),
         ("tokenizer_config.json", {"add_bos_token": True}, "add_bos_token is True"),
         ("tokenizer_config.json", {"do_lower_case": True}, "do_lower_case is True"),
@@ -87,11 +78,7 @@ def test_another_way_of_cutting_text_is_refused_by_name(tmp_path, single, where,
         ("special_tokens_map.json", {"soft_token": "x"}, "soft_token is 'x'"),
         ("generation_config.json", {"stop_strings": ["x"]}, "stop_strings is"),
         ("generation_config.json", {"eos_token_id": "x"}, "eos_token_id is 'x'; it is no id"),
-        (
-            "vocab.json",
-            {"a": 3},
-            "vocab.json: 'a' has the id 3; in tokenizer.json of the same folder, it is 64",
-        ),
+        ("vocab.json", {"a": 3}, "vocab.json: 'a' has the id 3; in tokenizer.json of the same folder, it is 64"),
     ],
 )
 def test_what_stands_around_it_is_read_to_the_last_key(tmp_path, single, name, said, named):
@@ -110,9 +97,7 @@ def test_keys_that_say_nothing_or_change_nothing_are_harmless(tmp_path, small, s
 
 def test_a_tokenizer_of_a_class_that_needs_the_file_is_refused_without(tmp_path, small):
     small.save(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "TokenizersBackend"}', encoding="utf-8"
-    )
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}', encoding="utf-8")
     with pytest.raises(DataError, match=r"needs a tokenizer\.json"):
         load_tokenizer(tmp_path)
 
@@ -123,7 +108,7 @@ def test_the_end_may_stand_among_the_added_tokens(tmp_path, single):
     with pytest.raises(DataError, match=r"has no <\|endoftext\|>, and no other file names another end"):
         load_tokenizer(tmp_path)
     single["added_tokens"] = [{"id": end, "content": END_OF_TEXT, "special": True}]
-    assert load_tokenizer(write(tmp_path, single)).end_of_text == end
+    assert load_tokenizer(write(tmp_path, single)).eos_token_id == end
 
 
 def test_a_torn_file_is_refused(tmp_path, single):

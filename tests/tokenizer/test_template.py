@@ -14,14 +14,7 @@ from handloom.data.examples import Conversation, LabeledText, PreferencePair
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.schema import Record
 from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.chat import (
-    ROLES,
-    Message,
-    encode_conversation,
-    encode_generation_prompt,
-    header_of,
-    written,
-)
+from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_generation_prompt, header_of, written
 from handloom.tokenizer.train import train_bpe
 
 LOOM = (
@@ -47,8 +40,7 @@ def tokenizer(request):
     if request.param == "gpt2":
         return load_tokenizer("gpt2")
     return train_bpe(
-        ["User:\nUser:\nAssistant:\nAssistant:\n\n\nA frame to weave on"] * 9,
-        257 if request.param == "bytes" else 300,
+        ["User:\nUser:\nAssistant:\nAssistant:\n\n\nA frame to weave on"] * 9, 257 if request.param == "bytes" else 300
     )
 
 
@@ -87,7 +79,7 @@ def test_an_answer_and_the_end_behind_it_are_learned_and_nothing_else():
     gpt2 = load_tokenizer("gpt2")
     encoded = encode_conversation(gpt2, LOOM)
     learned = [token for token, yes in zip(encoded.ids, encoded.learned, strict=True) if yes]
-    assert learned == [*gpt2.encode("A frame to weave on."), gpt2.end_of_text]
+    assert learned == [*gpt2.encode("A frame to weave on."), gpt2.eos_token_id]
     assert encoded.learned == [False] * (len(encoded.ids) - len(learned)) + [True] * len(learned)
 
 
@@ -125,11 +117,11 @@ def test_the_border_is_no_place_to_merge_across():
     """Encoded as one text, the line break of the header and that of the answer would be one token."""
     gpt2 = load_tokenizer("gpt2")
     message = Message("assistant", "\n\nYes.")
-    assert gpt2.encode(header_of("assistant") + message.content) != gpt2.encode(
-        header_of("assistant")
-    ) + gpt2.encode("\n\nYes.")
+    assert gpt2.encode(header_of("assistant") + message.content) != gpt2.encode(header_of("assistant")) + gpt2.encode(
+        "\n\nYes."
+    )
     ids = encode_conversation(gpt2, [message]).ids
-    assert ids == [*encode_generation_prompt(gpt2, []), *gpt2.encode("\n\nYes."), gpt2.end_of_text]
+    assert ids == [*encode_generation_prompt(gpt2, []), *gpt2.encode("\n\nYes."), gpt2.eos_token_id]
 
 
 def test_the_example_in_the_documentation_is_what_happens():

@@ -171,17 +171,11 @@ def test_every_byte_has_one_visible_letter():
     assert len(set(letters)) == 256
     assert letters.isprintable()
     assert " " not in letters
-    assert (vocab_files.visible(b" "), vocab_files.visible(b"\n"), vocab_files.visible(b"a")) == (
-        "Ġ",
-        "Ċ",
-        "a",
-    )
+    assert (vocab_files.visible(b" "), vocab_files.visible(b"\n"), vocab_files.visible(b"a")) == ("Ġ", "Ċ", "a")
 
 
 def test_ids_without_a_token_are_known_however_it_is_encoded(small, folder):
-    edit_vocabulary(
-        folder, lambda words: words.update({word: at + 5 * (at > 99) for word, at in words.items()})
-    )
+    edit_vocabulary(folder, lambda words: words.update({word: at + 5 * (at > 99) for word, at in words.items()}))
     for fast in (False, True):
         assert load_tokenizer(folder, fast=fast).unused == (100, 101, 102, 103, 104)
     assert small.unused == ()

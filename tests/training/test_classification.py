@@ -34,10 +34,7 @@ def texts(number, seed=0):
     random = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 17, (number,), generator=random).tolist()
     return [
-        (
-            torch.randint(0, 50, (length,), generator=random).tolist(),
-            int(torch.randint(0, 3, (), generator=random)),
-        )
+        (torch.randint(0, 50, (length,), generator=random).tolist(), int(torch.randint(0, 3, (), generator=random)))
         for length in lengths
     ]
 
@@ -73,9 +70,7 @@ def test_a_text_is_judged_by_its_own_last_token_however_long_the_others_are(mode
 def test_transformers_gives_the_same_scores(model):
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
-    config = GPT2Config(
-        vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=3, pad_token_id=0
-    )
+    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=3, pad_token_id=0)
     theirs = GPT2ForSequenceClassification(config).eval()
     weights = {name: tensor for name, tensor in to_hf(model).items() if name != "lm_head.weight"}
     theirs.load_state_dict({**weights, "score.weight": model.classifier.weight})
@@ -94,7 +89,7 @@ def test_loss_and_examination_are_over_all_texts(model):
     scores = task(model).scores(model, batch)
     assert found.loss == pytest.approx(F.cross_entropy(scores, batch["labels"]).item(), rel=1e-5)
     assert task(model).loss(model, batch).item() == pytest.approx(20 * found.loss, rel=1e-5)
-    assert task(model).count(batch) == 20
+    assert task(model).num_targets(batch) == 20
     right = (scores.argmax(-1) == batch["labels"]).double().mean()
     assert found.figures["accuracy"] == pytest.approx(float(right))
     assert sum(map(sum, found.details["confusion"])) == 20

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from test_tasks import Heard
 
-from handloom.data.lint import LintSettings, Seen, lint
+from handloom.data.lint import DataStats, LintSettings, lint
 from handloom.tokenizer.base import load_tokenizer
 from handloom.training import run
 
@@ -24,12 +24,8 @@ def here(tmp_path, monkeypatch, corpus_folder):
 
 def checked(source, folder, **settings):
     """What `data check` says is left out."""
-    seen = Seen()
-    list(
-        lint(
-            [source], load_tokenizer(folder / "tokenizer"), LintSettings(context_length=16, **settings), seen
-        )
-    )
+    seen = DataStats()
+    list(lint([source], load_tokenizer(folder / "tokenizer"), LintSettings(context_length=16, **settings), seen))
     return seen.omissions.to_dict()
 
 
@@ -43,9 +39,7 @@ def test_runs_in_the_folder_of_data_are_not_learned_from(here, tiny):
     heard = Heard()
     assert not run.begin(first, tiny(data=(".",)), stop_after=4)["finished"]
     assert run.resume(first, heard)["finished"]
-    assert any(
-        "1 folder of a run, a model or prepared data was left out: runs/a." in w for w in heard.warnings
-    )
+    assert any("1 folder of a run, a model or prepared data was left out: runs/a." in w for w in heard.warnings)
     run.begin(second, tiny(data=(".",), steps=1))
     assert described(first)["key"] == described(second)["key"]
     assert described(second)["omitted"]["own-folder"] == {"count": 1, "first": ["runs/a"]}
@@ -53,9 +47,7 @@ def test_runs_in_the_folder_of_data_are_not_learned_from(here, tiny):
 
 def test_what_is_left_out_is_said_kept_and_known_to_the_check(here, tiny):
     """80 of 100 documents were empty, and a run said: 19 documents."""
-    lines = [
-        json.dumps({"text": "" if n % 5 else f"The document of number {n}, a text."}) for n in range(100)
-    ]
+    lines = [json.dumps({"text": "" if n % 5 else f"The document of number {n}, a text."}) for n in range(100)]
     (here / "d.jsonl").write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
     (here / "notes.rst").write_text("What is this?", encoding="utf-8")
     heard = Heard()
@@ -64,12 +56,7 @@ def test_what_is_left_out_is_said_kept_and_known_to_the_check(here, tiny):
     assert {reason: count["count"] for reason, count in omitted.items()} == {
         "suffix": 1, "empty": 80, "duplicate": 1
     }  # fmt: skip
-    assert (
-        heard.notes.count("80 empty documents were left out: d.jsonl:2, d.jsonl:3, d.jsonl:4 and others.")
-        == 1
-    )
-    assert [w.split(":")[0] for w in heard.warnings] == [
-        "1 file in a folder was left out for its suffix (1 .rst)"
-    ]
+    assert heard.notes.count("80 empty documents were left out: d.jsonl:2, d.jsonl:3, d.jsonl:4 and others.") == 1
+    assert [w.split(":")[0] for w in heard.warnings] == ["1 file in a folder was left out for its suffix (1 .rst)"]
     omitted["own-folder"] = {"count": 1, "first": ["run"]}
     assert checked(".", here / "run") == omitted

@@ -40,10 +40,7 @@ def texts(number, seed=0):
 
 
 def rows(pairs):
-    return [
-        tuple(encode_row(ids, [at >= begin for at in range(len(ids))]) for ids, begin in both)
-        for both in pairs
-    ]
+    return [tuple(encode_row(ids, [at >= begin for at in range(len(ids))]) for ids, begin in both) for both in pairs]
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def base(tmp_path_factory, corpus_folder):
     from handloom.training.config import TrainConfig
 
     folder = tmp_path_factory.mktemp("base")
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         config = TrainConfig(
             data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, embed_dim=16, context_length=64, steps=30,
@@ -106,9 +106,7 @@ def test_a_method_changes_what_it_says_and_nothing_else(tmp_path, tune, base, me
         "bias": {name for name in before if name.endswith(".bias")},
         "last:1": {name for name in before if name.startswith(("blocks.1.", "final_norm"))},
     }[method]
-    unmoved = {
-        name for name in before if before[name].ndim == 1 and "qkv.bias" in name
-    }  # keys' biases may stay
+    unmoved = {name for name in before if before[name].ndim == 1 and "qkv.bias" in name}  # keys' biases may stay
     assert changed <= expected
     assert expected - changed <= unmoved
     assert summary["method"] == method
@@ -134,9 +132,7 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
     assert tokens == sorted(longest.tolist())
     after = find_model(tmp_path / "run").load_model().embedding.token_embedding.weight
     assert (after != weight).any(dim=1).nonzero()[:, 0].tolist() == tokens
-    assert summary["trained_parameters"] == sum(
-        t.numel() for t in load_file(checkpoint.folder / peft.WEIGHTS).values()
-    )
+    assert summary["trained_parameters"] == sum(t.numel() for t in load_file(checkpoint.folder / peft.WEIGHTS).values())
     plain = run.begin(tmp_path / "plain", tune(steps=20))
     assert summary["val_loss"] < plain["val_loss"]  # with words it hardly knows, it helps
     beside = load(base, adapter=tmp_path / "run").model
@@ -211,20 +207,12 @@ def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, m
         return below(self, *rows)
 
     monkeypatch.setattr(CachedBackbone, "_below", counted)
-    settings = {
-        "method": method,
-        "untie_embeddings": True,
-        "steps": 40,
-        "dropout": 0.1,
-        "precision": precision,
-    }
+    settings = {"method": method, "untie_embeddings": True, "steps": 40, "dropout": 0.1, "precision": precision}
     run.begin(tmp_path / "remembered", tune(**settings, eval_every=10))
     (reader,) = asked.values()
     rows = {r["step"]: r for r in read_metrics(tmp_path / "remembered")}
     assert rows
-    assert (
-        len(reader.rows) == reader.asked < 40 * 4
-    )  # each row was computed once, though it came several times
+    assert len(reader.rows) == reader.asked < 40 * 4  # each row was computed once, though it came several times
     run.begin(tmp_path / "anew", tune(**settings, eval_every=10, cache_activations=False))
     assert final_state(tmp_path / "remembered") == final_state(tmp_path / "anew")
     assert losses(tmp_path / "remembered") == losses(tmp_path / "anew")
@@ -250,9 +238,7 @@ def test_frozen_rows_are_what_the_model_says(base):
     with torch.no_grad():
         assert torch.allclose(reader.hidden(ids), model.hidden(ids), atol=1e-6)
         segments = torch.arange(32).view(2, 16) // 8
-        assert torch.allclose(
-            reader.hidden(ids, segments=segments), model.hidden(ids, segments=segments), atol=1e-6
-        )
+        assert torch.allclose(reader.hidden(ids, segments=segments), model.hidden(ids, segments=segments), atol=1e-6)
     reader.train()
     assert model.blocks[1].training
     assert not model.blocks[0].training
@@ -272,10 +258,7 @@ def test_an_adapter_lies_beside_its_model_and_no_other(tmp_path, tune, base, mon
     assert exact.equal(plain)
     assert 0 < (half - plain).abs().max() < (beside - plain).abs().max()
     run.begin(tmp_path / "other", tune(steps=3, method="full"))
-    with pytest.raises(
-        CheckpointError,
-        match=r"was trained on .*base.* others\. Use the model that",
-    ):
+    with pytest.raises(CheckpointError, match=r"was trained on .*base.* others\. Use the model that"):
         load(tmp_path / "other", adapter=tmp_path / "tuned")
     with pytest.raises(CheckpointError, match="holds a whole model, not an adapter"):
         load(base, adapter=tmp_path / "other")
@@ -347,18 +330,11 @@ def examples(tmp_path):
     """A file of examples for each task, small enough for a context of 64."""
     records = {
         "sft": [
-            {
-                "messages": [
-                    {"role": "user", "content": f"{i}?"},
-                    {"role": "assistant", "content": "ab"[i % 2] * 2},
-                ]
-            }
+            {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "ab"[i % 2] * 2}]}
             for i in range(24)
         ],
         "dpo": [{"prompt": f"{i} ", "chosen": "red", "rejected": "blue"} for i in range(24)],
-        "classify": [
-            {"text": f"{i} " + 3 * ("red " if i % 2 else "blue "), "label": "ab"[i % 2]} for i in range(60)
-        ],
+        "classify": [{"text": f"{i} " + 3 * ("red " if i % 2 else "blue "), "label": "ab"[i % 2]} for i in range(60)],
     }
     for task, lines in records.items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -368,9 +344,7 @@ def examples(tmp_path):
 
 @pytest.mark.parametrize("task", ["sft", "dpo", "classify"])
 @pytest.mark.parametrize("method", ["lora", "last:1", "full"])
-def test_every_task_is_learned_by_every_method_and_goes_on_to_the_same_bits(
-    tmp_path, tune, examples, task, method
-):
+def test_every_task_is_learned_by_every_method_and_goes_on_to_the_same_bits(tmp_path, tune, examples, task, method):
     settings = {
         "task": task, "data": (str(examples / f"{task}.jsonl"),), "method": method, "steps": 12, "context_length": None,
         "eval_every": 6, "batch_size": 8, "overlong": "cut", "learning_rate": 0.02,
@@ -418,9 +392,7 @@ def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune,
 
 @pytest.mark.parametrize("task", ["text", "dpo"])
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(
-    tmp_path, tune, base, examples, task, method
-):
+def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(tmp_path, tune, base, examples, task, method):
     """A run went on with whatever lay where its model had been, and called that its base from then on."""
     model = shutil.copytree(base, tmp_path / "model")
     data = {} if task == "text" else {"data": (str(examples / "prefer.jsonl"),), "context_length": None}
@@ -428,9 +400,7 @@ def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(
     run.begin(tmp_path / "run", settings, stop_after=3)
     run.begin(tmp_path / "other", tune(model=str(base), method="full"))
     shutil.rmtree(model)
-    with pytest.raises(
-        CheckpointError, match=r"tunes the model .*, which cannot be used\. There is no model at"
-    ):
+    with pytest.raises(CheckpointError, match=r"tunes the model .*, which cannot be used\. There is no model at"):
         run.resume(tmp_path / "run")
     shutil.copytree(tmp_path / "other", model)
     if (task, method) == ("text", "full"):  # it has nothing to do with the model any more

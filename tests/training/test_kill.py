@@ -99,28 +99,8 @@ def test_killed_twenty_times_and_resumed_equals_never_killed(tmp_path, corpus_fo
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path, corpus_folder, number):
     """Through the command line: exit code 0, the run is saved at the step it was at."""
     folder = tmp_path / "run"
-    flags = [
-        "--data",
-        str(corpus_folder),
-        "--steps",
-        "100000",
-        "--preset",
-        "nano",
-        "--embed-dim",
-        "16",
-        "--heads",
-        "2",
-    ]
-    flags += [
-        "--context-length",
-        "16",
-        "--vocab-size",
-        "300",
-        "--eval-every",
-        "50000",
-        "--checkpoint-every",
-        "50000",
-    ]
+    flags = ["--data", str(corpus_folder), "--steps", "100000", "--preset", "nano", "--embed-dim", "16", "--heads", "2"]
+    flags += ["--context-length", "16", "--vocab-size", "300", "--eval-every", "50000", "--checkpoint-every", "50000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "handloom", "train", "--run", str(folder), "--sample-every", "0", *flags],
         stdout=subprocess.PIPE,
@@ -155,8 +135,8 @@ EXPORT = """
 import sys
 from pathlib import Path
 from handloom.checkpoints.hf_export import export_folder
-from handloom.loading import find_checkpoint
-stored = find_checkpoint(sys.argv[1])
+from handloom.loading import find_model
+stored = find_model(sys.argv[1])
 model, tokenizer, number = stored.load_model(), stored.load_tokenizer(), 0
 while True:
     export_folder(Path(sys.argv[2]), model, tokenizer, overwrite=True)
@@ -164,7 +144,8 @@ while True:
     print(number, flush=True)
 """
 TINY = {
-    "vocab_size": 300, "preset": "nano", "layers": 1, "heads": 2, "embed_dim": 16, "context_length": 16, "batch_size": 4,
+    "vocab_size": 300, "preset": "nano", "layers": 1, "heads": 2, "embed_dim": 16, "context_length": 16,
+    "batch_size": 4,
     "precision": "fp32", "threads": 1, "sample_every": 0, "eval_every": 2, "checkpoint_every": 1,
 }  # fmt: skip
 

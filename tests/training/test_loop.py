@@ -24,10 +24,7 @@ from handloom.training.time_budget import StepTimer
 def final_state(folder):
     """Every byte of the newest checkpoint's weights and optimizer."""
     checkpoint, _ = native.latest(folder)
-    return {
-        name: (checkpoint.folder / name).read_bytes()
-        for name in ("model.safetensors", "optimizer.safetensors")
-    }
+    return {name: (checkpoint.folder / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
 def losses(folder):
@@ -62,13 +59,7 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path, tiny):
     ],
 )
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, tiny, stop, optimizer, machine):
-    settings = {
-        "steps": 40,
-        "batch_size": 8,
-        "optimizer": optimizer,
-        "eval_every": 10,
-        "checkpoint_every": 16,
-    }
+    settings = {"steps": 40, "batch_size": 8, "optimizer": optimizer, "eval_every": 10, "checkpoint_every": 16}
     settings |= machine
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     run.begin(straight, tiny(**settings))
@@ -105,9 +96,7 @@ def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, mo
 
     wishes: list[StopRequest] = []
     init = StopRequest.__init__
-    monkeypatch.setattr(
-        StopRequest, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0]
-    )
+    monkeypatch.setattr(StopRequest, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0])
     monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
     summary = run.begin(halted, tiny(**settings))
     monkeypatch.undo()
@@ -214,9 +203,7 @@ def test_a_run_without_a_checkpoint_is_not_sent_from_resume_to_begin_and_back(tm
     assert run.begin(folder, tiny(), overwrite=True)["finished"]
 
 
-def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_was(
-    tmp_path, tiny, monkeypatch
-):
+def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_was(tmp_path, tiny, monkeypatch):
     def full(folder, *_):
         raise storage.explain_os_error(OSError(errno.ENOSPC, ""), folder)
 
@@ -238,9 +225,7 @@ def test_a_model_that_was_no_number_before_the_first_step_is_told_so(tmp_path, t
         return model
 
     monkeypatch.setattr(scratch, "GPT", poisoned)
-    with pytest.raises(
-        DivergenceError, match=r"step 0 .*parameter blocks\.1\.feedforward\.up\.weight"
-    ) as told:
+    with pytest.raises(DivergenceError, match=r"step 0 .*parameter blocks\.1\.feedforward\.up\.weight") as told:
         run.begin(tmp_path / "run", tiny())
     assert "No step was taken yet" in told.value.remedy
     assert "--learning-rate" not in told.value.remedy
@@ -349,9 +334,7 @@ def test_a_new_run_that_cannot_begin_costs_no_earlier_one(tmp_path, tiny):
 def test_one_save_a_step_even_when_it_is_the_best(tmp_path, tiny, monkeypatch):
     saved = []
     save = native.save
-    monkeypatch.setattr(
-        native, "save", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest))
-    )
+    monkeypatch.setattr(native, "save", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest)))
     run.begin(tmp_path / "run", tiny(steps=8, eval_every=2, checkpoint_every=4))
     assert len(saved) == len(set(saved))
 

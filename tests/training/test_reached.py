@@ -24,23 +24,15 @@ def classifier(tmp_path_factory, corpus_folder):
     """A run that tells labels apart, with the texts it learned from."""
     folder = tmp_path_factory.mktemp("classifier")
     labelled = folder / "labelled.jsonl"
-    lines = [
-        {"text": f"{'red' if i % 2 else 'blue'} thread {i}", "label": ("b", "r")[i % 2]} for i in range(30)
-    ]
+    lines = [{"text": f"{'red' if i % 2 else 'blue'} thread {i}", "label": ("b", "r")[i % 2]} for i in range(30)]
     labelled.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     small = {"steps": 1, "batch_size": 4, "precision": "fp32", "threads": 1, "sample_every": 0}
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         run.begin(
             folder / "base",
             TrainConfig(
-                data=(str(corpus_folder),),
-                vocab_size=300,
-                layers=2,
-                heads=2,
-                embed_dim=16,
-                context_length=16,
-                **small,
+                data=(str(corpus_folder),), vocab_size=300, layers=2, heads=2, embed_dim=16, context_length=16, **small
             ),
         )
         config = FinetuneConfig(
@@ -84,9 +76,9 @@ def test_a_classifier_learns_text_with_every_method(tmp_path, tune, classifier, 
     summary = run.begin(folder, tune(method=method, optimizer=optimizer), listener)
     assert summary["finished"]
     before, after = weights(classifier), weights(folder)
-    assert torch.equal(before["label_head.weight"], after["label_head.weight"])
+    assert torch.equal(before["classifier.weight"], after["classifier.weight"])
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert ("label_head.weight" in listener.told) == (method == "full")
+    assert ("classifier.weight" in listener.told) == (method == "full")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -106,16 +98,13 @@ def test_labels_do_not_reach_the_head_for_tokens(tmp_path, tune, classifier):
     run.begin(folder, tune(task="classify", method="full", optimizer="muon"), listener)
     before, after = weights(classifier), weights(folder)
     assert torch.equal(before["head.weight"], after["head.weight"])
-    assert not torch.equal(before["label_head.weight"], after["label_head.weight"])
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
     assert "does not depend on head.weight" in listener.told
 
 
 @pytest.mark.parametrize(
     ("task", "pattern", "named"),
-    [
-        ("text", "label_head.*", "label_head.weight"),
-        ("classify", "head.weight", "head.weight"),
-    ],
+    [("text", "classifier.*", "classifier.weight"), ("classify", "head.weight", "head.weight")],
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, pattern, named, optimizer):
@@ -126,9 +115,7 @@ def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, patt
 
 def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     """Not heads, embeddings, rows for tokens, or lengths of rows; a detour's two matrices are inside."""
-    model = GPT(
-        GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8, label_names=("a", "b"))
-    )
+    model = GPT(GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8, label_names=("a", "b")))
     model.untie_embeddings()
     lora.add_adapter(model, lora.LoRAConfig(rank=2, use_dora=True), 0, tokens=torch.tensor([1, 5]))
     trainable.set_trainable(model, ("*",))
@@ -137,9 +124,7 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     taken = {id(p) for group in muon.param_groups for p in group["params"]}
     named = dict(model.named_parameters())
     by_muon = {name for name, p in named.items() if id(p) in taken}
-    assert by_muon == {
-        n for n in named if n.endswith((".lora_A", ".lora_B", ".base.weight")) and "blocks" in n
-    }
+    assert by_muon == {n for n in named if n.endswith((".lora_A", ".lora_B", ".base.weight")) and "blocks" in n}
     left = set(named) - by_muon
-    for kind in ("label_head.weight", "head.weight", "token_rows", "position_embedding.weight", "magnitude"):
+    for kind in ("classifier.weight", "head.weight", "token_rows", "position_embedding.weight", "magnitude"):
         assert any(name.endswith(kind) for name in left), kind

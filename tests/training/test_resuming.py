@@ -35,7 +35,7 @@ class Told(NullReporter):
 def straight(tmp_path_factory, corpus_folder):
     """A run of 8 steps with a checkpoint at 0, 2, ... 8. Not to be changed: `copied` has a copy."""
     folder = tmp_path_factory.mktemp("straight")
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder / "cache"))
         shutil.copytree(corpus_folder, folder / "texts")
         patch.chdir(folder)
@@ -47,7 +47,8 @@ def settings(**changes):
     from handloom.training.config import TrainConfig
 
     chosen = {
-        "data": ("texts",), "vocab_size": 300, "layers": 1, "heads": 2, "embed_dim": 16, "context_length": 16, "steps": 8,
+        "data": ("texts",), "vocab_size": 300, "layers": 1, "heads": 2, "embed_dim": 16, "context_length": 16,
+        "steps": 8,
         "batch_size": 4, "precision": "fp32", "threads": 1, "sample_every": 0, "eval_every": 4,
         "checkpoint_every": 2, "keep_checkpoints": 9, "dropout": 0.1,
     }  # fmt: skip
@@ -136,10 +137,7 @@ def test_what_has_no_meaning_about_checkpoints_is_refused(copied, tmp_path):
 
 def test_checkpoints_on_another_disk(copied, tmp_path):
     """A folder of checkpoints, or a run, that is a link: trained into, gone on with, pruned and written from."""
-    for linked, elsewhere in (
-        (Path("runs/c/checkpoints"), tmp_path / "disk"),
-        (Path("runs/d"), tmp_path / "e"),
-    ):
+    for linked, elsewhere in ((Path("runs/c/checkpoints"), tmp_path / "disk"), (Path("runs/d"), tmp_path / "e")):
         elsewhere.mkdir()
         linked.parent.mkdir(exist_ok=True)
         linked.symlink_to(elsewhere)
@@ -241,11 +239,7 @@ def test_a_flag_goes_before_an_edit(copied):
             r"dropout cannot change from 0\.1 to 0\.2 when a run goes on \(edited in runs/a/config\.toml\)",
         ),
         ("dropout = 0.1\n", "", r"dropout cannot change from 0\.1 to 0\.0"),
-        (
-            "embed_dim = 16",
-            "embed_dim = 32\nseed = 5\n#",
-            "width cannot change from 16 to 32, nor seed from 0 to 5",
-        ),
+        ("embed_dim = 16", "embed_dim = 32\nseed = 5\n#", "width cannot change from 16 to 32, nor seed from 0 to 5"),
         ("steps = 8", "minutes = 1", "minutes cannot change from not set to 1"),
         ("steps = 8", "steps = 8\nlerning_rate = 1", "'lerning_rate', which does not exist"),
         ("steps = 8", "steps = 7", "has done 8 steps"),

@@ -38,7 +38,7 @@ def trained(tmp_path_factory, corpus_folder):
     from handloom.training.config import TrainConfig
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context_length() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HANDLOOM_CACHE", str(folder.parent / "cache"))
         shape = {"vocab_size": 300, "layers": 2, "heads": 2, "embed_dim": 16, "context_length": 16}
         often = {"eval_every": 4, "checkpoint_every": 4, "sample_every": 0, "threads": 1, "batch_size": 4}
@@ -219,26 +219,14 @@ def rewrite(checkpoint, name, change):
     ("name", "change", "told"),
     [
         ("config.json", lambda v: v.update(version=2), "has format version 2; this program reads version 1"),
-        (
-            "training.json",
-            lambda v: v["settings"].update(new=1),
-            r"training\.json: The settings hold new, which",
-        ),
-        (
-            "training.json",
-            lambda v: v["progress"].update(new=1),
-            r"training\.json: The progress holds new, whi",
-        ),
+        ("training.json", lambda v: v["settings"].update(new=1), r"training\.json: The settings hold new, which"),
+        ("training.json", lambda v: v["progress"].update(new=1), r"training\.json: The progress holds new, whi"),
         ("training.json", lambda v: v.pop("progress"), r"training\.json is not as this version"),
         ("training.json", lambda v: v.pop("versions"), r"training\.json is not as this version"),
         ("training.json", lambda v: v.update(settings=[1]), "settings is no dict"),
         ("training.json", lambda v: v.update(data=None), "data is no str"),
         ("training.json", lambda v: v["progress"].update(step="x"), "step is no int"),
-        (
-            "config.json",
-            lambda v: v["model"].update(new=1),
-            "holds the key 'new', which this version does not",
-        ),
+        ("config.json", lambda v: v["model"].update(new=1), "holds the key 'new', which this version does not"),
     ],
 )
 def test_a_later_checkpoint_is_refused_by_name_and_left_alone(base, name, change, told):

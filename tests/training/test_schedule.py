@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from handloom.training.schedule import SHAPES, learning_rate_factor, warmup_length
 
 
-@given(
-    total=st.integers(5, 5000),
-    asked=st.integers(1, 1000),
-    shape=st.sampled_from(SHAPES),
-    final=st.floats(0, 1),
-)
+@given(total=st.integers(5, 5000), asked=st.integers(1, 1000), shape=st.sampled_from(SHAPES), final=st.floats(0, 1))
 def test_it_stays_between_zero_and_one_rises_then_falls(total, asked, shape, final):
     warm_up = warmup_length(asked, total)
     factors = [learning_rate_factor(step, total, warm_up, shape, final) for step in range(total)]
@@ -26,9 +21,7 @@ def test_it_stays_between_zero_and_one_rises_then_falls(total, asked, shape, fin
     assert warm_up <= max(1, total // 5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "middle", "end"), [("linear", 0.55, 0.1), ("cosine", 0.55, 0.1), ("constant", 1, 1)]
-)
+@pytest.mark.parametrize(("shape", "middle", "end"), [("linear", 0.55, 0.1), ("cosine", 0.55, 0.1), ("constant", 1, 1)])
 def test_known_values(shape, middle, end):
     values = [learning_rate_factor(step, 110, 10, shape, 0.1) for step in (0, 9, 60, 110)]
     assert values == pytest.approx([0.1, 1.0, middle, end])

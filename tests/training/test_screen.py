@@ -83,7 +83,7 @@ def test_a_run_outlives_its_screen_to_the_same_bits(tmp_path, tiny, monkeypatch,
         STRAIGHT.update(final_state(tmp_path / "straight"))
         assert not lost(tmp_path / "straight")
     stream = SCREENS[reason]()
-    with monkeypatch.context_length() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
         told = reporter()
         with told if reporter is TerminalReporter else contextlib.nullcontext():
@@ -134,9 +134,7 @@ def test_a_long_command_does_its_work_without_a_terminal_to_show_its_progress(
 
 
 def flags(corpus_folder, folder, steps):
-    sizes = (
-        "--vocab-size 300 --layers 2 --heads 2 --embed-dim 16 --context-length 16 --batch-size 4 --threads 1"
-    )
+    sizes = "--vocab-size 300 --layers 2 --heads 2 --embed-dim 16 --context-length 16 --batch-size 4 --threads 1"
     loop = f"--precision fp32 --sample-every 0 --steps {steps} --eval-every 50000 --checkpoint-every 50000"
     return ["train", "--data", str(corpus_folder), "--run", str(folder), *sizes.split(), *loop.split()]
 

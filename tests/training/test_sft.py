@@ -19,9 +19,7 @@ from handloom.training.tasks import tensors
 
 BYTES = train_bpe([], 257)
 CONTEXT = 96
-TURN = st.tuples(
-    st.text("ab \n:é", min_size=1, max_size=6), st.text("ab \n:é", min_size=1, max_size=6), st.booleans()
-)
+TURN = st.tuples(st.text("ab \n:é", min_size=1, max_size=6), st.text("ab \n:é", min_size=1, max_size=6), st.booleans())
 CONVERSATIONS = st.lists(st.lists(TURN, min_size=1, max_size=2), min_size=1, max_size=5)
 
 
@@ -73,7 +71,7 @@ def test_packed_or_padded_or_alone_the_loss_is_the_same(model, conversations):
         batch_of(pack(rows, CONTEXT)),
         batch_of(pack(rows, max(map(len, rows)))),
     ):
-        assert task.count(batch) == count
+        assert task.num_targets(batch) == count
         assert task.loss(model, batch).item() == pytest.approx(wanted, rel=1e-5)
 
 
@@ -96,16 +94,12 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
     def states(row, text):
         """The hidden states of a text in a row, and what they are when it is alone."""
         batch, begins = batch_of([row]), {int(n): (row.segments == n).argmax() for n in row.segments}
-        (at,) = (
-            at for at in begins.values() if row.inputs[at : at + len(text)].tolist() == text.inputs.tolist()
-        )
+        (at,) = (at for at in begins.values() if row.inputs[at : at + len(text)].tolist() == text.inputs.tolist())
         return model.hidden(batch["inputs"], segments=batch["segments"])[0, at : at + len(text)]
 
     first, second, other = (
         encode_row(text.ids, text.learned)
-        for text in (
-            encoded([(asked, answer, True)]) for asked, answer in (("ab", "ba"), ("b", "aab"), ("zz", "zz"))
-        )
+        for text in (encoded([(asked, answer, True)]) for asked, answer in (("ab", "ba"), ("b", "aab"), ("zz", "zz")))
     )
     (one,), (two,) = (pack(both, CONTEXT) for both in ((first, second), (other, second)))
     assert torch.equal(states(one, second), states(two, second))
@@ -125,9 +119,7 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
     right = 0
     for text in texts:
         likeliest = model(torch.tensor([text.ids]))[0].argmax(-1).tolist()
-        right += sum(
-            a == b for a, b, yes in zip(likeliest, text.ids[1:], text.learned[1:], strict=False) if yes
-        )
+        right += sum(a == b for a, b, yes in zip(likeliest, text.ids[1:], text.learned[1:], strict=False) if yes)
     assert found.figures == {"token_accuracy": pytest.approx(right / count)}
     assert found.unit == "nats/token"
 
@@ -135,9 +127,7 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
 def test_bfloat16_is_close_and_a_batch_in_parts_is_the_whole(model):
     from handloom.training.loop import parts
 
-    rows = [
-        encode_row(*(lambda t: (t.ids, t.learned))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)
-    ]
+    rows = [encode_row(*(lambda t: (t.ids, t.learned))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)]
     task, batch = objective(), batch_of(rows)
     whole = task.loss(model, batch).item()
     assert sum(task.loss(model, part).item() for part in parts(batch, 2)) == pytest.approx(whole, rel=1e-5)

@@ -45,13 +45,7 @@ def base(tmp_path):
     return str(tmp_path / "base")
 
 
-QUICK = {
-    "precision": "fp32",
-    "threads": 1,
-    "sample_every": 0,
-    "eval_every": 1000,
-    "checkpoint_every": 1000,
-}
+QUICK = {"precision": "fp32", "threads": 1, "sample_every": 0, "eval_every": 1000, "checkpoint_every": 1000}
 
 
 def test_sixty_conversations_with_all_defaults_are_some_tens_of_steps(base, write, tmp_path):
@@ -62,11 +56,7 @@ def test_sixty_conversations_with_all_defaults_are_some_tens_of_steps(base, writ
     checkpoint, _ = native.latest(tmp_path / "run")
     settings = checkpoint.training["settings"]
     described = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
-    assert (
-        (settings["batch_size"], settings["pack"])
-        == (described["batch_size"], described["pack"])
-        == (2, False)
-    )
+    assert (settings["batch_size"], settings["pack"]) == (described["batch_size"], described["pack"]) == (2, False)
     assert described["rows"] == described["training_examples"] == 57
     assert settings["steps"] == 86  # three epochs
     assert not any("few" in warning for warning in heard.warnings)
@@ -78,9 +68,7 @@ def test_every_task_adapts_and_what_is_given_stays(write, task, data):
     examples = write(data(60))
 
     def size(examples, **changes):
-        return opened(task, examples, **{"steps": None, "batch_size": None, "pack": None, **changes})[2][
-            "batch_size"
-        ]
+        return opened(task, examples, **{"steps": None, "batch_size": None, "pack": None, **changes})[2]["batch_size"]
 
     assert size(examples) == 2
     assert size(examples, batch_size=16) == 16
@@ -101,13 +89,7 @@ def test_many_conversations_are_packed_and_few_are_if_asked(write):
 
 def test_few_steps_and_a_batch_larger_than_the_data_are_said_with_the_flag_that_helps(base, write, tmp_path):
     heard = Heard()
-    settings = {
-        "model": base,
-        "data": (write(conversations(60)),),
-        "task": "sft",
-        "batch_size": 32,
-        **QUICK,
-    }
+    settings = {"model": base, "data": (write(conversations(60)),), "task": "sft", "batch_size": 32, **QUICK}
     run.begin(tmp_path / "a", FinetuneConfig(**settings, epochs=1, pack=True), heard)
     assert heard.warnings[-2:] == [
         "With so little data --epochs 1 comes to 1 step, which is few to learn from. --epochs 51 makes it 30 or more.",
@@ -122,17 +104,12 @@ def test_few_steps_and_a_batch_larger_than_the_data_are_said_with_the_flag_that_
 def test_text_adapts_when_it_is_tuned_on_and_says_so_when_it_is_trained_on(base, tmp_path, tiny):
     text = tmp_path / "little.txt"
     text.write_text("".join(f"Line {n} of a text that is short.\n" for n in range(60)), encoding="utf-8")
-    run.begin(
-        tmp_path / "tuned",
-        FinetuneConfig(model=base, data=(str(text),), context_length=48, epochs=0.2, **QUICK),
-    )
+    run.begin(tmp_path / "tuned", FinetuneConfig(model=base, data=(str(text),), context_length=48, epochs=0.2, **QUICK))
     tuned = json.loads((tmp_path / "tuned" / "data.json").read_text(encoding="utf-8"))
     assert tuned["batch_size"] == batch_size_for(tuned["train_tokens"] // 48) < 8
     heard = Heard()
     run.begin(tmp_path / "trained", tiny(data=(str(text),), batch_size=500, steps=1), heard)
-    assert [w.partition(":")[0].partition(" rows")[2] for w in heard.warnings] == [
-        ", fewer than the batch of 500"
-    ]
+    assert [w.partition(":")[0].partition(" rows")[2] for w in heard.warnings] == [", fewer than the batch of 500"]
 
 
 def test_rows_that_the_steps_do_not_come_to_are_counted(tmp_path, tiny):
@@ -179,12 +156,8 @@ def test_why_much_text_is_few_tokens_is_said_by_the_run_and_by_the_check(tmp_pat
     problem, remedy = REASONS[kind]
     assert problem in refused.value.problem
     assert refused.value.remedy == remedy
-    tokenizer = TiktokenTokenizer(
-        train_bpe(["a" * 1_350_000 if kind == "repetition" else "The loom weaves.\n"], 300)
-    )
-    found = [
-        each for each in lint([folder], tokenizer, LintSettings(context_length=64)) if each.kind == "one-side"
-    ]
+    tokenizer = TiktokenTokenizer(train_bpe(["a" * 1_350_000 if kind == "repetition" else "The loom weaves.\n"], 300))
+    found = [each for each in lint([folder], tokenizer, LintSettings(context_length=64)) if each.kind == "one-side"]
     assert problem in f"{found[0].detail}."
     assert found[0].remedy == remedy
 

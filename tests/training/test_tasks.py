@@ -51,9 +51,7 @@ def base(tmp_path):
 @pytest.fixture
 def write(tmp_path):
     def make(*records, name="data.jsonl"):
-        (tmp_path / name).write_text(
-            "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
-        )
+        (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return str(tmp_path / name)
 
     return make
@@ -70,11 +68,7 @@ def conversations(number=60):
 def pairs(number=60):
     draw = random.Random(0)
     for _ in range(number):
-        yield {
-            "prompt": f"{draw.choice('abcdefgh')} {draw.choice('abcdefgh')}",
-            "chosen": " blue",
-            "rejected": " red",
-        }
+        yield {"prompt": f"{draw.choice('abcdefgh')} {draw.choice('abcdefgh')}", "chosen": " blue", "rejected": " red"}
 
 
 def labelled(number=60):
@@ -82,10 +76,7 @@ def labelled(number=60):
     draw = random.Random(0)
     for _ in range(number):
         yes = draw.random() < 0.5
-        yield {
-            "text": f"{draw.choice('abcdefgh')} {'x' if yes else 'o'} {draw.choice(WORDS)}",
-            "label": int(yes),
-        }
+        yield {"text": f"{draw.choice('abcdefgh')} {'x' if yes else 'o'} {draw.choice(WORDS)}", "label": int(yes)}
 
 
 def settings(task, data, base, **changes):
@@ -111,18 +102,14 @@ def settings(task, data, base, **changes):
 def opened(task, data, model=None, reporter=None, context_length=48, **changes):
     config = settings(task, data, "base", **changes)
     model = model or GPT(SHAPE, 0)
-    return open_task(
-        config, model, TOKENIZER, context_length, reporter or NullReporter(), lambda: GPT(SHAPE, 0)
-    )
+    return open_task(config, model, TOKENIZER, context_length, reporter or NullReporter(), lambda: GPT(SHAPE, 0))
 
 
 # Each learns
 
 
 def test_instructions_are_learned_and_the_answer_ends_by_itself(base, write, tmp_path):
-    summary = run.begin(
-        tmp_path / "run", settings("sft", write(*conversations()), base, steps=120, sample_every=120)
-    )
+    summary = run.begin(tmp_path / "run", settings("sft", write(*conversations()), base, steps=120, sample_every=120))
     losses = [r["loss"] for r in read_metrics(tmp_path / "run") if r["kind"] == "validation"]
     assert losses[-1] < 0.1 * losses[0]
     assert summary["val_token_accuracy"] > 0.95
@@ -158,16 +145,13 @@ def test_labels_are_learned(base, write, tmp_path):
     assert summary["val_accuracy"] == summary["val_f1"] == 1
     (a, wrong), (missed, b) = summary["confusion"]
     assert wrong == missed == 0
-    assert (
-        run.resume(tmp_path / "run")["confusion"] == summary["confusion"]
-    )  # no step is left, and nothing lost
+    assert run.resume(tmp_path / "run")["confusion"] == summary["confusion"]  # no step is left, and nothing lost
     assert a + b == summary["labels"]["0"]["texts"] + summary["labels"]["1"]["texts"]
     assert load(tmp_path / "run").config.label_names == ("0", "1")
 
 
 @pytest.mark.parametrize(
-    ("task", "data", "method"),
-    [("sft", conversations, "lora"), ("dpo", pairs, "full"), ("classify", labelled, "lora")],
+    ("task", "data", "method"), [("sft", conversations, "lora"), ("dpo", pairs, "full"), ("classify", labelled, "lora")]
 )
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(base, write, tmp_path, task, data, method):
     config = settings(task, write(*data()), base, steps=4, checkpoint_every=2, method=method)
@@ -177,10 +161,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(base, write, tmp_path, 
     states = [native.latest(tmp_path / name)[0].load_optimizer() for name in ("whole", "parts")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    trains = [
-        [r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"]
-        for name in ("whole", "parts")
-    ]
+    trains = [[r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"] for name in ("whole", "parts")]
     assert trains[0] == trains[1]
 
 
@@ -204,9 +185,7 @@ def test_the_data_is_described_for_people_and_in_numbers(write):
     assert report["rows"] < report["training_examples"]
     assert report["template"] == CHAT_TEMPLATE
     _, line, report = opened("classify", write(*labelled()))
-    assert line.startswith(
-        f"{report['training_examples']} texts with 2 labels (0 {report['labels']['0']}, 1 "
-    )
+    assert line.startswith(f"{report['training_examples']} texts with 2 labels (0 {report['labels']['0']}, 1 ")
     assert sum(report["labels"].values()) == report["training_examples"]
     _, line, report = opened("dpo", write(*pairs()))
     assert line.startswith(f"{report['training_examples']} pairs of answers: ")
@@ -220,7 +199,7 @@ def test_every_example_of_an_epoch_is_met_once_whether_packed_or_not(write):
         objective, _, report = opened("sft", data, pack=packed, batch_size=1)
         batches = [objective.batch(step) for step in range(int(objective.steps_per_epoch))]
         assert ("segments" in batches[0]) == packed
-        assert sum(map(objective.count, batches)) == report["learned_tokens"]
+        assert sum(map(objective.num_targets, batches)) == report["learned_tokens"]
         found[packed] = objective.evaluate(GPT(SHAPE, 0))
     assert found[True].loss == pytest.approx(found[False].loss, rel=1e-5)
 
@@ -258,12 +237,10 @@ def test_fields_and_answers_that_are_not_learned_are_told(write):
     objective, _, report = opened("sft", write(*talk), reporter=heard, context_length=96)
     assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context_length": {"count": 8}}
     assert heard.notes == ["8 fields of records were left out (8 id)."]
-    assert heard.warnings[0].startswith(
-        "8 answers in histories or prompts are read as context, and not learned."
-    )
+    assert heard.warnings[0].startswith("8 answers in histories or prompts are read as context, and not learned.")
     batch = objective.batch(0)
     read, learned = batch["inputs"], batch["targets"]
-    assert set(learned[learned >= 0].tolist()) == {*TOKENIZER.encode("blue"), TOKENIZER.end_of_text}
+    assert set(learned[learned >= 0].tolist()) == {*TOKENIZER.encode("blue"), TOKENIZER.eos_token_id}
     assert TOKENIZER.decode(read[0].tolist()).count("Be red.") >= 1
 
 
@@ -283,18 +260,12 @@ def test_what_was_left_out_and_which_labels_are_missing_is_told(write):
 def test_a_key_stands_for_all_that_rows_are_made_of_and_not_for_their_order(write):
     data = write(*conversations())
     keys = [
-        opened("sft", data, **changes)[0].key
-        for changes in (
-            {},
-            {"context_length": 40},
-            {"pack": False},
-            {"overlong": "cut"},
-            {"validation_fraction": 0.3},
-        )
+        opened("sft", data, **changes)[0].data_hash
+        for changes in ({}, {"context_length": 40}, {"pack": False}, {"overlong": "cut"}, {"validation_fraction": 0.3})
     ]
     assert len(set(keys)) == len(keys)
-    assert opened("sft", data, seed=5, batch_size=3)[0].key == keys[0]
-    assert opened("sft", write(*conversations(), name="copy.jsonl"))[0].key == keys[0]
+    assert opened("sft", data, seed=5, batch_size=3)[0].data_hash == keys[0]
+    assert opened("sft", write(*conversations(), name="copy.jsonl"))[0].data_hash == keys[0]
 
 
 def test_pairs_have_a_template_only_if_all_are_conversations(write):
@@ -325,7 +296,5 @@ def test_labels_are_in_order_and_a_model_keeps_its_own(write):
 
 
 def test_a_single_label_is_nothing_to_learn(write):
-    with pytest.raises(
-        DataError, match="All 3 texts have the label 'ham', so there is nothing to tell apart"
-    ):
+    with pytest.raises(DataError, match="All 3 texts have the label 'ham', so there is nothing to tell apart"):
         opened("classify", write(*({"text": str(n), "label": "ham"} for n in range(3))))

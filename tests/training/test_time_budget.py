@@ -182,9 +182,7 @@ def test_whatever_happens_the_minutes_are_used_and_hardly_exceeded(seed, each, s
 def test_a_process_that_is_stopped_for_longer_than_its_minutes_goes_on(tmp_path, corpus_folder):
     """For real: 9 s of computing, 12 s asleep in their midst."""
     folder = tmp_path / "run"
-    sizes = (
-        "--vocab-size 300 --layers 2 --heads 2 --embed-dim 16 --context-length 16 --batch-size 4 --threads 1"
-    )
+    sizes = "--vocab-size 300 --layers 2 --heads 2 --embed-dim 16 --context-length 16 --batch-size 4 --threads 1"
     words = f"train --data {corpus_folder} --run {folder} --minutes 0.15 --precision fp32 --sample-every 0 {sizes}"
     began = time.monotonic()
     with subprocess.Popen(

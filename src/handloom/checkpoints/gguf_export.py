@@ -24,12 +24,7 @@ from torch import Tensor
 
 from handloom import ownership, replacement
 from handloom.checkpoints import gpt2
-from handloom.checkpoints.gguf_tokenizer import (
-    add_tokenizer,
-    modelfile,
-    require_same_tokenizer,
-    unknown_to_ollama,
-)
+from handloom.checkpoints.gguf_tokenizer import add_tokenizer, modelfile, require_same_tokenizer, unknown_to_ollama
 from handloom.checkpoints.hf_export import chat_template
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
@@ -91,9 +86,7 @@ def export_gguf(
     require_same_tokenizer(tokenizer)
     template = chat_template(tokenizer, training)
     tensors = _tensors(model, tokenizer)
-    halves = {
-        theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])
-    }
+    halves = {theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])}
     size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
     with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
         writer = GGUFWriter(aside / (name + SUFFIX), "gpt2")
@@ -198,8 +191,7 @@ def _write_tensors(writer: GGUFWriter, tensors: dict[str, Tensor], halves: set[s
         stored = tensor.to(_kind(theirs, halves))
         if not stored.isfinite().all():
             raise CheckpointError(
-                f"The weights {theirs} are too large for f16, which ends at 65,504.",
-                "Export with --dtype f32.",
+                f"The weights {theirs} are too large for f16, which ends at 65,504.", "Export with --dtype f32."
             )
         writer.write_tensor_data(stored.contiguous().numpy())
 

@@ -62,9 +62,7 @@ class GGUFModel(HFCheckpoint):
                 plain = _float32(tensor, self.folder)
                 tensors[name.theirs] = plain.T if name.turned else plain
         if rounded := sorted({tensor.tensor_type.name for tensor in reader.tensors} - {"F32", "F16", "BF16"}):
-            self.on_note(
-                f"{self.folder}: weights were quantized ({', '.join(rounded)}); computed with in float32."
-            )
+            self.on_note(f"{self.folder}: weights were quantized ({', '.join(rounded)}); computed with in float32.")
         if self.config.tie_embeddings:
             found.pop(_HEAD, None)
         return tensors | {name: torch.empty(0) for name in found}  # of no use, and refused as such
@@ -107,9 +105,7 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
             "Handloom reads a byte-level BPE that cuts text as GPT-2's does ('gpt2', cut as 'gpt-2').",
         )
     embedding, head = found[_EMBEDDING], found.get(_HEAD)
-    tied = head is None or (
-        head.tensor_type == embedding.tensor_type and np.array_equal(head.data, embedding.data)
-    )
+    tied = head is None or (head.tensor_type == embedding.tensor_type and np.array_equal(head.data, embedding.data))
     try:
         config = GPTConfig(vocab_size=int(embedding.shape[1]), tie_embeddings=tied, **sizes)
     except ConfigError as error:
@@ -170,9 +166,7 @@ def _tokenizer_files(reader: GGUFReader) -> dict[str, Any]:
     }
     return {
         VOCABULARY: {token: number for token, (number, kind) in known.items() if kind != _UNUSED},
-        MERGES: "".join(
-            line + "\n" for line in ["#version: 0.2", *(_value(reader, "tokenizer.ggml.merges") or [])]
-        ),
+        MERGES: "".join(line + "\n" for line in ["#version: 0.2", *(_value(reader, "tokenizer.ggml.merges") or [])]),
         "tokenizer_config.json": {key: value for key, value in settings.items() if value},
         "generation_config.json": {"eos_token_id": _value(reader, "tokenizer.ggml.eot_token_id")},
     }

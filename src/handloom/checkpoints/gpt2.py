@@ -175,10 +175,7 @@ def from_hf(
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     wanted = {name.theirs: name for name in names(model.config)}
     _match(
-        {
-            theirs: shapes[name.ours][::-1] if name.turned else shapes[name.ours]
-            for theirs, name in wanted.items()
-        },
+        {theirs: shapes[name.ours][::-1] if name.turned else shapes[name.ours] for theirs, name in wanted.items()},
         {name: tuple(tensor.shape) for name, tensor in plain.items()},
         origin,
     )
@@ -200,9 +197,7 @@ def to_hf(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def language_model(
-    tensors: dict[str, Tensor], origin: Path, on_note: Callable[[str], None]
-) -> dict[str, Tensor]:
+def language_model(tensors: dict[str, Tensor], origin: Path, on_note: Callable[[str], None]) -> dict[str, Tensor]:
     """The language model, or classifier, among the tensors, under plain names.
 
     What wraps a model for training puts its own name before each of theirs, and `transformer.` comes before all but
@@ -275,9 +270,7 @@ def _match(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
         raise CheckpointError(f"{origin} holds the tensor {surplus}.", _REMEDY)
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise CheckpointError(
-                f"In {origin} the tensor {name} has shape {found[name]} instead of {shape}.", _REMEDY
-            )
+            raise CheckpointError(f"In {origin} the tensor {name} has shape {found[name]} instead of {shape}.", _REMEDY)
 
 
 def _as_float32(name: str, tensor: Tensor, origin: Path) -> Tensor:

@@ -23,7 +23,7 @@ FIELDS = {
     "n_head": "heads",
     "n_embd": "embed_dim",
     "n_inner": "ffn_dim",
-    "norm_eps": "norm_eps",
+    "layer_norm_epsilon": "norm_eps",
     "scale_attn_weights": "scale_attention_weights",
     "scale_attn_by_inverse_layer_idx": "scale_attention_by_inverse_layer",
     "tie_word_embeddings": "tie_embeddings",
@@ -33,12 +33,7 @@ FIELDS = {
 }
 """GPT-2's key -> our field, where the value is the same. A key that is left out has our field's default."""
 
-ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-}
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
 """`activation_function` -> our `activation`. The first name of an activation is the one we write."""
 
 ALIASES = {
@@ -63,7 +58,7 @@ REFUSED = {
 OVERLOOKED = {
     "hidden_act": "activation_function",
     "intermediate_size": "n_inner",
-    "layer_norm_eps": "norm_eps",
+    "layer_norm_eps": "layer_norm_epsilon",
 }
 """Keys of other architectures that GPT2Config does not look at, and those that it goes by instead: a note says so."""
 
@@ -120,9 +115,7 @@ def read_config(values: dict[str, Any], path: Path) -> GPTConfig:
             that we do not honour; it names all of them.
     """
     kind, classes = values.get("model_type"), _classes(values)
-    of_gpt2 = bool(set(classes or ()) & set(_ARCHITECTURES)) or (
-        not classes and values.keys() >= set(_MANNERS)
-    )
+    of_gpt2 = bool(set(classes or ()) & set(_ARCHITECTURES)) or (not classes and values.keys() >= set(_MANNERS))
     if kind != "gpt2" and (kind is not None or not of_gpt2):
         raise CheckpointError(
             f"{path} describes a model of type {kind!r}; Handloom reads its own checkpoints and models of type 'gpt2'.",
@@ -249,11 +242,7 @@ def _with_single_dropout(config: GPTConfig) -> GPTConfig:
     if len(set(config.dropouts)) > 1:
         return config
     return dataclasses.replace(
-        config,
-        dropout=config.dropouts.residual,
-        embedding_dropout=None,
-        attention_dropout=None,
-        residual_dropout=None,
+        config, dropout=config.dropouts.residual, embedding_dropout=None, attention_dropout=None, residual_dropout=None
     )
 
 

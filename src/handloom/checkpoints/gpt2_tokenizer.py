@@ -40,8 +40,8 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
     if not any((folder / name).is_file() for name in (VOCABULARY, MERGES, TOKENIZER_JSON)):
         others = _tokenizer_files(folder)
         raise CheckpointError(
-            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {TOKENIZER_JSON}) are missing"
-            + (f"; there is {', '.join(others)}." if others else "."),
+            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {TOKENIZER_JSON}) are "
+            "missing" + (f"; there is {', '.join(others)}." if others else "."),
             "Put them into the folder of the weights, from where the model came.",
         )
     tokenizer = load_tokenizer(folder, rows=config.vocab_size)

@@ -82,17 +82,10 @@ def export_folder(
             save_file(tensors, aside / SAFETENSORS, metadata=remarks)
         except SafetensorError as error:
             raise as_os_error(error) from error
-        storage.write_json(
-            aside / CONFIG, write_config(model.config, tokenizer.eos_token_id, tokenizer.eos_token_ids)
-        )
+        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.eos_token_id, tokenizer.eos_token_ids))
         write_tokenizer(aside, tokenizer, model.config, training)
         write_model_card(
-            aside,
-            target.name,
-            model,
-            tokenizer,
-            training,
-            CLASSIFIER if model.config.label_names else FOR_TRANSFORMERS,
+            aside, target.name, model, tokenizer, training, CLASSIFIER if model.config.label_names else FOR_TRANSFORMERS
         )
 
 

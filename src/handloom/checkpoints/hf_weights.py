@@ -103,9 +103,7 @@ def _upcast(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Te
     every few tensors, and the largest come first; else this would take three times the file instead of twice.
     """
     tensors = read()
-    halves = sorted(
-        (name for name in tensors if tensors[name].dtype in _HALVES), key=lambda n: tensors[n].nbytes
-    )
+    halves = sorted((name for name in tensors if tensors[name].dtype in _HALVES), key=lambda n: tensors[n].nbytes)
     wide: dict[str, Tensor] = {}
     seen = 0
     while halves:

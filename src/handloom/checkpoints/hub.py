@@ -113,9 +113,7 @@ class Hub:
                 ) from None
         return Repository(info.id, info.sha, files)
 
-    def fetch(
-        self, repository: Repository, file: RemoteFile, part: Path, on_bytes: Callable[[int], None]
-    ) -> None:
+    def fetch(self, repository: Repository, file: RemoteFile, part: Path, on_bytes: Callable[[int], None]) -> None:
         """Append to `part` what it still lacks of a file. A lost connection is taken up again.
 
         Args:
@@ -159,12 +157,8 @@ class Hub:
         url = hf_hub_url(repository.name, file.name, revision=repository.commit, endpoint=self.endpoint)
         # Compressed in transit, a file could not go on at a byte.
         wanted = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-        headers = build_hf_headers(
-            headers=wanted, token=_token(), library_name=_NAME, library_version=_VERSION
-        )
-        with get_session().stream(
-            "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        ) as response:
+        headers = build_hf_headers(headers=wanted, token=_token(), library_name=_NAME, library_version=_VERSION)
+        with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
             goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if response.status_code == 416 or (response.status_code == 206 and not goes_on):
                 part.write_bytes(b"")  # the hub has no such rest: begin anew
@@ -186,8 +180,7 @@ class Hub:
             yield
         except errors.OfflineModeIsEnabled:
             raise NotReachedError(
-                "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to use the network.",
-                "Unset it to pull a model.",
+                "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to use the network.", "Unset it to pull a model."
             ) from None
         except errors.HfHubHTTPError as error:
             raise self._refused(error, repository, revision) from None
@@ -227,8 +220,7 @@ class Hub:
             )
         if status == 403:
             return CheckpointError(
-                f"{self.endpoint} does not let you have {repository} (HTTP {status}).",
-                f"Check what {token} permits.",
+                f"{self.endpoint} does not let you have {repository} (HTTP {status}).", f"Check what {token} permits."
             )
         if status in _PASSING:
             return CheckpointError(

@@ -24,7 +24,8 @@ def require_memory(config: GPTConfig, origin: object, copies: int = 1) -> None:
     if needed > there:
         raise ModelError(
             f"{origin} asks for a model of {config.layers:,} layers, width {config.embed_dim:,}, context "
-            f"{config.context_length:,} and {config.vocab_size:,} token ids: {_gigabytes(needed)} GB, and this machine has "
+            f"{config.context_length:,} and {config.vocab_size:,} token ids: {_gigabytes(needed)} GB, and this "
+            "machine has "
             f"{_gigabytes(there)} GB.",
             "Choose a smaller model, or a machine with more memory; a size that was not meant is a damaged file.",
         )

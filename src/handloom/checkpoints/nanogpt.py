@@ -79,8 +79,7 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> NanoGPT:
         )
     try:
         config = GPTConfig(
-            activation="gelu",
-            **{ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in arguments},
+            activation="gelu", **{ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in arguments}
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from None

@@ -140,9 +140,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: when it is missing, torn, damaged, or written by something else.
     """
     if not folder.is_dir():
-        raise CheckpointError(
-            f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder."
-        )
+        raise CheckpointError(f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder.")
     try:
         described = storage.read_json(folder / "config.json")
     except IncompleteError:
@@ -156,8 +154,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     storage.verify_folder(folder, ("config.json", "training.json", weights))
     if described.get("format") != FORMAT:
         raise CheckpointError(
-            f"{folder}/config.json is not of a Handloom checkpoint.",
-            "Name a run folder or a checkpoint inside it.",
+            f"{folder}/config.json is not of a Handloom checkpoint.", "Name a run folder or a checkpoint inside it."
         )
     beside = described.get("adapter")
     training = storage.read_json(folder / "training.json")
@@ -226,8 +223,7 @@ def latest(run: Path) -> tuple[Checkpoint, list[IncompleteError]]:
             "Copy the run again from where it came, or train it again with --overwrite.",
         )
     raise CheckpointError(
-        f"The run {run} has no checkpoint yet.",
-        "Begin it again with --overwrite, or name another folder.",
+        f"The run {run} has no checkpoint yet.", "Begin it again with --overwrite, or name another folder."
     )
 
 

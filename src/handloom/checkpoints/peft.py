@@ -46,9 +46,7 @@ _MERGE = (
     "Merge it where PEFT is installed, and use the folder that comes of it: PeftModel.from_pretrained(MODEL, ADAPTER)"
     ".merge_and_unload().save_pretrained(FOLDER)."
 )
-_BY_ITS_LIBRARY = (
-    "Merge it into its model with the library that wrote it, and use the folder that comes of it."
-)
+_BY_ITS_LIBRARY = "Merge it into its model with the library that wrote it, and use the folder that comes of it."
 _HONOURED = (
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "alpha_pattern", "rank_pattern",
     "init_lora_weights", "fan_in_fan_out", "trainable_token_indices",
@@ -172,9 +170,7 @@ class Adapter:
             parts.setdefault(layer, {})[_OURS[match[2]]] = tensor
         for layer, part in parts.items():
             if missing := sorted(wanted - part.keys()):
-                raise CheckpointError(
-                    f"In {self.folder} the tensor {missing[0]} of {layer} is missing.", _AGAIN
-                )
+                raise CheckpointError(f"In {self.folder} the tensor {missing[0]} of {layer} is missing.", _AGAIN)
         return parts
 
     def _scale(self, layer: str, rank: int, model: GPT) -> float:
@@ -183,8 +179,7 @@ class Adapter:
         said = _by_pattern(self.values.get("rank_pattern"), theirs, self.values.get("r", 8))
         if said != rank:
             raise CheckpointError(
-                f"{self.folder / CONFIG} says rank {said} of {theirs}, and its tensor has rank {rank}.",
-                _AGAIN,
+                f"{self.folder / CONFIG} says rank {said} of {theirs}, and its tensor has rank {rank}.", _AGAIN
             )
         return float(alpha) / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
 

@@ -20,13 +20,7 @@ from typing import Any
 
 from handloom import replacement, storage
 from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository
-from handloom.checkpoints.model_store import (
-    ORIGIN,
-    PulledModel,
-    model_folder,
-    pulled_model,
-    read_origin,
-)
+from handloom.checkpoints.model_store import ORIGIN, PulledModel, model_folder, pulled_model, read_origin
 from handloom.checkpoints.wanted import UnsupportedModelError, is_intact, repository_of, wanted_files
 from handloom.errors import CheckpointError
 
@@ -88,12 +82,7 @@ class _Gathering:
     """The files of one repository on their way into one folder."""
 
     def __init__(
-        self,
-        hub: Hub,
-        repository: Repository,
-        aside: Path,
-        folder: Path,
-        on_progress: Callable[[Progress], None],
+        self, hub: Hub, repository: Repository, aside: Path, folder: Path, on_progress: Callable[[Progress], None]
     ) -> None:
         self.hub, self.repository, self.aside, self.folder = hub, repository, aside, folder
         self.on_progress = on_progress
@@ -183,8 +172,7 @@ class _Gathering:
             raise CheckpointError(
                 f"{file.name} of {self.repository.name} arrived damaged: it does not have the size and checksum "
                 f"that {self.hub.endpoint} names ({file.bytes:,} bytes, {file.digest[:12]}...).",
-                "It was thrown away; the same command fetches it anew. If that happens again, try another "
-                "--endpoint.",
+                "It was thrown away; the same command fetches it anew. If that happens again, try another --endpoint.",
             )
         part.rename(self.aside / file.name)
 

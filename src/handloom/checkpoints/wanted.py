@@ -104,9 +104,7 @@ def wanted_files(repository: Repository, bring: Callable[[RemoteFile], Path]) ->
 
 
 @contextmanager
-def _as_reading_refuses(
-    repository: Repository, folder: Path, remedy: str | None = _ELSEWHERE
-) -> Iterator[None]:
+def _as_reading_refuses(repository: Repository, folder: Path, remedy: str | None = _ELSEWHERE) -> Iterator[None]:
     """Say what reading has to say against the files, with the repository's name for the folder's.
 
     Args:
@@ -120,9 +118,7 @@ def _as_reading_refuses(
         raise
     except HandloomError as error:
         problem = error.problem.replace(str(folder), repository.name)
-        raise UnsupportedModelError(
-            f"{problem} Its weights were not fetched.", remedy or error.remedy
-        ) from None
+        raise UnsupportedModelError(f"{problem} Its weights were not fetched.", remedy or error.remedy) from None
 
 
 def is_intact(path: Path, file: RemoteFile) -> bool:

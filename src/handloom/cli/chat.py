@@ -75,9 +75,7 @@ def chat(
     """
     how = GenerationConfig().changed(**given(request), **given(sampling))
     if threads is not None and threads < 1:
-        raise RequestError(
-            f"--threads is {threads}; it must be at least 1.", "Leave it out for all granted cores."
-        )
+        raise RequestError(f"--threads is {threads}; it must be at least 1.", "Leave it out for all granted cores.")
 
     from handloom import runtime
     from handloom.inference.conversation import TextSession
@@ -112,10 +110,7 @@ def chat(
                 raise
             print("\n/quit or Ctrl-D leaves.", file=sys.stderr)
         except Exception as error:  # the conversation is worth more than where this came from
-            note(
-                f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.",
-                "Error: ",
-            )
+            note(f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.", "Error: ")
 
 
 def _tell(conversation: TextSession, system: str) -> None:

@@ -52,9 +52,7 @@ def print_page(groups: Sequence[Group], settings: LintSettings, seen: DataStats,
     _print_bars(console, "Labels", {label: sum(numbers) for label, numbers in seen.labels.items()})
     _print_split(console, settings, seen)
     if count(groups, ERROR):
-        console.print(
-            "A run would stop, or its validation would lie. Mend the errors first.", style="bold red"
-        )
+        console.print("A run would stop, or its validation would lie. Mend the errors first.", style="bold red")
     elif count(groups, WARNING):
         console.print("A run would go through. Look at the warnings first.", style="bold yellow")
     else:

@@ -81,9 +81,7 @@ def _lines(each: Classification, likeliest: list[tuple[str, float]]) -> list[str
     """A line for each of these labels, the likeliest first; of a model for regression, for each of its values."""
     pairs = likeliest or list(each.values.items())
     width = max(map(len, each.values))
-    return [
-        f"{label:{width}}  " + (f"{value:6.1%}" if likeliest else f"{value:.4f}") for label, value in pairs
-    ]
+    return [f"{label:{width}}  " + (f"{value:6.1%}" if likeliest else f"{value:.4f}") for label, value in pairs]
 
 
 def _in_short(each: Classification) -> str:

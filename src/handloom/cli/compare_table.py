@@ -54,10 +54,7 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
         ("cache MB", lambda m: f"{m.cache_bytes / 1e6:,.1f}"),
         ("bits/byte held-out", lambda m: f"{m.held_out.bits_per_byte.value:.3f}"),
         ("  ±", lambda m: _spread(m.held_out.bits_per_byte)),
-        (
-            perplexity,
-            lambda m: f"{m.held_out.perplexity:,.1f}{'' if report.one_tokenizer else ' ' + m.tokenizer}",
-        ),
+        (perplexity, lambda m: f"{m.held_out.perplexity:,.1f}{'' if report.one_tokenizer else ' ' + m.tokenizer}"),
         ("calibration error", lambda m: _share(m.calibration.error)),
         ("distinct 1-grams", lambda m: _share(m.diversity.distinct_1)),
         ("distinct 2-grams", lambda m: _share(m.diversity.distinct_2)),

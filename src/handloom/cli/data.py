@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import FinetuneConfig, TrainConfig
 
-app = App(
-    name="data",
-    help="Prepare and check data, and look at the very batches of a run.",
-    help_format="plaintext",
-)
+app = App(name="data", help="Prepare and check data, and look at the very batches of a run.", help_format="plaintext")
 app.command(
     "handloom.cli.data_check:check",
     name="check",
@@ -149,11 +145,7 @@ def show(
         if isinstance(config, FinetuneConfig) and config.task != "text":
             _show_examples(run, config, step, ids, as_json)
             return
-        data, parting, windowing = (
-            list(again.found(config.data, run)),
-            _like(Reading, config),
-            _like(Order, config),
-        )
+        data, parting, windowing = (list(again.found(config.data, run)), _like(Reading, config), _like(Order, config))
         windowing["context_length"] = (
             config.context_length
             if isinstance(config, FinetuneConfig)
@@ -183,9 +175,7 @@ def _like(flags: type[Reading | Order], config: TrainConfig | FinetuneConfig) ->
     return {field.name: getattr(config, field.name) for field in fields(flags)}
 
 
-def _prepare(
-    data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any], **more: Any
-) -> PreparedData:
+def _prepare(data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any], **more: Any) -> PreparedData:
     """Prepare with a progress bar on a terminal's standard error, which only long work gets to show."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -263,19 +253,14 @@ def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
     return prepared
 
 
-def _described(
-    windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step: int
-) -> list[dict[str, Any]]:
+def _described(windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step: int) -> list[dict[str, Any]]:
     """The windows of a batch as plain values."""
     from handloom.data.split import TRAIN
 
     inputs, targets = windows.batch(step)
     epochs, starts = windows.places(step)
     last_tokens = starts + inputs.shape[1] - 1
-    shown = [
-        [prepared.train.document_at(token) for token in pair]
-        for pair in zip(starts, last_tokens, strict=True)
-    ]
+    shown = [[prepared.train.document_at(token) for token in pair] for pair in zip(starts, last_tokens, strict=True)]
     wanted = {number for pair in shown for number in pair}
     names = islice(prepared.names(TRAIN), max(wanted) + 1)
     named = {number: name for number, name in enumerate(names) if number in wanted}

@@ -56,10 +56,7 @@ def check(
     )  # refused before a model is looked for
     measure, its_context = _measure(tokenizer)
     settings = LintSettings(
-        task=task,
-        context_length=its_context if context_length is None else context_length,
-        overlong=overlong,
-        **given,
+        task=task, context_length=its_context if context_length is None else context_length, overlong=overlong, **given
     )
     seen = DataStats()
     groups = grouped(_findings(data or [], measure, settings, seen), None if every or as_json else 3)

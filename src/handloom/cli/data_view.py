@@ -16,9 +16,7 @@ from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 _WIDTH = 80
 
 
-def print_batch(
-    batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool
-) -> None:
+def print_batch(batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, step: int, ids: bool) -> None:
     """Print windows, as `handloom data show --json` describes them, in boxes of text or of `ids`."""
     console = new_console(width=_WIDTH)
     console.print(
@@ -31,9 +29,7 @@ def print_batch(
             body = Text(" ".join(map(str, [*window["inputs"], window["targets"][-1]])))
         else:
             body = _readable([*window["inputs"], window["targets"][-1]], tokenizer)
-        source = Text(
-            visible(" ... ".join(window["documents"])), style="dim", overflow="ellipsis", no_wrap=True
-        )
+        source = Text(visible(" ... ".join(window["documents"])), style="dim", overflow="ellipsis", no_wrap=True)
         console.print(panel(Group(source, "", body), place, _WIDTH))
     console.print("The last token of each window is only a target; every other is an input too.", style="dim")
 
@@ -113,12 +109,8 @@ def print_report(prepared: PreparedData) -> None:
     for column in ("", "documents", "bytes", "tokens", "bytes/token"):
         table.add_column(column, justify="right" if column else "left")
     for side in ("train", "validation"):
-        documents, size, tokens = (
-            getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens")
-        )
-        table.add_row(
-            side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-"
-        )
+        documents, size, tokens = (getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens"))
+        table.add_row(side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-")
     console.print(table)
     how = {
         "documents": "by document, chosen by the hash of its text",

@@ -61,6 +61,5 @@ def _keep_other_runs(run: Path) -> None:
     found = dataclasses.replace(merge(settings, {}), minutes=None, seed=0, threads=None, precision="auto")
     if found != TrainConfig():
         raise ConfigError(
-            f"{run} holds a run that is not an untouched demo, so it is kept.",
-            "Name another folder: --run runs/demo2.",
+            f"{run} holds a run that is not an untouched demo, so it is kept.", "Name another folder: --run runs/demo2."
         )

@@ -118,9 +118,7 @@ def evaluate(
     if corpus is None:
         sums = _choose(lm, questions, batch_size, items, inputs)
         if json:
-            print_json(
-                {"model": str(model), "data": str(file), "task": chosen, **multiple_choice.as_json(sums)}
-            )
+            print_json({"model": str(model), "data": str(file), "task": chosen, **multiple_choice.as_json(sums)})
         else:
             _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
         return
@@ -142,9 +140,7 @@ def _refuse(task: str, flags: list[str], data: list[str]) -> None:
         raise RequestError(f"--task {task} reads one file, and {len(data)} were named.", "Name one.")
 
 
-def _read(
-    lm: LanguageModel, model: Path, corpus: Corpus, convention: PerplexityConvention, json: bool
-) -> None:
+def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: PerplexityConvention, json: bool) -> None:
     """Perplexity."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
@@ -154,9 +150,7 @@ def _read(
 
     with progress(column("Reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=None)
-        measured = measure(
-            lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        measured = measure(lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total))
     if json:
         print_json({"model": str(model), "data": corpus.sources, **as_json(measured)})
     else:
@@ -218,10 +212,7 @@ def _show_tally(sums: Totals, title: str) -> None:
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
     for score in scores(sums):
         table.add_row(
-            score.name,
-            f"{score.value:,.4f}",
-            "-" if score.error is None else f"{score.error:.4f}",
-            score.also,
+            score.name, f"{score.value:,.4f}", "-" if score.error is None else f"{score.error:.4f}", score.also
         )
     console = new_console()
     console.print(table)

@@ -43,17 +43,14 @@ def export(
 
     if to == "hf" and dtype != "f32":
         raise ConfigError(
-            f"A Hugging Face folder is written in f32, not in {dtype}.",
-            "Leave --dtype out, or export --to gguf.",
+            f"A Hugging Face folder is written in f32, not in {dtype}.", "Leave --dtype out, or export --to gguf."
         )
     stored = find_model(model, note)
     reads = folders_of(stored)
     require_replaceable(folder, reads, overwrite)  # before the weights are read
     training = None if isinstance(stored, gpt2.HFCheckpoint) else stored.training or None
     if to == "hf":
-        export_folder(
-            folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads
-        )
+        export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads)
         kind = "SequenceClassification" if stored.config.label_names else "CausalLM"
         how = f"transformers loads it: AutoModelFor{kind}.from_pretrained({str(folder)!r})"
     else:

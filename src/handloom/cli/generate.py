@@ -11,12 +11,7 @@ from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.inputs import read_file, read_lines, read_standard_input
 from handloom.cli.model_argument import AdapterFlag, load_named
 from handloom.errors import RequestError
-from handloom.inference.generation_config import (
-    GenerationConfig,
-    SamplingParams,
-    require_count,
-    require_streamable,
-)
+from handloom.inference.generation_config import GenerationConfig, SamplingParams, require_count, require_streamable
 from handloom.inference.sequence import stop_strings, typed_stop
 
 if TYPE_CHECKING:
@@ -126,9 +121,7 @@ def _require_sense(how: GenerationConfig, n: int, stream: bool, json: bool) -> N
     if stream:
         require_streamable(how)
     if stream and (n > 1 or json):
-        raise RequestError(
-            "--stream shows one text as it comes; --n and --json need whole ones.", "Leave one out."
-        )
+        raise RequestError("--stream shows one text as it comes; --n and --json need whole ones.", "Leave one out.")
     if (how.echo or how.logprobs is not None) and not json:
         raise RequestError("--logprobs and --echo have a place in JSON only.", "Add --json.")
 
@@ -143,9 +136,7 @@ def _told(timing: GenerationStats) -> str:
     )
 
 
-def _read_prompts(
-    prompt: str | None, file: Path | None, many: Path | None, new_document: bool
-) -> list[str | None]:
+def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_document: bool) -> list[str | None]:
     if many is None:
         return [_read_prompt(prompt, file, new_document)]
     if prompt is not None or file is not None or new_document:
@@ -157,9 +148,7 @@ def _read_prompts(
 
 def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> str | None:
     if sum((prompt is not None, file is not None, new_document)) > 1:
-        raise RequestError(
-            "Several prompts were given.", "Give the text, or --prompt-file, or --new-document."
-        )
+        raise RequestError("Several prompts were given.", "Give the text, or --prompt-file, or --new-document.")
     if new_document:
         return None
     if file is not None:
@@ -189,12 +178,7 @@ def _stream(
 
 
 def _print_all(
-    lm: LanguageModel,
-    text: str | None,
-    done: CompletionOutput,
-    request: GenerationConfig,
-    as_json: bool,
-    answers: bool,
+    lm: LanguageModel, text: str | None, done: CompletionOutput, request: GenerationConfig, as_json: bool, answers: bool
 ) -> None:
     from handloom.console import print_json, write
 
@@ -228,7 +212,4 @@ def _records(lm: LanguageModel, choices: Sequence[TokenLogprob]) -> list[dict[st
         text = raw.decode("utf-8", errors="replace")
         return {"id": token, "text": text, "bytes": list(raw), "logprob": logprob}
 
-    return [
-        {**shown(choice.token, choice.logprob), "top": [shown(*each) for each in choice.top]}
-        for choice in choices
-    ]
+    return [{**shown(choice.token, choice.logprob), "top": [shown(*each) for each in choice.top]} for choice in choices]

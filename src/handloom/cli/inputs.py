@@ -65,9 +65,7 @@ def read_file(file: Path, what: str = "The prompt file") -> str:
     try:
         return decoded(file.read_bytes(), f"{what} {file}")
     except OSError as error:
-        raise RequestError(
-            f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file."
-        ) from None
+        raise RequestError(f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file.") from None
 
 
 def decoded(raw: bytes, where: str, *, exact: bool = False) -> str:

@@ -7,9 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def lm_eval(
-    model: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)]
-) -> None:
+def lm_eval(model: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)]) -> None:
     """Measure a model with EleutherAI's lm-evaluation-harness (the extra `eval`).
 
     For example: handloom lm-eval runs/demo --tasks lambada_openai --limit 100

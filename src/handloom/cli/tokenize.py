@@ -49,8 +49,7 @@ def tokenize(
         _show_tokens(text, tokenizer, explain, as_json)
     elif explain or text != "-":
         raise ConfigError(
-            "--decode turns ids into text, so it takes no text and no --explain.",
-            "Leave one of the two out.",
+            "--decode turns ids into text, so it takes no text and no --explain.", "Leave one of the two out."
         )
     else:
         ids = _read_ids(decode)

@@ -96,21 +96,13 @@ def begin_or_resume(
         if resume is not None:
             folder = run or run_of(resume) or resume
             summary = runs.resume(
-                resume,
-                terminal,
-                changes=changes,
-                stop_after=stop_after,
-                kind=kind,
-                into=run,
-                drop_later=drop_later,
+                resume, terminal, changes=changes, stop_after=stop_after, kind=kind, into=run, drop_later=drop_later
             )
         else:
             assert merged is not None
             with _folder_of_new_run(run) as folder:
                 reads = [] if config is None else [config]
-                summary = runs.begin(
-                    folder, merged, terminal, overwrite=overwrite, stop_after=stop_after, reads=reads
-                )
+                summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after, reads=reads)
     conclude(folder, summary, terminal)
 
 

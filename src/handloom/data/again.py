@@ -54,9 +54,7 @@ def key_of(run: Path) -> str:
     try:
         return str(parse_json(described.read_bytes())["key"])
     except (ValueError, TypeError, KeyError):
-        raise CheckpointError(
-            f"{described} is torn: it names no key.", "Resume the run, which mends it."
-        ) from None
+        raise CheckpointError(f"{described} is torn: it names no key.", "Resume the run, which mends it.") from None
 
 
 def require_same(run: Path, key: str) -> None:

@@ -111,9 +111,7 @@ def _docstrings(node: ast.AST) -> Iterator[str]:
     if isinstance(node, _SCOPES):
         text = ast.get_docstring(node)
         if text:
-            yield text.encode("utf-8", "replace").decode(
-                "utf-8"
-            )  # an escape may stand for half a surrogate pair
+            yield text.encode("utf-8", "replace").decode("utf-8")  # an escape may stand for half a surrogate pair
     for block in ("body", "handlers", "orelse", "finalbody"):
         for child in getattr(node, block, ()):
             if isinstance(child, ast.stmt | ast.excepthandler):

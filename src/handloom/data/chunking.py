@@ -20,9 +20,7 @@ SAFE = " \t\n"
 _SAFE = re.compile(rf"(?<=\S)[{SAFE}]")
 
 
-def chunk_text(
-    chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST, before: str = SAFE
-) -> Iterator[str]:
+def chunk_text(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST, before: str = SAFE) -> Iterator[str]:
     """Cut a stream of text where tokenization cannot tell.
 
     Args:

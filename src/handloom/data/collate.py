@@ -1,6 +1,7 @@
 """Encoded examples become rows, and rows become batches in a shuffled order that needs no memory.
 
-A row is what the model reads at once: inputs, the target of each (or `IGNORE_INDEX`), and which of several texts it belongs
+A row is what the model reads at once: inputs, the target of each (or `IGNORE_INDEX`), and which of several texts it
+belongs
 to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id, so
 that every id may stand in a text. Knows arrays only.
 """

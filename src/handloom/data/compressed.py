@@ -36,8 +36,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         if packed in _OPENERS and error.errno is None:  # gzip and bz2 say so of what is not theirs
             raise _damaged(name, packed, error) from None
         raise UnreadableError(
-            f"{name}: cannot be read ({error.strerror or error}).",
-            "Check the path and your permission to read it.",
+            f"{name}: cannot be read ({error.strerror or error}).", "Check the path and your permission to read it."
         ) from None
     except (EOFError, zlib.error, lzma.LZMAError, _DamagedError) as error:
         raise _damaged(name, packed, error) from None
@@ -46,8 +45,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 def _damaged(name: str, packed: str, error: Exception) -> UnreadableError:
     tool = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}[packed]
     return UnreadableError(
-        f"{name}: not a whole {tool} file ({error}).",
-        f"Fetch or compress it again; {tool} -t FILE checks one.",
+        f"{name}: not a whole {tool} file ({error}).", f"Fetch or compress it again; {tool} -t FILE checks one."
     )
 
 
@@ -104,9 +102,4 @@ class _Frames(io.RawIOBase):
         super().close()
 
 
-_OPENERS: dict[str, Any] = {
-    ".gz": gzip.GzipFile,
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": _open_zst,
-}
+_OPENERS: dict[str, Any] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile, ".zst": _open_zst}

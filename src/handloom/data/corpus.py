@@ -113,9 +113,7 @@ def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOpti
     for source in given:
         require_type(source, "A source of data", (str, Path), "a str or a Path")
     if not given:
-        raise DataError(
-            "No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)})."
-        )
+        raise DataError("No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)}).")
     names = list(dict.fromkeys(map(str, given)))
     piped = [name for name in names if name == "-" or is_pipe(name)]
     spool = TemporaryFolder("stdin") if piped else None
@@ -131,9 +129,7 @@ def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOpti
                 _spool(source, name, path)
                 origins.append(partial(_separated, path, name, options))
             else:
-                for path in found_files(
-                    partial(files_of, omissions=omissions), source, options, len(names) == 1
-                ):
+                for path in found_files(partial(files_of, omissions=omissions), source, options, len(names) == 1):
                     has_records = has_records or form_of(path, options) != "text"
                     origins.append(partial(_file_documents, path, options))
         if options.text_field != TEXT_FIELD and not has_records:
@@ -161,9 +157,7 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
     return documents
 
 
-def found_files(
-    find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool
-) -> list[Path]:
+def found_files(find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool) -> list[Path]:
     """What `find` finds; what it raises is told, unless the source is the only one."""
     try:
         return find(source)
@@ -222,13 +216,9 @@ def _spool(source: str, name: str, path: Path) -> None:
             if source != "-":
                 stream = stack.enter_context(open(expanded(source, "the data"), "rb"))
                 if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
-                    raise DataError(
-                        f"{name}: a device, which holds no text.", "Name a file, a folder or a pipe."
-                    )
+                    raise DataError(f"{name}: a device, which holds no text.", "Name a file, a folder or a pipe.")
         except OSError as error:
-            raise DataError(
-                f"{name}: cannot be read ({error.strerror}).", "Name a file, a folder or a pipe."
-            ) from None
+            raise DataError(f"{name}: cannot be read ({error.strerror}).", "Name a file, a folder or a pipe.") from None
         try:
             with path.open("wb") as file:
                 if stream is not None:

@@ -46,7 +46,8 @@ class ExampleEncoder:
         if self.policy == "error":
             raise DataError(
                 f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context_length:,}).",
-                "Shorten it, choose a larger --context-length if the model has one, or name a policy: --overlong truncate leaves "
+                "Shorten it, choose a larger --context-length if the model has one, or name a policy: --overlong "
+                "truncate leaves "
                 "out the end of such examples, --overlong skip leaves them out.",
             )
         self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
@@ -81,7 +82,8 @@ def encode_pairs(
             _require_learned(example, text, fitting)
         if both[0].ids == both[1].ids:
             raise DataError(
-                f"{example.origin}: both answers are the same as far as a row of {fitting.context_length:,} tokens reaches.",
+                f"{example.origin}: both answers are the same as far as a row of {fitting.context_length:,} tokens "
+                "reaches.",
                 "Remove that line, or leave out what is too long: --overlong skip.",
             )
     return [(example, chosen, rejected) for example, (chosen, rejected) in found]
@@ -128,15 +130,11 @@ def room_for(kind: type[Example], context_length: int) -> int:
     return context_length if kind is LabeledText else context_length + 1
 
 
-def _fitted(
-    examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder
-) -> list[tuple[E, list[EncodedChat]]]:
+def _fitted(examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
     found = [
         (
             example,
-            fitting.fit(
-                in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context_length)
-            ),
+            fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context_length)),
         )
         for example in examples
     ]
@@ -154,13 +152,12 @@ def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> EncodedCh
     return EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
-def _require_learned(
-    example: Conversation | PreferencePair, text: EncodedChat, fitting: ExampleEncoder
-) -> None:
+def _require_learned(example: Conversation | PreferencePair, text: EncodedChat, fitting: ExampleEncoder) -> None:
     """Raise DataError when nothing of an answer is left by a cut."""
     if not any(text.learned):
         raise DataError(
-            f"{example.origin}: what stands before the answer fills the row of {fitting.context_length:,} tokens, so that "
+            f"{example.origin}: what stands before the answer fills the row of {fitting.context_length:,} tokens, "
+            "so that "
             "nothing of it is left to learn.",
             "Shorten that, choose a larger --context-length, or leave out what is too long: --overlong skip.",
         )

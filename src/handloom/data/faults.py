@@ -115,9 +115,7 @@ class ReadOptions:
                     f"{origin}: character {error.start} of the text is a lone surrogate "
                     f"(U+{ord(text[error.start]):04X}), which no UTF-8 text can hold."
                 )
-                remedy = (
-                    "Mend that line, or read it as \N{REPLACEMENT CHARACTER} with --encoding-errors replace."
-                )
+                remedy = "Mend that line, or read it as \N{REPLACEMENT CHARACTER} with --encoding-errors replace."
                 self.tell(EncodingError(problem, remedy), origin)
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return text

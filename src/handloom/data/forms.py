@@ -18,18 +18,7 @@ from handloom.tokenizer.chat import Message
 _LISTS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
 _MEANING = {
-    *(
-        *_LISTS,
-        *_SYSTEM,
-        "history",
-        "instruction",
-        "input",
-        "output",
-        "prompt",
-        "completion",
-        "chosen",
-        "rejected",
-    ),
+    *(*_LISTS, *_SYSTEM, "history", "instruction", "input", "output", "prompt", "completion", "chosen", "rejected"),
     *("context", "query", "question", "answer", "answers", "response", "responses", "text_pair"),
     *CANNOT_BE_LEARNED,
 }
@@ -61,10 +50,7 @@ def conversation(record: Record) -> tuple[Message, ...]:
     elif "prompt" in record.fields:
         name, learned = "prompt + completion", {"prompt", "completion"}
         _require(record, "conversation", "completion")
-        messages = (
-            *_context(record, _said(record, "prompt", "user")),
-            *_said(record, "completion", "assistant"),
-        )
+        messages = (*_context(record, _said(record, "prompt", "user")), *_said(record, "completion", "assistant"))
     else:
         raise record.no_field("messages", f"A conversation is {_FORMS['conversation']}.")
     messages = _with_system(record, messages)
@@ -89,14 +75,11 @@ def pair(record: Record) -> tuple[str | tuple[Message, ...], str, str]:
     if len(texts) == 1:
         other = "rejected" if texts == ["chosen"] else "chosen"
         raise record.refuse(
-            f'"{texts[0]}" is a string, but "{other}" is {kind_of(fields[other])}.',
-            "Write both in the same way.",
+            f'"{texts[0]}" is a string, but "{other}" is {kind_of(fields[other])}.', "Write both in the same way."
         )
     learned = {"prompt", "chosen", "rejected"}
     before: tuple[Message, ...] = ()
-    lists = [
-        name for name in ("conversations", "conversation", "prompt") if isinstance(fields.get(name), list)
-    ]
+    lists = [name for name in ("conversations", "conversation", "prompt") if isinstance(fields.get(name), list)]
     if lists:
         before = record.messages(fields[lists[0]], lists[0])
         learned.add(lists[0])
@@ -107,9 +90,7 @@ def pair(record: Record) -> tuple[str | tuple[Message, ...], str, str]:
     if texts and not before:
         _require(record, "pair", "prompt")
         prompt = record.text(fields["prompt"], "The prompt")
-        chosen, rejected = (
-            record.text(fields[name], f'The text "{name}"') for name in ("chosen", "rejected")
-        )
+        chosen, rejected = (record.text(fields[name], f'The text "{name}"') for name in ("chosen", "rejected"))
         _account(record, learned, ())
     else:
         prompt, chosen, rejected = _conversational_pair(record, before)
@@ -165,9 +146,7 @@ def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> Non
             problem, remedy = "the user speaks first", "Put what was asked before it, or remove it"
         raise record.refuse(f"{what}[{number}] is the {message.role}'s, but {problem}.", f"{remedy}.")
     if turns[-1].role != "assistant":
-        raise record.refuse(
-            f"the last message of {what} has no answer.", "Add the assistant's, or remove it."
-        )
+        raise record.refuse(f"the last message of {what} has no answer.", "Add the assistant's, or remove it.")
 
 
 def _require(record: Record, form: str, *names: str, error: type[DataError] = DataError) -> None:
@@ -206,9 +185,7 @@ def _instructed(record: Record) -> tuple[Message, ...]:
 
 def _context(record: Record, messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same, but read only: no answer among them is learned, which is counted."""
-    found = tuple(
-        replace(message, learned=False) if message.role == "assistant" else message for message in messages
-    )
+    found = tuple(replace(message, learned=False) if message.role == "assistant" else message for message in messages)
     record.omitted.extend([("context", "")] * sum(message.role == "assistant" for message in found))
     return found
 
@@ -220,8 +197,7 @@ def _with_system(record: Record, messages: tuple[Message, ...]) -> tuple[Message
             messages = (Message("system", said), *messages)
         elif said and said != messages[0].content:
             raise record.refuse(
-                f'the field "{name}" and the first message are both the system\'s, and differ.',
-                "Remove one of them.",
+                f'the field "{name}" and the first message are both the system\'s, and differ.', "Remove one of them."
             )
     return messages
 
@@ -262,9 +238,7 @@ def _account(record: Record, learned: set[str], messages: Iterable[Message]) -> 
             name == "label" and isinstance(value, bool) and "label" not in learned
         ):
             if name in CANNOT_BE_LEARNED:
-                problem = (
-                    f'the field "{name}" cannot be learned, and the record means something else without it.'
-                )
+                problem = f'the field "{name}" cannot be learned, and the record means something else without it.'
             else:
                 of = min(learned & record.fields.keys())
                 problem = f'both "{of}" and "{name}" are there, and only one of them would be learned.'

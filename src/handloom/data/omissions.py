@@ -55,17 +55,12 @@ REASONS = {
     ),
     # Documents
     "empty": Reason("empty document was left out", "empty documents were left out"),
-    "duplicate": Reason(
-        "exact copy of another document was left out", "exact copies of other documents were left out"
-    ),
+    "duplicate": Reason("exact copy of another document was left out", "exact copies of other documents were left out"),
     # Examples
     "cut": Reason(
-        "example was longer than a row and cut at its end",
-        "examples were longer than a row and cut at their end",
+        "example was longer than a row and cut at its end", "examples were longer than a row and cut at their end"
     ),
-    "overlong": Reason(
-        "example was longer than a row and left out", "examples were longer than a row and left out"
-    ),
+    "overlong": Reason("example was longer than a row and left out", "examples were longer than a row and left out"),
     # Rows
     "unreached": Reason(
         "row of the data is not reached in the steps of this run",

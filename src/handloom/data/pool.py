@@ -34,9 +34,7 @@ from handloom.tokenizer.base import Tokenizer
 # Below this many bytes a worker's start costs more than it saves.
 WORTH_A_WORKER = 8 << 20
 # Not `-m`, which would let a json.py in the current folder stand in for Python's.
-_PROGRAM = (
-    f"import sys; del sys.path[0]; from {worker.__name__} import main; main(sys.argv[1], int(sys.argv[2]))"
-)
+_PROGRAM = f"import sys; del sys.path[0]; from {worker.__name__} import main; main(sys.argv[1], int(sys.argv[2]))"
 
 
 @dataclass(frozen=True)

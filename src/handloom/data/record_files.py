@@ -96,9 +96,7 @@ def _json(path: Path, name: str, options: ReadOptions) -> Iterator[tuple[Origin,
     except MalformedError as error:
         origin = Origin(name, error.line)
         problem = f"{origin}: not JSON ({error})."
-        options.tell(
-            DataError(problem, "A .json file holds a list of objects, or objects; mend that place."), origin
-        )
+        options.tell(DataError(problem, "A .json file holds a list of objects, or objects; mend that place."), origin)
 
 
 def _begins_with_a_line(path: Path, name: str) -> bool:

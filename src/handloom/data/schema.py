@@ -26,13 +26,7 @@ _TOOL_ROLES = {
     *("tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "function_response"),
     *("observation", "ipython"),
 }
-_OTHER_NAMES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
+_OTHER_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -112,15 +106,9 @@ class Record:
         return tuple(self._message(each, f"{what}[{number}]") for number, each in enumerate(value))
 
     def _message(self, value: Any, what: str) -> Message:
-        named, said = (
-            ("from", "value") if isinstance(value, dict) and "from" in value else ("role", "content")
-        )
+        named, said = ("from", "value") if isinstance(value, dict) and "from" in value else ("role", "content")
         if not isinstance(value, dict) or named not in value:
-            shown = (
-                f"{what} has no role and content"
-                if isinstance(value, dict)
-                else f"{what} is {kind_of(value)}"
-            )
+            shown = f"{what} has no role and content" if isinstance(value, dict) else f"{what} is {kind_of(value)}"
             raise self.refuse(f"{shown}.", 'Write a message as {"role": "user", "content": "..."}.')
         role = self._role(value[named], what, any_name=named == "from")
         for name, extra in value.items():
@@ -128,14 +116,11 @@ class Record:
                 continue
             if name in CANNOT_BE_LEARNED:
                 raise self.refuse(
-                    f'{what} has a field "{name}", which cannot be learned.',
-                    "Remove that field, or that record.",
+                    f'{what} has a field "{name}", which cannot be learned.', "Remove that field, or that record."
                 )
             self.leave_out(f"{name} of messages")
         if said not in value:
-            raise self.refuse(
-                f"{what} has no {said}.", f'Write a message as {{"{named}": "...", "{said}": "..."}}.'
-            )
+            raise self.refuse(f"{what} has no {said}.", f'Write a message as {{"{named}": "...", "{said}": "..."}}.')
         content = self._content(value[said], f"The content of {what}")
         return Message(role, content, self._weight(value, what))
 
@@ -149,9 +134,7 @@ class Record:
         if any_name:
             role = _OTHER_NAMES.get(role, role)
         if role not in ROLES:
-            hint = (
-                f"Did you mean {_OTHER_NAMES[role]!r}?" if role in _OTHER_NAMES else did_you_mean(role, ROLES)
-            )
+            hint = f"Did you mean {_OTHER_NAMES[role]!r}?" if role in _OTHER_NAMES else did_you_mean(role, ROLES)
             raise self.refuse(
                 f"{what} has the unknown role {role!r}.", f"{hint} The roles are {', '.join(ROLES)}.".strip()
             )
@@ -215,6 +198,4 @@ def text_of(record: Record) -> str:
 def kind_of(value: Any) -> str:
     """What a value is, for people."""
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return kinds.get(
-        type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
-    )
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")

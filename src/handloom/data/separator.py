@@ -47,24 +47,17 @@ class Separation:
         """What is worth saying, and whether there is something to do about it."""
         said = []
         if self.files:
-            where = (
-                self.first_file if self.files == 1 else f"{self.files:,} files, the first {self.first_file}"
-            )
+            where = self.first_file if self.files == 1 else f"{self.files:,} files, the first {self.first_file}"
             said.append((f"{self.documents:,} documents separated by {self.separator} in {where}.", False))
         if self.end_of_text:
             times = "once" if self.end_of_text == 1 else f"{self.end_of_text:,} times, first"
             stays = f"{END_OF_TEXT} stands {times} in {self.first_document}, and is learned as ordinary text there."
             if self.separator == END_OF_TEXT:
                 said.append(
-                    (
-                        f"{stays} In a text file a line break before or after it makes it separate documents.",
-                        False,
-                    )
+                    (f"{stays} In a text file a line break before or after it makes it separate documents.", False)
                 )
             else:
-                said.append(
-                    (f"{stays} --document-separator '{END_OF_TEXT}' separates documents at it.", True)
-                )
+                said.append((f"{stays} --document-separator '{END_OF_TEXT}' separates documents at it.", True))
         return said
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,9 +102,7 @@ def split_documents(read: Pieces, separator: str) -> Iterator[tuple[int, Pieces]
 class _Document:
     """One document of a text that is being read, or that was."""
 
-    def __init__(
-        self, read: Pieces, separator: str, number: int, texts: Iterator[tuple[int, int, str]]
-    ) -> None:
+    def __init__(self, read: Pieces, separator: str, number: int, texts: Iterator[tuple[int, int, str]]) -> None:
         self._read, self._separator, self._number = read, separator, number
         first = next(texts)
         self.line = first[1]
@@ -130,9 +121,7 @@ class _Document:
             return
         for _, _, text in texts:
             yield text
-            assert self.is_current, (
-                "a document's text is read before the next document is asked for, or from scratch"
-            )
+            assert self.is_current, "a document's text is read before the next document is asked for, or from scratch"
 
 
 def _numbered(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, int, str]]:

@@ -148,8 +148,7 @@ def _read_header(path: Path, raw: bytes) -> Header:
     _, version, token_bytes, *rest = _HEADER.unpack_from(raw)
     if version != VERSION or token_bytes not in (2, 4):
         raise DataError(
-            f"{path}: a token shard of format version {version}; this Handloom reads {VERSION}.",
-            _prepare_anew(path),
+            f"{path}: a token shard of format version {version}; this Handloom reads {VERSION}.", _prepare_anew(path)
         )
     return Header(token_bytes, *rest)
 

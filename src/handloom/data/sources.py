@@ -37,9 +37,7 @@ _OWN = (
 """Names of which all are there in a folder of a model or a tokenizer, whoever wrote it."""
 
 
-def files_of(
-    source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omissions | None = None
-) -> list[Path]:
+def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omissions | None = None) -> list[Path]:
     """The files that a name stands for.
 
     Args:
@@ -97,8 +95,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> Iter
 
     def refuse(error: OSError) -> None:
         raise DataError(
-            f"{error.filename}: cannot be listed ({error.strerror}).",
-            "Check your permission to read that folder.",
+            f"{error.filename}: cannot be listed ({error.strerror}).", "Check your permission to read that folder."
         )
 
     visited, starts = set[str](), [folder]

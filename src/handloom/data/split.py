@@ -71,9 +71,7 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
         ConfigError: a setting outside its limits.
     """
     if split not in _POLICIES:
-        raise ConfigError(
-            f'split is "{split}", but must be one of {", ".join(_POLICIES)}.', "Choose one of these."
-        )
+        raise ConfigError(f'split is "{split}", but must be one of {", ".join(_POLICIES)}.', "Choose one of these.")
     if not 0 <= validation_fraction < 1:
         raise ConfigError(
             f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1.",
@@ -88,13 +86,7 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
         for reason, by in document.omitted:
             plan.omissions.add(reason, by=by)
         text_hash, size, end_of_text = _hash_of(document)
-        fate = (
-            EMPTY
-            if size == 0
-            else DUPLICATE
-            if text_hash[:16] in seen
-            else _side(text_hash, validation_fraction)
-        )
+        fate = EMPTY if size == 0 else DUPLICATE if text_hash[:16] in seen else _side(text_hash, validation_fraction)
         if fate in (TRAIN, VALIDATION):
             seen.add(text_hash[:16])  # 128 bits never collide by accident, and take half the memory
             total.update(text_hash)

@@ -110,6 +110,5 @@ def parquet_rows(path: Path, name: str, options: ReadOptions) -> Iterator[tuple[
                     yield Origin(name, number, unit="row"), row
         except (pyarrow.ArrowException, OSError) as error:
             raise UnreadableError(
-                f"{name}: not a whole Parquet file ({str(error).splitlines()[0]}).",
-                "Fetch or write it again.",
+                f"{name}: not a whole Parquet file ({str(error).splitlines()[0]}).", "Fetch or write it again."
             ) from None

@@ -16,19 +16,10 @@ from handloom.data.faults import Origin, ReadOptions, UnreadableError, not_utf8
 from handloom.data.json_values import is_json
 from handloom.errors import DataError
 
-CHUNK = (
-    1 << 18
-)  # bytes read at a time, so few that they stay in the processor's cache until they are done with
+CHUNK = 1 << 18  # bytes read at a time, so few that they stay in the processor's cache until they are done with
 _SNIFF = 8192  # a zero byte this early means a binary file
 BOM = codecs.BOM_UTF8
-RECORDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+RECORDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """The form of a file of records by its suffix, whatever its capitals; one of `PACKED` may follow."""
 RECORD_SUFFIXES = tuple(RECORDS)
 IN_FOLDERS = (".jsonl", ".ndjson", ".parquet")

@@ -77,9 +77,7 @@ class TokenData:
             DataError: for a side that is too short, with what is so about it.
         """
         train, held_out = self.train, self.validation
-        count = count_windows(
-            train.n_tokens, context_length, stride or context_length, train.n_bytes, self.copies
-        )
+        count = count_windows(train.n_tokens, context_length, stride or context_length, train.n_bytes, self.copies)
         check_held_out(held_out.n_tokens, held_out.n_bytes, self.copies)
         return count
 
@@ -193,8 +191,7 @@ def training_documents(
 
 def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tuple[Shard, Shard]:
     train, validation = (
-        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify)
-        for side in SPLITS
+        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify) for side in SPLITS
     )
     return train, validation
 
@@ -264,16 +261,11 @@ def _write_shards(
     token_bytes = token_dtype(tokenizer.vocab_size).itemsize
     made_for: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
     batches = encode(
-        plans.pieces(corpus, plan, tokenizer.settings.cuts_before),
-        tokenizer,
-        token_bytes=token_bytes,
-        workers=workers,
+        plans.pieces(corpus, plan, tokenizer.settings.cuts_before), tokenizer, token_bytes=token_bytes, workers=workers
     )
     with ExitStack() as stack:
         stack.enter_context(writing_to(partial.parent))
-        writers = [
-            stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SPLITS
-        ]
+        writers = [stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SPLITS]
         stack.enter_context(closing(batches))  # or workers would outlive an error
         for encoded in batches:
             writer = writers[encoded.pieces[0].side]

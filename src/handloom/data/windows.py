@@ -100,7 +100,8 @@ def count_windows(n_tokens: int, context_length: int, stride: int, n_bytes: int 
     if n_tokens <= context_length:
         more, remedy = _why_short(n_tokens, n_bytes, copies)
         raise DataError(
-            f"The text has {n_tokens:,} tokens, but one window takes {context_length + 1:,} (context {context_length:,} and the "
+            f"The text has {n_tokens:,} tokens, but one window takes {context_length + 1:,} (context "
+            f"{context_length:,} and the "
             f"token after it).{more}",
             f"{remedy}, or a smaller --context-length.",
         )

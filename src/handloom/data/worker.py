@@ -21,9 +21,7 @@ from handloom.tokenizer.base import Tokenizer, load_tokenizer
 _LENGTH = struct.Struct("<Q")
 
 
-def encode_texts(
-    tokenizer: Tokenizer, texts: Sequence[tuple[str, bool]], token_bytes: int
-) -> tuple[array[int], bytes]:
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, bool]], token_bytes: int) -> tuple[array[int], bytes]:
     """Tokenize pieces.
 
     Args:

@@ -39,9 +39,7 @@ class BenchmarkItem:
         return self.between + self.choices[choice]
 
 
-def read_items(
-    path: Path, task: str, labels: Path | None = None, limit: int | None = None
-) -> Iterator[BenchmarkItem]:
+def read_items(path: Path, task: str, labels: Path | None = None, limit: int | None = None) -> Iterator[BenchmarkItem]:
     """Stream the questions of a file.
 
     Args:
@@ -187,8 +185,7 @@ def _labels(path: Path, items: Path, task: str) -> list[int]:
     lines = "".join(read_text(path, path.as_posix(), ReadOptions())).split()
     if wrong := next((line for line in lines if not line.isdecimal()), None):
         raise DataError(
-            f"{path.as_posix()}: a label is {wrong[:20]!r}; it must be a whole number from 0.",
-            "Give one label a line.",
+            f"{path.as_posix()}: a label is {wrong[:20]!r}; it must be a whole number from 0.", "Give one label a line."
         )
     n_items = sum(1 for _ in read_records(items, ReadOptions()))
     if len(lines) != n_items:
@@ -250,8 +247,5 @@ def _number(record: dict[str, Any], name: str, where: str) -> int:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(
-            f'{where}: field "{name}" is {value!r}; it must be the number of a choice, from 0.',
-            _NO_ANSWER,
-        )
+        raise DataError(f'{where}: field "{name}" is {value!r}; it must be the number of a choice, from 0.', _NO_ANSWER)
     return value

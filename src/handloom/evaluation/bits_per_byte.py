@@ -90,9 +90,7 @@ def score_text(lm: LanguageModel, documents: Sequence[str], batch_size: int = 8)
     )
 
 
-def _in_units(
-    nats: np.ndarray, unit: np.ndarray, parts: int, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _in_units(nats: np.ndarray, unit: np.ndarray, parts: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits, bytes and tokens in each unit of a document; `unit` (N,) is that of each token."""
     bits = np.bincount(unit, weights=nats.astype(np.float64), minlength=parts) / math.log(2)
     sizes = np.array([BLOCK] * (parts - 1) + [size - BLOCK * (parts - 1)])

@@ -49,13 +49,7 @@ class Calibration:
 
 
 @torch.inference_mode()
-def calibrate(
-    model: Backbone,
-    texts: Iterable[np.ndarray],
-    *,
-    context_length: int,
-    batch_size: int = 8,
-) -> Calibration:
+def calibrate(model: Backbone, texts: Iterable[np.ndarray], *, context_length: int, batch_size: int = 8) -> Calibration:
     """Let a model predict each token but the first of each text, from at most `context_length` tokens before it.
 
     Args:

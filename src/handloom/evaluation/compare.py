@@ -26,10 +26,7 @@ GENERAL = "python-docs"
 
 
 def compare(
-    names: Sequence[str],
-    question: ComparisonConfig,
-    find: Find,
-    on_step: Callable[[str], None] = lambda step: None,
+    names: Sequence[str], question: ComparisonConfig, find: Find, on_step: Callable[[str], None] = lambda step: None
 ) -> Report:
     """Measure models side by side.
 
@@ -63,9 +60,7 @@ def compare(
         on_step(f"{subject.name}: opening")
         lm = subject.open()
         letter = letters.setdefault(lm.tokenizer.fingerprint, chr(ord("A") + len(letters)))
-        models.append(
-            Measuring(subject, lm, question, held_out, on_step).all(letter, general, lines[subject.name])
-        )
+        models.append(Measuring(subject, lm, question, held_out, on_step).all(letter, general, lines[subject.name]))
         on_step(f"{subject.name}: looking at the clock")
         speeds[subject.name] = speed(lm, question.prompts[0], question.request)
         del lm  # before the next is opened
@@ -97,11 +92,7 @@ def _forgot(
     on_step: Callable[[str], None],
 ) -> Iterator[Forgetting]:
     """For each tuned model how it and its base read general text; a base that is not compared is opened for this."""
-    read_by = {
-        subject.folder: model.general
-        for subject, model in zip(subjects, models, strict=True)
-        if model.general
-    }
+    read_by = {subject.folder: model.general for subject, model in zip(subjects, models, strict=True) if model.general}
     for subject in subjects:
         if lines[subject.name]:
             base = lines[subject.name][0]
@@ -138,8 +129,7 @@ def _held_out(question: ComparisonConfig, subjects: Sequence[ModelEntry]) -> Sel
         return select(source, learned.held_out(), question.text_bytes)
     except HandloomError as error:
         raise RequestError(
-            f"What {trained.name} held out cannot be read again: {error.problem}",
-            "Name a held-out text with --data.",
+            f"What {trained.name} held out cannot be read again: {error.problem}", "Name a held-out text with --data."
         ) from None
 
 

@@ -51,20 +51,15 @@ class ComparisonConfig:
         for number, prompt in enumerate(self.prompts):
             if prompt in self.prompts[:number]:
                 raise RequestError(
-                    f"The prompt {prompt!r} comes twice.",
-                    "Leave one out; --n asks for several texts to each prompt.",
+                    f"The prompt {prompt!r} comes twice.", "Leave one out; --n asks for several texts to each prompt."
                 )
         for name, value, least in (("n", self.n, 1), ("text_bytes", self.text_bytes, 1000)):
             if value < least:
-                raise RequestError(
-                    f"{name} is {value}; it must be at least {least}.", "Leave it out for the usual."
-                )
+                raise RequestError(f"{name} is {value}; it must be at least {least}.", "Leave it out for the usual.")
 
 
 def settings_of(request: GenerationConfig) -> dict[str, object]:
     """The settings of writing that have a place in a comparison, by name, as JSON values."""
-    values = {
-        name: getattr(request, name) for name in setting_names(GenerationConfig) if name not in LEFT_OUT
-    }
+    values = {name: getattr(request, name) for name in setting_names(GenerationConfig) if name not in LEFT_OUT}
     values |= {name: getattr(request.sampling, name) for name in setting_names(SamplingParams)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

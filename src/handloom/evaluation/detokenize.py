@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 _ENDINGS = ("'s", "'m", "'d", "'re", "'ve", "'ll")
-_ABBREVIATION = re.compile(
-    r"(?:\w\.)+|(?:mrs?|ms|drs?|st|vs|jr|sr|vol|gen|col|lt|capt|sgt|rev|co|corp)\.", re.I
-)
+_ABBREVIATION = re.compile(r"(?:\w\.)+|(?:mrs?|ms|drs?|st|vs|jr|sr|vol|gen|col|lt|capt|sgt|rev|co|corp)\.", re.I)
 
 
 @dataclass(frozen=True)
@@ -134,9 +132,7 @@ FORMS = {
         runs="=",
     ),
     # Without punctuation; <unk> stays, and N stands for every number.
-    "ptb": Form(
-        edges=True, openers=_as_they_are("$#"), closers=_as_they_are("%'"), endings=("n't", *_ENDINGS)
-    ),
+    "ptb": Form(edges=True, openers=_as_they_are("$#"), closers=_as_they_are("%'"), endings=("n't", *_ENDINGS)),
     "lambada": Form(
         openers={"``": '"', "`": "'", **_as_they_are("($")},
         closers={"''": '"', **_as_they_are(",.;:!?)%'")},
@@ -156,9 +152,7 @@ def retokenize(form: Form, text: str) -> str:
     lines = text.split("\n")
     # Behind the last line end there is no line.
     last = len(lines) - 1
-    return "\n".join(
-        "" if at == last and at and not line else _back(form, line) for at, line in enumerate(lines)
-    )
+    return "\n".join("" if at == last and at and not line else _back(form, line) for at, line in enumerate(lines))
 
 
 def _line(form: Form, line: str) -> str:

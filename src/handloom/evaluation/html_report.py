@@ -105,8 +105,7 @@ def _sign(c: str) -> str:
 def _by_prompt(model: ModelResult, report: Report) -> list[list[dict[str, Any]]]:
     """For each prompt the model's texts."""
     return [
-        [_shown(each) for each in model.written[at : at + report.n]]
-        for at in range(0, len(model.written), report.n)
+        [_shown(each) for each in model.written[at : at + report.n]] for at in range(0, len(model.written), report.n)
     ]
 
 

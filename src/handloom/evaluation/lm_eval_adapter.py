@@ -32,16 +32,7 @@ from handloom.inference.sequence import Row
 MAX_NEW_TOKENS = 256
 """Tokens to write where a task does not say; the harness's own default."""
 _AHEAD = 16  # batches read in the order of their lengths
-_KNOWN = {
-    "until",
-    "max_gen_toks",
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-}
+_KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
 
 
 class HandloomLM(TemplateLM):
@@ -79,9 +70,7 @@ class HandloomLM(TemplateLM):
         self.max_gen_toks = int(max_gen_toks)
         self.seed = int(seed)
         if self.batch_size < 1 or self.max_length < 1 or self.max_gen_toks < 1:
-            raise RequestError(
-                "batch_size, max_length and max_gen_toks must be at least 1.", "Choose others."
-            )
+            raise RequestError("batch_size, max_length and max_gen_toks must be at least 1.", "Choose others.")
 
     @property
     def eot_token_id(self) -> int:
@@ -112,14 +101,11 @@ class HandloomLM(TemplateLM):
             )
         if chat_template not in (True, self.lm.template):
             raise RequestError(
-                f"The model has no chat template {chat_template!r}.",
-                "Give --apply_chat_template without a name.",
+                f"The model has no chat template {chat_template!r}.", "Give --apply_chat_template without a name."
             )
         return self.lm.template
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as text, whose ids are those of training; without the prompt its last answer goes on."""
         self.chat_template(True)
         self._chats = True
@@ -132,10 +118,7 @@ class HandloomLM(TemplateLM):
         return encode_pair(self.lm.tokenizer, context, continuation)
 
     def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = False,
-        **kwargs: Any,
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """(log probability, whether it is what the model would write) of each continuation."""
         windows = (self._window(context, continuation) for _, context, continuation in requests)
@@ -162,9 +145,7 @@ class HandloomLM(TemplateLM):
         def windows() -> Iterator[Window]:
             for (text,) in texts:
                 own = list(
-                    windows_of(
-                        [self.tok_encode(text)], context_length=self.max_length, begin=self.prefix_token_id
-                    )
+                    windows_of([self.tok_encode(text)], context_length=self.max_length, begin=self.prefix_token_id)
                 )
                 counts.append(len(own))
                 yield from own

@@ -26,9 +26,7 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(
-    model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: int, batch_size: int
-) -> Validation:
+def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: int, batch_size: int) -> Validation:
     """Predict every token but the first, once, each from at most `context_length` tokens before it.
 
     Args:

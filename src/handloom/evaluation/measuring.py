@@ -68,11 +68,7 @@ class Measuring:
         self._step("calibration")
         end = [lm.tokenizer.eos_token_id]
         ids = lm.tokenizer.encode_batch(text for _, text in self.held_out.documents)
-        calibration = calibrate(
-            lm.model,
-            [np.array(end + each) for each in ids],
-            context_length=config.context_length,
-        )
+        calibration = calibrate(lm.model, [np.array(end + each) for each in ids], context_length=config.context_length)
         self._step("searching its training text")
         memorization, why_not, written = self._memorization(written, line)
         general_reading = None
@@ -154,9 +150,7 @@ def _pieces_like(texts: Sequence[str], held_out: Selection) -> list[str]:
 
 
 def _share(found: Sequence[Copied]) -> OverlapStats:
-    longest = max(
-        (each.longest for each in found if each.longest), key=lambda one: one.characters, default=None
-    )
+    longest = max((each.longest for each in found if each.longest), key=lambda one: one.characters, default=None)
     lengths = [each.longest.characters if each.longest else 0 for each in found]
     return OverlapStats(
         sum(each.grams for each in found),

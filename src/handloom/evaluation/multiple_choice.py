@@ -201,12 +201,7 @@ def scores(sums: Totals) -> list[Score]:
     if sums.is_cloze:
         return [
             score("accuracy", "accuracy: what it would write", sums.accuracy(sums.greedy), "lm-eval acc"),
-            score(
-                "perplexity",
-                "perplexity of the answer",
-                (perplexity, error * perplexity),
-                "lm-eval perplexity",
-            ),
+            score("perplexity", "perplexity of the answer", (perplexity, error * perplexity), "lm-eval perplexity"),
             surprise,
         ]
     names = {
@@ -215,10 +210,7 @@ def scores(sums: Totals) -> list[Score]:
         "byte": ("accuracy_per_byte", "  per byte", "lm-eval acc_bytes"),
         "token": ("accuracy_per_token", "  per token", "llm.c acc_norm"),
     }
-    found = [
-        score(key, name, sums.accuracy(sums.right.get(way, 0)), also)
-        for way, (key, name, also) in names.items()
-    ]
+    found = [score(key, name, sums.accuracy(sums.right.get(way, 0)), also) for way, (key, name, also) in names.items()]
     return [*found, score("chance", "accuracy by guessing", (sums.chance / sums.items, math.nan)), surprise]
 
 

@@ -117,14 +117,12 @@ def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[in
             f"The context is {context_length}; it must be at least 1 and at most the model's, {most}.",
             "Leave --context-length out to use all of the model's.",
         )
-    strides = convention.strides or (
-        context_length,
-        STRIDE if context_length > STRIDE else max(1, context_length // 2),
-    )
+    strides = convention.strides or (context_length, STRIDE if context_length > STRIDE else max(1, context_length // 2))
     for stride in strides:
         if not 1 <= stride <= context_length:
             raise ConfigError(
-                f"A stride is {stride}; it must be at least 1 and at most the context, {context_length}, or tokens would be "
+                f"A stride is {stride}; it must be at least 1 and at most the context, {context_length}, or tokens "
+                "would be "
                 "left out.",
                 "Choose another --stride.",
             )
@@ -136,9 +134,7 @@ def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[in
     return context_length, tuple(dict.fromkeys(strides))
 
 
-def _read(
-    lm: LanguageModel, text: EvalText, context_length: int, stride: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def _read(lm: LanguageModel, text: EvalText, context_length: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
     """(document, surprise at some of its tokens), in order."""
     end_of_text = lm.tokenizer.eos_token_id
     begin = end_of_text if text.convention.begin else None

@@ -82,9 +82,7 @@ def facts(subject: ModelEntry) -> Provenance:
     if not subject.training:
         origin = read_origin(subject.folder)
         if origin is None:
-            return Provenance(
-                "copied by hand", "from a folder that does not say its origin", None, None, None
-            )
+            return Provenance("copied by hand", "from a folder that does not say its origin", None, None, None)
         where, revision = str(origin.get("repository", "?")), str(origin.get("revision", ""))[:12]
         return Provenance("pulled", f"{where} at {revision}" if revision else where, None, None, None)
     summary = _summary(subject.folder)
@@ -98,11 +96,7 @@ def facts(subject: ModelEntry) -> Provenance:
     task = subject.settings.get("task", "text")
     data = ", ".join(map(str, subject.settings.get("data") or ())) or "data that it does not name"
     return Provenance(
-        "tuned here",
-        f"from {subject.base} on {data}, method {method}, task {task}",
-        steps,
-        trained,
-        parameters,
+        "tuned here", f"from {subject.base} on {data}, method {method}, task {task}", steps, trained, parameters
     )
 
 
@@ -132,9 +126,7 @@ def collect(names: Sequence[str], find: Find) -> list[ModelEntry]:
     return found
 
 
-def base_models(
-    subject: ModelEntry, others: Sequence[ModelEntry], find: Find
-) -> tuple[list[ModelEntry], str | None]:
+def base_models(subject: ModelEntry, others: Sequence[ModelEntry], find: Find) -> tuple[list[ModelEntry], str | None]:
     """The model that a model was tuned from, the one that that was tuned from, and so on.
 
     Args:

@@ -45,9 +45,7 @@ class Speed:
     """After the first; None if only one was asked for."""
 
 
-def generate_samples(
-    lm: LanguageModel, prompts: Sequence[str], request: GenerationConfig, n: int
-) -> list[Sample]:
+def generate_samples(lm: LanguageModel, prompts: Sequence[str], request: GenerationConfig, n: int) -> list[Sample]:
     """Let a model continue each prompt `n` times.
 
     Args:

@@ -53,9 +53,12 @@ def token_nll_of_ids(
 ) -> Iterator[np.ndarray]:
     """The surprise at each token of a text, in order, in nats.
 
-    With `stride` = `context_length` the windows lie side by side, and a token at a window's start is predicted from little.
-    A shorter stride predicts each token beyond the first window from at least `context_length - stride` tokens before it, at
-    `context_length / stride` times the price. The last window is moved back to end with the text, so that it is full too.
+    With `stride` = `context_length` the windows lie side by side, and a token at a window's start is predicted from
+    little.
+    A shorter stride predicts each token beyond the first window from at least `context_length - stride` tokens before
+    it, at
+    `context_length / stride` times the price. The last window is moved back to end with the text, so that it is full
+    too.
 
     Args:
         model: is in evaluation mode while it reads, and otherwise as it was.
@@ -124,9 +127,7 @@ def _windows_of(
         yield window(len(held))
 
 
-def read_windows(
-    model: Backbone, windows: Iterable[Window], batch_size: int, ahead: int = 1
-) -> Iterator[WindowScore]:
+def read_windows(model: Backbone, windows: Iterable[Window], batch_size: int, ahead: int = 1) -> Iterator[WindowScore]:
     """Let the model read windows, several together, and say how it predicted their targets.
 
     Shorter windows are padded on the right, where no earlier token sees it.

@@ -43,11 +43,7 @@ def rows(measured: PerplexityResult) -> list[Row]:
         benchmark and row("bytes_read", "bytes as they are read", lambda r: r.counts.bytes),
         Row("", "perplexity"),
         row("token_perplexity", "per token: exp(nats / tokens)", lambda r: _exp(r.nats_per_token)),
-        row(
-            "token_perplexity_error",
-            "  its standard error",
-            lambda r: r.standard_error * _exp(r.nats_per_token),
-        ),
+        row("token_perplexity_error", "  its standard error", lambda r: r.standard_error * _exp(r.nats_per_token)),
         row("word_perplexity", "per word: exp(nats / words)", lambda r: _exp(_over(r.nats, of.words))),
         benchmark
         and row(
@@ -59,9 +55,7 @@ def rows(measured: PerplexityResult) -> list[Row]:
         row("nats_per_token", "per token: nats / tokens", lambda r: r.nats_per_token),
         row("nats_per_token_error", "  its standard error", lambda r: r.standard_error),
         Row("", "bits = nats / ln 2"),
-        row(
-            "bits_per_character", "per character: bits / characters", lambda r: _over(bits(r), of.characters)
-        ),
+        row("bits_per_character", "per character: bits / characters", lambda r: _over(bits(r), of.characters)),
         row("bits_per_byte", "per byte: bits / bytes", lambda r: _over(bits(r), of.bytes)),
         benchmark and row("bits_per_byte_read", "  as it is read", lambda r: _over(bits(r), r.counts.bytes)),
     ]
@@ -151,8 +145,10 @@ def _by_stride(measured: PerplexityResult) -> str:
     if wide is narrow:
         return ""
     return (
-        f"With stride {wide.stride:,} a token may be predicted from {measured.context_length - wide.stride + 1:,} before it, "
-        f"with stride {narrow.stride:,} from at least {measured.context_length - narrow.stride + 1:,} as soon as there are "
+        f"With stride {wide.stride:,} a token may be predicted from {measured.context_length - wide.stride + 1:,} "
+        "before it, "
+        f"with stride {narrow.stride:,} from at least {measured.context_length - narrow.stride + 1:,} as soon as "
+        "there are "
         f"that many: {wide.nats_per_token - narrow.nats_per_token:+.4f} nats a token between the two."
     )
 
@@ -187,9 +183,7 @@ def _by_chance(measured: PerplexityResult) -> str:
     if units < 2:
         return "The text is too short for a standard error, which takes several documents or stretches of one context."
     if measured.over == "documents":
-        return (
-            f"Standard errors are over {units:,} documents: tokens of one are not independent of each other."
-        )
+        return f"Standard errors are over {units:,} documents: tokens of one are not independent of each other."
     return (
         f"Standard errors are over {units:,} stretches of {measured.context_length:,} tokens, since tokens are not "
         "independent of their neighbours; stretches of one text are not quite either."

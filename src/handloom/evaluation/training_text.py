@@ -94,13 +94,9 @@ def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer)
     sources = [str(source) for source in settings["data"]]
     if gone := passing(sources):
         raise DataError(
-            f"It learned from {', '.join(gone)}, which cannot be read again.",
-            "Name the text with --training.",
+            f"It learned from {', '.join(gone)}, which cannot be read again.", "Name the text with --training."
         )
-    how = (
-        *("text_field", "encoding_errors", "json_as_text", "document_separator"),
-        *("validation_fraction", "split"),
-    )
+    how = (*("text_field", "encoding_errors", "json_as_text", "document_separator"), *("validation_fraction", "split"))
     data = prepare(sources, tokenizer, **{name: settings[name] for name in how if name in settings})
     if key and data.key != key:
         raise DataError(

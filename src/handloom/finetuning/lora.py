@@ -74,9 +74,7 @@ class LoRAAdapter(nn.Module):
         rows: (outputs,) lengths of the rows of the layer's matrix, where they are to be learned (DoRA).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, rank: int, scale: float, dropout: float, rows: Tensor | None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float, dropout: float, rows: Tensor | None) -> None:
         super().__init__()
         self.lora_A = nn.Parameter(torch.zeros(rank, inputs))
         self.lora_B = nn.Parameter(torch.zeros(outputs, rank))
@@ -188,9 +186,7 @@ def add_adapter(
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    insert_adapter(
-        model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.use_dora, tokens
-    )
+    insert_adapter(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.use_dora, tokens)
     generator = torch.Generator().manual_seed(seed)
     for detour in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(detour.lora_A.shape[1])

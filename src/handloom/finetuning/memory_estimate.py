@@ -92,13 +92,9 @@ def estimate_memory(
     chosen_groups: tuple[tuple[str, int, int], ...] = ()
     for name in methods:
         model = _outline(config, how if name == "lora" else None, untie)
-        trainable.set_trainable(
-            model, train if train and name == own else trainable.patterns_of(name, model.config)
-        )
+        trainable.set_trainable(model, train if train and name == own else trainable.patterns_of(name, model.config))
         entries.append(
-            MethodEstimate(
-                name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model)
-            )
+            MethodEstimate(name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model))
         )
         if name == own:
             chosen_groups = tuple(trainable.groups(model))
@@ -124,34 +120,24 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
     # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
     # activation; where a matrix or a detour learns, also what it reads.
-    reads = {
-        "attention.qkv": c.embed_dim,
-        "feedforward.up": c.embed_dim,
-        "feedforward.down": c.feedforward_dim,
-    }
+    reads = {"attention.qkv": c.embed_dim, "feedforward.up": c.embed_dim, "feedforward.down": c.feedforward_dim}
     kept = 4 * c.embed_dim + c.feedforward_dim
     kept += sum(width for part, width in reads.items() if _learns(model, part))
     block = tokens * (8 * c.embed_dim + size * kept)
-    if (
-        at_once.bf16 and at_once.tokens <= 256
-    ):  # attention spelled out: its weights are kept, in both precisions
+    if at_once.bf16 and at_once.tokens <= 256:  # attention spelled out: its weights are kept, in both precisions
         block += tokens * at_once.tokens * c.heads * 6
     activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.embed_dim)
     loss = min(CHUNK_TOKENS, tokens) * c.vocab_size * (8 + size)
     loss += 2 * c.vocab_size * c.embed_dim if at_once.bf16 else 0
     if model.head_weight.requires_grad and model.trainable_tokens is None:
-        loss += (
-            4 * c.vocab_size * c.embed_dim
-        )  # its gradient from the loss, before it is added to that from below
+        loss += 4 * c.vocab_size * c.embed_dim  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
 
 
 def _learns(model: GPT, part: str) -> bool:
     """Whether a matrix of the blocks learns, or a detour beside it does."""
     return any(
-        p.requires_grad and p.ndim == 2
-        for block in model.blocks
-        for p in block.get_submodule(part).parameters()
+        p.requires_grad and p.ndim == 2 for block in model.blocks for p in block.get_submodule(part).parameters()
     )
 
 

@@ -90,9 +90,7 @@ class TrainableTokensEmbedding(nn.Module):
         return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.share]
 
     def _learning(self) -> list[TokenDelta]:
-        return [
-            rows for rows in self.laid() if rows.trainable_tokens.requires_grad and torch.is_grad_enabled()
-        ]
+        return [rows for rows in self.laid() if rows.trainable_tokens.requires_grad and torch.is_grad_enabled()]
 
     def insert_adapter(self, name: str, ids: Tensor) -> TokenDelta:
         """Add a set for these tokens, (n) int64, that is nothing but what is there."""

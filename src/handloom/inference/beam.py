@@ -73,9 +73,7 @@ def beam_search(
         RequestError: for more texts than beams, or text beyond the context.
     """
     if n > request.num_beams:
-        raise RequestError(
-            f"{n} texts are asked of {request.num_beams} beams.", f"Use --num-beams {n} or more."
-        )
+        raise RequestError(f"{n} texts are asked of {request.num_beams} beams.", f"Use --num-beams {n} or more.")
     require_possible(request, model, iter([len(prompt)]))
     batch = Batch(model, [prompt], request.max_new_tokens)
     running, finished = [Hypothesis(0.0, ending)], list[Hypothesis]()
@@ -100,14 +98,10 @@ def beam_search(
     return finished[:n]
 
 
-def _candidates(
-    batch: Batch, running: list[Hypothesis], request: GenerationConfig
-) -> list[tuple[int, Hypothesis]]:
+def _candidates(batch: Batch, running: list[Hypothesis], request: GenerationConfig) -> list[tuple[int, Hypothesis]]:
     """The likeliest ways to go on, best first, each with the row that it grows from."""
     logits = batch.scores()  # (B, V)
-    logprobs = process_logits(
-        logits.float().log_softmax(dim=-1), batch.texts, batch.prompts, request
-    )  # (B, V)
+    logprobs = process_logits(logits.float().log_softmax(dim=-1), batch.texts, batch.prompts, request)  # (B, V)
     totals = logprobs.double() + torch.tensor([[one.score] for one in running], dtype=torch.float64)  # (B, V)
     best: Tensor
     best, at = totals.flatten().topk(min(2 * request.num_beams, totals.numel()))

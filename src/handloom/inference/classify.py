@@ -76,9 +76,7 @@ def classify(
         ModelError: for a model without labels.
     """
     if overlong not in POLICIES:
-        raise RequestError(
-            f"overlong is {overlong!r}; it must be {' or '.join(POLICIES)}.", "Choose one of them."
-        )
+        raise RequestError(f"overlong is {overlong!r}; it must be {' or '.join(POLICIES)}.", "Choose one of them.")
     if not model.config.label_names:
         raise ModelError(
             "The model knows no labels, so it cannot tell texts apart by them.",

@@ -91,14 +91,13 @@ class ChatSession(TextSession):
     def _turn(self, line: str) -> Turn:
         """A turn that begins with that line, if the model can read it."""
         if not line.strip():
-            raise RequestError(
-                "An empty line asks nothing.", "Write something, or /retry for another answer."
-            )
+            raise RequestError("An empty line asks nothing.", "Write something, or /retry for another answer.")
         turn = Turn(line)
         tokens, context_length = len(self._encoded([turn], self.system)), self._lm.config.context_length
         if tokens > context_length:
             raise RequestError(
-                f"This message and what stands around it have {tokens:,} tokens, and the model looks at {context_length:,}.",
+                f"This message and what stands around it have {tokens:,} tokens, and the model looks at "
+                f"{context_length:,}.",
                 "Shorten it.",
             )
         return turn

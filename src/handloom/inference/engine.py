@@ -68,13 +68,9 @@ class Engine:
         """
         batch, request = self._batch, self._request
         logits = batch.scores()  # (B, V)
-        p = logits_to_probs(
-            process_logits(logits, batch.texts, batch.prompts, request), request.sampling
-        )  # (B, V)
+        p = logits_to_probs(process_logits(logits, batch.texts, batch.prompts, request), request.sampling)  # (B, V)
         # In float32 a number just below 1 would round to 1, past the last token.
-        uniform = torch.tensor(
-            [self._chance[row].random() for row in self.running], dtype=torch.float64
-        )  # (B)
+        uniform = torch.tensor([self._chance[row].random() for row in self.running], dtype=torch.float64)  # (B)
         tokens = sample(p, uniform).tolist()
         batch.extend(tokens)
         return dict(zip(self.running, token_logprobs(logits, tokens, request.logprobs), strict=True))
@@ -178,5 +174,6 @@ def require_room(prompt_tokens: int, request: GenerationConfig, context_length: 
         raise RequestError(
             f"A prompt of {prompt_tokens} tokens and {request.max_new_tokens} new ones pass the model's context of "
             f"{context_length}.",
-            f"Ask for at most {context_length - prompt_tokens + 1} new tokens (--max-new-tokens), or pass --overflow slide.",
+            f"Ask for at most {context_length - prompt_tokens + 1} new tokens (--max-new-tokens), or pass "
+            "--overflow slide.",
         )

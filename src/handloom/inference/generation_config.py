@@ -35,25 +35,16 @@ class SamplingParams:
     top_p: float | None = _setting(
         None, "Choose among the fewest likeliest tokens that hold this probability together."
     )
-    min_p: float | None = _setting(
-        None, "Choose among tokens at least this share as probable as the likeliest."
-    )
+    min_p: float | None = _setting(None, "Choose among tokens at least this share as probable as the likeliest.")
     typical_p: float | None = _setting(
-        None,
-        "Choose among the most typical tokens (surprise nearest to the mean) that hold this probability.",
+        None, "Choose among the most typical tokens (surprise nearest to the mean) that hold this probability."
     )
     repetition_penalty: float = _setting(
         1.0, "Above 1 makes tokens that are in the text, prompt included, less likely."
     )
-    frequency_penalty: float = _setting(
-        0.0, "Taken from a token's score for each time it is in the new text."
-    )
-    presence_penalty: float = _setting(
-        0.0, "Taken from a token's score once if it is in the new text at all."
-    )
-    no_repeat_ngram_size: int | None = _setting(
-        None, "Never write the same sequence of this many tokens twice."
-    )
+    frequency_penalty: float = _setting(0.0, "Taken from a token's score for each time it is in the new text.")
+    presence_penalty: float = _setting(0.0, "Taken from a token's score once if it is in the new text at all.")
+    no_repeat_ngram_size: int | None = _setting(None, "Never write the same sequence of this many tokens twice.")
     logit_bias: tuple[tuple[int | str, float], ...] = _setting(
         (), "TOKEN=BIAS: add BIAS to the score of a token, given by its id or its text."
     )
@@ -119,9 +110,7 @@ class GenerationConfig:
     num_beams: int = _setting(
         1, "Above 1: beam search, the likeliest whole text of this many tried side by side; nothing is drawn."
     )
-    length_penalty: float = _setting(
-        1.0, "Of beam search: above 0 favours longer texts, below 0 shorter ones."
-    )
+    length_penalty: float = _setting(1.0, "Of beam search: above 0 favours longer texts, below 0 shorter ones.")
     logprobs: int | None = _setting(
         None, "Also give each new token's log probability, and this many likeliest alternatives."
     )
@@ -142,9 +131,7 @@ class GenerationConfig:
         require_number("logprobs", self.logprobs, whole=True, optional=True)
         for name in ("forced_eos", "echo"):
             if not isinstance(getattr(self, name), bool):
-                raise RequestError(
-                    f"{name} is {getattr(self, name)!r}; it must be True or False.", "Give one."
-                )
+                raise RequestError(f"{name} is {getattr(self, name)!r}; it must be True or False.", "Give one.")
         _require(
             (
                 "max_new_tokens",
@@ -167,13 +154,7 @@ class GenerationConfig:
                 f"from 0 to max_new_tokens, which is {self.max_new_tokens}",
                 "Lower it, or raise max_new_tokens.",
             ),
-            (
-                "num_beams",
-                self.num_beams,
-                1 <= self.num_beams <= 1000,
-                "from 1 to 1000",
-                "Use 1 for no beam search.",
-            ),
+            ("num_beams", self.num_beams, 1 <= self.num_beams <= 1000, "from 1 to 1000", "Use 1 for no beam search."),
             (
                 "length_penalty",
                 self.length_penalty,
@@ -190,9 +171,7 @@ class GenerationConfig:
             ),
         )
         if self.overflow not in ("error", "slide"):
-            raise RequestError(
-                f"There is no overflow policy {self.overflow!r}.", "The policies are error and slide."
-            )
+            raise RequestError(f"There is no overflow policy {self.overflow!r}.", "The policies are error and slide.")
         drawn = [name for name in ("top_k", "top_p", "min_p", "typical_p") if getattr(self.sampling, name)]
         if self.num_beams > 1 and drawn:
             raise RequestError(
@@ -220,8 +199,7 @@ class GenerationConfig:
         for name in settings:
             if name not in known:
                 raise RequestError(
-                    f"There is no setting {name!r}.",
-                    did_you_mean(name, known) or f"There are: {', '.join(known)}.",
+                    f"There is no setting {name!r}.", did_you_mean(name, known) or f"There are: {', '.join(known)}."
                 )
         how = {name: value for name, value in settings.items() if name in choosing}
         rest = {name: value for name, value in settings.items() if name not in choosing}
@@ -302,9 +280,7 @@ def _biases(given: Any) -> tuple[tuple[int | str, float], ...]:
 def _words(given: Any) -> tuple[str | tuple[int, ...], ...]:
     words = (given,) if isinstance(given, str) else given
     if not isinstance(words, Sequence):
-        raise RequestError(
-            f"bad_words is {given!r}; it must be a list.", "Give words, or lists of token ids."
-        )
+        raise RequestError(f"bad_words is {given!r}; it must be a list.", "Give words, or lists of token ids.")
     made = tuple(word if isinstance(word, str) else _ids(word) for word in words)
     if any(len(word) == 0 for word in made):
         raise RequestError("A bad word is empty, which would forbid everything.", "Leave it out.")
@@ -313,7 +289,5 @@ def _words(given: Any) -> tuple[str | tuple[int, ...], ...]:
 
 def _ids(word: Any) -> tuple[int, ...]:
     if not isinstance(word, Sequence) or any(not isinstance(i, int) or isinstance(i, bool) for i in word):
-        raise RequestError(
-            f"The bad word {word!r} is neither text nor a list of token ids.", "Give one of them."
-        )
+        raise RequestError(f"The bad word {word!r} is neither text nor a list of token ids.", "Give one of them.")
     return tuple(word)

@@ -109,9 +109,7 @@ class LanguageModel:
         """
         return self.complete(prompt, GenerationConfig.of(**settings), stop=stop).completions[0].text
 
-    def stream(
-        self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any
-    ) -> Iterator[str]:
+    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any) -> Iterator[str]:
         """Like `generate`, piece by piece, as soon as each piece is certain.
 
         No piece holds half a character, and none holds the beginning of a stop string that then came.
@@ -198,9 +196,7 @@ class LanguageModel:
         for one in rows:
             one.close()
         done = [
-            Completion(
-                row.text, tuple(row.ids), row.finish, None if request.logprobs is None else tuple(choices)
-            )
+            Completion(row.text, tuple(row.ids), row.finish, None if request.logprobs is None else tuple(choices))
             for row, choices in zip(rows, chosen, strict=True)
         ]
         return [

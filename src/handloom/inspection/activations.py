@@ -153,8 +153,7 @@ def _keep_weights(found: dict[str, Tensor], name: str, attention: Attention) -> 
 def _tapped(taps: Iterable[tuple[nn.Module, Callable[[Any], None]]]) -> Iterator[None]:
     """Call each function with its module's output, while the block lasts."""
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, keep=keep: keep(output))
-        for module, keep in taps
+        module.register_forward_hook(lambda _module, _inputs, output, keep=keep: keep(output)) for module, keep in taps
     ]
     try:
         yield
@@ -167,6 +166,4 @@ def _difference(name: str, ours: Tensor, theirs: Tensor) -> Difference:
     distance = (ours - theirs).abs()
     distance = torch.where(distance.isnan(), torch.inf, distance)  # a NaN is the worst of all
     at = tuple(int(i) for i in torch.unravel_index(distance.argmax(), distance.shape))
-    return Difference(
-        name, distance[at].item(), at, ours[at].item(), theirs[at].item(), theirs.abs().max().item()
-    )
+    return Difference(name, distance[at].item(), at, ours[at].item(), theirs[at].item(), theirs.abs().max().item())

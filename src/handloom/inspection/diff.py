@@ -100,9 +100,7 @@ def is_precision(name: str) -> bool:
     if name in PRECISIONS:
         return True
     if re.fullmatch(r"(fp|bf|f|float|bfloat|int)-?\d+(-\w+)?|half|double", name) and not Path(name).exists():
-        raise ConfigError(
-            f"There is no precision {name!r} to compare with.", f"There are {', '.join(PRECISIONS)}."
-        )
+        raise ConfigError(f"There is no precision {name!r} to compare with.", f"There are {', '.join(PRECISIONS)}.")
     return False
 
 

@@ -60,9 +60,7 @@ _MESS = Greedy(
     "transformers, test_batch_generation",
 )
 _TODAY = Greedy(
-    "Today, I",
-    "Today, I'm going to be doing a lot of research on this. I",
-    "transformers, test_batch_generation",
+    "Today, I", "Today, I'm going to be doing a lot of research on this. I", "transformers, test_batch_generation"
 )
 _PRESIDENT = Greedy(
     "The president",

@@ -38,9 +38,7 @@ def compare_ids(folder: Path, tokenizer: Tokenizer, texts: Iterable[str]) -> Che
         for special in (False, True):
             wanted = theirs.encode(text, add_special_tokens=False, split_special_tokens=not special)
             found = tokenizer.encode(text, special=special)
-            ours = all(
-                token < tokenizer.vocab_size for token in wanted
-            )  # GPT-2's class adds an <|endoftext|>
+            ours = all(token < tokenizer.vocab_size for token in wanted)  # GPT-2's class adds an <|endoftext|>
             if list(wanted) != found and (ours or not special):
                 kind = " with special tokens" if special else ""
                 return Check(NAME, False, f"{text!r}{kind} has the ids {found} here and {list(wanted)} there")
@@ -50,9 +48,7 @@ def compare_ids(folder: Path, tokenizer: Tokenizer, texts: Iterable[str]) -> Che
     known = {*ends, theirs.eos_token_id, *_ids(storage.read_json(folder / "config.json").get("eos_token_id"))}
     if _names_ends(folder) and (more := sorted(set(tokenizer.eos_token_ids) - known)):
         return Check(NAME, False, f"Handloom ends a text at {more[0]}, and no file names that")
-    return Check(
-        NAME, True, f"{count} texts have the same ids, with special tokens and without; so have the ends"
-    )
+    return Check(NAME, True, f"{count} texts have the same ids, with special tokens and without; so have the ends")
 
 
 def _names_ends(folder: Path) -> bool:

@@ -110,9 +110,7 @@ class _Subject:
         if not isinstance(tokenizer, TiktokenTokenizer):
             return Check(name, None, "this model is used without tiktoken")
         settings = tokenizer.settings
-        exact = not (
-            settings.add_prefix_space or settings.unk or any(t.lstrip or t.rstrip for t in settings.added)
-        )
+        exact = not (settings.add_prefix_space or settings.unk or any(t.lstrip or t.rstrip for t in settings.added))
         for text in self.texts:
             found = tokenizer.encode(text)
             if found != tokenizer.reference.encode(text):
@@ -178,11 +176,7 @@ class _Subject:
         text = self.random_ids(1, self.context_length)  # (1, T)
         batch = Batch(self.model, text.tolist(), 3)
         found, expected = [], []
-        for read in (
-            self.context_length,
-            max(1, self.context_length // 2),
-            max(1, self.context_length // 2) + 1,
-        ):
+        for read in (self.context_length, max(1, self.context_length // 2), max(1, self.context_length // 2) + 1):
             hidden = self.model.hidden(text[:, -min(read, self.context_length) :])[:, -1]  # (1, C)
             expected.append(self.model.unembed(hidden))  # (1, V)
             found.append(batch.scores())  # (1, V)
@@ -196,9 +190,7 @@ class _Subject:
         export_folder(self.folder, self.model, self.lm.tokenizer)
         stored = gpt2.open_folder(self.folder)
         again, mine = stored.load_model().state_dict(), self.model.state_dict()
-        differing = [
-            name for name in mine if name in again and not activations.same_bits(again[name], mine[name])
-        ]
+        differing = [name for name in mine if name in again and not activations.same_bits(again[name], mine[name])]
         if stored.load_tokenizer().fingerprint != self.lm.tokenizer.fingerprint:
             differing.append("the tokenizer")
         detail = f"{differing[0]} differs" if differing else f"{len(again)} tensors are the same to the bit"
@@ -224,9 +216,7 @@ class _Subject:
             place = f"batch and position {first.where}"
             return Check(name, False, f"first differs: {first.name}, by {first.worst:.1e} at {place}")
         worst = max(difference.worst for difference in differences if difference.name == "logits")
-        return Check(
-            name, True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}"
-        )
+        return Check(name, True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}")
 
     def compare(self, name: str, found: Tensor, expected: Tensor) -> Check:
         """Whether scores of the same shape differ by no more than the tolerance."""

@@ -125,12 +125,7 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | None = None, mask: Te
 
 
 def explicit_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, written out.
 
@@ -150,12 +145,7 @@ def explicit_attention(
 
 
 def fused_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scale: float | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """The same as `explicit_attention`, by PyTorch's fused kernel.
 

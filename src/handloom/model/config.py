@@ -116,10 +116,7 @@ class GPTConfig:
                     "Use 0 for no dropout, or for example 0.1.",
                 )
         if not _is_number(self.norm_eps) or not 0 < self.norm_eps < math.inf:
-            raise ConfigError(
-                f"The model's layer_norm_epsilon is {self.norm_eps!r}; it must be above 0.",
-                "GPT-2 uses 1e-5.",
-            )
+            raise ConfigError(f"The model's norm_eps is {self.norm_eps!r}; it must be above 0.", "GPT-2 uses 1e-5.")
 
     @property
     def head_dim(self) -> int:

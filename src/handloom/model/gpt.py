@@ -38,9 +38,7 @@ class GPT(nn.Module):
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(config.embed_dim, config.vocab_size, bias=False)
-        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.embed_dim, config.vocab_size, bias=False)
         self.classifier = None
         if config.label_names:
             self.classifier = nn.Linear(config.embed_dim, len(config.label_names), bias=False)
@@ -140,9 +138,7 @@ class GPT(nn.Module):
             ModelError: when the model has no labels.
         """
         if self.classifier is None:
-            raise ModelError(
-                "The model knows no labels.", "Tune one: handloom finetune --task classify --data FILE."
-            )
+            raise ModelError("The model knows no labels.", "Tune one: handloom finetune --task classify --data FILE.")
         return self.classifier(hidden)  # (..., labels)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -158,11 +154,7 @@ class GPT(nn.Module):
     def set_dropout(self, probability: float) -> None:
         """Drop activations with that probability while training, at every place where GPT-2 does."""
         self.config = dataclasses.replace(
-            self.config,
-            dropout=probability,
-            embedding_dropout=None,
-            attention_dropout=None,
-            residual_dropout=None,
+            self.config, dropout=probability, embedding_dropout=None, attention_dropout=None, residual_dropout=None
         )
         for module in self.modules():
             if isinstance(module, nn.Dropout):

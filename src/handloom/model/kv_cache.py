@@ -90,11 +90,7 @@ class KVCache:
     """
 
     def __init__(
-        self,
-        config: GPTConfig,
-        batch: int = 1,
-        capacity: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        self, config: GPTConfig, batch: int = 1, capacity: int | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         self.capacity = config.context_length if capacity is None else min(capacity, config.context_length)
         shape = (batch, config.heads, self.capacity, config.head_dim)

@@ -137,9 +137,7 @@ class _TokenNLL(torch.autograd.Function):
         ctx.dtype = dtype
         used = weight.to(dtype)
         losses = [
-            F.cross_entropy(
-                F.linear(h.to(dtype), used).float(), y, ignore_index=IGNORE_INDEX, reduction="none"
-            )
+            F.cross_entropy(F.linear(h.to(dtype), used).float(), y, ignore_index=IGNORE_INDEX, reduction="none")
             for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
         ]
         return torch.cat(losses)  # (N)
@@ -168,9 +166,7 @@ class _TokenNLL(torch.autograd.Function):
         return hidden_gradient, weight_gradient, None, None, learned_gradient, None
 
 
-def token_nll(
-    hidden: Tensor, weight: Tensor, targets: Tensor, learned: TrainableTokens | None = None
-) -> Tensor:
+def token_nll(hidden: Tensor, weight: Tensor, targets: Tensor, learned: TrainableTokens | None = None) -> Tensor:
     """Surprise at each token, in nats; `next_token_loss` is its sum.
 
     For what needs more than the sum, such as the likelihoods of single texts. With gradients it computes

@@ -35,9 +35,7 @@ def model_summary(config: GPTConfig, position: int | None = None) -> list[Module
     seen = config.context_length // 2 if position is None else position
 
     def linear(name: str, fan_in: int, fan_out: int) -> ModulePart:
-        return ModulePart(
-            name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out
-        )
+        return ModulePart(name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out)
 
     labels = len(config.label_names)
     parts = [
@@ -56,9 +54,7 @@ def model_summary(config: GPTConfig, position: int | None = None) -> list[Module
             0 if config.tie_embeddings else V * C,
             2 * C * V,
         ),
-        ModulePart(
-            "head for labels", f"{C} -> {labels}", 1, labels * C, 0
-        ),  # once a text, not for each token
+        ModulePart("head for labels", f"{C} -> {labels}", 1, labels * C, 0),  # once a text, not for each token
     ]
     return parts if labels else parts[:-1]
 

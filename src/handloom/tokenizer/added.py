@@ -55,9 +55,7 @@ class AddedTokenMatcher:
         parts: list[str | int] = [text] if text else []
         for pattern, tokens in self._rounds:
             parts = [
-                new
-                for part in parts
-                for new in ([part] if isinstance(part, int) else self._cut(part, pattern, tokens))
+                new for part in parts for new in ([part] if isinstance(part, int) else self._cut(part, pattern, tokens))
             ]
         return iter(parts)
 
@@ -68,9 +66,7 @@ class AddedTokenMatcher:
             token, start, end = tokens[found.group()], found.start(), found.end()
             if token.special and not self._special:
                 continue
-            if token.single_word and (
-                _WORD.match(text[start - 1 : start]) or _WORD.match(text[end : end + 1])
-            ):
+            if token.single_word and (_WORD.match(text[start - 1 : start]) or _WORD.match(text[end : end + 1])):
                 continue
             if token.lstrip:
                 start = max(done, len(text[:start].rstrip(_WHITE)))
@@ -86,9 +82,7 @@ class AddedTokenMatcher:
 
 
 _WORD = regex.compile(r"\w")
-_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
+_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 def _alternatives(tokens: Sequence[AddedToken]) -> regex.Pattern[str]:

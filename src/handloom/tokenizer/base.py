@@ -47,9 +47,7 @@ class Tokenizer(Protocol):
     def settings(self) -> TokenizerSettings:
         """What its files say beyond vocabulary and merges."""
 
-    def encode(
-        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
-    ) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
         """Ids of `text`, in which special tokens are ordinary text unless `special`; a lone surrogate is U+FFFD."""
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:

@@ -72,9 +72,7 @@ class BPETokenizer:
         settings: TokenizerSettings = PLAIN,
     ) -> None:
         self.merges = [(int(left), int(right)) for left, right in merges]
-        self.vocabulary = (
-            vocab_files.plain_vocabulary(self.merges) if vocabulary is None else dict(vocabulary)
-        )
+        self.vocabulary = vocab_files.plain_vocabulary(self.merges) if vocabulary is None else dict(vocabulary)
         self.settings = settings
         words = {token: word for word, token in self.vocabulary.items()}
         self.tokens = [UNKNOWN] * (1 + max([*words, *(token.id for token in settings.added)]))
@@ -122,11 +120,7 @@ class BPETokenizer:
         return cls([(words[left], words[right]) for left, right in found.merges], words, settings)
 
     def __reduce__(self) -> tuple[type[BPETokenizer], tuple[Any, ...]]:
-        return type(self), (
-            self.merges,
-            self.vocabulary,
-            self.settings,
-        )  # without the cache, for worker processes
+        return type(self), (self.merges, self.vocabulary, self.settings)  # without the cache, for worker processes
 
     @property
     def vocab_size(self) -> int:
@@ -175,9 +169,7 @@ class BPETokenizer:
         words = {token: word for word, token in self.vocabulary.items()}
         return [(words[left], words[right]) for left, right in self.merges]
 
-    def encode(
-        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
-    ) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
         """Ids of `text`; a lone surrogate counts as U+FFFD.
 
         Time grows as n log n with the longest piece and linearly with the number of pieces.
@@ -190,11 +182,7 @@ class BPETokenizer:
         return self.encode_by(self._encode, text, special, stand_ins)
 
     def encode_by(
-        self,
-        encode: Callable[[str], list[int]],
-        text: str,
-        special: bool,
-        stand_ins: Mapping[int, str] | None = None,
+        self, encode: Callable[[str], list[int]], text: str, special: bool, stand_ins: Mapping[int, str] | None = None
     ) -> list[int]:
         """`encode`, with another way to the ids of the parts between added tokens."""
         prefix = self.settings.add_prefix_space

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from handloom.tokenizer.chat import Message
 
 
-def encode(
-    tokenizer: Tokenizer, messages: Sequence[Message], template: str, answer: bool = True
-) -> list[int]:
+def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str, answer: bool = True) -> list[int]:
     """Ids of a conversation.
 
     Args:
@@ -56,9 +54,7 @@ def encode(
 
     said = [{"role": message.role, "content": ordinary(message.content)} for message in messages]
     text = render(template, said, tokenizer.settings.named, answer)
-    return tokenizer.encode(
-        text, special=True, stand_ins={ord(mark): letter for letter, mark in hidden.items()}
-    )
+    return tokenizer.encode(text, special=True, stand_ins={ord(mark): letter for letter, mark in hidden.items()})
 
 
 def render(template: str, messages: list[dict[str, str]], named: Any, answer: bool) -> str:

@@ -50,9 +50,7 @@ def _checked(name: str) -> Path:
     """Path of one of the two files, after its hash has been compared."""
     package = find_spec(_PACKAGE.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
-        raise DataError(
-            f"GPT-2's vocabulary comes with the package {_PACKAGE}, which is not installed.", _REMEDY
-        )
+        raise DataError(f"GPT-2's vocabulary comes with the package {_PACKAGE}, which is not installed.", _REMEDY)
     path = Path(package.submodule_search_locations[0]) / "data" / name
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -116,9 +114,7 @@ class TiktokenTokenizer:
         """The ids that stand for nothing."""
         return self.reference.unused_ids
 
-    def encode(
-        self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None
-    ) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
         """Ids of `text`; see `BPETokenizer.encode`."""
         if self._encoding is None:
             return self.reference.encode(text, special=special, stand_ins=stand_ins)

@@ -182,8 +182,7 @@ def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
         number = int(number)
     except (TypeError, ValueError, OverflowError):
         raise DataError(
-            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.",
-            vocab_files.REMEDY,
+            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.", vocab_files.REMEDY
         ) from None
     special = bool(values.get("special", False))
     flags = {name: bool(values.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}

@@ -94,9 +94,7 @@ class Found:
     def _end(self, named: tuple[str, int | str], ids: Mapping[str, int]) -> list[int]:
         where, end = named
         if isinstance(end, int):
-            return (
-                [end] if end <= max(ids.values()) else []
-            )  # of GPT2Config's defaults, in a smaller vocabulary
+            return [end] if end <= max(ids.values()) else []  # of GPT2Config's defaults, in a smaller vocabulary
         if end not in ids and (beyond := [token.id for token in self.settings.added if token.content == end]):
             raise DataError(
                 f"{where} is {end!r}, which has the id {beyond[0]}, and the model has no row for it.",
@@ -187,9 +185,7 @@ def _is_gpt2(folder: Path, config: dict[str, Any], model: dict[str, Any], single
     if name not in CLASSES:
         raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"Handloom knows {', '.join(CLASSES)}")
     if name not in GPT2_CLASSES and not single:
-        raise refused(
-            folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.TOKENIZER_JSON}"
-        )
+        raise refused(folder / CONFIG, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.TOKENIZER_JSON}")
     return name in GPT2_CLASSES
 
 

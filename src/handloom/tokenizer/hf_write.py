@@ -43,14 +43,10 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
     written = {
         vocab_files.TOKENIZER_JSON: _single(tokenizer),
         CONFIG: config,
-        GENERATION: {
-            "bos_token_id": tokenizer.eos_token_id,
-            "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        },
+        GENERATION: {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": ends[0] if len(ends) == 1 else ends},
     }
     texts = {
-        name: json.dumps(values, ensure_ascii=False, indent=None if name == vocab_files.TOKENIZER_JSON else 2)
-        + "\n"
+        name: json.dumps(values, ensure_ascii=False, indent=None if name == vocab_files.TOKENIZER_JSON else 2) + "\n"
         for name, values in written.items()
     }
     return texts | ({TEMPLATE: template} if template else {})

@@ -13,9 +13,7 @@ from handloom.tokenizer import vocab_files
 from handloom.tokenizer.hf_config import THE_MODEL, TokenizerSettings, added_token, refused, require_known
 
 
-def read_tokenizer_json(
-    path: Path, gpt2: bool
-) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
+def read_tokenizer_json(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
     """Vocabulary, merges and settings.
 
     Args:
@@ -27,11 +25,7 @@ def read_tokenizer_json(
     """
     content = require_known(vocab_files.read_json(path), path, vocab_files.TOKENIZER_JSON)
     model = content.get("model")
-    if (
-        not isinstance(model, dict)
-        or not isinstance(model.get("vocab"), dict)
-        or model.get("type", "BPE") != "BPE"
-    ):
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or model.get("type", "BPE") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
         raise refused(path, f"the model is {kind!r}", "Handloom reads BPE")
     _require_gpt2(content, require_known(model, path, THE_MODEL), path)
@@ -59,31 +53,15 @@ def _require_gpt2(content: dict[str, Any], model: dict[str, Any], path: Path) ->
     level = _byte_level(before)
     faults = [
         (f"the normalizer is {_type(normalizer)!r}", _parts(normalizer), "Handloom changes no text"),
-        (
-            f"the pre_tokenizer is {_type(before)!r}",
-            not level,
-            "Handloom cuts text by GPT-2's pattern, ByteLevel",
-        ),
-        (
-            "use_regex is false",
-            level.get("use_regex", True) is not True,
-            "Handloom cuts text by GPT-2's pattern",
-        ),
-        (
-            f"the post_processor is {_type(after)!r}",
-            any(map(_adds_tokens, _parts(after))),
-            "it adds tokens to a text",
-        ),
+        (f"the pre_tokenizer is {_type(before)!r}", not level, "Handloom cuts text by GPT-2's pattern, ByteLevel"),
+        ("use_regex is false", level.get("use_regex", True) is not True, "Handloom cuts text by GPT-2's pattern"),
+        (f"the post_processor is {_type(after)!r}", any(map(_adds_tokens, _parts(after))), "it adds tokens to a text"),
         (
             f"the decoder is {_type(decoder)!r}",
             any(part.get("type") != "ByteLevel" for part in _parts(decoder)),
             "Handloom knows ByteLevel",
         ),
-        *(
-            (f"{key} is {model[key]!r}", model.get(key), "Handloom has none")
-            for key in _ABSENT
-            if key in model
-        ),
+        *((f"{key} is {model[key]!r}", model.get(key), "Handloom has none") for key in _ABSENT if key in model),
     ]
     for what, wrong, why in faults:
         if wrong:
@@ -117,16 +95,12 @@ def _adds_tokens(step: dict[str, Any]) -> bool:
     """Whether a post-processor puts special tokens around a text."""
     if step.get("type") == "TemplateProcessing":
         single = step.get("single")
-        return not isinstance(single, list) or any(
-            not isinstance(one, dict) or "Sequence" not in one for one in single
-        )
+        return not isinstance(single, list) or any(not isinstance(one, dict) or "Sequence" not in one for one in single)
     return step.get("type") != "ByteLevel"
 
 
 def _merge(merge: Any, number: int, path: Path) -> vocab_files.Merge:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-        raise DataError(
-            f"{path}: merge number {number} is {merge!r}, which is no pair of tokens.", vocab_files.REMEDY
-        )
+        raise DataError(f"{path}: merge number {number} is {merge!r}, which is no pair of tokens.", vocab_files.REMEDY)
     return parts[0], parts[1]

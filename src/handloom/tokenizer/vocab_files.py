@@ -121,9 +121,7 @@ def check(
     owners: dict[object, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < _IDS:
-            raise DataError(
-                f"{path}: the id of {token!r} is {number!r}, which is no id below {_IDS:,}.", REMEDY
-            )
+            raise DataError(f"{path}: the id of {token!r} is {number!r}, which is no id below {_IDS:,}.", REMEDY)
         if number in owners:
             raise DataError(f"{path}: {owners[number]!r} and {token!r} share the id {number}.", REMEDY)
         owners[number] = token
@@ -132,8 +130,7 @@ def check(
         for token in (left, right, left + right):
             if token not in vocabulary:
                 raise DataError(
-                    f"{path} lacks the token {token!r} of {where}'s merge number {number}, "
-                    f"{left!r} + {right!r}.",
+                    f"{path} lacks the token {token!r} of {where}'s merge number {number}, {left!r} + {right!r}.",
                     REMEDY,
                 )
         if (left, right) in seen:
@@ -147,8 +144,7 @@ def check(
     for letter in LETTERS if not unk else ():
         if letter not in vocabulary and letter not in _NEVER_IN_UTF8:
             raise DataError(
-                f"{path} lacks the byte {letter!r} and names no unk_token: it would vanish from every text.",
-                REMEDY,
+                f"{path} lacks the byte {letter!r} and names no unk_token: it would vanish from every text.", REMEDY
             )
 
 

@@ -53,9 +53,7 @@ class ModelSettings(Settings):
     """What is built before it is trained: a vocabulary and a model."""
 
     tokenizer: str = setting(
-        "learn",
-        "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.",
-        path=True,
+        "learn", "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.", path=True
     )
     vocab_size: int = setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
@@ -127,14 +125,7 @@ class LoopSettings(Settings):
         yield from super().rules()
         for name in ("warmup_steps", "sample_tokens", "keep_checkpoints"):
             yield name, getattr(self, name) >= 1, "at least 1"
-        for name in (
-            "batch_size",
-            "micro_batch_size",
-            "steps",
-            "threads",
-            "eval_every",
-            "checkpoint_every",
-        ):
+        for name in ("batch_size", "micro_batch_size", "steps", "threads", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             yield name, value is None or value >= 1, "at least 1"
         for name in ("weight_decay", "max_grad_norm"):
@@ -154,9 +145,7 @@ class LoopSettings(Settings):
         """Raise ConfigError where values that are fine alone contradict each other."""
         super().check_together()
         if self.steps is not None and self.minutes is not None:
-            raise ConfigError(
-                "Both steps and minutes are set; they contradict each other.", "Give one of them."
-            )
+            raise ConfigError("Both steps and minutes are set; they contradict each other.", "Give one of them.")
         if self.batch_size is not None and self.batch_size % (self.micro_batch_size or self.batch_size):
             raise ConfigError(
                 f"A batch_size of {self.batch_size} cannot be cut into equal parts of micro_batch_size "
@@ -200,12 +189,8 @@ class FinetuneConfig(LoopSettings, DataSettings):
     sample_prompts: tuple[str, ...] = setting(
         ("The", "Return"), "What the samples begin with; in conversations two held-out questions."
     )
-    model: str = setting(
-        "gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.", path=True
-    )
-    task: str = setting(
-        "text", "text, sft (conversations), dpo (DPO on pairs) or classify (texts with labels)."
-    )
+    model: str = setting("gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.", path=True)
+    task: str = setting("text", "text, sft (conversations), dpo (DPO on pairs) or classify (texts with labels).")
     method: str = setting(
         "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
     )
@@ -218,21 +203,14 @@ class FinetuneConfig(LoopSettings, DataSettings):
     rank: int = setting(8, "LoRA: width of the detour that each matrix gets.")
     alpha: float = setting(16.0, "LoRA: the detour is multiplied by alpha / rank.")
     lora_dropout: float = setting(0.0, "LoRA: probability of dropping an input of the detour while training.")
-    target_modules: tuple[str, ...] = setting(
-        ("blocks.*",), "LoRA: patterns of the matrices that get a detour."
-    )
+    target_modules: tuple[str, ...] = setting(("blocks.*",), "LoRA: patterns of the matrices that get a detour.")
     use_rslora: bool = setting(False, "LoRA: multiply by alpha / sqrt(rank) instead.")
-    use_dora: bool = setting(
-        False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA)."
-    )
+    use_dora: bool = setting(False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA).")
     trainable_tokens: int = setting(
-        0,
-        "LoRA: how many rows of the token embedding learn too: those of the tokens that the data asks most of.",
+        0, "LoRA: how many rows of the token embedding learn too: those of the tokens that the data asks most of."
     )
     context_length: int | None = setting(None, "Tokens in a training row; None: the model's.")
-    dropout: float = setting(
-        0.0, "Probability of dropping an activation, in blocks that are trained or above."
-    )
+    dropout: float = setting(0.0, "Probability of dropping an activation, in blocks that are trained or above.")
     cache_activations: bool = setting(
         True, "Compute frozen lower blocks once and keep what they say in the run's folder."
     )
@@ -244,9 +222,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
     )
     dpo_beta: float = setting(0.1, "dpo: how dearly DPO pays for going away from the model it began with.")
 
-    epochs: float = setting(
-        3.0, "How often to go through the data, where neither steps nor minutes are given."
-    )
+    epochs: float = setting(3.0, "How often to go through the data, where neither steps nor minutes are given.")
     steps: int | None = setting(None, "Optimizer steps; None: as many as --epochs or --minutes take.")
     batch_size: int | None = setting(  # type: ignore[assignment]
         None,

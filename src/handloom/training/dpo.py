@@ -110,9 +110,7 @@ class DPO:
         """The mean loss on held-out pairs; how often, and by how much, the preferred answer gained more."""
         was_training = reader.training
         reader.eval()
-        losses, margins = (
-            torch.cat(x) for x in zip(*(self._losses(reader, p) for p in self._validation), strict=True)
-        )
+        losses, margins = (torch.cat(x) for x in zip(*(self._losses(reader, p) for p in self._validation), strict=True))
         reader.train(was_training)
         figures = {"accuracy": float((margins > 0).float().mean()), "margin": float(margins.mean())}
         return EvalResult(float(losses.mean()), self.unit, figures)

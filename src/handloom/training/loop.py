@@ -98,10 +98,7 @@ class Trainer:
         self._save = save
         self.finding: EvalResult | None = None
         self.log = MetricsLogger(
-            run,
-            keep_until=progress.step if progress.step else -1,
-            unit=objective.unit,
-            tensorboard=config.tensorboard,
+            run, keep_until=progress.step if progress.step else -1, unit=objective.unit, tensorboard=config.tensorboard
         )
         if self.log.damaged:
             reporter.warning(
@@ -135,9 +132,7 @@ class Trainer:
             self.save()
         self._choose_total()
         while not (
-            wish.stop
-            or progress.step == progress.total
-            or (stop_after is not None and progress.step >= stop_after)
+            wish.stop or progress.step == progress.total or (stop_after is not None and progress.step >= stop_after)
         ):
             if not self.step(wish):
                 break
@@ -289,9 +284,7 @@ class Trainer:
         if not (math.isfinite(loss) and bool(norm.isfinite())):
             self._diverged(f"the loss is {loss:.4g} and the length of the gradient {float(norm):.4g}")
         if self.config.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.optimizer.named.values(), self.config.max_grad_norm, norm
-            )
+            torch.nn.utils.clip_grads_with_norm_(self.optimizer.named.values(), self.config.max_grad_norm, norm)
         return float(norm)
 
     def _diverged(self, what: str) -> NoReturn:
@@ -302,9 +295,7 @@ class Trainer:
 
         named = dict(self.model.named_parameters())
         where = next((f"the parameter {n}" for n, p in named.items() if bad(p)), None)
-        where = where or next(
-            (f"the gradient of {n}" for n, p in named.items() if bad(p.grad)), "the loss alone"
-        )
+        where = where or next((f"the gradient of {n}" for n, p in named.items() if bad(p.grad)), "the loss alone")
         self.log.close()
         saved = native.steps(self.run)
         last = f"The last good checkpoint is {native.step_folder(self.run, saved[-1])}." if saved else ""

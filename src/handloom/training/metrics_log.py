@@ -27,9 +27,7 @@ class MetricsLogger:
         tensorboard: whether to write event files too.
     """
 
-    def __init__(
-        self, run: Path, keep_until: int = -1, unit: str = "nats/token", tensorboard: bool = False
-    ) -> None:
+    def __init__(self, run: Path, keep_until: int = -1, unit: str = "nats/token", tensorboard: bool = False) -> None:
         self._run, self._unit = run, unit.replace("/", " per ")
         self._file = run / METRICS
         records, damaged = _read(run)
@@ -76,9 +74,7 @@ class MetricsLogger:
         training, validation = self.of_kind("train"), self.of_kind("validation")
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        axes.plot(
-            [r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training"
-        )
+        axes.plot([r["step"] for r in training], [r["loss"] for r in training], lw=0.8, alpha=0.6, label="training")
         axes.plot([r["step"] for r in validation], [r["loss"] for r in validation], "o-", label="validation")
         axes.set(xlabel="step", ylabel=f"loss ({self._unit})")
         axes.grid(alpha=0.3)
@@ -110,9 +106,7 @@ def _read(run: Path) -> tuple[list[dict[str, Any]], int]:
     path = run / METRICS
     if not path.exists():
         return [], 0
-    *lines, last = path.read_bytes().split(
-        b"\n"
-    )  # not splitlines: a sample may hold other line ends, as U+2028
+    *lines, last = path.read_bytes().split(b"\n")  # not splitlines: a sample may hold other line ends, as U+2028
     found = [_record(line) for line in lines]
     records = [record for record in (*found, _record(last)) if record is not None]
     return records, found.count(None)

@@ -44,9 +44,7 @@ class Muon(torch.optim.Optimizer):
         """Move every matrix once. Those of one shape go through the iteration together, which is quicker."""
         for group in self.param_groups:
             for same in _by_shape(group["params"]):
-                updates = orthogonalize(
-                    torch.stack([self._ahead(p, group["momentum"]) for p in same])
-                )  # (N, m, n)
+                updates = orthogonalize(torch.stack([self._ahead(p, group["momentum"]) for p in same]))  # (N, m, n)
                 scale = 0.2 * max(same[0].shape) ** 0.5
                 for parameter, update in zip(same, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -54,9 +54,7 @@ def run_of(folder: Path) -> Path | None:
     return folder.parent.parent if above.name == native.CHECKPOINTS else None
 
 
-def start_of(
-    named: Path, changes: dict[str, Any], kind: type[LoopSettings] | None, reporter: Reporter
-) -> Start:
+def start_of(named: Path, changes: dict[str, Any], kind: type[LoopSettings] | None, reporter: Reporter) -> Start:
     """What a run folder, or a checkpoint in one, has to go on from.
 
     Args:
@@ -105,8 +103,7 @@ def choose_folder(named: Path, start: Start, into: Path | None, drop_later: bool
         return into
     if start.run is None:
         raise ConfigError(
-            f"{named} is a checkpoint outside of a run.",
-            "Name a folder for a run that goes on from it: --run NEW.",
+            f"{named} is a checkpoint outside of a run.", "Name a folder for a run that goes on from it: --run NEW."
         )
     if drop_later and start.run == named:
         raise ConfigError(
@@ -165,11 +162,7 @@ def copy_start(start: Start, new: Path) -> None:
     """
     copied = {start.progress.step: start.checkpoint.folder}
     best = start.progress.best_step
-    if (
-        start.run is not None
-        and best is not None
-        and (folder := native.step_folder(start.run, best)).is_dir()
-    ):
+    if start.run is not None and best is not None and (folder := native.step_folder(start.run, best)).is_dir():
         copied[best] = folder
     for step, folder in sorted(copied.items()):
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -228,10 +221,7 @@ def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]
         del edits["minutes"]  # the one takes the other's place
     _refuse_fixed(edits, settings, f" (edited in {file})")
     if edits:
-        changed = [
-            f"{name} is {_shown(value)}, was {_shown(getattr(settings, name))}"
-            for name, value in edits.items()
-        ]
+        changed = [f"{name} is {_shown(value)}, was {_shown(getattr(settings, name))}" for name, value in edits.items()]
         reporter.note(f"As {file} has it now: {'; '.join(changed)}.")
     return edits
 
@@ -272,9 +262,7 @@ def _changed(settings: RunConfig, changes: dict[str, Any], progress: Progress) -
     return config
 
 
-def _with_data_found(
-    config: RunConfig, checkpoint: native.Checkpoint, run: Path, reporter: Reporter
-) -> RunConfig:
+def _with_data_found(config: RunConfig, checkpoint: native.Checkpoint, run: Path, reporter: Reporter) -> RunConfig:
     """The settings with data that was named from another folder found from here.
 
     Raises:
@@ -310,10 +298,7 @@ def _compare_versions(
     checkpoint: native.Checkpoint, settings: LoopSettings, config: LoopSettings, reporter: Reporter
 ) -> None:
     now: dict[str, Any] = runtime.versions() | {name: getattr(config, name) for name in _BITS}
-    for name, then in {
-        **checkpoint.training["versions"],
-        **{name: getattr(settings, name) for name in _BITS},
-    }.items():
+    for name, then in {**checkpoint.training["versions"], **{name: getattr(settings, name) for name in _BITS}}.items():
         if now.get(name) != then:
             before, after = ("unset" if value is None else value for value in (then, now.get(name)))
             reporter.warning(

@@ -58,16 +58,12 @@ def begin(
     """
     run, reporter = runtime.user_path(run, "the run"), reporter or NullReporter()
     _check_call(reporter, stop_after)
-    require_type(
-        config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig"
-    )
+    require_type(config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig")
     with _room(run, config, reads, overwrite) as check_again:
         config = _decide(config)
         config, work = _set_up(config, run, reporter)
         _describe(work, config, reporter)
-        work.report["omitted"] = (
-            work.report.get("omitted", {}) | tell_size(config, work.objective, reporter).to_dict()
-        )
+        work.report["omitted"] = work.report.get("omitted", {}) | tell_size(config, work.objective, reporter).to_dict()
         check_again()  # minutes may have passed
         with replacement.new_run(run) as saved:
             _write_beginning(run, config, work)
@@ -186,23 +182,12 @@ def _train(
     )
     optimizer.load_state_tensors(optimizer_state)
     trainer = Trainer(
-        run,
-        config,
-        work.tokenizer,
-        work.objective,
-        work.model,
-        optimizer,
-        progress,
-        reporter,
-        save,
-        work.reader,
+        run, config, work.tokenizer, work.objective, work.model, optimizer, progress, reporter, save, work.reader
     )
     with stop_on_signals(lambda: reporter.note("Stopping here and saving. Again: stop at once.")) as wish:
         finished = trainer.train(wish, stop_after)
         earlier: dict[str, Any] = {}
-        if (
-            trainer.finding is None
-        ):  # gone on with, and not validated since: what was found before still holds
+        if trainer.finding is None:  # gone on with, and not validated since: what was found before still holds
             with suppress(HandloomError):
                 earlier = storage.read_json(run / "summary.json")
         summary = {**earlier, **summarize(trainer, finished), **work.summary}
@@ -228,9 +213,7 @@ def summarize(trainer: Trainer, finished: bool) -> dict[str, Any]:
         "train_seconds": round(progress.seconds, 3),
         "step_seconds": round(progress.step_seconds, 3),
         "predicted_seconds": progress.predicted_seconds and round(progress.predicted_seconds, 3),
-        "tokens_per_second": round(progress.tokens / progress.step_seconds, 1)
-        if progress.step_seconds
-        else None,
+        "tokens_per_second": round(progress.tokens / progress.step_seconds, 1) if progress.step_seconds else None,
         "peak_memory_bytes": runtime.peak_memory_bytes(),
         "threads": trainer.config.threads,
         "precision": trainer.config.precision,
@@ -290,7 +273,8 @@ def _describe(work: TrainingSetup, config: LoopSettings, reporter: Reporter) -> 
     reporter.note(work.described)
     reporter.note(
         f"Model: {parameters:,} parameters, {pluralize(shape.layers, 'layer')}, {pluralize(shape.heads, 'head')}, "
-        f"{shape.embed_dim} wide, context {shape.context_length}; {config.precision} on {pluralize(config.threads or 1, 'thread')}."
+        f"{shape.embed_dim} wide, context {shape.context_length}; {config.precision} on "
+        f"{pluralize(config.threads or 1, 'thread')}."
     )
 
 
@@ -298,6 +282,4 @@ def _check_call(reporter: Reporter, stop_after: int | None) -> None:
     require_type(reporter, "The reporter", Reporter, "an object with the methods of training.report.Reporter")
     require_type(stop_after, "The step stop_after", (int, type(None)), "an int, or None to train to the end")
     if stop_after is not None and stop_after < 0:
-        raise ConfigError(
-            f"--stop-after is {stop_after}; it must be at least 0.", "Leave it out to train to the end."
-        )
+        raise ConfigError(f"--stop-after is {stop_after}; it must be at least 0.", "Leave it out to train to the end.")

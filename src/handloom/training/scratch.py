@@ -54,9 +54,7 @@ def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> T
     if config.tokenizer != "learn":
         tokenizer = load_tokenizer(config.tokenizer)
         if tokenizer.settings.chat_template or tokenizer.settings.more_templates:
-            reporter.note(
-                "The tokenizer's chat template is left out: a new model has learned no conversations."
-            )
+            reporter.note("The tokenizer's chat template is left out: a new model has learned no conversations.")
             return load_tokenizer(config.tokenizer, templates=False)
         return tokenizer
     texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
@@ -86,9 +84,7 @@ def reopened(
     return open_cached(checkpoint.training["data"], tokenizer)
 
 
-def prepare_text(
-    config: DataSettings, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter
-) -> PreparedData:
+def prepare_text(config: DataSettings, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter) -> PreparedData:
     """The text that the settings name, as token shards."""
     data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
     tell(data.sentences(), reporter)

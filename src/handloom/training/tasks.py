@@ -22,14 +22,7 @@ from handloom.data.collate import (
     stack,
 )
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
-from handloom.data.examples import (
-    Conversation,
-    LabeledText,
-    PreferencePair,
-    digest,
-    read_examples,
-    validation_mask,
-)
+from handloom.data.examples import Conversation, LabeledText, PreferencePair, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
 from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
@@ -81,9 +74,7 @@ def open_task(
     return _classify(config, model, tokenizer, context_length, reporter)
 
 
-def _instruct(
-    config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter
-) -> Opened:
+def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter) -> Opened:
     fitting = ExampleEncoder(context_length, config.overlong)
     examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
     found = encode_conversations(examples, tokenizer, fitting)
@@ -226,9 +217,7 @@ def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
     """Texts in ids with their labels, as inputs (B, T), last (B) and labels (B)."""
     ids = [np.array(text, dtype=np.int64) for text, _ in texts]
     last = np.array([len(text) - 1 for text in ids])
-    return tensors(
-        {"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])}
-    )
+    return tensors({"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])})
 
 
 def _label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
@@ -272,12 +261,7 @@ def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], r
 
 
 def _report(
-    config: FinetuneConfig,
-    fitting: ExampleEncoder,
-    training: int,
-    validation: int,
-    template: str | None,
-    size: int,
+    config: FinetuneConfig, fitting: ExampleEncoder, training: int, validation: int, template: str | None, size: int
 ) -> dict[str, Any]:
     return {
         "task": config.task,

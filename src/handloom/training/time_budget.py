@@ -165,9 +165,7 @@ class StepTimer:
         """Seconds for what is left of the pauses that come `EVENTS` times."""
         every = max(1, math.ceil(total / EVENTS))
         events = total // every - step // every + (total % every > 0)
-        return events * sum(
-            statistics.median_low(times) for times, every in self._pauses.values() if not every
-        )
+        return events * sum(statistics.median_low(times) for times, every in self._pauses.values() if not every)
 
     def _each(self) -> float:
         """Seconds for a step and its share of the pauses that come every so many steps."""

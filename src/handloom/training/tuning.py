@@ -120,9 +120,7 @@ def _choose(config: FinetuneConfig, model: GPT, objective: Objective, reporter: 
         ConfigError: for a pattern that fits nothing, or when nothing that learns is reached.
     """
     trainable.require_fits(model, config.train_params)
-    patterns = config.train_params or trainable.patterns_of(
-        config.method, _learning_shape(config, model.config)
-    )
+    patterns = config.train_params or trainable.patterns_of(config.method, _learning_shape(config, model.config))
     trainable.set_trainable(model, patterns)
     part = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
@@ -161,9 +159,7 @@ def estimate_for(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
 
 def rows_at_once(batch_size: int, context_length: int) -> int:
     """How many rows go through the model together, if nobody says: as many as hold `TOKENS_AT_ONCE`."""
-    fitting = [
-        n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * context_length <= TOKENS_AT_ONCE
-    ]
+    fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * context_length <= TOKENS_AT_ONCE]
     return max(fitting, default=1)
 
 
@@ -200,20 +196,13 @@ def _objective(
         data = prepare_text(config, open_text(config), tokenizer, reporter)
     size = batch_size_of(config, data.windows(context_length, config.stride))
     objective = NextToken(
-        data,
-        tokenizer,
-        context_length=context_length,
-        stride=config.stride,
-        batch_size=size,
-        seed=config.seed,
+        data, tokenizer, context_length=context_length, stride=config.stride, batch_size=size, seed=config.seed
     )
     line, report = described(data)
     return objective, line, {**report, "batch_size": size}
 
 
-def _check_examples(
-    config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter
-) -> None:
+def _check_examples(config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter) -> None:
     """Say what `handloom data check` finds in examples that can be learned from, but badly."""
     settings = LintSettings(
         task=config.task,
@@ -243,8 +232,7 @@ def _find_base(
         return base_of(base, checkpoint.folder, reporter.note)
     except CheckpointError as error:
         raise CheckpointError(
-            f"The run {run} tunes the model {config.model}, which cannot be used. {error.problem}",
-            error.remedy,
+            f"The run {run} tunes the model {config.model}, which cannot be used. {error.problem}", error.remedy
         ) from None
 
 
@@ -255,9 +243,7 @@ def _begun_with(
     if checkpoint is not None:
         return _remembered(checkpoint)
     of_a_run = stored.folder.parent.name == native.CHECKPOINTS
-    return native.BaseModelRef(
-        config.model, native.fingerprint(model), stored.folder.name if of_a_run else None
-    )
+    return native.BaseModelRef(config.model, native.fingerprint(model), stored.folder.name if of_a_run else None)
 
 
 def _remembered(checkpoint: native.Checkpoint) -> native.BaseModelRef:
@@ -328,11 +314,7 @@ def _keeps_bf16(config: FinetuneConfig) -> bool:
 
 
 def _settle(
-    config: FinetuneConfig,
-    objective: Objective,
-    context_length: int,
-    report: dict[str, Any],
-    reporter: Reporter,
+    config: FinetuneConfig, objective: Objective, context_length: int, report: dict[str, Any], reporter: Reporter
 ) -> FinetuneConfig:
     """Decide what was left open, so that it is written down and stays."""
     chosen: dict[str, Any] = {"learning_rate": config.peak_learning_rate, "context_length": context_length}

@@ -137,12 +137,7 @@ def _copies(copies: NearDuplicates, places: Sequence[Place], plan: SplitPlan) ->
 
 
 def _lengths(
-    corpus: Corpus,
-    plan: SplitPlan,
-    tokenizer: Tokenizer,
-    settings: LintSettings,
-    seen: DataStats,
-    parted: bool,
+    corpus: Corpus, plan: SplitPlan, tokenizer: Tokenizer, settings: LintSettings, seen: DataStats, parted: bool
 ) -> Iterator[Finding]:
     """Counts tokens as a run would prepare them, and finds sides that are too short for it."""
     length, name, sizes = 0, "", [0, 0]

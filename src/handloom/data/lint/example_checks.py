@@ -9,14 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from handloom.data.encoding import (
-    ExampleEncoder,
-    encode_conversations,
-    encode_labeled,
-    encode_pairs,
-    in_ids,
-    room_for,
-)
+from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs, in_ids, room_for
 from handloom.data.examples import (
     KINDS,
     Conversation,
@@ -93,9 +86,7 @@ class _Sides:
         kept = [place for place in self._places if place == place]
         if not kept:
             what = KINDS[settings.task].MANY
-            detail = (
-                f"all {len(self._places):,} are longer than a row" if self._places else f"no {what} at all"
-            )
+            detail = f"all {len(self._places):,} are longer than a row" if self._places else f"no {what} at all"
             return [None] * len(self._places), Finding("no-data", detail)
         if min(kept) == max(kept):
             detail = f"{len(kept):,} examples, all alike: none can be held out"

@@ -34,8 +34,7 @@ _COMMON_WORDS = {
     "et til på hvordan vad",
     "Polish": "i w nie na się z że do jest to jak o co po ale za od czy dla przez są ma tym już który tak oraz jego "
     "być",
-    "Czech": "a je v se na že to s z do o jak ale za pro co jsem by jsou ve které po který od nebo při není jako "
-    "být",
+    "Czech": "a je v se na že to s z do o jak ale za pro co jsem by jsou ve které po který od nebo při není jako být",
     "Turkish": "bir ve bu da de için ne mi ile çok ama o gibi daha olarak var değil en kadar ben sen olan nasıl "
     "sonra mı ki her",
     "Finnish": "ja on ei se että oli hän mutta ole kun mitä joka niin myös ovat tai olen kuin sen minä voi miten "
@@ -51,18 +50,7 @@ for _language, _words in _COMMON_WORDS.items():
     for _word in set(_words.split()):
         _LANGUAGES_OF.setdefault(_word, []).append(_language)
 
-_OWN_SCRIPT = {
-    "Thai",
-    "Greek",
-    "Hebrew",
-    "Armenian",
-    "Georgian",
-    "Khmer",
-    "Lao",
-    "Tamil",
-    "Telugu",
-    "Tibetan",
-}
+_OWN_SCRIPT = {"Thai", "Greek", "Hebrew", "Armenian", "Georgian", "Khmer", "Lao", "Tamil", "Telugu", "Tibetan"}
 """Scripts that hardly more than one language is written in, so that to name both would say the same twice."""
 _SCRIPTS = {"Cjk": "Han", "Katakana-hiragana": "Hiragana"}
 _WORD = re.compile(r"\b[^\W\d_]+\b")

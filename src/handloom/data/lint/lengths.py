@@ -52,11 +52,7 @@ class Lengths:
         if not self._all:
             return {"texts": 0, "tokens": 0}
         numbers = self.numbers
-        about = {
-            "texts": len(numbers),
-            "tokens": int(numbers.sum(dtype=np.int64)),
-            "least": int(numbers.min()),
-        }
+        about = {"texts": len(numbers), "tokens": int(numbers.sum(dtype=np.int64)), "least": int(numbers.min())}
         about |= {f"p{share}": self.percentile(share) for share in PERCENTILES}
         rows = [{"from": low, "to": high, "texts": n} for low, high, n in self.histogram()]
         return {**about, "greatest": int(numbers.max()), "histogram": rows}

@@ -29,10 +29,7 @@ class Rule:
 RULES = {
     # A run would stop at these
     "unreadable": Rule(
-        ERROR,
-        "file that cannot be read",
-        "files that cannot be read",
-        "Mend the path or the file, or leave it out.",
+        ERROR, "file that cannot be read", "files that cannot be read", "Mend the path or the file, or leave it out."
     ),
     "no-data": Rule(ERROR, "nothing to learn from", "", "Add data."),
     "malformed": Rule(ERROR, "malformed line", "malformed lines", "Mend or remove these lines."),
@@ -43,10 +40,7 @@ RULES = {
         "Convert the text to UTF-8, or read such bytes as \N{REPLACEMENT CHARACTER} with --encoding-errors replace.",
     ),
     "empty": Rule(
-        ERROR,
-        "example with an empty text",
-        "examples with an empty text",
-        "Fill it in, or remove these lines.",
+        ERROR, "example with an empty text", "examples with an empty text", "Fill it in, or remove these lines."
     ),
     "no-label": Rule(ERROR, "text without a label", "texts without a label", "Label or remove these texts."),
     "no-assistant": Rule(
@@ -62,7 +56,8 @@ RULES = {
         ERROR,
         "example longer than a row",
         "examples longer than a row",
-        "Shorten these examples, choose a larger --context-length if the model has one, or name a policy, here and for the "
+        "Shorten these examples, choose a larger --context-length if the model has one, or name a policy, here and "
+        "for the "
         "run: --overlong truncate or --overlong skip.",
     ),
     "one-label": Rule(ERROR, "all texts have one label", "", "Add texts with another label."),
@@ -118,10 +113,7 @@ RULES = {
         "Add texts with that label.",
     ),
     "unbalanced": Rule(
-        WARNING,
-        "labels are unbalanced",
-        "",
-        "Add texts with the rare labels, and read F1 rather than accuracy.",
+        WARNING, "labels are unbalanced", "", "Add texts with the rare labels, and read F1 rather than accuracy."
     ),
     "blank": Rule(WARNING, "document of white space only", "documents of white space only", "Remove these."),
     "special-token": Rule(
@@ -158,9 +150,7 @@ RULES = {
         "texts nearly the same as an earlier one",
         "Nothing, if that is meant.",
     ),
-    "invisible": Rule(
-        NOTE, "invisible character", "invisible characters", "Remove these, unless they are meant."
-    ),
+    "invisible": Rule(NOTE, "invisible character", "invisible characters", "Remove these, unless they are meant."),
     "empty-document": Rule(NOTE, "empty document", "empty documents", "Nothing: a run leaves these out."),
     "line-ends": Rule(
         NOTE,
@@ -169,10 +159,7 @@ RULES = {
         "Nothing: all are read as \\n.",
     ),
     "bom": Rule(
-        NOTE,
-        "byte order mark",
-        "byte order marks",
-        "Nothing: a run leaves it out at the beginning of a file.",
+        NOTE, "byte order mark", "byte order marks", "Nothing: a run leaves it out at the beginning of a file."
     ),
 }
 """Every kind, the worst first."""

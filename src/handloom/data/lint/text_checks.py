@@ -24,9 +24,7 @@ class TextProblem(NamedTuple):
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_BIDI = re.compile(
-    r"[\u202a-\u202e\u2066-\u2069]"
-)  # what "Trojan Source" (Boucher and Anderson, 2021) is made of
+_BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # what "Trojan Source" (Boucher and Anderson, 2021) is made of
 # The joiners U+200C and U+200D belong into emoji and many scripts, but not beside ASCII; tag characters into flags.
 _INVISIBLE = re.compile(
     r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]"

@@ -41,9 +41,7 @@ def tolerant_records(settings: LintSettings, tell: Callable[[Finding], None]) ->
         elif origin.line or form_of(Path(origin.file)) != "text":  # of a text `faults_of` knows each line
             tell(_encoding(detail, place, settings.encoding_errors))
 
-    return ReadOptions(
-        settings.text_field, "strict", settings.json_as_text, settings.document_separator, on_error
-    )
+    return ReadOptions(settings.text_field, "strict", settings.json_as_text, settings.document_separator, on_error)
 
 
 def where(origin: Origin) -> Place:
