@@ -26,7 +26,6 @@ COMMANDS = (
     "data prepare",
     "data show",
     "pull",
-    "models",
     "export",
     "evaluate",
     "lm-eval",

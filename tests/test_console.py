@@ -178,5 +178,5 @@ def test_an_error_names_a_path_as_it_is(capsys):
     from handloom.cli.main import main
 
     with pytest.raises(SystemExit):
-        main(["models", "--x[/]:100:\u202e"])
+        main(["model", "list", "--x[/]:100:\u202e"])
     assert "no flag --x[/]:100:\\u202e." in capsys.readouterr().err.replace("\n", "")

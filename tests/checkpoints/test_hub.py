@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from handloom import locks
 from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile
-from handloom.checkpoints.model_store import model_folder, pulled_models, unfinished_pulls
+from handloom.checkpoints.model_store import model_folder, local_models, unfinished_pulls
 from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
 from handloom.errors import CheckpointError, ConfigError, HandloomError
@@ -60,7 +60,7 @@ def test_a_pulled_model_is_what_the_hub_has_and_says_from_where_it_came(hub):
     weights = hub.repositories[GPT2][WEIGHTS]
     assert origin["files"][WEIGHTS] == {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     assert not any(hub.sent(name) for name in UNUSED)
-    assert pulled_models() == [ended.model]
+    assert local_models() == [ended.model]
 
 
 @pytest.mark.parametrize("form", ["sharded", "bin", "sharded-bin"])
@@ -145,7 +145,7 @@ def test_the_next_pull_goes_on_where_this_one_was_given_up(form, hub):
         pull("acme/tiny")
     assert hub.url in raised.value.problem
     assert part("acme--tiny").stat().st_size == 100_000
-    assert pulled_models() == []
+    assert local_models() == []
     assert [name for name, _ in unfinished_pulls()] == ["acme/tiny"]
     pull("acme/tiny")
     assert whole("acme/tiny", form)
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_refused_and_fetched_anew_the_next_time(hub):
     hub.faults.damage = {WEIGHTS}
     with pytest.raises(CheckpointError, match=r"model\.safetensors of .* arrived damaged.* fetches it anew"):
         pull("gpt2")
-    assert pulled_models() == []
+    assert local_models() == []
     assert not list(models_folder().rglob("*.part"))
     hub.faults.damage = set()
     hub.log.clear()
@@ -309,7 +309,7 @@ def test_a_models_folder_that_may_not_be_written(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HANDLOOM_MODELS", str(tmp_path / "file" / "models"))
     with pytest.raises(CheckpointError, match="HANDLOOM_MODELS"):
         pull("gpt2")
-    assert pulled_models() == []
+    assert local_models() == []
 
 
 # Refused by the hub
@@ -502,7 +502,7 @@ def test_a_folder_copied_by_hand_is_left_alone(hub):
     with pytest.raises(CheckpointError, match=r"was not pulled.*left alone"):
         pull("gpt2")
     assert contents(folder) == {"config.json": b"{}"}
-    assert [(model.name, model.repository) for model in pulled_models()] == [("gpt2", None)]
+    assert [(model.name, model.repository) for model in local_models()] == [("gpt2", None)]
 
 
 # Addresses and networks
@@ -604,15 +604,15 @@ def test_what_is_in_the_models_folder_is_listed_without_the_network(hub):
     (models_folder() / "by--hand" / "config.json").write_bytes(b"{}")
     (models_folder() / "by--hand" / "origin.json").write_bytes(b"torn {")
     hub.close()
-    assert [model.name for model in pulled_models()] == ["acme/tiny", "by/hand", "gpt2"]
-    assert all(model_folder(model.name) == model.folder for model in pulled_models())
+    assert [model.name for model in local_models()] == ["acme/tiny", "by/hand", "gpt2"]
+    assert all(model_folder(model.name) == model.folder for model in local_models())
     assert [name for name, _ in unfinished_pulls()] == ["acme/big"]
-    assert [model.repository for model in pulled_models()] == ["acme/tiny", None, GPT2]
+    assert [model.repository for model in local_models()] == ["acme/tiny", None, GPT2]
 
 
 def test_nothing_but_a_pull_imports_the_client():
     script = (
-        "import sys, handloom.checkpoints.pulling, handloom.checkpoints.model_store as p; p.pulled_models(); "
+        "import sys, handloom.checkpoints.pulling, handloom.checkpoints.model_store as p; p.local_models(); "
         "print({'huggingface_hub', 'hf_xet', 'torch', 'httpx2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")

@@ -190,5 +190,5 @@ CASES = [
     pull_case("No space for the weights", no_space),
     pull_case("A disk that becomes full on the way", disk(errno.ENOSPC)),
     pull_case("A disk that fails", disk(errno.EIO)),
-    BadInput("A models folder that cannot be read", "handloom models", looping_folder),
+    BadInput("A models folder that cannot be read", "handloom model list", looping_folder),
 ]

@@ -1,4 +1,4 @@
-"""`handloom pull` and `handloom models`, as a user has them."""
+"""`handloom pull` and `handloom model list`, as a user has them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_pull_then_list(hub, handloom, tmp_path):
     assert (folder / WEIGHTS).read_bytes() == tiny_gpt2()[WEIGHTS]
     assert "nothing had to be fetched" in handloom("pull", "gpt2").out
     hub.close()  # from here on no network
-    listed = handloom("models", COLUMNS="120")
+    listed = handloom("model", "list", COLUMNS="120")
     assert (listed.returncode, listed.err) == (0, "")
     row = next(line.split() for line in listed.out.splitlines() if line.split()[:1] == ["gpt2"])
     assert row[1:3] == ["0.5", "openai-community/gpt2"]
     assert row[-2] == commit[:12]
     assert listed.out.endswith(f"Kept in {tmp_path / 'models'}\n")
-    (line,) = handloom("models", "--json").out.splitlines()
+    (line,) = handloom("model", "list", "--json").out.splitlines()
     told = json.loads(line)
     assert told["name"] == "gpt2"
     assert told["folder"] == str(folder)
@@ -41,11 +41,11 @@ def test_pull_then_list(hub, handloom, tmp_path):
 
 
 def test_no_models_yet(inside, tmp_path):
-    listed = inside("models")
+    listed = inside("model", "list")
     assert listed.returncode == 0
     assert str(tmp_path / "models") in listed.out
     assert "handloom pull gpt2" in listed.out
-    assert inside("models", "--json").out == ""
+    assert inside("model", "list", "--json").out == ""
     assert not (tmp_path / "models").exists()
 
 
@@ -53,7 +53,7 @@ def test_a_model_copied_by_hand_is_listed(inside, tmp_path):
     folder = tmp_path / "models" / "acme--tiny"
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(bytes(250_000))
-    row = next(line for line in inside("models").out.splitlines() if "acme/tiny" in line)
+    row = next(line for line in inside("model", "list").out.splitlines() if "acme/tiny" in line)
     assert row.split() == ["acme/tiny", "0.2", "copied", "by", "hand"]
 
 
@@ -90,9 +90,9 @@ def test_ctrl_c_keeps_what_was_fetched_and_the_same_command_goes_on(hub, start, 
     assert process.returncode == 130
     assert err.decode() == "What was fetched is kept; the same command goes on.\n\nStopped.\n"
     assert parts[0].stat().st_size == 200_000
-    listed = handloom("models").out
-    assert "There is no model" in listed
-    assert "Begun, 0.2 MB fetched so far: gpt2. To go on: handloom pull gpt2" in listed
+    listed = handloom("model", "list").out
+    assert "No model in" in listed
+    assert "Unfinished, 0.2 MB fetched: gpt2. To resume: handloom pull gpt2" in listed
     hub.faults.stall = {}
     assert handloom("pull", "gpt2").returncode == 0
     assert hub.asked(WEIGHTS)[-1].headers["range"] == "bytes=200000-"

@@ -203,7 +203,7 @@ SHELL = [
     ("tokenize Hello --tokenizer nowhere 2>&-", 2, "", ""),
     ("tokenize Hello --tokenizer nowhere 2>/dev/full", 2, "", ""),
     ("tokenize Hello --json | true", 0, "", ""),
-    ("model list | true", 0, "", ""),  # a table of rich's
+    ("model presets | true", 0, "", ""),  # a table of rich's
 ]
 
 

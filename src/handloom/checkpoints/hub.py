@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import handloom
+from handloom.checkpoints.model_store import ENDPOINT
 from handloom.errors import CheckpointError, ConfigError
 
-ENDPOINT = "https://huggingface.co"
 PAUSE = 1.0
 """Seconds to wait after a lost connection; twice as long after each further one that brought nothing."""
 PATIENCE = 4

@@ -17,11 +17,13 @@ from handloom.values import parse_json
 ORIGIN = "origin.json"
 """The file in a pulled model's folder that says from where it came, with sizes and checksums."""
 CONFIG = "config.json"
+ENDPOINT = "https://huggingface.co"
+"""The hub, if no other is named."""
 _BETWEEN = "--"  # what stands for the slash of owner/name; the hub allows no name that holds it
 
 
 @dataclass(frozen=True)
-class PulledModel:
+class LocalModel:
     """A model in the models folder. The origin is None for a folder that was copied there by hand."""
 
     name: str
@@ -33,7 +35,7 @@ class PulledModel:
     pulled: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, for `handloom models --json`."""
+        """JSON values, for `handloom model list --json`."""
         return {**self.__dict__, "folder": str(self.folder)}
 
 
@@ -59,10 +61,10 @@ def name_of(folder: Path) -> str:
     return folder.name.replace(_BETWEEN, "/", 1)
 
 
-def pulled_model(folder: Path) -> PulledModel:
+def open_local(folder: Path) -> LocalModel:
     """Describe a folder of the models folder, from its `origin.json` if it has one."""
     origin = read_origin(folder) or {}
-    return PulledModel(
+    return LocalModel(
         name_of(folder),
         folder,
         folder_bytes(folder),
@@ -70,10 +72,10 @@ def pulled_model(folder: Path) -> PulledModel:
     )
 
 
-def pulled_models() -> list[PulledModel]:
+def local_models() -> list[LocalModel]:
     """Every model in the models folder, sorted by name. A folder without `config.json` is none."""
     folders = [path for path in _folders() if not path.name.startswith(".") and (path / CONFIG).is_file()]
-    return sorted(map(pulled_model, folders), key=lambda model: model.name)
+    return sorted(map(open_local, folders), key=lambda model: model.name)
 
 
 def unfinished_pulls() -> list[tuple[str, Path]]:

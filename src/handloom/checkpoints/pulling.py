@@ -20,7 +20,7 @@ from typing import Any
 
 from handloom import replacement, storage
 from handloom.checkpoints.hub import Hub, NotReachedError, RemoteFile, Repository
-from handloom.checkpoints.model_store import ORIGIN, PulledModel, model_folder, pulled_model, read_origin
+from handloom.checkpoints.model_store import ORIGIN, LocalModel, model_folder, open_local, read_origin
 from handloom.checkpoints.wanted import UnsupportedModelError, is_intact, repository_of, wanted_files
 from handloom.errors import CheckpointError
 
@@ -38,7 +38,7 @@ class Progress:
 class Pull:
     """What a pull came to: the model, and how many of its bytes came over the network now."""
 
-    model: PulledModel
+    model: LocalModel
     fetched: int
 
 
@@ -75,7 +75,7 @@ def pull(
             repository = hub.repository(repository_name, revision or None)
             aside.mkdir(exist_ok=True)
             fetched = _Gathering(hub, repository, aside, folder, on_progress).gather(name)
-    return Pull(pulled_model(folder), fetched)
+    return Pull(open_local(folder), fetched)
 
 
 class _Gathering:

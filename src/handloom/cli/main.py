@@ -23,13 +23,12 @@ COMMANDS = {
     "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
     "data": ("handloom.cli.data:app", "Prepare and check data, and look at the very batches of a run."),
     "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
-    "models": ("handloom.cli.models:models", "List the models that were fetched."),
     "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
     "evaluate": ("handloom.cli.evaluate:evaluate", "Measure a model: perplexity, or right answers."),
     "lm-eval": ("handloom.cli.lm_eval:lm_eval", "Measure a model with EleutherAI's evaluation harness."),
     "verify": ("handloom.cli.verify:verify", "Check that a model is computed as it should be."),
     "compare": ("handloom.cli.compare:compare", "Set models side by side: a table, JSON and a page."),
-    "model": ("handloom.cli.model:app", "Show what a model is made of."),
+    "model": ("handloom.cli.model:app", "List local models and presets, and show the parts of one."),
 }
 RUNS = ("train", "finetune", "demo")
 """Commands whose product is a run: what they print is a view of it, and may be lost."""

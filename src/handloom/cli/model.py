@@ -3,10 +3,65 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-app = App(name="model", help="Show what a model is made of.", help_format="plaintext")
+if TYPE_CHECKING:
+    from handloom.checkpoints.model_store import LocalModel
+
+app = App(name="model", help="List local models and presets, and show the parts of one.", help_format="plaintext")
+
+
+@app.command(name="list")
+def list_models(*, json: bool = False) -> None:
+    """List the models in the models folder: fetched with `handloom pull`, or copied there by hand.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object a line.
+    """
+    from handloom.checkpoints.model_store import local_models
+    from handloom.console import print_json
+
+    models = local_models()
+    if not json:
+        _print_models(models)
+        return
+    for model in models:
+        print_json(model.to_dict())
+
+
+def _print_models(models: list[LocalModel]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from handloom.checkpoints.model_store import ENDPOINT, folder_bytes, unfinished_pulls
+    from handloom.console import new_console
+    from handloom.runtime import models_folder
+
+    console = new_console()
+    if models:
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("model", "MB", "origin", "revision", "pulled"):
+            table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+        for model in models:
+            at = "" if model.endpoint in (None, ENDPOINT) else f" at {model.endpoint}"
+            origin = f"{model.repository}{at}" if model.repository else "copied by hand"
+            revision, pulled = (model.revision or "")[:12], (model.pulled or "")[:10]
+            table.add_row(model.name, f"{model.bytes / 1e6:,.1f}", origin, revision, pulled)
+        console.print(table)
+        console.print(f"Kept in {models_folder()}", soft_wrap=True)
+    else:
+        console.print(
+            f"No model in {models_folder()}. Fetch one with: handloom pull gpt2. Or copy a folder there that holds "
+            "config.json, vocab.json, merges.txt and the weights.",
+            soft_wrap=True,
+        )
+    for name, folder in unfinished_pulls():
+        fetched = f"{folder_bytes(folder) / 1e6:,.1f} MB fetched"
+        console.print(f"Unfinished, {fetched}: {name}. To resume: handloom pull {name}", soft_wrap=True)
 
 
 @app.command
@@ -16,7 +71,7 @@ def show(name: str) -> None:
     Parameters
     ----------
     name
-        A preset (see `handloom model list`) or a run folder.
+        A preset (see `handloom model presets`), a local model (see `handloom model list`) or a run folder.
     """
     from rich import box
     from rich.table import Table
@@ -55,9 +110,9 @@ def show(name: str) -> None:
     )
 
 
-@app.command(name="list")
-def list_presets() -> None:
-    """List the presets."""
+@app.command
+def presets() -> None:
+    """List the presets: sizes of a new model to train."""
     from rich.table import Table
 
     from handloom.console import new_console
@@ -74,4 +129,6 @@ def list_presets() -> None:
 
 
 def _is_path(name: str) -> bool:
-    return os.sep in name or "/" in name or os.path.isdir(name)
+    from handloom.checkpoints.model_store import model_folder
+
+    return os.sep in name or "/" in name or os.path.isdir(name) or model_folder(name).is_dir()

@@ -57,7 +57,7 @@ class ModelSettings(Settings):
     )
     vocab_size: int = setting(4096, "Size of the vocabulary when the tokenizer is learned.")
 
-    preset: str = setting("nano", "Model size to start from; see `handloom model list`.")
+    preset: str = setting("nano", "Model size to start from; see `handloom model presets`.")
     layers: int | None = setting(None, "Transformer blocks; None: as the preset.")
     heads: int | None = setting(None, "Attention heads; None: as the preset.")
     embed_dim: int | None = setting(None, "Channels of the residual stream; None: as the preset.")
