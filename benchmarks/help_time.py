@@ -34,6 +34,7 @@ COMMANDS = (
     "model",
     "model show",
     "model list",
+    "model presets",
 )
 RUNS = 10
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from handloom import locks
 from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile
-from handloom.checkpoints.model_store import model_folder, local_models, unfinished_pulls
+from handloom.checkpoints.model_store import local_models, model_folder, unfinished_pulls
 from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
 from handloom.errors import CheckpointError, ConfigError, HandloomError
