@@ -91,7 +91,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("changed", SETTINGS, ids=str)
-@pytest.mark.parametrize("num_beams", [2, 3, 5])
+@pytest.mark.parametrize("beams", [2, 3, 5])
 def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     ours, theirs = pair
     prompt = [3, 1, 4]

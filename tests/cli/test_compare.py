@@ -241,9 +241,9 @@ CONTRAST = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("embed_dim", [1280, 375, 320])
+@pytest.mark.parametrize("width", [1280, 375, 320])
 def test_the_page_fits_and_is_readable_in_a_browser(world, browser, width, scheme):
-    context = browser.new_context(viewport={"embed_dim": width, "height": 800}, color_scheme=scheme)
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     asked, troubles = [], []
     page.on("request", lambda request: asked.append(request.url))

@@ -86,7 +86,7 @@ def test_what_fits_is_not_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("embed_dim", "heads", "near"), [(HUGE + 39, HUGE // 2, 1), (768, 7, 6), (64, 10**15, 64), (97, 90, 97)]
+    ("width", "heads", "near"), [(HUGE + 39, HUGE // 2, 1), (768, 7, 6), (64, 10**15, 64), (97, 90, 97)]
 )
 def test_a_number_of_heads_that_fits_is_found_at_once(width, heads, near):
     with pytest.raises(ConfigError, match=f"for example {near}\\."):
