@@ -24,7 +24,7 @@ from handloom.inference.engine import generate_ids
 from handloom.inference.generation_config import GenerationConfig, SamplingParams
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.training.scratch import materialize
 
 

@@ -29,7 +29,7 @@ MAKE = """
 import sys
 from pathlib import Path
 from transformers import GPT2Config, GPT2LMHeadModel
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 GPT2LMHeadModel(GPT2Config()).save_pretrained(sys.argv[1])
 load_tokenizer("gpt2").save(Path(sys.argv[1]))
 """

@@ -28,7 +28,7 @@ from pathlib import Path
 from handloom.checkpoints.hf_export import export_folder
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 export_folder(Path(sys.argv[1]), GPT(preset("gpt2")), load_tokenizer("gpt2"))
 """
 OURS = """

@@ -19,7 +19,7 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.data.corpus import open_corpus
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.metrics_log import read_metrics

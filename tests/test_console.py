@@ -145,7 +145,7 @@ def test_only_the_console_module_has_to_do_with_markup():
 
 def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
     from handloom.cli.data_view import print_examples
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer("gpt2")
     tokens = tokenizer.encode("Hi \x1b[2J[bold]")

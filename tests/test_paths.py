@@ -13,7 +13,7 @@ from handloom.cli.main import app
 from handloom.data.corpus import files_of
 from handloom.errors import ConfigError
 from handloom.loading import find_model
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.training.config import FinetuneConfig, TrainConfig
 
 

@@ -17,7 +17,7 @@ from handloom.inference.language_model import LanguageModel
 from handloom.loading import load, named_adapters
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
 from handloom.training import loop, run

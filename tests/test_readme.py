@@ -56,7 +56,7 @@ def small_gpt2(folder):
     from handloom.checkpoints.hf_export import export_folder
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
 
     shape = GPTConfig(context_length=256, layers=2, heads=2, embed_dim=16)
     export_folder(folder, GPT(shape), load_tokenizer("gpt2"), overwrite=True)

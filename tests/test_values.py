@@ -18,7 +18,7 @@ from handloom.evaluation.benchmarks import detect
 from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import GPTConfig
 from handloom.storage import read_json
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.training.config import TrainConfig
 from handloom.values import DEEPEST, parse_json, plain
 

@@ -44,6 +44,12 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
+def kind_of(value: Any) -> str:
+    """What kind of JSON value this is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
+
+
 def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The JSON object of these pairs; raises ValueError where a name has two values, of which one would be lost."""
     found = dict(pairs)

@@ -18,7 +18,7 @@ from handloom.errors import CheckpointError, RequestError
 from handloom.inference.dialogue import ChatSession
 from handloom.inference.generation_config import GenerationConfig
 from handloom.ownership import foreign_files
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt, in_jinja
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig

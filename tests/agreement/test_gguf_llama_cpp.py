@@ -20,7 +20,8 @@ from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import END_OF_TEXT, Tokenizer, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from hf_tokenizers import FOLDERS
 
 WORDS = ["loom", "the loom", "cat", "cats", " the", "<x>", " <x> ", "<|im_end|>", "<|endoftext|>", "</s>", "<pad>"]

@@ -14,7 +14,7 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.train import train_bpe
 
 TEXTS = [

@@ -93,7 +93,7 @@ def ours(models, records, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     found = encode_pairs(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
-    batch = pairs_batch([tuple(encode_row(text.ids, text.learned) for text in both) for _, *both in found])
+    batch = pairs_batch([tuple(encode_row(text.ids, text.loss_mask) for text in both) for _, *both in found])
     objective = DPO(lambda step: batch, 1.0, [batch], "key", BETA)
     objective.compute_reference_logprobs(reference, "fp32")
     return found, objective, batch
@@ -107,7 +107,7 @@ def compare(models, theirs, records, tmp_path, template=None):
         for text, place in ((chosen, at), (rejected, at + len(found))):
             whole = their_batch["attention_mask"][place].bool()
             assert their_batch["input_ids"][place][whole].tolist() == text.ids
-            assert their_batch["completion_mask"][place][whole].bool().tolist() == text.learned
+            assert their_batch["completion_mask"][place][whole].bool().tolist() == text.loss_mask
     model.zero_grad()
     loss = objective.loss(model, batch) / objective.num_targets(batch)
     torch.testing.assert_close(loss.detach(), their_loss, atol=1e-6, rtol=1e-5)

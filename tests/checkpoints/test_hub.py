@@ -25,7 +25,7 @@ from handloom.checkpoints.pulling import pull
 from handloom.checkpoints.wanted import is_intact, repository_of
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.runtime import models_folder
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from loopback_hub import git_id, tiny_gpt2
 
 WEIGHTS = "model.safetensors"

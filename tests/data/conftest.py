@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 
 settings.register_profile("data", deadline=None)  # a test that fails because the machine is busy proves nothing
 settings.load_profile("data")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.chunking import chunk_text, split_tail
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 
 # What could make a difference to the split pattern: every kind of character, contractions, odd whitespace.
 AWKWARD = st.text(

@@ -11,8 +11,8 @@ from handloom.errors import DataError
 from handloom.tokenizer.chat import Message, encode_conversation, encode_generation_prompt
 
 
-def conversation(question, answer, line=1, learned=True):
-    messages = (Message("user", question), Message("assistant", answer, learned))
+def conversation(question, answer, line=1, train=True):
+    messages = (Message("user", question), Message("assistant", answer, train))
     return Conversation(messages, Origin("chat.jsonl", line))
 
 
@@ -46,7 +46,7 @@ def test_cut_leaves_out_the_end_and_skip_the_example(gpt2):
     fitting = ExampleEncoder(12, "cut")
     (_, short), (_, cut) = encode_conversations([SHORT, LONG], gpt2, fitting)
     whole = encode_conversation(gpt2, LONG.messages)
-    assert (cut.ids, cut.learned) == (whole.ids[:13], whole.learned[:13])
+    assert (cut.ids, cut.loss_mask) == (whole.ids[:13], whole.loss_mask[:13])
     assert fitting.omissions.to_dict() == {"cut": {"count": 1, "first": ["chat.jsonl, line 2"]}}
     fitting = ExampleEncoder(12, "skip")
     assert encode_conversations([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, short)]
@@ -58,7 +58,7 @@ def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
         with pytest.raises(
             DataError, match=r'chat.jsonl, line 7: no token is learned, since every answer has "weight"'
         ):
-            encode_conversations([SHORT, conversation("a", "b", 7, learned=False)], gpt2, ExampleEncoder(30, policy))
+            encode_conversations([SHORT, conversation("a", "b", 7, train=False)], gpt2, ExampleEncoder(30, policy))
     with pytest.raises(
         DataError, match=r"chat.jsonl, line 8: what stands before the answer fills the row of 12 tokens"
     ):
@@ -80,7 +80,7 @@ def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
         for text, answer in ((chosen, " blue"), (rejected, " very green")):
             wanted = [*gpt2.encode(answer), gpt2.eos_token_id]
             assert text.ids == ids + wanted
-            assert text.learned == [False] * len(ids) + [True] * len(wanted)
+            assert text.loss_mask == [False] * len(ids) + [True] * len(wanted)
 
 
 def test_a_pair_is_as_long_as_its_longer_answer(gpt2):

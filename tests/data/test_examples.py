@@ -51,7 +51,7 @@ def test_a_weight_of_0_leaves_an_answer_unlearned():
         {**assistant("d"), "weight": 1},
     ]
     found = read(Conversation, {"messages": messages}).messages
-    assert [message.learned for message in found] == [True, False, True, True]
+    assert [message.train for message in found] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("given", [{"input": "1 2 3"}, {"input": ""}, {"input": None}, {}])
@@ -91,14 +91,17 @@ CONVERSATIONS_THAT_ARE_NONE = [
     ({"messages": "Hello"}, "messages is a string, not a list."),
     ({"messages": []}, "messages is an empty list."),
     ({"messages": ["Hello"]}, "messages[0] is a string. Write a message as"),
-    ({"messages": [{"content": "Hello"}]}, "messages[0] has no role and content."),
+    ({"messages": [{"content": "Hello"}]}, "messages[0] lacks a role and a content."),
     ({"messages": [{"role": "human", "content": "Hello"}]}, "unknown role 'human'. Did you mean 'user'? The roles are"),
     ({"messages": [{"role": "asistant", "content": "Hello"}]}, "Did you mean 'assistant'?"),
     ({"messages": [{"role": 3, "content": "Hello"}]}, "The role of messages[0] is a number, not a string."),
     ({"messages": [user(None)]}, "The content of messages[0] is null, not a string."),
     ({"messages": [user(" \n")]}, "The content of messages[0] is empty."),
     ({"messages": [user("\ud800")]}, "is a lone surrogate (U+D800)"),
-    ({"messages": [user("Hello"), {**assistant("Hi"), "tool_calls": [1]}]}, 'messages[1] has a field "tool_calls"'),
+    (
+        {"messages": [user("Hello"), {**assistant("Hi"), "tool_calls": [1]}]},
+        'messages[1] has the unsupported field "tool_calls"',
+    ),
     (
         {"messages": [user("Hello"), {**assistant("Hi"), "weight": 0.5}]},
         "The weight of messages[1] is 0.5; it must be 0",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.data.chunking import chunk_text
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from hf_tokenizers import FOLDERS, write_json
 
 TEXT = st.lists(st.sampled_from(["the loom", " the loom", "cat", "<x>", " ", "\t", "\n", "  ", "a", "é", "loom"]))

@@ -37,8 +37,8 @@ def user(text):
     return Message("user", text)
 
 
-def assistant(text, learned=True):
-    return Message("assistant", text, learned)
+def assistant(text, train=True):
+    return Message("assistant", text, train)
 
 
 def turns(*texts, sharegpt=False):
@@ -74,7 +74,7 @@ def test_system_and_history_of_alpaca_are_read(read):
     assert read(Conversation, FRENCH).messages == (
         system("Answer in French."),
         user("Hi"),
-        assistant("Salut", learned=False),
+        assistant("Salut", train=False),
         user("Good night"),
         assistant("Bonne nuit"),
     )
@@ -100,7 +100,7 @@ FORMS = {
     "prompt and completion": ({"prompt": "a", "completion": " b"}, (user("a"), assistant(" b"))),
     "prompt and completion of messages": (
         {"prompt": turns("a", "b", "c"), "completion": turns("", "d")[1:]},
-        (user("a"), assistant("b", learned=False), user("c"), assistant("d")),
+        (user("a"), assistant("b", train=False), user("c"), assistant("d")),
     ),
     "parts of text": (
         {"messages": asked(part("a "), part("b", image=None))},
@@ -166,17 +166,17 @@ CHANGED = [
     ({"messages": turns("a", "b"), "history": [["c", "d"]]}, 'both "messages" and "history" are there'),
     ({"prompt": "a", "completion": "b", "label": False}, '"label" are there'),
     ({"conversations": [said("system", "s"), *SHARED], "system": "t"}, "both the system's, and differ"),
-    ({"messages": [*turns("a"), CALL]}, 'messages[1] has a field "tool_calls", which cannot be learned'),
+    ({"messages": [*turns("a"), CALL]}, 'messages[1] has the unsupported field "tool_calls"'),
     ({"messages": [*turns("a"), {"role": "tool", "content": "b"}]}, "messages[1] is a turn of a tool ('tool')"),
     ({"messages": [*turns("a"), {"role": "function", "name": "f", "content": "b"}]}, "a turn of a tool ('function')"),
     ({"conversations": [*SHARED[:1], said("function_call", "{}")]}, "conversations[1] is a turn of a tool"),
     ({"conversations": [*SHARED, said("observation", "{}")]}, "[2] is a turn of a tool ('observation')"),
     ({"conversations": SHARED, "tools": "[]x"}, 'the field "tools" cannot be learned'),
-    ({"conversations": [{"from": "human"}]}, "conversations[0] has no value."),
+    ({"conversations": [{"from": "human"}]}, 'conversations[0] lacks the field "value".'),
     ({"conversations": [said("narrator", "x")]}, "unknown role 'narrator'"),
-    ({"messages": asked(part("a"), {"type": "image_url"})}, "number 1, that is no text (image_url)"),
-    ({"messages": asked(part("a", image="x"))}, "that is no text (image)"),
-    ({"messages": asked("a")}, "that is no text (a string)"),
+    ({"messages": asked(part("a"), {"type": "image_url"})}, "number 1, that is not text (image_url)"),
+    ({"messages": asked(part("a", image="x"))}, "that is not text (image)"),
+    ({"messages": asked("a")}, "that is not text (a string)"),
     ({"messages": asked()}, "The content of messages[0] is empty."),
     ({"prompt": "a", "completion": turns("b", "c")}, "prompt + completion[1] is the user's, but the user has spoken"),
     ({"prompt": "a"}, 'no field "completion"'),

@@ -16,7 +16,7 @@ import pytest
 from handloom import locks
 from handloom.data import open_corpus, pool, prepare, tokenized, training_documents
 from handloom.errors import ConfigError, DataError
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.train import train_bpe
 
 STORIES = {f"{n}.txt": f"Story {n}. " + "And so it went, \u00e9t\u00e9 after \u00e9t\u00e9. " * n for n in range(1, 60)}
@@ -251,7 +251,7 @@ def test_a_script_without_a_main_guard_may_use_workers(write, tmp_path):
     script = tmp_path / "scripts" / "script.py"
     script.parent.mkdir()
     script.write_text(
-        "from handloom.data import prepare\nfrom handloom.tokenizer.base import load_tokenizer\n"
+        "from handloom.data import prepare\nfrom handloom.tokenizer import load_tokenizer\n"
         "data = prepare(['1.txt', '2.txt'], load_tokenizer('gpt2'), workers=2)\nprint('once', data.report.workers)\n",
         encoding="utf-8",
     )

@@ -122,9 +122,9 @@ def test_what_cannot_be_asked_leaves_the_conversation_as_it_was(talker, line, pr
     [
         ([], "The last message is not the user's"),
         (said("Hi", "Hello"), "The last message is not the user's"),
-        (["Hi"], "Message 1 has no role and content"),
+        (["Hi"], "Message 1 is a string"),
         ([{"role": "usr", "content": "Hi"}], "unknown role 'usr'. Did you mean 'user'?"),
-        ([{"role": "user", "content": None}], "Message 1 has a content that is no text"),
+        ([{"role": "user", "content": None}], "The content of Message 1 is null, not a string"),
         ([{"role": "user", "content": " "}], "Message 1 is empty"),
         ([{"role": "user", "content": "\ud800"}], "Message 1 has a lone surrogate"),
         (b"Hi", "The prompt is a bytes; it must be text, or a list of messages"),

@@ -23,7 +23,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import LayerCache
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
 

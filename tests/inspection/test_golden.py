@@ -15,7 +15,8 @@ from handloom.checkpoints import wanted
 from handloom.inspection import golden
 from handloom.inspection.verify import verify
 from handloom.loading import load
-from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.train import train_bpe
 
 DOG = [464, 3290, 373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198, 464, 3290]

@@ -13,8 +13,7 @@ import pytest
 import tiktoken_ext.openai_public
 
 from handloom.errors import DataError
-from handloom.tokenizer import gpt2
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import gpt2, load_tokenizer
 from handloom.tokenizer.pretokenize import well_formed
 
 

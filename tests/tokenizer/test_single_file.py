@@ -7,7 +7,8 @@ import json
 import pytest
 
 from handloom.errors import DataError
-from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.vocab_files import visible
 
 

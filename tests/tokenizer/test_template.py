@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from handloom.data.examples import Conversation, LabeledText, PreferencePair
 from handloom.data.faults import Origin, ReadOptions
 from handloom.data.schema import Record
-from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
-from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_generation_prompt, header_of, written
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import END_OF_TEXT
+from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_generation_prompt, header_of, render
 from handloom.tokenizer.train import train_bpe
 
 LOOM = (
@@ -71,28 +72,28 @@ def test_the_template_is_the_one_in_the_modules_header(tokenizer):
     from handloom.tokenizer import chat
 
     lines = [line.removeprefix("    ") for line in chat.__doc__.splitlines() if line.startswith("    ")]
-    assert written(LOOM) == "\n".join(lines)
-    assert tokenizer.decode(encode_conversation(tokenizer, LOOM).ids) == written(LOOM)
+    assert render(LOOM) == "\n".join(lines)
+    assert tokenizer.decode(encode_conversation(tokenizer, LOOM).ids) == render(LOOM)
 
 
 def test_an_answer_and_the_end_behind_it_are_learned_and_nothing_else():
     gpt2 = load_tokenizer("gpt2")
     encoded = encode_conversation(gpt2, LOOM)
-    learned = [token for token, yes in zip(encoded.ids, encoded.learned, strict=True) if yes]
+    learned = [token for token, yes in zip(encoded.ids, encoded.loss_mask, strict=True) if yes]
     assert learned == [*gpt2.encode("A frame to weave on."), gpt2.eos_token_id]
-    assert encoded.learned == [False] * (len(encoded.ids) - len(learned)) + [True] * len(learned)
+    assert encoded.loss_mask == [False] * (len(encoded.ids) - len(learned)) + [True] * len(learned)
 
 
 @given(messages=MESSAGES)
 def test_the_ids_are_the_templates_text_and_learned_are_the_answers_alone(tokenizer, messages):
     encoded = encode_conversation(tokenizer, messages)
-    assert tokenizer.decode(encoded.ids) == written(messages)
+    assert tokenizer.decode(encoded.ids) == render(messages)
     ends = [at for at, token in enumerate(encoded.ids) if token == tokenizer.eos_token_id]
     assert len(ends) == len(messages) + 1
     for message, begin, end in zip(messages, ends[:-1], ends[1:], strict=True):
         part = slice(begin + 1, end + 1)
-        wanted = [token for token, yes in zip(encoded.ids[part], encoded.learned[part], strict=True) if yes]
-        if message.role == "assistant" and message.learned:
+        wanted = [token for token, yes in zip(encoded.ids[part], encoded.loss_mask[part], strict=True) if yes]
+        if message.role == "assistant" and message.train:
             assert wanted == [*tokenizer.encode(message.content), tokenizer.eos_token_id]
         else:
             assert wanted == []
@@ -109,8 +110,8 @@ def test_an_answer_begins_after_the_ids_that_training_saw(tokenizer, messages, c
     prompt = encode_generation_prompt(tokenizer, messages)
     whole = encode_conversation(tokenizer, [*messages, Message("assistant", content)])
     assert whole.ids == [*prompt, *tokenizer.encode(content), tokenizer.eos_token_id]
-    assert whole.learned[len(prompt) :] == [True] * (len(whole.ids) - len(prompt))
-    assert not any(encode_conversation(tokenizer, [m for m in messages if m.role != "assistant"]).learned)
+    assert whole.loss_mask[len(prompt) :] == [True] * (len(whole.ids) - len(prompt))
+    assert not any(encode_conversation(tokenizer, [m for m in messages if m.role != "assistant"]).loss_mask)
 
 
 def test_the_border_is_no_place_to_merge_across():
@@ -128,7 +129,7 @@ def test_the_example_in_the_documentation_is_what_happens():
     gpt2 = load_tokenizer("gpt2")
     encoded = encode_conversation(gpt2, LOOM[1:])
     lines = []
-    for token, learned in zip(encoded.ids, encoded.learned, strict=True):
+    for token, learned in zip(encoded.ids, encoded.loss_mask, strict=True):
         text = gpt2.decode([token]).replace("\n", "\\n")
         lines.append(f"{token:>6}  {text:<18}{'learned' if learned else ''}".rstrip())
     document = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"

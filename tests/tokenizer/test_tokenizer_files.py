@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import DataError
-from handloom.tokenizer import vocab_files
-from handloom.tokenizer.base import END_OF_TEXT, load_tokenizer
+from handloom.tokenizer import load_tokenizer, vocab_files
+from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.bpe import BPETokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
@@ -177,5 +177,5 @@ def test_every_byte_has_one_visible_letter():
 def test_ids_without_a_token_are_known_however_it_is_encoded(small, folder):
     edit_vocabulary(folder, lambda words: words.update({word: at + 5 * (at > 99) for word, at in words.items()}))
     for fast in (False, True):
-        assert load_tokenizer(folder, fast=fast).unused == (100, 101, 102, 103, 104)
+        assert load_tokenizer(folder, fast=fast).unused_ids == (100, 101, 102, 103, 104)
     assert small.unused == ()

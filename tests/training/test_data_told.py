@@ -9,7 +9,7 @@ import pytest
 from test_tasks import Heard
 
 from handloom.data.lint import DataStats, LintSettings, lint
-from handloom.tokenizer.base import load_tokenizer
+from handloom.tokenizer import load_tokenizer
 from handloom.training import run
 
 

@@ -54,17 +54,17 @@ def batch_of(rows, segments=True):
 def surprise(model, text):
     """That of a whole conversation at its learned tokens, written out."""
     log_p = model(torch.tensor([text.ids]))[0].log_softmax(-1)
-    return -sum(float(log_p[at, text.ids[at + 1]]) for at in range(len(text.ids) - 1) if text.learned[at + 1])
+    return -sum(float(log_p[at, text.ids[at + 1]]) for at in range(len(text.ids) - 1) if text.loss_mask[at + 1])
 
 
 @settings(deadline=None, max_examples=40)
 @given(conversations=CONVERSATIONS)
 def test_packed_or_padded_or_alone_the_loss_is_the_same(model, conversations):
     texts = [encoded(turns) for turns in conversations]
-    rows = [encode_row(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.loss_mask) for text in texts]
     task = objective()
     wanted = sum(surprise(model, text) for text in texts)
-    count = sum(sum(text.learned) for text in texts)
+    count = sum(sum(text.loss_mask) for text in texts)
     for batch in (
         batch_of(rows, segments=False),
         batch_of(rows),
@@ -81,7 +81,7 @@ def test_packing_changes_no_gradient_either(model):
         encoded([("a", "b" * 9, True)]),
         encoded([("b", "a", False), ("a", "é", True)]),
     ]
-    rows = [encode_row(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.loss_mask) for text in texts]
     task, parameters = objective(), list(model.parameters())
     assert len(pack(rows, CONTEXT)) < len(rows)
     packed = torch.autograd.grad(task.loss(model, batch_of(pack(rows, CONTEXT))), parameters)
@@ -98,7 +98,7 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
         return model.hidden(batch["inputs"], segments=batch["segments"])[0, at : at + len(text)]
 
     first, second, other = (
-        encode_row(text.ids, text.learned)
+        encode_row(text.ids, text.loss_mask)
         for text in (encoded([(asked, answer, True)]) for asked, answer in (("ab", "ba"), ("b", "aab"), ("zz", "zz")))
     )
     (one,), (two,) = (pack(both, CONTEXT) for both in ((first, second), (other, second)))
@@ -109,17 +109,17 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
 
 def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likeliest(model):
     texts = [encoded([("ab", "ba" * n, True)]) for n in (1, 2, 9)]
-    rows = [encode_row(text.ids, text.learned) for text in texts]
+    rows = [encode_row(text.ids, text.loss_mask) for text in texts]
     model.train()
     found = objective(batch_of(rows[:2]), batch_of(rows[2:])).evaluate(model)
     assert model.training
     model.eval()
-    count = sum(sum(text.learned) for text in texts)
+    count = sum(sum(text.loss_mask) for text in texts)
     assert found.loss == pytest.approx(sum(surprise(model, text) for text in texts) / count, rel=1e-5)
     right = 0
     for text in texts:
         likeliest = model(torch.tensor([text.ids]))[0].argmax(-1).tolist()
-        right += sum(a == b for a, b, yes in zip(likeliest, text.ids[1:], text.learned[1:], strict=False) if yes)
+        right += sum(a == b for a, b, yes in zip(likeliest, text.ids[1:], text.loss_mask[1:], strict=False) if yes)
     assert found.figures == {"token_accuracy": pytest.approx(right / count)}
     assert found.unit == "nats/token"
 
@@ -127,7 +127,7 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
 def test_bfloat16_is_close_and_a_batch_in_parts_is_the_whole(model):
     from handloom.training.loop import parts
 
-    rows = [encode_row(*(lambda t: (t.ids, t.learned))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)]
+    rows = [encode_row(*(lambda t: (t.ids, t.loss_mask))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)]
     task, batch = objective(), batch_of(rows)
     whole = task.loss(model, batch).item()
     assert sum(task.loss(model, part).item() for part in parts(batch, 2)) == pytest.approx(whole, rel=1e-5)

@@ -12,8 +12,8 @@ from handloom import storage
 from handloom.checkpoints.model_store import read_origin
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
-from handloom.tokenizer import hf_config
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer import hf_config, load_tokenizer
+from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.vocab_files import MERGES, TOKENIZER_JSON, VOCABULARY
 
 SMALL = hf_config.READ

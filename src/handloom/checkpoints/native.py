@@ -35,7 +35,8 @@ from handloom.checkpoints.memory import require_memory
 from handloom.errors import CheckpointError, ConfigError, IncompleteError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import Tokenizer
 
 FORMAT = "handloom-checkpoint"
 VERSION = 1

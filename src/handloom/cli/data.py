@@ -92,7 +92,7 @@ def prepare(
     """
     from handloom.cli.data_view import print_report
     from handloom.console import print_json
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     prepared = _prepare(data, loaded, _given(reading), workers=workers, verify=verify or None)
@@ -134,7 +134,7 @@ def show(
     from handloom.cli.data_view import print_batch
     from handloom.console import print_json
     from handloom.data import Windows, again
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
     windowing: dict[str, Any] = {"context_length": 64, "batch_size": 2, "seed": 0, **_given(order)}

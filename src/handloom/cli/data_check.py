@@ -92,7 +92,7 @@ def _findings(data: list[str], tokenizer: Tokenizer, settings: LintSettings, see
 def _measure(name: str) -> tuple[Tokenizer, int]:
     """The tokenizer that a name stands for, and the context of its model."""
     from handloom.runtime import user_path
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
 
     folder = user_path(name, "--tokenizer")
     is_model = any((folder / part).exists() for part in ("config.json", "checkpoints", "adapter_config.json"))

@@ -42,7 +42,7 @@ def tokenize(
     from handloom.cli.inputs import read_standard_input
     from handloom.console import print_json, write
     from handloom.errors import ConfigError
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
 
     if decode is None:
         text = read_standard_input("the text", exact=True) if text == "-" else text
@@ -63,7 +63,7 @@ def tokenize(
 def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
     from handloom.console import new_console, print_json
     from handloom.errors import RequestError
-    from handloom.tokenizer.base import load_tokenizer
+    from handloom.tokenizer import load_tokenizer
     from handloom.tokenizer.bpe import BPETokenizer
 
     if explain and len(text) > _LONGEST_EXPLAINED:

@@ -51,7 +51,7 @@ class ExampleEncoder:
                 "out the end of such examples, --overlong skip leaves them out.",
             )
         self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
-        return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.learned[:room]) for t in texts]
+        return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
 
 
 def encode_conversations(
@@ -109,7 +109,7 @@ def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
     """
     if isinstance(example, Conversation):
         text = encode_conversation(tokenizer, example.messages)
-        if not any(text.learned):
+        if not any(text.loss_mask):
             raise DataError(
                 f'{example.origin}: no token is learned, since every answer has "weight": 0.',
                 "Give one the weight 1, or remove that line.",
@@ -154,7 +154,7 @@ def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> EncodedCh
 
 def _require_learned(example: Conversation | PreferencePair, text: EncodedChat, fitting: ExampleEncoder) -> None:
     """Raise DataError when nothing of an answer is left by a cut."""
-    if not any(text.learned):
+    if not any(text.loss_mask):
         raise DataError(
             f"{example.origin}: what stands before the answer fills the row of {fitting.context_length:,} tokens, "
             "so that "

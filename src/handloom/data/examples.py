@@ -37,7 +37,7 @@ class Conversation:
     @property
     def content(self) -> object:
         """All that it says, as JSON values; not where it came from."""
-        return [[message.role, message.content, message.learned] for message in self.messages]
+        return [[message.role, message.content, message.train] for message in self.messages]
 
     @property
     def parted_by(self) -> object:

@@ -11,16 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from handloom.data.faults import NoAssistantError, NoLabelError
-from handloom.data.schema import CANNOT_BE_LEARNED, NOTHING, Record, kind_of
+from handloom.data.schema import Record
 from handloom.errors import DataError
-from handloom.tokenizer.chat import Message
+from handloom.tokenizer.chat import NOTHING, UNSUPPORTED_FIELDS, Message
+from handloom.values import kind_of
 
 _LISTS = ("messages", "conversations", "conversation")
 _SYSTEM = ("system", "system_prompt")
 _MEANING = {
     *(*_LISTS, *_SYSTEM, "history", "instruction", "input", "output", "prompt", "completion", "chosen", "rejected"),
     *("context", "query", "question", "answer", "answers", "response", "responses", "text_pair"),
-    *CANNOT_BE_LEARNED,
+    *UNSUPPORTED_FIELDS,
 }
 """Fields that say something to the model in some form: none is left out without a word of it."""
 _FORMS = {
@@ -185,7 +186,7 @@ def _instructed(record: Record) -> tuple[Message, ...]:
 
 def _context(record: Record, messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same, but read only: no answer among them is learned, which is counted."""
-    found = tuple(replace(message, learned=False) if message.role == "assistant" else message for message in messages)
+    found = tuple(replace(message, train=False) if message.role == "assistant" else message for message in messages)
     record.omitted.extend([("context", "")] * sum(message.role == "assistant" for message in found))
     return found
 
@@ -237,7 +238,7 @@ def _account(record: Record, learned: set[str], messages: Iterable[Message]) -> 
         if (name in _MEANING and not repeats) or (
             name == "label" and isinstance(value, bool) and "label" not in learned
         ):
-            if name in CANNOT_BE_LEARNED:
+            if name in UNSUPPORTED_FIELDS:
                 problem = f'the field "{name}" cannot be learned, and the record means something else without it.'
             else:
                 of = min(learned & record.fields.keys())

@@ -11,22 +11,9 @@ from typing import Any
 
 from handloom.data.faults import EmptyError, Origin, ReadOptions
 from handloom.data.text_io import form_of
-from handloom.errors import DataError, did_you_mean
-from handloom.tokenizer.chat import ROLES, Message
-
-NOTHING: tuple[Any, ...] = (None, "", [], {})
-"""What a field that says nothing may hold."""
-CANNOT_BE_LEARNED = {
-    *("tools", "tool_calls", "tool_call_id", "functions", "function_call"),
-    *("image", "images", "image_url", "video", "videos", "audio", "audios", "files", "documents"),
-    *("reasoning", "reasoning_content", "thinking", "refusal"),
-}
-"""Fields without which a record or message would mean something else."""
-_TOOL_ROLES = {
-    *("tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "function_response"),
-    *("observation", "ipython"),
-}
-_OTHER_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+from handloom.errors import DataError
+from handloom.tokenizer.chat import NOTHING, Message, MessageParser
+from handloom.values import kind_of
 
 
 @dataclass(frozen=True)
@@ -103,72 +90,8 @@ class Record:
             )
         if not value:
             raise self.refuse(f"{what} is an empty list.", "Fill it in, or remove that record.", EmptyError)
-        return tuple(self._message(each, f"{what}[{number}]") for number, each in enumerate(value))
-
-    def _message(self, value: Any, what: str) -> Message:
-        named, said = ("from", "value") if isinstance(value, dict) and "from" in value else ("role", "content")
-        if not isinstance(value, dict) or named not in value:
-            shown = f"{what} has no role and content" if isinstance(value, dict) else f"{what} is {kind_of(value)}"
-            raise self.refuse(f"{shown}.", 'Write a message as {"role": "user", "content": "..."}.')
-        role = self._role(value[named], what, any_name=named == "from")
-        for name, extra in value.items():
-            if name in (named, said, "weight") or extra in NOTHING:
-                continue
-            if name in CANNOT_BE_LEARNED:
-                raise self.refuse(
-                    f'{what} has a field "{name}", which cannot be learned.', "Remove that field, or that record."
-                )
-            self.leave_out(f"{name} of messages")
-        if said not in value:
-            raise self.refuse(f"{what} has no {said}.", f'Write a message as {{"{named}": "...", "{said}": "..."}}.')
-        content = self._content(value[said], f"The content of {what}")
-        return Message(role, content, self._weight(value, what))
-
-    def _role(self, value: Any, what: str, any_name: bool) -> str:
-        role = self.text(value, f"The role of {what}")
-        if role in _TOOL_ROLES:
-            raise self.refuse(
-                f"{what} is a turn of a tool ({role!r}), which cannot be learned.",
-                f"Remove that record, or write what the tool said into a turn of the {ROLES[1]}.",
-            )
-        if any_name:
-            role = _OTHER_NAMES.get(role, role)
-        if role not in ROLES:
-            hint = f"Did you mean {_OTHER_NAMES[role]!r}?" if role in _OTHER_NAMES else did_you_mean(role, ROLES)
-            raise self.refuse(
-                f"{what} has the unknown role {role!r}.", f"{hint} The roles are {', '.join(ROLES)}.".strip()
-            )
-        return role
-
-    def _content(self, value: Any, what: str) -> str:
-        """A text, or OpenAI's list of parts of one, `{"type": "text", "text"}`, which are put together as they are."""
-        if not isinstance(value, list):
-            return self.text(value, what)
-        for number, part in enumerate(value):
-            kind = part.get("type") if isinstance(part, dict) else kind_of(part)
-            other = (
-                [name for name in part if name in CANNOT_BE_LEARNED and part[name] not in NOTHING]
-                if kind == "text"
-                else []
-            )
-            if kind != "text" or other or not isinstance(part.get("text"), str):
-                shown = other[0] if other else kind
-                raise self.refuse(
-                    f"{what} has a part, number {number}, that is no text ({shown}) and cannot be learned.",
-                    'A part of a content is {"type": "text", "text": "..."}; remove that record.',
-                )
-        return self.text("".join(part["text"] for part in value), what)
-
-    def _weight(self, message: dict[str, Any], what: str) -> bool:
-        weight = message.get("weight")
-        if weight is None:
-            return True
-        if isinstance(weight, bool) or weight not in (0, 1):
-            raise self.refuse(
-                f"The weight of {what} is {weight!r}; it must be 0 or 1.",
-                "0 leaves an answer unlearned; leave weight out otherwise.",
-            )
-        return bool(weight)
+        parser = MessageParser(self.refuse, self.text, lambda name: self.leave_out(f"{name} of messages"))
+        return tuple(parser.parse(each, f"{what}[{number}]") for number, each in enumerate(value))
 
 
 def text_of(record: Record) -> str:
@@ -193,9 +116,3 @@ def text_of(record: Record) -> str:
         if other != name and said not in NOTHING:
             record.leave_out(other)
     return record.plain(value or "")
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, for people."""
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")

@@ -16,7 +16,8 @@ from array import array
 from collections.abc import Sequence
 from typing import IO
 
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import Tokenizer
 
 _LENGTH = struct.Struct("<Q")
 

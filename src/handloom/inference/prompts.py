@@ -6,12 +6,13 @@ Knows no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from handloom.errors import RequestError, did_you_mean
+from handloom.errors import RequestError
 from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.chat import ROLES, Message, encode_generation_prompt
+from handloom.tokenizer.chat import Message, MessageParser, encode_generation_prompt
+from handloom.values import kind_of
 
 Prompt = str | list[Any] | tuple[Any, ...] | None
 """A text; a list of messages to answer, each a `Message` or {"role": ..., "content": ...}; None: a new document."""
@@ -56,9 +57,13 @@ def messages_of(prompt: Sequence[Any]) -> list[Message]:
     """Messages that can be answered.
 
     Raises:
-        RequestError: when there are none, one is no message, or the last is not the user's.
+        RequestError: when there are none, one is not a message, or the last is not the user's.
     """
-    messages = [_message(each, f"Message {number}") for number, each in enumerate(prompt, 1)]
+    parser = MessageParser(RequestError, _text)
+    messages = [parser.parse(each, f"Message {number}") for number, each in enumerate(prompt, 1)]
+    for number, message in enumerate(messages, 1):
+        if message.role != "assistant" and not message.content.strip():
+            raise RequestError(f"Message {number} is empty.", "Write something in it, or leave it out.")
     if not messages or messages[-1].role != "user":
         raise RequestError(
             "The last message is not the user's, so there is nothing to answer.",
@@ -67,24 +72,11 @@ def messages_of(prompt: Sequence[Any]) -> list[Message]:
     return messages
 
 
-def _message(given: Any, what: str) -> Message:
-    if not isinstance(given, Message):
-        if not isinstance(given, Mapping) or not {"role", "content"} <= given.keys():
-            raise RequestError(
-                f"{what} has no role and content.", 'Pass {"role": "user", "content": "..."}, or a Message.'
-            )
-        given = Message(given["role"], given["content"])
-    if given.role not in ROLES:
-        raise RequestError(
-            f"{what} has the unknown role {given.role!r}.",
-            f"{did_you_mean(str(given.role), ROLES)} The roles are {', '.join(ROLES)}.".strip(),
-        )
-    if not isinstance(given.content, str):
-        raise RequestError(f"{what} has a content that is no text.", "Pass a str.")
-    if given.role != "assistant" and not given.content.strip():
-        raise RequestError(f"{what} is empty.", "Write something in it, or leave it out.")
-    _require_text(given.content, what)
-    return given
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"{what} is {kind_of(value)}, not a string.", "Pass a str.")
+    _require_text(value, what)
+    return value
 
 
 def _require_text(text: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What every tokenizer here offers, and how one is loaded.
+"""What every tokenizer here offers.
 
 Special tokens, such as the end of a text, are reached through `tokenizer.eos_token_id` or a chat template and never
 by typing them: user text is always ordinary text. Knows no algorithm.
@@ -7,12 +7,8 @@ by typing them: user text is always ordinary text. Knows no algorithm.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-from handloom.errors import DataError
-from handloom.runtime import user_path
 
 if TYPE_CHECKING:
     from handloom.tokenizer.hf_config import TokenizerSettings
@@ -61,35 +57,3 @@ class Tokenizer(Protocol):
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`, and what they cannot hold."""
-
-
-def load_tokenizer(
-    source: str | Path, *, fast: bool = True, rows: int | None = None, templates: bool = True
-) -> Tokenizer:
-    """Load GPT-2's tokenizer or one from disk.
-
-    Args:
-        source: "gpt2", or a folder ("./gpt2" for one of that name) with `tokenizer.json`, or `vocab.json` and
-            `merges.txt`.
-        fast: encode with tiktoken; otherwise with the hand-written tokenizer. The ids are the same.
-        rows: how many ids the model has; special tokens that were added beyond them are left out.
-        templates: whether its chat templates are kept; a new model has learned none.
-
-    Raises:
-        DataError: files missing, torn, or not of this kind.
-    """
-    from handloom.tokenizer.bpe import BPETokenizer
-    from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
-
-    if source == "gpt2":
-        reference = gpt2_bpe()
-    elif (folder := user_path(source, "the tokenizer")).is_dir():
-        reference = BPETokenizer.from_folder(folder, rows)
-    else:
-        raise DataError(
-            f"There is no tokenizer folder {str(source)!r}.",
-            'Give "gpt2", or a folder with tokenizer.json, or with vocab.json and merges.txt.',
-        )
-    if not templates:
-        reference.settings = replace(reference.settings, chat_template=None, more_templates={})
-    return TiktokenTokenizer(reference) if fast else reference

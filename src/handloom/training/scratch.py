@@ -10,7 +10,8 @@ from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.model.gpt import GPT
-from handloom.tokenizer.base import Tokenizer, load_tokenizer
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
 from handloom.training.config import DataSettings, TrainConfig

@@ -83,7 +83,7 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context_length: int,
     sides: tuple[list[Row], list[Row]] = ([], [])
     out_of_training = validation_mask(kept, config.validation_fraction)
     for (_, text), out in zip(found, out_of_training, strict=True):
-        sides[out].append(encode_row(text.ids, text.learned))
+        sides[out].append(encode_row(text.ids, text.loss_mask))
     packed = tuple(pack(side, context_length) for side in sides) if config.pack is not False else sides
     packs = len(packed[0]) >= STEPS_AN_EPOCH * USUAL_BATCH if config.pack is None else config.pack
     training, validation = packed if packs else sides
@@ -129,7 +129,7 @@ def _prefer(
     sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
     out_of_training = validation_mask(kept, config.validation_fraction)
     for (_, *both), out in zip(found, out_of_training, strict=True):
-        chosen, rejected = (encode_row(text.ids, text.learned) for text in both)
+        chosen, rejected = (encode_row(text.ids, text.loss_mask) for text in both)
         sides[out].append((chosen, rejected))
     training, validation = sides
     size = batch_size_of(config, len(training))

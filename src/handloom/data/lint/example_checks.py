@@ -198,7 +198,7 @@ def _question(example: Conversation | PreferencePair) -> tuple[bytes, bytes]:
         asked, answers = parts[:-2], parts[-2:]
     else:
         answers_at = [n for n, message in enumerate(example.messages) if message.role == "assistant"]
-        first = next((n for n in answers_at if example.messages[n].learned), answers_at[0])
+        first = next((n for n in answers_at if example.messages[n].train), answers_at[0])
         asked, answers = parts[:first], parts[first : first + 1]
     return _hash(asked), _hash(answers)
 
