@@ -226,3 +226,124 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
     assert len(ours) == 1
     assert message in ours[0]
     assert not (tmp_path / "venv").exists()
+
+
+# How the code is written
+
+SOURCE = ROOT / "src" / "handloom"
+MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
+CEILINGS = {
+    "root": 0, "tokenizer": 0, "data": 0, "model": 0, "finetuning": 0, "quantization": 0, "checkpoints": 0,
+    "inference": 0, "training": 0, "evaluation": 0, "inspection": 0, "cli": 0,
+}  # fmt: skip
+"""Raw lines that a room may have; what makes one larger has to make it smaller elsewhere first."""
+SPREAD = ("torch", "np", "x", "print", "print_row", "add_row", "save_for_backward", "view", "reshape", "zeros", "Text")
+"""Names of calls whose arguments are a sequence by nature: sizes, cells, tensors."""
+
+
+def lines_of_rooms():
+    sizes = dict.fromkeys(CEILINGS, 0)
+    for name, text in MODULES.items():
+        room = name.partition("/")[0] if "/" in name else "root"
+        sizes[room] += len(text.splitlines())
+    return sizes
+
+
+def test_every_room_stays_below_its_ceiling():
+    sizes = lines_of_rooms()
+    assert {room: lines for room, lines in sizes.items() if lines > CEILINGS[room]} == {}
+
+
+def test_no_file_is_longer_than_300_lines():
+    lengths = {name: len(text.splitlines()) for name, text in MODULES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
+def test_no_function_is_longer_than_60_lines():
+    functions = [
+        (name, node.name, node.end_lineno - node.lineno + 1)
+        for name, text in MODULES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 500
+    assert [one for one in functions if one[2] > 60] == []
+
+
+def test_no_call_has_more_than_four_positional_arguments():
+    calls = [
+        f"{name}:{node.lineno} {ast.unparse(node.func)}"
+        for name, text in MODULES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and sum(not isinstance(given, ast.Starred) for given in node.args) > 4
+        if ast.unparse(node.func).rpartition(".")[2] not in SPREAD
+    ]
+    assert calls == []
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def test_only_the_command_line_names_flags():
+    lines = [
+        f"{name}:{number} {line.strip()}"
+        for name, text in MODULES.items()
+        if not name.startswith("cli/")
+        for number, line in enumerate(text.splitlines(), 1)
+        if FLAG.search(line)
+    ]
+    assert lines == []
+
+
+UNPLAIN = re.compile(
+    r"\b(anew|reckon\w*|mend(s|ed|ing)?|torn|whoever|wherein|detours?|surpris\w*|lively|livelier|dearly|beside|thereby"
+    r"|henceforth|(?<!there )(is|are|was|were) no [a-z]+)\b",
+    flags=re.IGNORECASE,
+)
+"""Words that nobody looks for in a program: see the prose rule in CONTRIBUTING.md."""
+
+
+@pytest.mark.parametrize("text", ["train it anew", "the file is no text", "Mend it", "beside the matrix"])
+def test_the_search_for_unplain_words_finds_them(text):
+    assert UNPLAIN.search(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a tournament", "recommended", "sides", "there is now", "It has none.", "There is no file"]
+)
+def test_the_search_for_unplain_words_leaves_others_alone(text):
+    assert not UNPLAIN.search(text)
+
+
+def test_code_help_and_errors_use_plain_words():
+    lines = [
+        f"{name}:{number} {line.strip()}"
+        for name, text in MODULES.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if UNPLAIN.search(line)
+    ]
+    assert lines == []
+
+
+def test_headings_use_plain_words():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "notes").glob("*.md"))]
+    headings = [
+        f"{path.name}: {line}"
+        for path in pages
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
+    assert len(headings) > 100
+    assert [line for line in headings if UNPLAIN.search(line)] == []
+    assert "Write for a tired engineer" in read("CONTRIBUTING.md")
+
+
+def test_the_glossary_explains_enough_terms_and_its_links_lead_somewhere():
+    page = read("docs/glossary.md")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    terms = [row[0].removeprefix("| ") for row in rows if len(row) == 3 and row[0] != "| Term"]
+    assert len(terms) == len(set(terms)) >= 80
+    assert {row[0].removeprefix("| ") for row in rows if len(row) == 2} >= set("BTSCHDV")
+    links = re.findall(r"\]\(([^)#]+)", page)
+    assert len(links) >= len(terms)
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
