@@ -47,14 +47,14 @@ check-types: install-dev
 check-imports: install-dev
 	$(BIN)/lint-imports
 
-format: install-dev  ## rewrite the code in the common format, and mend what the linter can mend
+format: install-dev  ## rewrite the code in the common format, and fix what the linter can fix
 	$(BIN)/ruff check --fix-only $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
 
 hooks: install-dev  ## let every commit run the checks first
 	$(BIN)/pre-commit install
 
-constraints:  ## resolve all versions anew and write constraints.txt
+constraints:  ## resolve all versions again and write constraints.txt
 	$(PYTHON) scripts/constraints.py $(PYTHONS)
 
 clean:  ## remove caches and build output; runs/ and .venv stay

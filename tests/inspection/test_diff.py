@@ -189,7 +189,7 @@ def test_what_looks_like_a_precision_is_one_or_is_refused(tmp_path, monkeypatch)
         ({"heads": 1}, "first in heads: 2 and 1"),
         ({"context_length": 12}, "first in context: 16 and 12"),
         ({"vocab_size": 310, "context_length": 12}, "first in vocab_size: 300 and 310"),
-        ({"ffn_dim": 33}, "first in inner_width: 32 and 33"),
+        ({"ffn_dim": 33}, "first in ffn_dim: 32 and 33"),
     ],
 )
 def test_models_of_different_shapes_are_refused(lm, tokenizer, change, words):

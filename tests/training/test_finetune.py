@@ -142,10 +142,10 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
 
 
 def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_path, tune):
-    with pytest.raises(ConfigError, match="token_rows is 301, and the model knows 300 tokens"):
+    with pytest.raises(ConfigError, match="trainable_tokens is 301, and the model knows 300 tokens"):
         run.begin(tmp_path / "run", tune(trainable_tokens=301))
-    with pytest.raises(ConfigError, match="token_rows is 5, and the method is norms"):
-        merge_finetune(None, {"data": ("x",), "method": "norms", "token_rows": 5})
+    with pytest.raises(ConfigError, match="trainable_tokens is 5, and the method is norms"):
+        merge_finetune(None, {"data": ("x",), "method": "norms", "trainable_tokens": 5})
 
 
 def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
@@ -175,8 +175,8 @@ def test_a_tied_head_that_learns_is_told(tmp_path, tune):
     ("settings", "stop"),
     [
         ({"method": "lora", "lora_dropout": 0.2}, 4),
-        ({"method": "lora", "token_rows": 9}, 4),
-        ({"method": "lora", "token_rows": 9, "precision": "bf16", "threads": 2}, 1),
+        ({"method": "lora", "trainable_tokens": 9}, 4),
+        ({"method": "lora", "trainable_tokens": 9, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dora": True, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dropout": 0.1, "micro_batch_size": 2, "optimizer": "muon"}, 5),
         ({"method": "last:1", "dropout": 0.1}, 4),

@@ -126,5 +126,5 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     by_muon = {name for name, p in named.items() if id(p) in taken}
     assert by_muon == {n for n in named if n.endswith((".lora_A", ".lora_B", ".base.weight")) and "blocks" in n}
     left = set(named) - by_muon
-    for kind in ("classifier.weight", "head.weight", "token_rows", "position_embedding.weight", "magnitude"):
+    for kind in ("classifier.weight", "head.weight", "trainable_tokens", "position_embedding.weight", "magnitude"):
         assert any(name.endswith(kind) for name in left), kind

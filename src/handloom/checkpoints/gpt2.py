@@ -62,7 +62,7 @@ _IN_BLOCK = (
     ParamMap("feedforward.down.bias", "mlp.c_proj.bias"),
 )
 _HEAD = ParamMap("head.weight", "lm_head.weight")
-_LABEL_HEAD = ParamMap("label_head.weight", "score.weight")
+_CLASSIFIER_HEAD = ParamMap("classifier.weight", "score.weight")
 _PREFIXED = re.compile(
     r"((?:module\.|_orig_mod\.|model\.|base_model\.|pretrained_model\.)*)(transformer\.)?(.*)", re.DOTALL
 )
@@ -86,7 +86,7 @@ def names(config: GPTConfig) -> Iterator[ParamMap]:
     if not config.tie_embeddings:
         yield _HEAD
     if config.label_names:
-        yield _LABEL_HEAD
+        yield _CLASSIFIER_HEAD
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def to_hf(model: GPT) -> dict[str, Tensor]:
     """Our tensors under GPT-2's names, with `transformer.`; the inverse of `from_hf`. A tied head is stored once."""
     ours = model.state_dict()
     return {
-        name.theirs if name in (_HEAD, _LABEL_HEAD) else PREFIX + name.theirs: ours[name.ours].T
+        name.theirs if name in (_HEAD, _CLASSIFIER_HEAD) else PREFIX + name.theirs: ours[name.ours].T
         if name.turned
         else ours[name.ours]
         for name in names(model.config)
@@ -225,7 +225,7 @@ def language_model(tensors: dict[str, Tensor], origin: Path, on_note: Callable[[
             left_out.append(name)
             continue
         wrappings.setdefault(wrapping, name)
-        if short in (_HEAD.theirs, _LABEL_HEAD.theirs):
+        if short in (_HEAD.theirs, _CLASSIFIER_HEAD.theirs):
             plain[inner + short] = tensor
         else:
             inners.setdefault(inner, name)

@@ -32,8 +32,8 @@ def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: for last:N with more blocks than there are.
     """
-    head = ("label_head.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("head.*",)
-    labels = ("label_head.*",) if config.label_names else ()
+    head = ("classifier.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("head.*",)
+    labels = ("classifier.*",) if config.label_names else ()
     norms = ("*_norm.*",)
     if method.startswith("last:"):
         number = int(method.partition(":")[2])
@@ -99,7 +99,7 @@ def require_matches(model: GPT, loss: Tensor, task: str) -> list[str]:
         raise ConfigError(
             f"Nothing would learn: the loss of the task {task} does not depend on {', '.join(apart[:3])}"
             f"{' and so on' if len(apart) > 3 else ''}.",
-            "Choose a method or patterns that train part of the blocks, such as --method lora. A label_head learns "
+            "Choose a method or patterns that train part of the blocks, such as --method lora. A classifier learns "
             "with --task classify, a head with the other tasks.",
         )
     for name in apart:
@@ -155,7 +155,7 @@ def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
 def _group(name: str, config: GPTConfig) -> str:
     if name == TIED:
         return "token embedding" + (", which is the output head too" if config.tie_embeddings else "")
-    if name.endswith(".token_rows"):
+    if name.endswith(".trainable_tokens"):
         return "rows of the token embedding"
     if name.startswith("embedding."):
         return "position embedding"

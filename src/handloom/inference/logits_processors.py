@@ -139,7 +139,7 @@ def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], request
     if (logits == NEVER).all(dim=-1).any():
         raise RequestError(
             "Every token is forbidden at this place, so the text cannot go on.",
-            "Loosen no_repeat_ngram or bad_words, or lower min_new_tokens.",
+            "Relax no_repeat_ngram_size or bad_words, or lower min_new_tokens.",
         )
     return logits
 

@@ -250,7 +250,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
         yield "task", self.task in TASKS, f"one of {', '.join(TASKS)}"
         yield "rank", self.rank >= 1, "at least 1"
         yield "alpha", self.alpha > 0, "above 0"
-        yield "token_rows", self.trainable_tokens >= 0, "at least 0"
+        yield "trainable_tokens", self.trainable_tokens >= 0, "at least 0"
         yield "epochs", self.epochs > 0, "above 0"
         yield "dpo_beta", self.dpo_beta > 0, "above 0"
         yield "context_length", self.context_length is None or self.context_length >= 1, "at least 1"
@@ -272,7 +272,7 @@ class FinetuneConfig(LoopSettings, DataSettings):
         if self.trainable_tokens and (self.method != "lora" or self.train_params):
             chosen = f"the method is {self.method}" if not self.train_params else "patterns say what learns"
             raise ConfigError(
-                f"The setting token_rows is {self.trainable_tokens}, and {chosen}; rows are LoRA's.",
+                f"The setting trainable_tokens is {self.trainable_tokens}, and {chosen}; rows are LoRA's.",
                 "Leave --trainable-tokens out, or choose --method lora.",
             )
         for name, unset in (("text_field", TEXT_FIELD), ("json_as_text", False)):
