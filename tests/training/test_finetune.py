@@ -142,7 +142,7 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
 
 
 def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_path, tune):
-    with pytest.raises(ConfigError, match="trainable_tokens is 301, and the model knows 300 tokens"):
+    with pytest.raises(ConfigError, match="trainable_tokens is 301, but the model has 300 tokens"):
         run.begin(tmp_path / "run", tune(trainable_tokens=301))
     with pytest.raises(ConfigError, match="trainable_tokens is 5, and the method is norms"):
         merge_finetune(None, {"data": ("x",), "method": "norms", "trainable_tokens": 5})

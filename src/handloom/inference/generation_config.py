@@ -26,7 +26,7 @@ class SamplingParams:
     """How to choose the next token.
 
     The order is fixed. First what looks at the text so far: logit_bias, repetition_penalty, frequency_penalty and
-    presence_penalty, no_repeat_ngram_size, bad_words, then the two of `GenerationConfig` that rule the end (min_new_tokens,
+    presence_penalty, no_repeat_ngram_size, bad_words, then the two that rule the end (min_new_tokens,
     forced_eos). Then what looks at the scores alone: temperature, top_k, top_p, min_p, typical_p. Then a draw.
     """
 

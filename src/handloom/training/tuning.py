@@ -145,7 +145,7 @@ def estimate_for(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
     """
     if config.trainable_tokens > shape.vocab_size:
         raise ConfigError(
-            f"The setting trainable_tokens is {config.trainable_tokens}, and the model knows {shape.vocab_size} tokens.",
+            f"trainable_tokens is {config.trainable_tokens}, but the model has {shape.vocab_size} tokens.",
             "Give --trainable-tokens a smaller number.",
         )
     context_length = min(config.context_length or shape.context_length, shape.context_length)
