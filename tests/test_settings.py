@@ -55,7 +55,7 @@ def test_every_setting_says_what_it_means():
         ("schedule = 'square'", "schedule is 'square'.*linear, cosine, constant"),
         ("steps = 1\nminutes = 1", "Both steps and minutes"),
         ("batch_size = 6\nmicro_batch_size = 4", "batch_size of 6"),
-        ("minutes = inf", "minutes is inf.*a number with an end"),
+        ("minutes = inf", "minutes is inf.*a finite number"),
         ("heads = 3", "heads 3"),
         ("context_length = 8\nstride = 9", "stride is 9.*from 1 to the context, 8"),
         ("learning_rate = nan", "learning_rate is nan"),

@@ -18,6 +18,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from handloom.errors import worded
+
 # Format characters with a place in words: joiners of several scripts, and Arabic number signs, which have a glyph.
 _IN_WORDS = frozenset("\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u08e2")
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -85,7 +87,7 @@ def plain_table(title: str) -> Table:
 
 def note(text: str, kind: str = "Note: ") -> None:
     """Print a line on standard error: what is not the result of a command."""
-    print(kind + visible(text), file=sys.stderr)
+    print(kind + visible(worded(text)), file=sys.stderr)
 
 
 def write(text: str, end: str = "\n") -> None:

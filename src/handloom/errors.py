@@ -1,34 +1,14 @@
-"""What can go wrong, in words for the person who can mend it.
+"""Typed errors: each says what happened and where, with the limit that was passed, and then the remedy.
 
-Every error says what happened and where, with the limit that was passed, and then the remedy.
-The command line prints the text as one paragraph and exits with 2; a library caller catches
-`HandloomError`.
+The command line prints the text as one paragraph and exits with 2; a library caller catches `HandloomError`. An error
+names a setting in backticks, as Python writes it: `overflow=slide`; the command line shows the flag in its place.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names what is nearest to a misspelt word, or nothing if nothing is near."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"Did you mean {near[0]!r}?" if near else ""
-
-
-def require_type(value: object, what: str, kinds: type | tuple[type, ...], wanted: str) -> None:
-    """Raise ArgumentError unless a value that a Python caller passed is of one of these types.
-
-    Args:
-        value: what was passed.
-        what: what it was passed as, to begin the sentence with.
-        kinds: as for isinstance.
-        wanted: what it must be, in words.
-    """
-    if not isinstance(value, kinds):
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-        raise ArgumentError(f"{what} is {shown}, of type {type(value).__name__}.", f"Pass {wanted}.")
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class HandloomError(Exception):
@@ -37,19 +17,21 @@ class HandloomError(Exception):
     Args:
         problem: one or two sentences: what, where, and the limit.
         remedy: one or two sentences: what to do about it.
+        setting: the name of the one setting that the error is about, if there is one.
     """
 
-    def __init__(self, problem: str, remedy: str) -> None:
+    def __init__(self, problem: str, remedy: str, *, setting: str | None = None) -> None:
         super().__init__(f"{problem} {remedy}")
         self.problem = problem
         self.remedy = remedy
+        self.setting = setting
 
-    def __reduce__(self) -> tuple[type[HandloomError], tuple[str, str]]:
-        return type(self), (self.problem, self.remedy)  # so that a worker process can hand it on
+    def __reduce__(self) -> tuple[type[HandloomError], tuple[str, str], dict[str, object]]:
+        return type(self), (self.problem, self.remedy), self.__dict__  # so that a worker process can pass it on
 
 
 class ConfigError(HandloomError):
-    """A setting that has no meaning, or contradicts another."""
+    """A setting outside its limits, or one that contradicts another."""
 
 
 class ArgumentError(HandloomError):
@@ -61,11 +43,11 @@ class DataError(HandloomError):
 
 
 class CheckpointError(HandloomError):
-    """A run or model on disk that is missing, torn, foreign, or cannot be written."""
+    """A run or model on disk that is missing, incomplete, foreign, or cannot be written."""
 
 
 class IncompleteError(CheckpointError):
-    """A file or folder on disk that is not as it was written: something of it is missing or altered."""
+    """A file or folder on disk that differs from what was written: a part of it is missing or altered."""
 
 
 class ModelError(HandloomError):
@@ -74,3 +56,37 @@ class ModelError(HandloomError):
 
 class RequestError(HandloomError):
     """A request for text that cannot be served as asked."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names what is nearest to a misspelt word, or "" if nothing is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def require_type(value: object, what: str, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Raise ArgumentError unless a value from a Python caller is of one of these types.
+
+    `what` begins the sentence ("The path for the model"); `wanted` says in words what it must be ("a str or a Path").
+    """
+    if not isinstance(value, kinds):
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        raise ArgumentError(f"{what} is {shown}, of type {type(value).__name__}.", f"Pass {wanted}.")
+
+
+_wordings: list[Callable[[str], str]] = []
+
+
+def worded(text: str) -> str:
+    """An error or a note for people: its settings as the program that prints it spells them."""
+    return _wordings[-1](text) if _wordings else text
+
+
+@contextmanager
+def wording(spell: Callable[[str], str]) -> Iterator[None]:
+    """Within it, `worded` spells settings so; the command line makes flags of them."""
+    _wordings.append(spell)
+    try:
+        yield
+    finally:
+        _wordings.pop()

@@ -192,12 +192,12 @@ def watched(patch: pytest.MonkeyPatch) -> set[Place]:
     places: set[Place] = set()
     plain = HandloomError.__init__
 
-    def noticed(self, *told):
+    def noticed(self, *told, **setting):
         frame = sys._getframe(1)
         while frame is not None:
             places.add(Place(frame.f_code.co_filename, frame.f_lineno))
             frame = frame.f_back
-        plain(self, *told)
+        plain(self, *told, **setting)
 
     patch.setattr(HandloomError, "__init__", noticed)
     return places

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
+from cyclopts import App
 
+import handloom as package
+from handloom import console
 from handloom.cli import flags
 from handloom.cli.main import app
+from handloom.errors import RequestError
 from handloom.inference.generation_config import GenerationConfig, SamplingParams, setting_names
 from handloom.training.config import TrainConfig
+
+SOURCE = Path(package.__file__).parent
 
 
 def parsed(*words):
@@ -128,3 +136,55 @@ def test_what_is_on_by_itself_can_be_switched_off(handloom):
         found = given(bound.arguments.get("flags", FinetuneFlags()))
         assert found == expected
     assert "no flag --no-dora" in handloom("finetune", "--no-dora").err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Pass `overflow=slide`.", "Pass --overflow slide."),
+        ("Lower `max_new_tokens`.", "Lower --max-new-tokens."),
+        ("Add `overwrite=true`.", "Add --overwrite."),
+        ("Set `pack=false` or `cache_activations=false`.", "Set --no-pack or --no-cache-activations."),
+        ("Set `json=true`.", "Set --json."),
+        ("Choose `method=last:N`, not `rank=8`.", "Choose --method last:N, not --rank 8."),
+        ("Read `config.json`; `handloom pull gpt2` fetches `n_layer=3`.",) * 2,
+        ("Nothing here.",) * 2,
+        ("Write `name = value`, `x` or ``.",) * 2,
+    ],
+)
+def test_settings_in_backticks_become_flags(text, shown):
+    assert flags.in_flags(text, app) == shown
+
+
+def test_the_command_at_hand_comes_first():
+    assert flags.in_flags("Check `model`.", app, ["chat", "x", "--seed", "1"]) == "Check MODEL."
+    assert flags.in_flags("Check `model`.", app, ["generate", "x"]) == "Check --model."
+    assert flags.in_flags("Check `data`.", app, ["data", "show"]) == "Check --data."
+
+
+def test_errors_and_notes_reach_the_terminal_with_flags(inside, monkeypatch, capsys):
+    def fails(*, seed: int = -1, temperature: float = 0.0) -> None:
+        console.note(f"`temperature={temperature:g}` is greedy.")
+        raise RequestError(f"The setting seed is {seed}.", "Raise `seed`.", setting="seed")
+
+    stand_in = App(result_action="return_value")
+    stand_in.default(fails)
+    monkeypatch.setattr("handloom.cli.main.app", stand_in)
+    assert inside().err == "Note: --temperature 0 is greedy.\nError: The setting seed is -1. Raise --seed.\n"
+    with pytest.raises(RequestError, match="Raise `seed`"):
+        fails()
+    assert capsys.readouterr().err == "Note: `temperature=0` is greedy.\n"
+
+
+def test_what_is_switched_off_below_the_command_line_has_such_a_flag():
+    """Every `name=false` in a text of ours becomes a flag that the parser takes."""
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py") if path.parent.name != "cli")
+    negatives = {
+        name
+        for command in flags._commands(app)
+        if command.default_command is not None
+        for argument in command.assemble_argument_collection()
+        for name in argument.negatives
+    }
+    for name in re.findall(r"`([a-z][a-z0-9_]*)=false`", texts):
+        assert f"--no-{name.replace('_', '-')}" in negatives, name

@@ -1,14 +1,16 @@
-"""Flags from a dataclass: one for each field, with its help and default; only those given are kept. And paths."""
+"""Flags: those of a settings dataclass, one for each field; paths; and settings in a text as flags."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import App, Group, Parameter, Token
 
 from handloom.runtime import user_path
 
@@ -30,10 +32,22 @@ PathFlag = Annotated[Path, path_of()]
 ModelPath = Annotated[Path, path_of("MODEL")]
 
 
+HEADINGS = (
+    "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Search and length", "Precision and threads",
+    "Output",
+)  # fmt: skip
+"""The groups of flags, as `--help` orders them."""
+
+
+def heading(name: str) -> Group:
+    """The group of that name; `Parameter(group=heading("Output"))` puts a parameter into it."""
+    return Group(name, sort_key=HEADINGS.index(name))
+
+
 def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:
     """A dataclass like `settings` whose every field is optional and None when its flag is not given.
 
-    The help of each flag is the field's, with its default behind it. Where the default is None, what
+    The help of each flag is the field's, with its choices and default behind it. Where the default is None, what
     the help says after "None: " is shown in its place. A field without help is no flag.
 
     Args:
@@ -50,10 +64,12 @@ def flags_of(settings: type, *, several: bool = True, without: Collection[str] =
         if typing.get_origin(kind) is tuple:
             kind = list[str]
         extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] and several else {}
-        # What is on by itself, always or at times, can be switched off; what is off needs no flag for that.
+        if group := field.metadata.get("group"):
+            extra["group"] = heading(group)
+        # What is on by default, always or at times, can be switched off; what is off needs no flag for that.
         may_be_on = field.default is True or kind == bool | None
-        negative = f"--no-{field.name.replace('_', '-')}" if may_be_on else ""
-        parameter = Parameter(help=_help(field), show_default=False, negative=negative, **extra)
+        negative = _flag(field.name, "no-") if may_be_on else ""
+        parameter = Parameter(help=_help(field), show_default=False, show_choices=False, negative=negative, **extra)
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
     made.__module__ = settings.__module__  # cyclopts takes a class of the module `types` for a built-in one
@@ -78,4 +94,64 @@ def _help(field: dataclasses.Field[Any]) -> str:
         shown = " ".join(f'"{value}"' if " " in value else value for value in default)
     else:
         shown = str(default)
-    return f"{meaning} [default: {shown}]" if shown else meaning
+    choices = field.metadata.get("choices") or re.findall("[\"'](.*?)[\"']", str(field.type).partition("Literal")[2])
+    extras = [f"[choices: {', '.join(choices)}]"] * bool(choices) + [f"[default: {shown}]"] * bool(shown)
+    return re.sub(r"`([a-z_]+)`", lambda name: _flag(name[1]), " ".join([meaning, *extras]))
+
+
+def _flag(name: str, prefix: str = "") -> str:
+    return f"--{prefix}{name.replace('_', '-')}"
+
+
+_SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`")
+
+
+def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
+    """The text with its settings in backticks as flags: `overflow=slide` as --overflow slide, `pack=false` as --no-pack.
+
+    Args:
+        text: an error or a note. Backticks around anything but a setting of some command stay.
+        app: all commands.
+        words: the command line; its command comes first, and what it takes without a flag is shown as MODEL.
+    """
+    current = app
+    for word in words:
+        if word.startswith("-") or word not in current:
+            break
+        current = current[word]
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        commands = itertools.chain([(current, True)], ((command, False) for command in _commands(app)))
+        known = (_flags_in(command, positional) for command, positional in commands)
+        found = next((flags[name] for flags in known if name in flags), None)
+        if found is None:
+            return match.group()
+        if value == "false":
+            return f"--no-{found.removeprefix('--')}"
+        return found if value in (None, "true") else f"{found} {value}"
+
+    return _SETTING.sub(flag, text)
+
+
+def _commands(app: App) -> Iterator[App]:
+    """An app and all commands below it."""
+    yield app
+    for name in app:
+        if not name.startswith("-"):
+            yield from _commands(app[name])
+
+
+def _flags_in(command: App, positional: bool) -> dict[str, str]:
+    """What a command calls each of its parameters, by the parameter's name and by the flag's."""
+    found: dict[str, str] = {}
+    if command.default_command is None:
+        return found
+    for argument in command.assemble_argument_collection():
+        flag = argument.names[0]
+        name = flag.removeprefix("--").replace("-", "_")
+        if not argument.field_info.is_positional and flag.startswith("--"):
+            found |= {argument.field_info.name: flag, name: flag}
+        elif positional:
+            found[argument.field_info.name] = name.upper()
+    return found

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import handloom
 from handloom import screen, temporary
-from handloom.errors import HandloomError
+from handloom.errors import HandloomError, worded, wording
 from handloom.training.signals import end_on_signals
 
 COMMANDS = {
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     screen.fill_closed()
     _configure_stdio()
     try:
-        with end_on_signals(), screen.shielded(*shield):
+        with end_on_signals(), screen.shielded(*shield), wording(lambda text: _in_flags(text, words)):
             temporary.sweep()
             _run_command(words, debug)
     finally:
@@ -78,6 +78,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                 screen.abandon(stream)
 
 
+def _in_flags(text: str, words: list[str]) -> str:
+    from handloom.cli.flags import in_flags
+
+    return in_flags(text, app, words) if "`" in text else text
+
+
 def _run_command(words: list[str], debug: bool) -> NoReturn:
     """Run a command; an error becomes a paragraph, and every end an exit code."""
     try:
@@ -85,7 +91,7 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except HandloomError as error:
         _show_traceback(debug)
-        fail(str(error))
+        fail(worded(str(error)))
     except CycloptsError as error:
         _show_traceback(debug)
         from handloom.cli.usage_errors import usage_error
@@ -102,7 +108,7 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
 
         if told := import_failure(error):
             _show_traceback(debug)
-            fail(str(told))
+            fail(worded(str(told)))
         if isinstance(error, ImportError):
             raise
         screen.abandon(sys.stdout)

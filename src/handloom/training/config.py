@@ -21,48 +21,81 @@ from handloom.training import schedule
 from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, USUAL_BATCH
 
 
+ESSENTIALS, DATA, MODEL, LORA, OPTIMIZATION, MACHINE, OUTPUT = (
+    "Essentials", "Data", "Model", "LoRA", "Optimization", "Precision and threads", "Output",
+)  # fmt: skip
+"""Headings of `--help`."""
+
+METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
+"""Which parameters of a pretrained model are trained, by name; `last:N` trains its last N blocks."""
+
+TASKS = ("text", "sft", "dpo", "classify")
+
+LEARNING_RATES = {
+    "full": 1e-4,
+    "last": 2e-4,
+    "lora": 1e-3,
+    "head": 5e-4,
+    "norms": 2e-3,
+    "norms+head": 5e-4,
+    "bias": 2e-3,
+}
+"""The default of each method: the fewer parameters it trains, the larger."""
+
+
 @dataclass(frozen=True)
 class DataSettings(Settings):
-    """Which text, how it is read, and what of it is held out."""
+    """Which text, how it is read, and the validation split."""
 
     data: tuple[str, ...] = setting(
         ("python-docs",),
-        "What to learn from: files, folders, globs, - for stdin, or the built-in python-docs and python-source.",
+        "Training text: files, folders, globs, - for stdin, or the built-in python-docs and python-source.",
+        group=ESSENTIALS,
         path=True,
     )
-    text_field: str = setting(TEXT_FIELD, "Field of a record (.jsonl, .json, .csv, ...) that holds its text.")
-    json_as_text: bool = setting(False, "Learn JSON as the text it is, with its braces and field names.")
-    encoding_errors: str = setting("strict", "Bytes that are not UTF-8: strict (an error) or replace.")
-    document_separator: str = setting(
-        END_OF_TEXT, 'Line between two documents of a text file; "" for none: a file is one document.'
+    text_field: str = setting(
+        TEXT_FIELD, "Field of a record (.jsonl, .json, .csv, ...) that holds its text.", group=DATA
     )
-    validation_fraction: float = setting(0.1, "Share of the documents held out for validation.")
-    split: str = setting("auto", "How to hold out: documents, tail (the end of each document), or auto.")
+    json_as_text: bool = setting(False, "Read JSON as plain text, with its braces and field names.", group=DATA)
+    encoding_errors: str = setting(
+        "strict", "Bytes that are not UTF-8: an error, or replace them.", choices=("strict", "replace"), group=DATA
+    )
+    document_separator: str = setting(
+        END_OF_TEXT, 'Line between two documents of a text file; "" for none: a file is one document.', group=DATA
+    )
+    validation_fraction: float = setting(
+        0.1, "Fraction of the documents in the validation split.", above=0, below=1, group=DATA
+    )
+    split: str = setting(
+        "auto",
+        "Validation split: whole documents, the tail of each document, or whichever the data allows.",
+        choices=("auto", "documents", "tail"),
+        group=DATA,
+    )
 
     def rules(self) -> Iterator[Rule]:
         """What each value has to be."""
         yield from super().rules()
-        yield "encoding_errors", self.encoding_errors in ("strict", "replace"), "strict or replace"
         yield "document_separator", is_separator(self.document_separator), LIMITS
-        yield "split", self.split in ("auto", "documents", "tail"), "auto, documents or tail"
-        yield "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1"
 
 
 @dataclass(frozen=True)
 class ModelSettings(Settings):
     """What is built before it is trained: a vocabulary and a model."""
 
+    preset: str = setting("nano", "Model size to start from; see `handloom model presets`.", group=ESSENTIALS)
+    layers: int | None = setting(None, "Transformer blocks; None: as the preset.", group=MODEL)
+    heads: int | None = setting(None, "Attention heads; None: as the preset.", group=MODEL)
+    embed_dim: int | None = setting(None, "Channels of the residual stream; None: as the preset.", group=MODEL)
+    context_length: int | None = setting(None, "Context length, in tokens; None: as the preset.", group=MODEL)
+    dropout: float = setting(0.0, "Dropout probability during training.", group=MODEL)
     tokenizer: str = setting(
-        "learn", "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.", path=True
+        "learn",
+        "learn (from the training text), gpt2, or a folder with vocab.json and merges.txt.",
+        group=MODEL,
+        path=True,
     )
-    vocab_size: int = setting(4096, "Size of the vocabulary when the tokenizer is learned.")
-
-    preset: str = setting("nano", "Model size to start from; see `handloom model presets`.")
-    layers: int | None = setting(None, "Transformer blocks; None: as the preset.")
-    heads: int | None = setting(None, "Attention heads; None: as the preset.")
-    embed_dim: int | None = setting(None, "Channels of the residual stream; None: as the preset.")
-    context_length: int | None = setting(None, "Tokens the model can look at; None: as the preset.")
-    dropout: float = setting(0.0, "Probability of dropping an activation while training.")
+    vocab_size: int = setting(4096, "Vocabulary size of a tokenizer that is learned.", group=MODEL)
 
     def rules(self) -> Iterator[Rule]:
         """What each value has to be."""
@@ -80,77 +113,90 @@ class ModelSettings(Settings):
 class LoopSettings(Settings):
     """How long and in what way to train, whatever is trained on whatever data."""
 
-    steps: int | None = setting(None, f"Optimizer steps; None: {STEPS}, or as many as --minutes allow.")
+    exclusive = (("steps", "minutes"),)
+
+    steps: int | None = setting(
+        None, f"Optimizer steps; None: {STEPS}, or as many as `minutes` allow.", at_least=1, group=ESSENTIALS
+    )
     minutes: float | None = setting(
         None,
-        "Instead of steps: as many as take so long, validation and samples included; suspended time does not count.",
+        "Time budget instead of steps, with validation and samples; suspended time does not count.",
+        above=0,
+        group=ESSENTIALS,
     )
-    batch_size: int = setting(16, "Sequences in one optimizer step.")
-    micro_batch_size: int | None = setting(None, "Sequences computed at once; None: the whole batch.")
-    stride: int | None = setting(None, "Tokens between the starts of two windows; None: the context.")
 
-    optimizer: str = setting("muon", "muon (matrices by Muon, the rest by AdamW) or adamw.")
-    learning_rate: float = setting(8e-3, "Its peak, after the warm-up.")
-    warmup_steps: int = setting(20, "Steps over which the learning rate rises; at most a fifth of the run.")
-    schedule: str = setting("linear", "How the learning rate falls: linear, cosine or constant.")
-    min_lr_ratio: float = setting(0.0, "Share of the peak that is left at the end.")
-    weight_decay: float = setting(0.1, "Pull of matrices and embeddings towards zero.")
-    beta1: float = setting(0.9, "AdamW's memory of the gradient.")
-    beta2: float = setting(0.95, "AdamW's memory of its square.")
-    max_grad_norm: float = setting(1.0, "Longest gradient allowed; 0 for no limit.")
+    batch_size: int = setting(16, "Sequences in one optimizer step.", at_least=1, group=OPTIMIZATION)
+    micro_batch_size: int | None = setting(
+        None, "Sequences computed at once; None: the whole batch.", at_least=1, group=OPTIMIZATION
+    )
+    stride: int | None = setting(
+        None, "Tokens between the starts of two windows; None: the context length.", group=DATA
+    )
+    optimizer: str = setting(
+        "muon", "AdamW, or Muon for matrices and AdamW for the rest.", choices=("muon", "adamw"), group=OPTIMIZATION
+    )
+    learning_rate: float = setting(8e-3, "Peak learning rate, after the warmup.", above=0, group=OPTIMIZATION)
+    warmup_steps: int = setting(
+        20, "Steps of linear warmup; at most a fifth of the run.", at_least=1, group=OPTIMIZATION
+    )
+    schedule: str = setting(
+        "linear", "How the learning rate decays.", choices=schedule.SHAPES, group=OPTIMIZATION
+    )
+    min_lr_ratio: float = setting(
+        0.0, "Final learning rate as a fraction of the peak.", at_least=0, at_most=1, group=OPTIMIZATION
+    )
+    weight_decay: float = setting(
+        0.1, "Decoupled weight decay of matrices and embeddings.", at_least=0, group=OPTIMIZATION
+    )
+    beta1: float = setting(0.9, "AdamW's decay of the first moment.", at_least=0, below=1, group=OPTIMIZATION)
+    beta2: float = setting(0.95, "AdamW's decay of the second moment.", at_least=0, below=1, group=OPTIMIZATION)
+    max_grad_norm: float = setting(
+        1.0, "Maximum gradient norm; 0 for no clipping.", at_least=0, group=OPTIMIZATION
+    )
+    seed: int = setting(
+        0, "Seed of the weights, the order of the data, and dropout.", at_least=0, at_most=2**63 - 1, group=OPTIMIZATION
+    )
 
     precision: str = setting(
-        "auto", "fp32, bf16 (matrix products only), or auto: bf16 where this processor is quick at it."
+        "auto",
+        "bf16 applies to matrix products only; auto uses it where the processor has native bfloat16.",
+        choices=("auto", "fp32", "bf16"),
+        group=MACHINE,
     )
     threads: int | None = setting(
-        None, "Threads for the matrix products; None: $OMP_NUM_THREADS, or the cores granted."
+        None, "Threads for matrix products; None: $OMP_NUM_THREADS, or the available cores.", at_least=1, group=MACHINE
     )
-    seed: int = setting(0, "Of the weights, the order of the data, and dropout.")
 
-    eval_every: int | None = setting(None, "Steps between validations; None: a fifth of the run.")
-    sample_every: int | None = setting(None, "Steps between samples; 0 for none; None: with each validation.")
-    sample_prompts: tuple[str, ...] = setting(("The", "Return"), "What the samples begin with.")
-    sample_tokens: int = setting(40, "Length of a sample, in tokens.")
-    checkpoint_every: int | None = setting(None, "Steps between checkpoints; None: a fifth of the run.")
-    keep_checkpoints: int = setting(2, "How many of the last checkpoints to keep, beside the best.")
-    tensorboard: bool = setting(False, "Also write TensorBoard event files (extra `tensorboard`).")
+    eval_every: int | None = setting(
+        None, "Steps between validations; None: a fifth of the run.", at_least=1, group=OUTPUT
+    )
+    sample_every: int | None = setting(
+        None, "Steps between samples; 0 for none; None: with each validation.", at_least=0, group=OUTPUT
+    )
+    sample_prompts: tuple[str, ...] = setting(("The", "Return"), "Prompts of the samples.", group=OUTPUT)
+    sample_tokens: int = setting(40, "Length of a sample, in tokens.", at_least=1, group=OUTPUT)
+    checkpoint_every: int | None = setting(
+        None, "Steps between checkpoints; None: a fifth of the run.", at_least=1, group=OUTPUT
+    )
+    keep_checkpoints: int = setting(
+        2, "Latest checkpoints to keep, in addition to the best.", at_least=1, group=OUTPUT
+    )
+    tensorboard: bool = setting(False, "Also write TensorBoard event files (needs the extra tensorboard).", group=OUTPUT)
 
     @property
     def accumulation(self) -> int:
         """Forward and backward passes in one optimizer step."""
         return self.batch_size // (self.micro_batch_size or self.batch_size)
 
-    def rules(self) -> Iterator[Rule]:
-        """What each value has to be."""
-        yield from super().rules()
-        for name in ("warmup_steps", "sample_tokens", "keep_checkpoints"):
-            yield name, getattr(self, name) >= 1, "at least 1"
-        for name in ("batch_size", "micro_batch_size", "steps", "threads", "eval_every", "checkpoint_every"):
-            value = getattr(self, name)
-            yield name, value is None or value >= 1, "at least 1"
-        for name in ("weight_decay", "max_grad_norm"):
-            yield name, getattr(self, name) >= 0, "at least 0"
-        for name in ("beta1", "beta2"):
-            yield name, 0 <= getattr(self, name) < 1, "at least 0 and below 1"
-        yield "sample_every", self.sample_every is None or self.sample_every >= 0, "at least 0"
-        yield "minutes", self.minutes is None or self.minutes > 0, "above 0"
-        yield "learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"
-        yield "schedule", self.schedule in schedule.SHAPES, f"one of {', '.join(schedule.SHAPES)}"
-        yield "min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "from 0 to 1"
-        yield "optimizer", self.optimizer in ("adamw", "muon"), "adamw or muon"
-        yield "precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"
-        yield "seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"
-
     def check_together(self) -> None:
         """Raise ConfigError where values that are fine alone contradict each other."""
         super().check_together()
-        if self.steps is not None and self.minutes is not None:
-            raise ConfigError("Both steps and minutes are set; they contradict each other.", "Give one of them.")
         if self.batch_size is not None and self.batch_size % (self.micro_batch_size or self.batch_size):
             raise ConfigError(
                 f"A batch_size of {self.batch_size} cannot be cut into equal parts of micro_batch_size "
                 f"{self.micro_batch_size}.",
-                "Choose a micro_batch_size that divides the batch_size.",
+                "Choose a `micro_batch_size` that divides the `batch_size`.",
+                setting="micro_batch_size",
             )
 
 
@@ -159,80 +205,108 @@ class TrainConfig(LoopSettings, ModelSettings, DataSettings):
     """The settings of a run from scratch. A value of None means: decided from the others, as its text says."""
 
 
-METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
-"""What may be trained of a model that is there, by name; beside them `last:N`, its last N blocks."""
-
-TASKS = ("text", "sft", "dpo", "classify")
-
-LEARNING_RATES = {
-    "full": 1e-4,
-    "last": 2e-4,
-    "lora": 1e-3,
-    "head": 5e-4,
-    "norms": 2e-3,
-    "norms+head": 5e-4,
-    "bias": 2e-3,
-}
-"""Where a method begins to do well: the fewer numbers it may change, the further each has to go."""
-
-
 @dataclass(frozen=True)
 class FinetuneConfig(LoopSettings, DataSettings):
-    """The settings of a run that goes on from a model that is there."""
+    """The settings of a run that starts from a pretrained model."""
 
     data: tuple[str, ...] = setting(
         (),
-        "What to tune on. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl, .csv, ...",
+        "Training data. text: files, folders, globs, -, python-docs, python-source; other tasks: .jsonl, .csv, ...",
+        group=ESSENTIALS,
         path=True,
     )
-    validation_fraction: float = setting(0.1, "Share of the documents or examples held out for validation.")
-    sample_prompts: tuple[str, ...] = setting(
-        ("The", "Return"), "What the samples begin with; in conversations two held-out questions."
+    validation_fraction: float = setting(
+        0.1, "Fraction of the documents or examples in the validation split.", above=0, below=1, group=DATA
     )
-    model: str = setting("gpt2", "The model to go on from: a run, a folder, or the name of a pulled model.", path=True)
-    task: str = setting("text", "text, sft (conversations), dpo (DPO on pairs) or classify (texts with labels).")
+    sample_prompts: tuple[str, ...] = setting(
+        ("The", "Return"), "Prompts of the samples; in conversations two held-out questions.", group=OUTPUT
+    )
+    model: str = setting(
+        "gpt2", "The model to start from: a run, a folder, or the name of a pulled model.", group=ESSENTIALS, path=True
+    )
+    task: str = setting(
+        "text",
+        "text, supervised fine-tuning on conversations, DPO on preference pairs, or classification.",
+        choices=TASKS,
+        group=ESSENTIALS,
+    )
     method: str = setting(
-        "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
+        "lora",
+        f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm).",
+        group=ESSENTIALS,
     )
     train_params: tuple[str, ...] = setting(
-        (), "Instead of a method: patterns of parameters' names, such as 'blocks.*norm*'."
+        (), "Instead of a method: patterns of parameter names, such as 'blocks.*norm*'.", group=MODEL
     )
     untie_embeddings: bool = setting(
-        False, "Give a tied head its own copy of the token embedding, so that training it leaves that alone."
+        False, "Give a tied head its own copy of the token embedding, so that it trains alone.", group=MODEL
     )
-    rank: int = setting(8, "LoRA: width of the detour that each matrix gets.")
-    alpha: float = setting(16.0, "LoRA: the detour is multiplied by alpha / rank.")
-    lora_dropout: float = setting(0.0, "LoRA: probability of dropping an input of the detour while training.")
-    target_modules: tuple[str, ...] = setting(("blocks.*",), "LoRA: patterns of the matrices that get a detour.")
-    use_rslora: bool = setting(False, "LoRA: multiply by alpha / sqrt(rank) instead.")
-    use_dora: bool = setting(False, "LoRA: learn the length of each matrix's rows apart from their direction (DoRA).")
+    rank: int = setting(8, "LoRA rank.", at_least=1, group=LORA)
+    alpha: float = setting(16.0, "LoRA scale: the update is multiplied by alpha / rank.", above=0, group=LORA)
+    lora_dropout: float = setting(
+        0.0, "Dropout probability of the adapter's inputs during training.", at_least=0, below=1, group=LORA
+    )
+    target_modules: tuple[str, ...] = setting(
+        ("blocks.*",), "Patterns of the linear layers that get an adapter.", group=LORA
+    )
+    use_rslora: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rank-stabilized LoRA).", group=LORA)
+    use_dora: bool = setting(
+        False, "Train the magnitude of each matrix's rows separately from their direction (DoRA).", group=LORA
+    )
     trainable_tokens: int = setting(
-        0, "LoRA: how many rows of the token embedding learn too: those of the tokens that the data asks most of."
+        0,
+        "Embedding rows to train too: those with the largest gradient on the first 16 batches.",
+        at_least=0,
+        group=LORA,
     )
-    context_length: int | None = setting(None, "Tokens in a training row; None: the model's.")
-    dropout: float = setting(0.0, "Probability of dropping an activation, in blocks that are trained or above.")
+    context_length: int | None = setting(
+        None, "Tokens in a training row; None: the model's context length.", at_least=1, group=DATA
+    )
+    dropout: float = setting(
+        0.0, "Dropout probability of the trained blocks and those above.", at_least=0, below=1, group=MODEL
+    )
     cache_activations: bool = setting(
-        True, "Compute frozen lower blocks once and keep what they say in the run's folder."
+        True, "Cache the outputs of frozen lower layers in the run's folder.", group=OPTIMIZATION
     )
-    overlong: str = setting("error", "Examples longer than a row: error, truncate (their end) or skip.")
+    overlong: str = setting(
+        "error",
+        "Examples longer than a row: an error, truncate their end, or skip them.",
+        choices=("error", "truncate", "skip"),
+        group=DATA,
+    )
     pack: bool | None = setting(
         None,
-        "sft: several short conversations in a row, which do not see each other; None: on where that leaves "
+        "sft: put several short conversations into a row, masked from each other; None: on where that leaves "
         f"at least {STEPS_AN_EPOCH * USUAL_BATCH} rows.",
+        group=DATA,
     )
-    dpo_beta: float = setting(0.1, "dpo: how dearly DPO pays for going away from the model it began with.")
+    dpo_beta: float = setting(
+        0.1, "DPO beta: strength of the KL penalty to the reference model.", above=0, group=OPTIMIZATION
+    )
 
-    epochs: float = setting(3.0, "How often to go through the data, where neither steps nor minutes are given.")
-    steps: int | None = setting(None, "Optimizer steps; None: as many as --epochs or --minutes take.")
+    epochs: float = setting(
+        3.0, "Passes over the data, where neither steps nor minutes are set.", above=0, group=ESSENTIALS
+    )
+    steps: int | None = setting(
+        None, "Optimizer steps; None: as many as `epochs` or `minutes` take.", at_least=1, group=ESSENTIALS
+    )
     batch_size: int | None = setting(  # type: ignore[assignment]
         None,
-        f"Sequences in one optimizer step; None: {USUAL_BATCH}, or fewer where --epochs decides and an epoch would "
+        f"Sequences in one optimizer step; None: {USUAL_BATCH}, or fewer where `epochs` decides and an epoch would "
         f"have fewer than {STEPS_AN_EPOCH} steps.",
+        at_least=1,
+        group=OPTIMIZATION,
     )
-    optimizer: str = setting("adamw", "adamw or muon (matrices by Muon, the rest by AdamW).")
-    learning_rate: float | None = setting(None, "Its peak, after the warm-up; None: as suits the method.")  # type: ignore[assignment]
-    weight_decay: float = setting(0.01, "Pull of matrices and embeddings towards zero.")
-    beta2: float = setting(0.999, "AdamW's memory of its square.")
+    optimizer: str = setting(
+        "adamw", "AdamW, or Muon for matrices and AdamW for the rest.", choices=("adamw", "muon"), group=OPTIMIZATION
+    )
+    learning_rate: float | None = setting(  # type: ignore[assignment]
+        None, "Peak learning rate, after the warmup; None: as suits the method.", above=0, group=OPTIMIZATION
+    )
+    weight_decay: float = setting(
+        0.01, "Decoupled weight decay of matrices and embeddings.", at_least=0, group=OPTIMIZATION
+    )
+    beta2: float = setting(0.999, "AdamW's decay of the second moment.", at_least=0, below=1, group=OPTIMIZATION)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -247,44 +321,35 @@ class FinetuneConfig(LoopSettings, DataSettings):
         method, _, blocks = self.method.partition(":")
         known = self.method in METHODS or (method == "last" and blocks.isdecimal() and int(blocks) >= 1)
         yield "method", known, f"one of {', '.join(METHODS)}, or last:N with N at least 1"
-        yield "task", self.task in TASKS, f"one of {', '.join(TASKS)}"
-        yield "rank", self.rank >= 1, "at least 1"
-        yield "alpha", self.alpha > 0, "above 0"
-        yield "trainable_tokens", self.trainable_tokens >= 0, "at least 0"
-        yield "epochs", self.epochs > 0, "above 0"
-        yield "dpo_beta", self.dpo_beta > 0, "above 0"
-        yield "context_length", self.context_length is None or self.context_length >= 1, "at least 1"
-        for name in ("dropout", "lora_dropout"):
-            yield name, 0 <= getattr(self, name) < 1, "at least 0 and below 1"
-        yield "overlong", self.overlong in ("error", "truncate", "skip"), "error, truncate or skip"
         yield "target_modules", bool(self.target_modules), "at least one pattern"
 
     def check_together(self) -> None:
         """Raise ConfigError where values that are fine alone contradict each other."""
         super().check_together()
         if not self.data:
-            raise ConfigError("No data to tune on was named.", "Name it: --data FILE.")
+            raise ConfigError("No data to tune on was named.", "Name it: `data=FILE`.", setting="data")
         if self.untie_embeddings and self.method == "lora" and not self.train_params:
             raise ConfigError(
                 "With the method lora no head learns, so there is nothing to gain from untie_embeddings.",
-                "Leave --untie-embeddings out, or choose norms+head or head.",
+                "Leave `untie_embeddings` out, or choose `method=norms+head` or `method=head`.",
             )
         if self.trainable_tokens and (self.method != "lora" or self.train_params):
             chosen = f"the method is {self.method}" if not self.train_params else "patterns say what learns"
             raise ConfigError(
-                f"The setting trainable_tokens is {self.trainable_tokens}, and {chosen}; rows are LoRA's.",
-                "Leave --trainable-tokens out, or choose --method lora.",
+                f"The setting trainable_tokens is {self.trainable_tokens}, and {chosen}; they are LoRA's.",
+                "Leave `trainable_tokens` out, or choose `method=lora`.",
             )
         for name, unset in (("text_field", TEXT_FIELD), ("json_as_text", False)):
             if self.task != "text" and getattr(self, name) != unset:
                 raise ConfigError(
                     f"The setting {name} is for running text, but the task is {self.task}.",
-                    f"Leave --{name.replace('_', '-')} out.",
+                    f"Leave `{name}` out.",
+                    setting=name,
                 )
         if self.stride is not None and self.task != "text":
             raise ConfigError(
                 f"The setting stride is {self.stride}, but the task {self.task} has examples, not windows of text.",
-                "Leave --stride out.",
+                "Leave `stride` out.",
             )
 
 
@@ -295,7 +360,7 @@ def merge_finetune(file: Path | None, flags: dict[str, Any]) -> FinetuneConfig:
         ConfigError: as `merge_settings`, or when both a method and patterns are given.
     """
     if "method" in flags and "train_params" in flags:
-        raise ConfigError("Both --method and --train-params say what to train.", "Give one of them.")
+        raise ConfigError("Both `method` and `train_params` select what to train.", "Give one of them.")
     return merge_settings(FinetuneConfig, file, flags, "finetune")
 
 

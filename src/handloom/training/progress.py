@@ -12,6 +12,7 @@ from rich.text import Text
 
 from handloom import runtime
 from handloom.console import Console, column, new_console, progress, visible
+from handloom.errors import worded
 from handloom.finetuning.memory_estimate import MemoryEstimate
 from handloom.screen import NAMES, shielded
 from handloom.training.objective import EvalResult
@@ -87,11 +88,11 @@ class TerminalReporter:
 
     def note(self, text: str) -> None:
         """Something worth saying once."""
-        self.console.print(text, style="dim")
+        self.console.print(worded(text), style="dim")
 
     def warning(self, text: str) -> None:
         """Something that deserves attention."""
-        self.console.print(text, style="yellow")
+        self.console.print(worded(text), style="yellow")
 
     def ledger(self, ledger: MemoryEstimate) -> None:
         """A table of the ways to tune the model, the chosen one first and in bold."""
