@@ -31,7 +31,7 @@ Rule = tuple[str, bool, str]
 
 def setting(
     default: Any,
-    help: str,
+    meaning: str,
     *,
     choices: Sequence[str] | None = None,
     group: str | None = None,
@@ -47,7 +47,7 @@ def setting(
 
     Args:
         default: its value if none is given.
-        help: one sentence for `--help`. What follows "; None: " says what None stands for.
+        meaning: one sentence for `--help`. What follows "; None: " says what None stands for.
         choices: the values that a text may have; `--help` lists them.
         group: the heading of `--help` below which its flag stands.
         at_least, above, at_most, below: the range of a number.
@@ -57,7 +57,7 @@ def setting(
     """
     limits = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
     metadata = {
-        "help": help,
+        "help": meaning,
         "choices": tuple(choices) if choices is not None else None,
         "group": group,
         "limits": tuple((word, limit) for word, limit in limits if limit is not None),
@@ -106,9 +106,7 @@ class Settings:
         """The error for a value that is not allowed; `limit` says what is."""
         field = next(field for field in dataclasses.fields(self) if field.name == name)
         remedy = remedy or field.metadata["remedy"] or f"Set `{name}` accordingly."
-        return self.error(
-            f"The setting {name} is {getattr(self, name)!r}; it must be {limit}.", remedy, setting=name
-        )
+        return self.error(f"The setting {name} is {getattr(self, name)!r}; it must be {limit}.", remedy, setting=name)
 
     def to_toml(self) -> str:
         """The settings as TOML; those that are None are left out."""
@@ -146,10 +144,13 @@ class Settings:
         if not fits:
             meaning = field.metadata["help"].split("; None: ")[0].removesuffix(".")
             raise self.error(
-                f"The setting {field.name} is {value!r}; it must be {words}.", f"It means: {meaning}.",
+                f"The setting {field.name} is {value!r}; it must be {words}.",
+                f"It means: {meaning}.",
                 setting=field.name,
             )
-        if any(isinstance(text, str) and not _is_text(text) for text in (value if isinstance(value, tuple) else [value])):
+        if any(
+            isinstance(text, str) and not _is_text(text) for text in (value if isinstance(value, tuple) else [value])
+        ):
             raise self.error(
                 f"The setting {field.name} is {value!r}, which is not text: it contains half of a character.",
                 "Write it in UTF-8.",
@@ -184,7 +185,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 
 
 def limits_in_words(limits: Sequence[tuple[str, float]]) -> str:
-    """"at least 1", "above 0 and below 1", "from 0 to 1"."""
+    """ "at least 1", "above 0 and below 1", "from 0 to 1"."""
     words = [word for word, _ in limits]
     numbers = [_number(limit) for _, limit in limits]
     if words == ["at least", "at most"]:

@@ -33,8 +33,8 @@ ModelPath = Annotated[Path, path_of("MODEL")]
 
 
 HEADINGS = (
-    "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Search and length", "Precision and threads",
-    "Output",
+    "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Search and length",
+    "Precision and threads", "Output",
 )  # fmt: skip
 """The groups of flags, as `--help` orders them."""
 
@@ -107,7 +107,7 @@ _SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`")
 
 
 def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
-    """The text with its settings in backticks as flags: `overflow=slide` as --overflow slide, `pack=false` as --no-pack.
+    """The text with settings in backticks as flags: `overflow=slide` as --overflow slide, `pack=false` as --no-pack.
 
     Args:
         text: an error or a note. Backticks around anything but a setting of some command stay.

@@ -20,7 +20,6 @@ from handloom.tokenizer.base import END_OF_TEXT
 from handloom.training import schedule
 from handloom.training.sizes import STEPS, STEPS_AN_EPOCH, USUAL_BATCH
 
-
 ESSENTIALS, DATA, MODEL, LORA, OPTIMIZATION, MACHINE, OUTPUT = (
     "Essentials", "Data", "Model", "LoRA", "Optimization", "Precision and threads", "Output",
 )  # fmt: skip
@@ -139,9 +138,7 @@ class LoopSettings(Settings):
     warmup_steps: int = setting(
         20, "Steps of linear warmup; at most a fifth of the run.", at_least=1, group=OPTIMIZATION
     )
-    schedule: str = setting(
-        "linear", "How the learning rate decays.", choices=schedule.SHAPES, group=OPTIMIZATION
-    )
+    schedule: str = setting("linear", "How the learning rate decays.", choices=schedule.SHAPES, group=OPTIMIZATION)
     min_lr_ratio: float = setting(
         0.0, "Final learning rate as a fraction of the peak.", at_least=0, at_most=1, group=OPTIMIZATION
     )
@@ -150,9 +147,7 @@ class LoopSettings(Settings):
     )
     beta1: float = setting(0.9, "AdamW's decay of the first moment.", at_least=0, below=1, group=OPTIMIZATION)
     beta2: float = setting(0.95, "AdamW's decay of the second moment.", at_least=0, below=1, group=OPTIMIZATION)
-    max_grad_norm: float = setting(
-        1.0, "Maximum gradient norm; 0 for no clipping.", at_least=0, group=OPTIMIZATION
-    )
+    max_grad_norm: float = setting(1.0, "Maximum gradient norm; 0 for no clipping.", at_least=0, group=OPTIMIZATION)
     seed: int = setting(
         0, "Seed of the weights, the order of the data, and dropout.", at_least=0, at_most=2**63 - 1, group=OPTIMIZATION
     )
@@ -178,10 +173,10 @@ class LoopSettings(Settings):
     checkpoint_every: int | None = setting(
         None, "Steps between checkpoints; None: a fifth of the run.", at_least=1, group=OUTPUT
     )
-    keep_checkpoints: int = setting(
-        2, "Latest checkpoints to keep, in addition to the best.", at_least=1, group=OUTPUT
+    keep_checkpoints: int = setting(2, "Latest checkpoints to keep, in addition to the best.", at_least=1, group=OUTPUT)
+    tensorboard: bool = setting(
+        False, "Also write TensorBoard event files (needs the extra tensorboard).", group=OUTPUT
     )
-    tensorboard: bool = setting(False, "Also write TensorBoard event files (needs the extra tensorboard).", group=OUTPUT)
 
     @property
     def accumulation(self) -> int:
