@@ -47,7 +47,7 @@ def test_a_text_beyond_the_context_can_be_cut(inside, spam, tmp_path):
     (tmp_path / "long.txt").write_text("The quick brown fox " * 20, encoding="utf-8")
     refused = inside("classify", "--texts", "long.txt", "--model", spam)
     assert (refused.returncode, refused.out) == (2, "")
-    assert inside("classify", "--texts", "long.txt", "--model", spam, "--overlong", "cut").returncode == 0
+    assert inside("classify", "--texts", "long.txt", "--model", spam, "--overlong", "truncate").returncode == 0
 
 
 # Conversations

@@ -43,18 +43,18 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
 
 
 def test_cut_leaves_out_the_end_and_skip_the_example(gpt2):
-    fitting = ExampleEncoder(12, "cut")
+    fitting = ExampleEncoder(12, "truncate")
     (_, short), (_, cut) = encode_conversations([SHORT, LONG], gpt2, fitting)
     whole = encode_conversation(gpt2, LONG.messages)
     assert (cut.ids, cut.loss_mask) == (whole.ids[:13], whole.loss_mask[:13])
-    assert fitting.omissions.to_dict() == {"cut": {"count": 1, "first": ["chat.jsonl, line 2"]}}
+    assert fitting.omissions.to_dict() == {"truncated": {"count": 1, "first": ["chat.jsonl, line 2"]}}
     fitting = ExampleEncoder(12, "skip")
     assert encode_conversations([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, short)]
     assert fitting.omissions["overlong"] == 2
 
 
 def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
-    for policy in ("error", "cut", "skip"):
+    for policy in ("error", "truncate", "skip"):
         with pytest.raises(
             DataError, match=r'chat.jsonl, line 7: no token is learned, since every answer has "weight"'
         ):
@@ -62,7 +62,7 @@ def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
     with pytest.raises(
         DataError, match=r"chat.jsonl, line 8: what stands before the answer fills the row of 12 tokens"
     ):
-        encode_conversations([conversation("very " * 20, "b", 8)], gpt2, ExampleEncoder(12, "cut"))
+        encode_conversations([conversation("very " * 20, "b", 8)], gpt2, ExampleEncoder(12, "truncate"))
     with pytest.raises(DataError, match="Every example is longer than a row of 12 tokens"):
         encode_conversations([LONG, LONG], gpt2, ExampleEncoder(12, "skip"))
 
@@ -88,19 +88,19 @@ def test_a_pair_is_as_long_as_its_longer_answer(gpt2):
     with pytest.raises(DataError, match=r"pairs.jsonl, line 4: 22 tokens, but a row has room for 9"):
         encode_pairs(pairs, gpt2, ExampleEncoder(8, "error"))
     assert [p.origin.line for p, _, _ in encode_pairs(pairs, gpt2, ExampleEncoder(8, "skip"))] == [5]
-    assert [len(rejected.ids) for _, _, rejected in encode_pairs(pairs, gpt2, ExampleEncoder(8, "cut"))] == [9, 3]
+    assert [len(rejected.ids) for _, _, rejected in encode_pairs(pairs, gpt2, ExampleEncoder(8, "truncate"))] == [9, 3]
 
 
 def test_a_cut_that_leaves_no_difference_or_no_answer_is_an_error(gpt2):
     with pytest.raises(DataError, match=r"pairs.jsonl, line 6: both answers are the same as far as a row of 8 tokens"):
-        encode_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "cut"))
+        encode_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "truncate"))
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: what stands before the answer fills the row"):
-        encode_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "cut"))
+        encode_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "truncate"))
 
 
 def test_a_labelled_text_may_fill_the_whole_context(gpt2):
     texts = [LabeledText(" b" * number, "x", Origin("spam.jsonl", number)) for number in (8, 9)]
     with pytest.raises(DataError, match=r"spam.jsonl, line 9: 9 tokens, but a row has room for 8"):
         encode_labeled(texts, gpt2, ExampleEncoder(8, "error"))
-    assert [ids for _, ids in encode_labeled(texts, gpt2, ExampleEncoder(8, "cut"))] == [gpt2.encode(" b" * 8)] * 2
+    assert [ids for _, ids in encode_labeled(texts, gpt2, ExampleEncoder(8, "truncate"))] == [gpt2.encode(" b" * 8)] * 2
     assert encode_labeled(texts, gpt2, ExampleEncoder(8, "skip")) == [(texts[0], gpt2.encode(" b" * 8))]

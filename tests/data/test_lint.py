@@ -293,7 +293,7 @@ SLOW_IS_FINE = settings(suppress_health_check=[HealthCheck.function_scoped_fixtu
 @given(data=st.data())
 def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check, task, data):
     records = data.draw(faulty(task))
-    overlong = data.draw(st.sampled_from(["error", "cut", "skip"]))
+    overlong = data.draw(st.sampled_from(["error", "truncate", "skip"]))
     context_length = data.draw(st.integers(10, 60))
     fraction = data.draw(st.floats(0.05, 0.95))
     found, seen = check(
@@ -400,7 +400,7 @@ def test_bytes_that_a_run_replaces_are_a_warning(check):
     ("bad", "problem"),
     [
         ({"task": "instrct"}, "Did you mean 'instruct'"),
-        ({"overlong": "cutt"}, "Did you mean 'cut'"),
+        ({"overlong": "truncat"}, "Did you mean 'truncate'"),
         ({"context_length": 0}, "context is 0"),
         ({"validation_fraction": 0}, "above 0"),
         ({"validation_fraction": 1.0}, "below 1"),

@@ -46,7 +46,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut_as_in_training(judge):
     text = "abcdefgh" * 4
     with pytest.raises(RequestError, match="The text has 32 tokens, and the model looks at 24 at most"):
         judge.classify(text)
-    assert judge.classify(text, "cut") == judge.classify(text[:24])
+    assert judge.classify(text, "truncate") == judge.classify(text[:24])
 
 
 def test_what_cannot_be_classified_is_refused(judge, lm):

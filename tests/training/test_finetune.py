@@ -347,7 +347,7 @@ def examples(tmp_path):
 def test_every_task_is_learned_by_every_method_and_goes_on_to_the_same_bits(tmp_path, tune, examples, task, method):
     settings = {
         "task": task, "data": (str(examples / f"{task}.jsonl"),), "method": method, "steps": 12, "context_length": None,
-        "eval_every": 6, "batch_size": 8, "overlong": "cut", "learning_rate": 0.02,
+        "eval_every": 6, "batch_size": 8, "overlong": "truncate", "learning_rate": 0.02,
     }  # fmt: skip
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     summary = run.begin(straight, tune(**settings))

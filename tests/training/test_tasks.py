@@ -261,7 +261,13 @@ def test_a_key_stands_for_all_that_rows_are_made_of_and_not_for_their_order(writ
     data = write(*conversations())
     keys = [
         opened("sft", data, **changes)[0].data_hash
-        for changes in ({}, {"context_length": 40}, {"pack": False}, {"overlong": "cut"}, {"validation_fraction": 0.3})
+        for changes in (
+            {},
+            {"context_length": 40},
+            {"pack": False},
+            {"overlong": "truncate"},
+            {"validation_fraction": 0.3},
+        )
     ]
     assert len(set(keys)) == len(keys)
     assert opened("sft", data, seed=5, batch_size=3)[0].data_hash == keys[0]

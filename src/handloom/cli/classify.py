@@ -23,7 +23,7 @@ def classify(
     model: ModelPath,
     adapter: AdapterFlag = None,
     texts: PathFlag | None = None,
-    overlong: Literal["error", "cut"] = "error",
+    overlong: Literal["error", "truncate"] = "error",
     json: Annotated[bool, Parameter(negative="")] = False,
     batch_size: int = 16,
     threads: int | None = None,

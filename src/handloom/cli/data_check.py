@@ -23,7 +23,7 @@ def check(
     task: Literal["text", "sft", "dpo", "classify"] = "text",
     tokenizer: str = "gpt2",
     context_length: int | None = None,
-    overlong: Literal["error", "cut", "skip"] = "error",
+    overlong: Literal["error", "truncate", "skip"] = "error",
     reading: Reading = Reading(),  # noqa: B008 - frozen, and cyclopts wants an instance
     every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,

@@ -50,7 +50,7 @@ class ExampleEncoder:
                 "truncate leaves "
                 "out the end of such examples, --overlong skip leaves them out.",
             )
-        self.omissions.add("cut" if self.policy == "cut" else "overlong", str(origin))
+        self.omissions.add("truncated" if self.policy == "truncate" else "overlong", str(origin))
         return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
 
 

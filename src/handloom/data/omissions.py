@@ -48,7 +48,7 @@ REASONS = {
     ),
     # Records
     "field": Reason("field of a record was left out", "fields of records were left out"),
-    "context_length": Reason(
+    "context": Reason(
         "answer in a history or a prompt is read as context, and not learned",
         "answers in histories or prompts are read as context, and not learned",
         "Write such conversations as messages if all their answers are to be learned.",
@@ -57,9 +57,7 @@ REASONS = {
     "empty": Reason("empty document was left out", "empty documents were left out"),
     "duplicate": Reason("exact copy of another document was left out", "exact copies of other documents were left out"),
     # Examples
-    "cut": Reason(
-        "example was longer than a row and cut at its end", "examples were longer than a row and cut at their end"
-    ),
+    "truncated": Reason("example was longer than a row and truncated", "examples were longer than a row and truncated"),
     "overlong": Reason("example was longer than a row and left out", "examples were longer than a row and left out"),
     # Rows
     "unreached": Reason(

@@ -15,7 +15,7 @@ from handloom.model.config import MULTI_LABEL, REGRESSION
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 
-POLICIES = ("error", "cut")
+POLICIES = ("error", "truncate")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def classify(
         model: with labels, in evaluation mode.
         tokenizer: the model's.
         texts: not empty ones.
-        overlong: what to do with a text longer than the context: `error`, or `cut` its end, as in training.
+        overlong: what to do with a text longer than the context: `error`, or `truncate` (its end), as in training.
         batch_size: texts that are read side by side.
 
     Raises:

@@ -18,7 +18,7 @@ from handloom.tokenizer.base import END_OF_TEXT
 
 TASKS = ("text", *KINDS)
 SPLITS = ("train", "validation")
-OVERLONG = ("error", "cut", "skip")
+OVERLONG = ("error", "truncate", "skip")
 
 
 @dataclass(frozen=True)

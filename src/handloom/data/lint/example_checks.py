@@ -233,7 +233,7 @@ def _fitted(
             encode_labeled([example], tokenizer, fitting)
     except DataError as error:
         return _nothing(error, example, place), length
-    what = "cut off" if fitting.policy == "cut" else "left out"
+    what = "cut off" if fitting.policy == "truncate" else "left out"
     remedy = f"Nothing, if they may be {what}; that is what --overlong {fitting.policy} does."
     return Finding("overlong", detail, place, size=length, severity=WARNING, remedy=remedy), length
 
