@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from handloom.data import open_corpus, text_io
-from handloom.data.faults import ReadOptions
+from handloom.data.text_io import ReadOptions
 from handloom.errors import ConfigError, DataError
 
 

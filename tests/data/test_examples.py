@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.examples import KINDS, Conversation, LabeledText, PreferencePair, digest, part, read_examples
-from handloom.data.faults import Origin, ReadOptions
 from handloom.data.record_files import parse_line
 from handloom.data.schema import Record
+from handloom.data.text_io import Origin, ReadOptions
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import Message
 

@@ -17,10 +17,10 @@ from handloom.data import prepare
 from handloom.data.chunking import PIECE
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
 from handloom.data.examples import Conversation, LabeledText, PreferencePair, part, read_examples, split_fraction
-from handloom.data.faults import Origin, ReadOptions
 from handloom.data.lint import DataStats, LintSettings, grouped, lint, summary_line
 from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, Place
 from handloom.data.schema import Record
+from handloom.data.text_io import Origin, ReadOptions
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import header_of
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from handloom.data import text_io
-from handloom.data.faults import ReadOptions
 from handloom.data.json_values import MalformedError, is_json, json_values
 from handloom.data.record_files import read_records
+from handloom.data.text_io import ReadOptions
 from handloom.errors import DataError
 
 PACK = {

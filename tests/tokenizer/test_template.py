@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.examples import Conversation, LabeledText, PreferencePair
-from handloom.data.faults import Origin, ReadOptions
 from handloom.data.schema import Record
+from handloom.data.text_io import Origin, ReadOptions
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.chat import ROLES, Message, encode_conversation, encode_generation_prompt, header_of, render

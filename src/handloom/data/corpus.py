@@ -20,13 +20,12 @@ from pathlib import Path
 
 from handloom.data.again import is_pipe
 from handloom.data.builtin import BUILTIN
-from handloom.data.faults import TEXT_FIELD, Origin, ReadOptions, UnreadableError
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
 from handloom.data.schema import Record, text_of
 from handloom.data.separator import split_documents
 from handloom.data.sources import files_of
-from handloom.data.text_io import RECORD_SUFFIXES, form_of, read_text
+from handloom.data.text_io import RECORD_SUFFIXES, TEXT_FIELD, Origin, ReadOptions, UnreadableError, form_of, read_text
 from handloom.errors import DataError, require_type
 from handloom.runtime import expanded
 from handloom.temporary import TemporaryFolder
@@ -164,7 +163,7 @@ def found_files(find: Callable[[str], list[Path]], source: str, options: ReadOpt
     except DataError as error:
         if alone:
             raise
-        options.tell(UnreadableError(error.problem, error.remedy), Origin(source))
+        options.report(UnreadableError(error.problem, error.remedy), Origin(source))
         return []
 
 
@@ -184,7 +183,7 @@ def _text(path: Path, name: str, options: ReadOptions, unread: list[DataError]) 
         yield from read_text(path, name, options)
     except DataError as error:
         unread.append(error)
-        options.tell(error, Origin(name))
+        options.report(error, Origin(name))
 
 
 def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:

@@ -17,11 +17,10 @@ from typing import ClassVar, TypeVar
 from handloom.data import forms, schema
 from handloom.data.again import is_pipe
 from handloom.data.corpus import found_files
-from handloom.data.faults import Origin, ReadOptions
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
 from handloom.data.sources import files_of
-from handloom.data.text_io import IN_FOLDERS, require_records
+from handloom.data.text_io import IN_FOLDERS, Origin, ReadOptions, require_records
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
 

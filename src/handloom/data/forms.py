@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from handloom.data.faults import NoAssistantError, NoLabelError
+from handloom.data.text_io import NoAssistantError, NoLabelError
 from handloom.data.schema import Record
 from handloom.errors import DataError
 from handloom.tokenizer.chat import NOTHING, UNSUPPORTED_FIELDS, Message

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handloom.data.faults import EmptyError, Origin, ReadOptions
+from handloom.data.text_io import EmptyError, Origin, ReadOptions
 from handloom.data.text_io import form_of
 from handloom.errors import DataError
 from handloom.tokenizer.chat import NOTHING, Message, MessageParser
@@ -72,9 +72,7 @@ class Record:
 
     def plain(self, text: str) -> str:
         """The text with `\\n` as line ends, and nothing that UTF-8 cannot hold."""
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return self.options.encodable(text, self.origin)
+        return self.options.plain(text, self.origin)
 
     def messages(self, value: Any, what: str) -> tuple[Message, ...]:
         """`value` as messages; raises DataError unless it is one or a list of some.

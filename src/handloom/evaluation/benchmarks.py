@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from handloom.data.faults import ReadOptions
+from handloom.data.text_io import ReadOptions
 from handloom.data.record_files import read_records
 from handloom.data.text_io import form_of, read_text
 from handloom.errors import DataError

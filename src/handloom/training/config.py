@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.data.faults import TEXT_FIELD
+from handloom.data.text_io import TEXT_FIELD
 from handloom.data.separator import LIMITS, is_separator
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handloom.data.examples import KINDS
-from handloom.data.faults import TEXT_FIELD, ReadOptions
 from handloom.data.lint.lengths import Lengths
 from handloom.data.lint.rules import Finding
 from handloom.data.omissions import Omissions
 from handloom.data.separator import Separation
+from handloom.data.text_io import TEXT_FIELD, ReadOptions
 from handloom.errors import ConfigError, did_you_mean
 from handloom.tokenizer.base import END_OF_TEXT
 

@@ -9,7 +9,9 @@ import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from handloom.data.faults import (
+from handloom.data.lint.base import LintSettings
+from handloom.data.lint.rules import WARNING, Finding, Place
+from handloom.data.text_io import (
     EmptyError,
     EncodingError,
     NoAssistantError,
@@ -17,10 +19,9 @@ from handloom.data.faults import (
     Origin,
     ReadOptions,
     UnreadableError,
+    form_of,
+    read_raw,
 )
-from handloom.data.lint.base import LintSettings
-from handloom.data.lint.rules import WARNING, Finding, Place
-from handloom.data.text_io import form_of, read_raw
 from handloom.errors import DataError
 
 _KINDS: dict[type[DataError], str] = {
