@@ -18,7 +18,7 @@ def main() -> None:
     """Print the figure."""
     corpus = open_corpus(["python-docs"])
     plan = assign_splits(corpus)
-    text = "".join(piece.text for piece in pieces(corpus, plan) if piece.side == VALIDATION).encode("utf-8")
+    text = "".join(piece.text for piece in pieces(corpus, plan) if piece.split == VALIDATION).encode("utf-8")
     packed = lzma.compress(text, preset=9)
     print(f"xz -9: {8 * len(packed) / len(text):.3f} bits per byte on {len(text):,} held-out bytes")
 

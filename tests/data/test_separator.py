@@ -110,7 +110,7 @@ def test_without_a_separator_what_stands_in_the_text_is_said(write, gpt2):
         data = prepare(["stories.txt"], gpt2, document_separator=separator)
         ((sentence, asks_for_action),) = data.sentences()
         assert sentence.startswith(f"{END_OF_TEXT} stands 2 times, first in stories.txt, and is learned as ordinary")
-        assert sentence.endswith(f"--document-separator '{END_OF_TEXT}' separates documents at it.") == remedy
+        assert sentence.endswith(f"`document_separator='{END_OF_TEXT}'` separates documents at it.") == remedy
         assert asks_for_action == remedy
         assert data.report.separation["end_of_text"] == 2
     inside = prepare(["posts.jsonl"], gpt2)  # a record is a document

@@ -24,7 +24,7 @@ def corpus_of(texts):
 
 def sides(texts, **settings):
     corpus = corpus_of(texts)
-    return dict(zip(texts, assign_splits(corpus, **settings).fates, strict=True))
+    return dict(zip(texts, assign_splits(corpus, **settings).assignments, strict=True))
 
 
 def test_about_the_fraction_asked_for_is_held_out():
@@ -74,7 +74,7 @@ def test_one_document_is_split_at_its_tail(text, fraction):
     assert plan.policy == "tail"
     parts = list(pieces(corpus, plan))
     assert "".join(part.text for part in parts) == text
-    assert [part.side for part in parts] in ([TRAIN], [TRAIN, VALIDATION])
+    assert [part.split for part in parts] in ([TRAIN], [TRAIN, VALIDATION])
     assert all(part.ends for part in parts)
 
 
@@ -82,7 +82,7 @@ def test_the_tail_is_about_the_fraction():
     text = "".join(f"Line {n} of a play.\n" for n in range(10_000))
     corpus = corpus_of({"input.txt": text})
     parts = list(pieces(corpus, assign_splits(corpus, validation_fraction=0.1)))
-    tail = "".join(part.text for part in parts if part.side == VALIDATION)
+    tail = "".join(part.text for part in parts if part.split == VALIDATION)
     assert 0.0999 < len(tail) / len(text) < 0.1001
     assert tail.startswith("Line 9")
 

@@ -1,8 +1,7 @@
 """Long texts become pieces that can be tokenized one by one, with the tokens of the whole.
 
-GPT-2's split pattern never joins a character that is not whitespace with whitespace after it, so such
-a place is always a token boundary: the pattern looks ahead only within whitespace, and never back.
-Knows characters only; no files, no tokens.
+GPT-2's split pattern never joins a character that is not whitespace with whitespace after it, so such a place is always
+a token boundary: the pattern looks ahead only within whitespace, and never back. Characters only; no files, no tokens.
 """
 
 from __future__ import annotations
@@ -10,67 +9,57 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-PIECE = 1 << 18  # characters; large enough to amortize handing it to another process
+PIECE = 1 << 18  # characters; large enough to amortize handing it to another thread
 LONGEST = 1 << 20  # characters without a safe place before we cut anyway
-_LINE_WITHIN = 1 << 16  # characters to look for a line's end when the tail is cut off
+_LINE_WITHIN = 1 << 16  # characters in which the tail's first line is searched
 
-# str's own \s knows a few characters more than Unicode's White_Space, so both sides of the cut are
-# what they seem to any definition.
+# str's own \s knows a few characters more than Unicode's White_Space, so both sides of the cut are what they seem to
+# any definition.
 SAFE = " \t\n"
 _SAFE = re.compile(rf"(?<=\S)[{SAFE}]")
 
 
 def chunk_text(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST, before: str = SAFE) -> Iterator[str]:
-    """Cut a stream of text where tokenization cannot tell.
+    """Cut a stream of text into pieces, none empty, where tokenization has a boundary anyway.
 
-    Args:
-        chunks: the text, in chunks of any size; the pieces do not depend on where these end.
-        size: characters a piece has at most, if there is a safe place before that.
-        longest: characters after which a piece is cut in any place. That happens only in a run of this
-            many characters without whitespace (or of whitespace only), and may give other tokens
-            than the whole would have, right at the cut.
-        before: of the safe places only those before one of these characters; none: the text stays whole.
-    Returns:
-        pieces, none empty; joined they are the text.
+    The pieces do not depend on where the chunks end. A piece has at most `size` characters if there is a safe place
+    before that: whitespace out of `before` behind a character that is not whitespace (an empty `before`: the text stays
+    whole). After `longest` characters it is cut in any place, which may give other tokens than the whole right there:
+    that happens only in a run of so many characters without whitespace, or of whitespace only.
     """
     held = ""
     safe = re.compile(rf"(?<=\S)[{before}]") if before else None
+
+    def cut(start: int) -> int:
+        """Where the piece that begins at `start` ends, or 0 if more text must be seen first."""
+        if safe is None or len(held) - start <= size:
+            return 0
+        for reach in (256, size):  # the nearest whitespace is rarely far
+            last = 0
+            for found in safe.finditer(held, max(start + 1, start + size - reach), start + size + 1):
+                last = found.start()
+            if last:
+                return last
+        if later := safe.search(held, start + size, start + longest + 1):
+            return later.start()
+        return start + longest if len(held) - start > longest else 0
+
     for chunk in chunks:
         held += chunk
         start = 0
-        while safe and (cut := _safe_cut(held, start, size, longest, safe)):
-            yield held[start:cut]
-            start = cut
+        while end := cut(start):
+            yield held[start:end]
+            start = end
         held = held[start:]
     if held:
         yield held
 
 
-def _safe_cut(text: str, start: int, size: int, longest: int, safe: re.Pattern[str]) -> int:
-    """Where the piece that begins at `start` ends, or 0 if more text must be seen first."""
-    if len(text) - start <= size:
-        return 0
-    for reach in (256, size):  # the nearest whitespace is rarely far
-        last = 0
-        for found in safe.finditer(text, max(start + 1, start + size - reach), start + size + 1):
-            last = found.start()
-        if last:
-            return last
-    found_later = safe.search(text, start + size, start + longest + 1)
-    if found_later:
-        return found_later.start()
-    return start + longest if len(text) - start > longest else 0
-
-
 def split_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
-    """Part a text in two near `mark`, at the start of a line if one is near.
+    """Split a text in two near `mark` UTF-8 bytes, at the start of a line if one is near.
 
-    Args:
-        chunks: the text, in chunks of any size; the cut does not depend on where these end.
-        mark: where to part it, in UTF-8 bytes from the beginning.
-    Returns:
-        pairs (is tail, text), all of the head before all of the tail. Neither part is tokenized
-        across the cut, so any place is sound; the start of a line reads best.
+    Gives pairs (is tail, text), all of the head before all of the tail; the cut does not depend on where the chunks
+    end. Neither part is tokenized across the cut, so any place is sound; the start of a line reads best.
     """
     stream = iter(chunks)
     before, seen = "", 0  # one chunk is held back, for a look at the character before the mark

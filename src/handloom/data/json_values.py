@@ -14,20 +14,19 @@ from handloom.values import unambiguous
 
 _decode = json.JSONDecoder(object_pairs_hook=unambiguous).raw_decode
 _skip = json.JSONDecoder().raw_decode
-_SPACE = re.compile(r"[ \t\n\r]*")
+_NO_SPACE = re.compile(r"[^ \t\n\r]|\Z")
 
 
 class Value(NamedTuple):
-    """A value, and where it begins; lines and columns count from 1."""
+    """A value, and the line and column (from 1) where it begins; column 0 for the first value of its line."""
 
     value: Any
     line: int
     column: int
-    """0 for the first value of its line."""
 
 
 class MalformedError(Exception):
-    """What is no JSON, and the line of it."""
+    """What is not JSON, and its line."""
 
     def __init__(self, problem: str, line: int) -> None:
         super().__init__(problem)
@@ -37,8 +36,7 @@ class MalformedError(Exception):
 def json_values(chunks: Iterable[str]) -> Iterator[Value]:
     """Every value of a text; those of a list that is not inside another value one by one.
 
-    Raises:
-        MalformedError: for what is not JSON, when its turn comes.
+    Raises MalformedError for what is not JSON, when its turn comes.
     """
     scanner, last, depth = _Scanner(chunks), 0, 0
     while character := scanner.peek():
@@ -61,10 +59,9 @@ def json_values(chunks: Iterable[str]) -> Iterator[Value]:
 
 
 def is_json(head: str, cut_from: int) -> bool:
-    """Whether a text that begins like this is JSON objects or lists, one after the other, and nothing else.
+    """Whether a text with this beginning is JSON objects or lists, one after the other, and nothing else.
 
-    Args:
-        head: all of the text, if it is shorter than `cut_from` characters.
+    A `head` shorter than `cut_from` characters is the whole text.
     """
     at, found = _after_space(head, 0), False
     if head[at : at + 1] not in ("{", "["):
@@ -83,18 +80,16 @@ def is_json(head: str, cut_from: int) -> bool:
 
 
 def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    return next(_NO_SPACE.finditer(text, at)).start()
 
 
 def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether what is wrong may be that the text ends here; the longest token that may be cut is `-Infinity`."""
+    """Whether the error may come from the end of the text; the longest token that may be cut is `-Infinity`."""
     return error.msg.startswith("Unterminated string") or error.pos >= len(text) - 12
 
 
 class _Scanner:
-    """Text as it comes, forgotten when it has been read."""
+    """Text as it comes, dropped when it has been read."""
 
     def __init__(self, chunks: Iterable[str]) -> None:
         self._chunks = iter(chunks)
@@ -102,14 +97,13 @@ class _Scanner:
         self.line = self.column = 1
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not a space; empty at the end."""
         while True:
             self._move(_after_space(self._text, self._at))
             if self._at < len(self._text) or not self._read():
                 return self._text[self._at : self._at + 1]
 
     def skip(self) -> None:
-        """Go on behind the next character."""
         self._move(self._at + 1)
 
     def value(self) -> Any:
@@ -135,7 +129,7 @@ class _Scanner:
         self._at = to
 
     def _read(self) -> bool:
-        """Take up as much again as is waiting, so that a long value is not begun too often; False at the end."""
+        """Read as much again as is waiting, so that a long value is not begun too often; False at the end."""
         parts = [self._text[self._at :]]
         waiting = wanted = len(parts[0])
         for chunk in self._chunks:

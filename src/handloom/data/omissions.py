@@ -1,28 +1,25 @@
-"""What of the user's data does not reach the model: counted by reason, said in sentences, written down as values.
+"""What of the user's data does not reach the model, counted by reason.
 
-Whatever finds, reads, splits or cuts data fills one `Omissions`; a run says it once, keeps it in `data.json`, and
-`handloom data check` shows the same. A reason that is not in `REASONS` is our own mistake. Knows no files.
+Whatever finds, reads, splits or truncates data fills one `Omissions`; a run prints it once and keeps it in
+`data.json`, and `handloom data check` shows the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 _NAMES_KEPT = 3
 _KINDS_SHOWN = 6
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why something was left out."""
+class Reason(NamedTuple):
+    """The words behind the number, for one and for many, and the remedy; empty where nothing has to be done."""
 
     one: str
-    """What is said of a single one, behind its number."""
     many: str
     remedy: str = ""
-    """What to do about it; empty where nothing has to be done."""
 
 
 REASONS = {
@@ -38,8 +35,8 @@ REASONS = {
         "linked folders were not followed, since they lead back to where they lie",
     ),
     "no-file": Reason(
-        "entry of a folder was left out, since it is no file (a pipe, a socket, a broken link)",
-        "entries of folders were left out, since they are no files (pipes, sockets, broken links)",
+        "entry of a folder was left out, since it is not a file (a pipe, a socket, a broken link)",
+        "entries of folders were left out, since they are not files (pipes, sockets, broken links)",
     ),
     "suffix": Reason(
         "file in a folder was left out for its suffix",
@@ -74,6 +71,19 @@ class _Count:
     by: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
 
+    def to_dict(self) -> dict[str, Any]:
+        by = {"by": dict(self.by.most_common())} if self.by else {}
+        return {"count": self.number} | by | ({"first": list(self.first)} if self.first else {})
+
+    def sentence(self, reason: Reason) -> str:
+        kinds = self.by.most_common()
+        by = ", ".join(f"{number:,} {name}" for name, number in kinds[:_KINDS_SHOWN])
+        by += f" and {len(kinds) - _KINDS_SHOWN} more kinds" if len(kinds) > _KINDS_SHOWN else ""
+        text = f"{self.number:,} {reason.one if self.number == 1 else reason.many}" + (f" ({by})" if by else "")
+        if self.first:
+            text += f": {', '.join(self.first)}" + (" and others" if self.number > len(self.first) else "")
+        return f"{text}."
+
 
 class Omissions:
     """How much was left out for which reason, with the names of the first few."""
@@ -82,13 +92,9 @@ class Omissions:
         self._counts: dict[str, _Count] = {}
 
     def add(self, reason: str, name: str = "", *, by: str = "", number: int = 1) -> None:
-        """Count one more, or several.
+        """Count `number` more for a key of `REASONS`.
 
-        Args:
-            reason: a key of `REASONS`.
-            name: of the file, document or place, for people.
-            by: what to count separately within the reason: a suffix, a field.
-            number: how many.
+        `name` is that of the file, document or place; `by` is counted separately within the reason: a suffix, a field.
         """
         assert reason in REASONS, reason
         count = self._counts.setdefault(reason, _Count())
@@ -112,35 +118,14 @@ class Omissions:
         return self._counts[reason].number if reason in self._counts else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by reason: `count`, `by` where it was counted separately, and the `first` names."""
-        return {
-            reason: {"count": count.number}
-            | ({"by": dict(count.by.most_common())} if count.by else {})
-            | ({"first": list(count.first)} if count.first else {})
-            for reason, count in self._in_order()
-        }
-
-    def sentences(self) -> list[tuple[str, bool]]:
-        """One sentence for each reason with its remedy, and whether there is one."""
-        return [
-            (f"{problem} {REASONS[key].remedy}".rstrip(), bool(REASONS[key].remedy))
-            for problem, (key, _) in zip(self.problems(), self._in_order(), strict=True)
-        ]
+        """By reason: `count`, `by` where it was counted separately, and the `first` names."""
+        return {reason: self._counts[reason].to_dict() for reason in REASONS if reason in self._counts}
 
     def problems(self) -> list[str]:
-        """One sentence for each reason, without what to do about it."""
-        return [_sentence(REASONS[key], count) for key, count in self._in_order()]
+        """One sentence for each reason, without the remedy."""
+        return [self._counts[key].sentence(reason) for key, reason in REASONS.items() if key in self._counts]
 
-    def _in_order(self) -> list[tuple[str, _Count]]:
-        return [(reason, self._counts[reason]) for reason in REASONS if reason in self._counts]
-
-
-def _sentence(reason: Reason, count: _Count) -> str:
-    words = reason.one if count.number == 1 else reason.many
-    kinds = count.by.most_common()
-    by = ", ".join(f"{number:,} {name}" for name, number in kinds[:_KINDS_SHOWN])
-    by += f" and {len(kinds) - _KINDS_SHOWN} more kinds" if len(kinds) > _KINDS_SHOWN else ""
-    said = f"{count.number:,} {words}" + (f" ({by})" if by else "")
-    if count.first:
-        said += f": {', '.join(count.first)}" + (" and others" if count.number > len(count.first) else "")
-    return f"{said}."
+    def sentences(self) -> list[tuple[str, bool]]:
+        """One sentence for each reason with its remedy, and whether it has one."""
+        remedies = [reason.remedy for key, reason in REASONS.items() if key in self._counts]
+        return [(f"{text} {remedy}".rstrip(), bool(remedy)) for text, remedy in zip(self.problems(), remedies)]

@@ -1,4 +1,4 @@
-"""Several documents in one text, with a line between them that separates them: the usual form of story corpora.
+"""Several documents in one text, separated by a line: the usual form of story corpora.
 
 The text streams, so a file may be larger than memory. Knows no files and no tokens.
 """
@@ -16,7 +16,7 @@ from handloom.tokenizer.base import END_OF_TEXT
 
 LIMITS = "one line that is not blank; empty for none"
 _LONGEST_LINE = 1 << 16  # characters of a line that are held back until its end is seen
-Pieces = Callable[[], Iterable[str]]
+Chunks = Callable[[], Iterable[str]]
 
 
 @dataclass
@@ -25,16 +25,15 @@ class Separation:
 
     separator: str = END_OF_TEXT
     files: int = 0
-    """Text files in which documents are separated."""
+    """Text files in which documents are separated, and the `documents` in them."""
     documents: int = 0
-    """In these."""
     first_file: str = ""
     end_of_text: int = 0
     """How often `<|endoftext|>` stands within a document, and is learned as ordinary text."""
     first_document: str = ""
 
     def add(self, name: str, file: str, part: int, end_of_text: int) -> None:
-        """Count a document: the `part`-th of its file, in which `<|endoftext|>` stands so many times."""
+        """Count a document: the `part`-th of its file, with `<|endoftext|>` in it so many times."""
         if part > 1:
             self.files += part == 2
             self.documents += 2 if part == 2 else 1
@@ -44,21 +43,20 @@ class Separation:
             self.first_document = self.first_document or name
 
     def sentences(self) -> list[tuple[str, bool]]:
-        """What is worth saying, and whether there is something to do about it."""
-        said = []
+        """What is worth printing, and whether there is something to do about it."""
+        found = []
         if self.files:
             where = self.first_file if self.files == 1 else f"{self.files:,} files, the first {self.first_file}"
-            said.append((f"{self.documents:,} documents separated by {self.separator} in {where}.", False))
+            found.append((f"{self.documents:,} documents separated by {self.separator} in {where}.", False))
         if self.end_of_text:
             times = "once" if self.end_of_text == 1 else f"{self.end_of_text:,} times, first"
             stays = f"{END_OF_TEXT} stands {times} in {self.first_document}, and is learned as ordinary text there."
-            if self.separator == END_OF_TEXT:
-                said.append(
-                    (f"{stays} In a text file a line break before or after it makes it separate documents.", False)
-                )
-            else:
-                said.append((f"{stays} --document-separator '{END_OF_TEXT}' separates documents at it.", True))
-        return said
+            usual = self.separator == END_OF_TEXT
+            how = "In a text file a line break before or after it makes it separate documents." if usual else (
+                f"`document_separator='{END_OF_TEXT}'` separates documents at it."
+            )  # fmt: skip
+            found.append((f"{stays} {how}", not usual))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without what is empty."""
@@ -71,29 +69,25 @@ def is_separator(text: str) -> bool:
 
 
 def check_separator(text: str) -> None:
-    """Raises ConfigError unless documents can be separated by `text`."""
+    """Raise ConfigError unless documents can be separated by `text`."""
     if not is_separator(text):
         raise ConfigError(
             f"document_separator is {text!r}, but must be {LIMITS}.", f'Give a line such as "{END_OF_TEXT}".'
         )
 
 
-def split_documents(read: Pieces, separator: str) -> Iterator[tuple[int, Pieces]]:
-    """The documents of one text.
+def split_documents(read: Chunks, separator: str) -> Iterator[tuple[int, Chunks]]:
+    """The documents of one text: for each the line that it begins in, from 1, and what gives its text.
 
-    Args:
-        read: gives the text from its beginning, in pieces of any size.
-        separator: what stands alone in a line between two documents, white space around it allowed. `<|endoftext|>`
-            separates where it begins or ends a line, too. Empty: the whole text is one document.
-    Returns:
-        for each document the line that it begins in, counted from 1, and what gives its text. Reading a document
-        before the next is asked for costs nothing; later the text is read again from its beginning. White space
-        between separators is no document, but a text without any document is an empty one.
+    `separator` stands alone in a line between two documents, white space around it allowed; `<|endoftext|>` separates
+    where it begins or ends a line, too; an empty one separates nothing. `read` gives the text from its beginning, in
+    chunks of any size. Reading a document before the next is requested costs nothing; later the text is read again
+    from its beginning. White space between separators is not a document, but a text without one is an empty one.
     """
     empty = True
     for number, texts in groupby(_numbered(read(), separator), key=itemgetter(0)):
         document = _Document(read, separator, number, texts)
-        yield document.line, document.pieces
+        yield document.line, document.chunks
         document.is_current = empty = False
     if empty:
         yield 1, tuple
@@ -102,14 +96,14 @@ def split_documents(read: Pieces, separator: str) -> Iterator[tuple[int, Pieces]
 class _Document:
     """One document of a text that is being read, or that was."""
 
-    def __init__(self, read: Pieces, separator: str, number: int, texts: Iterator[tuple[int, int, str]]) -> None:
+    def __init__(self, read: Chunks, separator: str, number: int, texts: Iterator[tuple[int, int, str]]) -> None:
         self._read, self._separator, self._number = read, separator, number
         first = next(texts)
         self.line = first[1]
         self.is_current = True
         self._texts: Iterator[tuple[int, int, str]] | None = chain((first,), texts)
 
-    def pieces(self) -> Iterator[str]:
+    def chunks(self) -> Iterator[str]:
         """Its text: from the stream while that stands at its beginning, otherwise read again."""
         texts, self._texts = self._texts, None
         if texts is None or not self.is_current:
@@ -121,7 +115,7 @@ class _Document:
             return
         for _, _, text in texts:
             yield text
-            assert self.is_current, "a document's text is read before the next document is asked for, or from scratch"
+            assert self.is_current, "a document's text is read before the next document is requested, or from scratch"
 
 
 def _numbered(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, int, str]]:

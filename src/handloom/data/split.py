@@ -1,7 +1,7 @@
-"""Which document goes where: a first walk over the corpus decides training, validation, duplicate.
+"""Which document goes where: a first walk over the corpus assigns each to training, validation or neither.
 
-The decision about a document depends on its own text alone (SHA-256), so that adding files never
-moves a document across. Knows no tokens; memory is a few bytes a document.
+The split of a document depends on its own text alone (SHA-256), so that adding files never moves a document across.
+Knows no tokens; memory is a few bytes a document.
 """
 
 from __future__ import annotations
@@ -22,52 +22,50 @@ from handloom.tokenizer.base import END_OF_TEXT
 TRAIN, VALIDATION, DUPLICATE, EMPTY = range(4)
 SPLITS = ("train", "validation")
 _POLICIES = ("auto", "documents", "tail")
-# With the policy "auto": how far the share of validation may be from the one asked for, as a factor.
-_TOLERANCE = 4.0
+_TOLERANCE = 4.0  # of "auto": how far the fraction of validation may be from the one requested, as a factor
 
 
 @dataclass(frozen=True)
 class Piece:
     """Some text of one document, small enough to tokenize at once, with the tokens of the whole."""
 
-    side: int  # TRAIN or VALIDATION
+    split: int  # TRAIN or VALIDATION
     name: str
     text: str
-    ends: bool  # the last of its document on this side: end-of-text follows
+    ends: bool  # the last of its document in this split: end-of-text follows
 
 
 @dataclass
 class SplitPlan:
-    """What the first walk found out. `digest` stands for the texts kept, in their order."""
+    """The result of the first walk. `digest` stands for the texts kept, in their order."""
 
     policy: str  # "documents", "tail" or "none": what was used
     fraction: float
     digest: str = ""
-    fates: bytearray = field(default_factory=bytearray)  # one of TRAIN .. EMPTY for each document
+    assignments: bytearray = field(default_factory=bytearray)  # one of TRAIN .. EMPTY for each document
     sizes: array[int] = field(default_factory=lambda: array("q"))  # UTF-8 bytes of each document
     omissions: Omissions = field(default_factory=Omissions)  # files and documents left out
     separation: Separation = field(default_factory=Separation)
 
-    def count(self, fate: int) -> int:
-        """Number of documents with that fate."""
-        return self.fates.count(fate)
+    def count(self, assignment: int) -> int:
+        """Number of documents with that assignment."""
+        return self.assignments.count(assignment)
 
-    def bytes_of(self, *fates: int) -> int:
-        """UTF-8 bytes in the documents with those fates."""
-        return sum(size for size, fate in zip(self.sizes, self.fates, strict=True) if fate in fates)
+    def bytes_of(self, *assignments: int) -> int:
+        """UTF-8 bytes in the documents with those assignments."""
+        return sum(size for size, one in zip(self.sizes, self.assignments, strict=True) if one in assignments)
 
 
 def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: str = "auto") -> SplitPlan:
-    """Walk the corpus once and decide about each document.
+    """Walk the corpus once and assign each document.
 
-    Args:
-        validation_fraction: share of the text to hold out, from 0 (nothing) to below 1.
-        split: "documents" holds out whole documents, chosen by the SHA-256 of their text.
-            "tail" holds out the last part of each document, cut at the start of a line.
-            "auto" takes documents if both sides get one and validation gets between a quarter and
-            four times the bytes asked for; else the tail (one long file, say).
+    `validation_fraction` of the text is held out, from 0 (nothing) to below 1. `split` is "documents", which holds out
+    whole documents, chosen by the SHA-256 of their text; "tail", which holds out the last part of each document, cut at
+    the start of a line; or "auto": documents if both splits get one and validation gets between a quarter and four
+    times the bytes requested, else the tail (one long file, say).
+
     Raises:
-        DataError: no text at all; or `split="documents"` and a side that stays empty.
+        DataError: no text at all; or `split="documents"` and a split that stays empty.
         ConfigError: a setting outside its limits.
     """
     if split not in _POLICIES:
@@ -86,15 +84,17 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
         for reason, by in document.omitted:
             plan.omissions.add(reason, by=by)
         text_hash, size, end_of_text = _hash_of(document)
-        fate = EMPTY if size == 0 else DUPLICATE if text_hash[:16] in seen else _side(text_hash, validation_fraction)
-        if fate in (TRAIN, VALIDATION):
-            seen.add(text_hash[:16])  # 128 bits never collide by accident, and take half the memory
+        kept = size > 0 and text_hash[:16] not in seen  # 128 bits never collide by accident, and take half the memory
+        if kept:
+            # The first 64 bits are a number drawn evenly from [0, 1), the same on every machine.
+            held_out = int.from_bytes(text_hash[:8], "big") / 2**64 < validation_fraction
+            plan.assignments.append(VALIDATION if held_out else TRAIN)
+            seen.add(text_hash[:16])
             total.update(text_hash)
         else:
-            plan.omissions.add("empty" if fate == EMPTY else "duplicate", document.name)
-        kept = fate in (TRAIN, VALIDATION)
+            plan.assignments.append(DUPLICATE if size else EMPTY)
+            plan.omissions.add("duplicate" if size else "empty", document.name)
         plan.separation.add(document.name, document.file, document.part, end_of_text if kept else 0)
-        plan.fates.append(fate)
         plan.sizes.append(size)
     plan.digest = total.hexdigest()
     _settle_policy(plan, split, corpus)
@@ -104,37 +104,29 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
 def pieces(corpus: Corpus, plan: SplitPlan, before: str = SAFE) -> Iterator[Piece]:
     """Walk the corpus again and give its text in pieces, in order, without duplicates.
 
-    Args:
-        corpus: as it was surveyed.
-        plan: what the survey came to.
-        before: where a text may be cut: see `chunk_text`.
-
-    Raises:
-        DataError: the corpus is not the one that was surveyed; known at the end of the walk at the latest.
+    A text may be cut before the characters `before`, see `chunk_text`. Raises DataError, at the end of the walk at the
+    latest, if the corpus is not the one that `plan` was made from.
     """
     total = hashlib.sha256()
-    fates = iter(zip(plan.fates, plan.sizes, strict=True))
+    assigned = iter(zip(plan.assignments, plan.sizes, strict=True))
     for document in corpus.documents():
-        fate, size = next(fates, (None, 0))
-        if fate is None:
+        assignment, size = next(assigned, (None, 0))
+        if assignment is None:
             raise _changed(corpus)
-        if fate in (DUPLICATE, EMPTY):
+        if assignment in (DUPLICATE, EMPTY):
             continue
         text_hash = hashlib.sha256()
-        parted = _parted(_hashing(document.pieces(), text_hash), fate, plan, size)
-        for side, group in groupby(parted, key=lambda part: part[0]):
+        chunks = _hashing(document.pieces(), text_hash)
+        if plan.policy == "tail":
+            parts = split_tail(chunks, int(size * (1 - plan.fraction)))  # whose False is TRAIN, and True VALIDATION
+        else:
+            parts = ((assignment == VALIDATION, text) for text in chunks)
+        for split, group in groupby(parts, key=lambda part: int(part[0])):
             for text, ends in _marking_last(chunk_text((text for _, text in group), before=before)):
-                yield Piece(side, document.name, text, ends)
+                yield Piece(split, document.name, text, ends)
         total.update(text_hash.digest())
-    if next(fates, None) is not None or total.hexdigest() != plan.digest:
+    if next(assigned, None) is not None or total.hexdigest() != plan.digest:
         raise _changed(corpus)
-
-
-def _parted(chunks: Iterable[str], fate: int, plan: SplitPlan, size: int) -> Iterator[tuple[int, str]]:
-    if plan.policy != "tail":
-        return ((fate, text) for text in chunks)
-    mark = int(size * (1 - plan.fraction))
-    return ((VALIDATION if is_tail else TRAIN, text) for is_tail, text in split_tail(chunks, mark))
 
 
 def _hash_of(document: Document) -> tuple[bytes, int, int]:
@@ -165,30 +157,24 @@ def _marking_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
         yield held, True
 
 
-def _side(text_hash: bytes, fraction: float) -> int:
-    """Its first 64 bits are a number drawn evenly from [0, 1), the same on every machine."""
-    return VALIDATION if int.from_bytes(text_hash[:8], "big") / 2**64 < fraction else TRAIN
-
-
 def _settle_policy(plan: SplitPlan, split: str, corpus: Corpus) -> None:
     held_out, kept = plan.bytes_of(VALIDATION), plan.bytes_of(TRAIN, VALIDATION)
     if not kept:
-        why = "every document is empty" if plan.fates else "no document could be read"
+        why = "every document is empty" if plan.assignments else "no document could be read"
         raise DataError(f"No text in {', '.join(corpus.sources)}: {why}.", "Name files that hold text.")
     if plan.policy == "none":
         return
     both = plan.count(TRAIN) > 0 and plan.count(VALIDATION) > 0
-    share = held_out / kept
-    near = plan.fraction / _TOLERANCE <= share <= plan.fraction * _TOLERANCE
+    near = plan.fraction / _TOLERANCE <= held_out / kept <= plan.fraction * _TOLERANCE
     if split == "tail" or (split == "auto" and not (both and near)):
         plan.policy = "tail"
-        plan.fates = plan.fates.replace(bytes([VALIDATION]), bytes([TRAIN]))
+        plan.assignments = plan.assignments.replace(bytes([VALIDATION]), bytes([TRAIN]))
     elif not both:
         empty = SPLITS[VALIDATION if plan.count(TRAIN) else TRAIN]
         raise DataError(
-            f"Split by documents leaves {empty} without any: there are only {len(plan.fates)}, and "
+            f"Split by documents leaves {empty} without any: there are only {len(plan.assignments)}, and "
             f"validation_fraction is {plan.fraction}.",
-            "Use --split tail, which holds out the last part of each document, or add documents.",
+            "Use `split=tail`, which holds out the last part of each document, or add documents.",
         )
 
 

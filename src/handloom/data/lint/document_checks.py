@@ -126,12 +126,12 @@ def _copies(copies: NearDuplicates, places: Sequence[Place], plan: SplitPlan) ->
         detail = f"of {places[earlier]}"
         yield Finding("copy", detail, places[number], places[earlier], severity=NOTE, remedy=remedy)
     for number, earlier in copies.loose:
-        across = plan.fates[number] != plan.fates[earlier]
+        across = plan.assignments[number] != plan.assignments[earlier]
         kind, detail = "copy-across" if across else "near-copy", f"of {places[earlier]}"
         detail += ", but for case and white space" if across else ""
         yield Finding(kind, detail, places[number], places[earlier])
     for number, earlier, share in copies.similar():
-        kind = "similar-across" if plan.fates[number] != plan.fates[earlier] else "similar"
+        kind = "similar-across" if plan.assignments[number] != plan.assignments[earlier] else "similar"
         detail = f"about {share:.0%} in common with {places[earlier]}"
         yield Finding(kind, detail, places[number], places[earlier], size=round(share * 100))
 
@@ -148,8 +148,8 @@ def _lengths(
         name = piece.name
         tokens = len(tokenizer.encode(piece.text)) + piece.ends
         length += tokens
-        seen.tokens[piece.side] += tokens
-        sizes[piece.side] += len(piece.text.encode("utf-8"))
+        seen.tokens[piece.split] += tokens
+        sizes[piece.split] += len(piece.text.encode("utf-8"))
     if name:
         seen.lengths.add(length)
     if not parted:
