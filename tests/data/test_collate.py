@@ -29,7 +29,7 @@ def test_what_follows_a_token_is_its_target_if_it_is_learned():
     row = encode_row([50, 11, 12, 13, 14], [False, False, True, False, True])
     assert row.inputs.tolist() == [50, 11, 12, 13]
     assert row.targets.tolist() == [IGNORE_INDEX, 12, IGNORE_INDEX, 14]
-    assert row.learned == 2
+    assert row.n_targets == 2
 
 
 def test_what_stands_behind_the_last_target_is_not_read():

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from handloom import locks
-from handloom.data import open_corpus, pool, prepare, tokenized, training_documents
+from handloom.data import open_corpus, prepare, split, tokenized, training_documents
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.train import train_bpe
@@ -29,6 +26,10 @@ def expected_tokens(tokenizer, texts):
 def cache_content():
     root = tokenized.cache_folder() / "data"
     return sorted(path.name for path in root.iterdir()) if root.exists() else []
+
+
+def tokenizing():
+    return [thread.name for thread in threading.enumerate() if "tokenize" in thread.name]
 
 
 def test_tokens_are_those_of_the_documents_each_with_its_end(write, gpt2):
@@ -47,15 +48,15 @@ def test_tokens_are_those_of_the_documents_each_with_its_end(write, gpt2):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_give_the_same_tokens(write, gpt2, workers, monkeypatch):
-    monkeypatch.setattr(pool, "PIECE", 1_000)  # many batches, so that workers race
+def test_threads_give_the_same_tokens(write, gpt2, workers, monkeypatch):
+    monkeypatch.setattr(split, "PIECE", 1_000)  # many batches, so that threads race
     write(**STORIES)
     data = prepare(["."], gpt2, workers=workers)
     assert data.report.workers == workers
     assert data.train.tokens.tolist() == expected_tokens(gpt2, [STORIES[name] for name in data.train.names])
 
 
-def test_workers_take_a_learned_tokenizer(write):
+def test_threads_take_a_trained_tokenizer(write):
     write(**STORIES)
     tokenizer = train_bpe(training_documents(["."]), 300)
     data = prepare(["."], tokenizer, workers=2)
@@ -128,7 +129,7 @@ def test_a_torn_shard_in_the_cache_is_refused_by_name(write, gpt2):
     write(**STORIES)
     shard = prepare(["."], gpt2).folder / "validation.tokens"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"validation\.tokens: a torn token shard"):
+    with pytest.raises(DataError, match=r"validation\.tokens: a damaged token shard"):
         prepare(["."], gpt2)
     shutil.rmtree(shard.parent)  # what the remedy says
     assert not prepare(["."], gpt2).report.reused
@@ -174,9 +175,8 @@ def test_a_disk_that_is_full_only_when_the_file_is_closed(write, gpt2, monkeypat
     assert cache_content() == []
 
 
-def test_ctrl_c_leaves_nothing_neither_files_nor_workers(write, gpt2):
+def test_ctrl_c_leaves_nothing_neither_files_nor_threads(write, gpt2):
     write(**STORIES)
-    before = psutil.Process().children()
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -184,7 +184,7 @@ def test_ctrl_c_leaves_nothing_neither_files_nor_workers(write, gpt2):
     with pytest.raises(KeyboardInterrupt):
         prepare(["."], gpt2, on_progress=stop, workers=2)
     assert cache_content() == []
-    assert psutil.Process().children() == before
+    assert not tokenizing()
 
 
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(write, gpt2):
@@ -220,51 +220,17 @@ def test_of_two_at_the_same_time_the_second_waits_and_takes_what_the_first_made(
     assert cache_content() == [second.key]
 
 
-def test_a_dead_worker_is_an_error_and_no_hang(write, gpt2, monkeypatch):
+def test_an_error_in_a_thread_ends_them_all_and_leaves_nothing(write, gpt2, monkeypatch):
     write(**STORIES)
-    real = pool._Worker.ask
 
-    def ask_a_corpse(self, batch):
-        self.kill()
-        return real(self, batch)
+    def encode(self, text):
+        raise DataError("Broken.", "Mend it.")
 
-    monkeypatch.setattr(pool._Worker, "ask", ask_a_corpse)
-    with pytest.raises(DataError, match=r"A worker process that tokenizes .*--workers 1"):
+    monkeypatch.setattr(type(gpt2), "encode", encode)
+    with pytest.raises(DataError, match="Broken"):
         prepare(["."], gpt2, workers=2)
     assert cache_content() == []
-
-
-def test_a_worker_that_cannot_load_says_why(write, gpt2, monkeypatch):
-    write(**STORIES)
-    monkeypatch.setattr(type(gpt2), "save", lambda self, folder: None)
-    with pytest.raises(DataError, match=r"A worker process that tokenizes ended with code 1: .*no tokenizer file"):
-        prepare(["."], gpt2, workers=2)
-
-
-def test_a_script_without_a_main_guard_may_use_workers(write, tmp_path):
-    """Were its module run again in each worker, this would print twice or never end.
-
-    Nor does a file in the current folder that is called like one of Python's modules get in the way.
-    """
-    write(**{"json.py": "raise SystemExit('not the json you wanted')"})
-    write(**STORIES)
-    script = tmp_path / "scripts" / "script.py"
-    script.parent.mkdir()
-    script.write_text(
-        "from handloom.data import prepare\nfrom handloom.tokenizer import load_tokenizer\n"
-        "data = prepare(['1.txt', '2.txt'], load_tokenizer('gpt2'), workers=2)\nprint('once', data.report.workers)\n",
-        encoding="utf-8",
-    )
-    package = str(Path(tokenized.__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": package},
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("once 2\n", "")
+    assert not tokenizing()
 
 
 def test_workers_below_one(gpt2):
@@ -272,9 +238,10 @@ def test_workers_below_one(gpt2):
         prepare("python-docs", gpt2, workers=0)
 
 
-def test_small_corpora_stay_in_this_process_and_large_ones_do_not():
-    assert tokenized._workers_for(pool.WORTH_A_WORKER - 1) == 1
-    assert tokenized._workers_for(pool.WORTH_A_WORKER) == tokenized.available_cores()
+def test_there_are_as_many_threads_as_cores(write, gpt2, monkeypatch):
+    write(**STORIES)
+    monkeypatch.setattr(tokenized, "available_cores", lambda: 5)
+    assert prepare(["."], gpt2).report.workers == 5
 
 
 def test_python_docs_prepare_as_promised(gpt2):

@@ -71,7 +71,7 @@ def test_every_flipped_bit_is_found(shard):
 def test_a_shard_of_another_length_is_torn(shard, length):
     whole = shard.read_bytes()
     shard.write_bytes((whole + b"\0")[: len(whole) + length if abs(length) == 1 else length])
-    with pytest.raises(DataError, match=r"a\.tokens: (a torn token shard|not a token shard)"):
+    with pytest.raises(DataError, match=r"a\.tokens: (a damaged token shard|not a token shard)"):
         open_shard(shard, verify=False)
 
 

@@ -99,7 +99,7 @@ def test_auto_wants_a_fair_share_on_both_sides():
 def test_errors():
     with pytest.raises(DataError, match="Split by documents leaves validation without any: there are only 1") as caught:
         assign_splits(corpus_of({"a": "x"}), split="documents", validation_fraction=1e-9)
-    assert "--split tail" in caught.value.remedy
+    assert "`split=tail`" in caught.value.remedy
     with pytest.raises(DataError, match="every document is empty"):
         assign_splits(corpus_of({"a": "", "b": ""}))
     with pytest.raises(DataError, match="no document could be read"):

@@ -137,7 +137,7 @@ def test_text_shorter_than_a_window_names_both_lengths():
         Windows(np.arange(64), context_length=64, batch_size=1, seed=0)
     assert str(caught.value) == (
         "The text has 64 tokens, but one window takes 65 (context 64 and the token after it). "
-        "Give more text, or a smaller --context-length."
+        "Give more text, or lower `context_length`."
     )
     assert len(Windows(np.arange(65), context_length=64, batch_size=1, seed=0)) == 1
 

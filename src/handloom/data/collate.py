@@ -1,9 +1,8 @@
 """Encoded examples become rows, and rows become batches in a shuffled order that needs no memory.
 
 A row is what the model reads at once: inputs, the target of each (or `IGNORE_INDEX`), and which of several texts it
-belongs
-to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id, so
-that every id may stand in a text. Knows arrays only.
+belongs to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id,
+so that every id may stand in a text. Arrays only.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from handloom.data.shuffle import in_epochs
-from handloom.data.windows import IGNORE_INDEX
 
+IGNORE_INDEX = -1
+"""A target that is not to be predicted; the loss leaves it out."""
 PADDING = -1
-"""The segment of what is no text."""
+"""The segment of padding."""
 
 
 @dataclass(frozen=True)
@@ -33,34 +33,27 @@ class Row:
         return len(self.inputs)
 
     @property
-    def learned(self) -> int:
+    def n_targets(self) -> int:
         """Targets that count."""
         return int((self.targets != IGNORE_INDEX).sum())
 
 
-def encode_row(ids: Sequence[int], learned: Sequence[bool]) -> Row:
-    """The row of one text: each token but the last is read, and what follows it is its target if it is learned.
+def encode_row(ids: Sequence[int], loss_mask: Sequence[bool]) -> Row:
+    """The row of one text: each token but the last is read, and the next is its target where the mask has True.
 
-    Nothing behind the last target needs to be read.
-
-    Args:
-        ids: of the text.
-        learned: for each id whether it is a target; at least one behind the first is.
+    At least one id after the first is a target; nothing after the last target needs to be read.
     """
-    tokens, counts = np.array(ids, dtype=np.int32), np.array(learned, dtype=bool)
+    tokens, counts = np.array(ids, dtype=np.int32), np.array(loss_mask, dtype=bool)
     end = int(np.flatnonzero(counts)[-1])
     targets = np.where(counts[1 : end + 1], tokens[1 : end + 1], np.int32(IGNORE_INDEX))
     return Row(tokens[:end], targets, np.zeros(end, dtype=np.int32))
 
 
 def pack(rows: Iterable[Row], context_length: int) -> list[Row]:
-    """The same texts in fewer rows of at most `context_length` tokens, each text whole.
+    """The same texts in fewer rows of at most `context_length` tokens, each text whole; segments count from 0.
 
-    Longest first, each into the fullest row that still has room ("best fit decreasing", Johnson 1973): the order
-    of the texts is lost, but which share a row depends on their lengths alone.
-
-    Returns:
-        rows whose segments count their texts from 0.
+    Longest first, each into the fullest row that still has room ("best fit decreasing", Johnson 1973): the order of
+    the texts is lost, but which share a row depends on their lengths alone.
     """
     bins: list[list[Row]] = []
     room: list[tuple[int, int]] = []  # what is free, and in which bin; ascending
@@ -71,15 +64,14 @@ def pack(rows: Iterable[Row], context_length: int) -> list[Row]:
             bins.append([])
         bins[number].append(row)
         insort(room, (free - len(row), number))
-    return [_joined(texts) for texts in bins]
-
-
-def _joined(texts: Sequence[Row]) -> Row:
-    return Row(
-        np.concatenate([text.inputs for text in texts]),
-        np.concatenate([text.targets for text in texts]),
-        np.repeat(np.arange(len(texts), dtype=np.int32), [len(text) for text in texts]),
-    )
+    return [
+        Row(
+            np.concatenate([text.inputs for text in texts]),
+            np.concatenate([text.targets for text in texts]),
+            np.repeat(np.arange(len(texts), dtype=np.int32), [len(text) for text in texts]),
+        )
+        for texts in bins
+    ]
 
 
 def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:
@@ -91,23 +83,17 @@ def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def pad_batch(arrays: Sequence[np.ndarray], filler: int) -> np.ndarray:
-    """Arrays (T_i,) side by side in one of (B, T) int64, filled up at the right."""
-    made = np.full((len(arrays), max(map(len, arrays))), filler, dtype=np.int64)
-    for line, array in zip(made, arrays, strict=True):
-        line[: len(array)] = array
-    return made
+def pad_batch(rows: Sequence[np.ndarray | Sequence[int]], filler: int, length: int = 0) -> np.ndarray:
+    """Rows of lengths T_i -> (B, T) int64, filled up at the right; T is the largest of them, and at least `length`."""
+    batch = np.full((len(rows), max(length, *map(len, rows))), filler, dtype=np.int64)
+    for line, row in zip(batch, rows, strict=True):
+        line[: len(row)] = row
+    return batch
 
 
 @dataclass(frozen=True)
 class ShuffledSampler:
-    """Which examples make up the batch of a step: epoch after epoch, each a permutation of its own.
-
-    Args:
-        count: of the examples.
-        batch_size: examples in a batch.
-        seed: another one gives other orders.
-    """
+    """Which of `count` examples make up the batch of a step: epoch after epoch, each a permutation of its own."""
 
     count: int
     batch_size: int
@@ -124,7 +110,7 @@ class ShuffledSampler:
 
 
 def bucket_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of all examples in batches of similar lengths, so that little is padding."""
+    """Numbers of all examples in batches of similar lengths, so that there is little padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for at in range(0, len(order), batch_size):
         yield order[at : at + batch_size]

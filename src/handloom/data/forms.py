@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from handloom.data.text_io import NoAssistantError, NoLabelError
 from handloom.data.schema import Record
+from handloom.data.text_io import NoAssistantError, NoLabelError
 from handloom.errors import DataError
 from handloom.tokenizer.chat import NOTHING, UNSUPPORTED_FIELDS, Message
 from handloom.values import kind_of

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handloom.data.text_io import EmptyError, Origin, ReadOptions
-from handloom.data.text_io import form_of
+from handloom.data.text_io import EmptyError, Origin, ReadOptions, form_of
 from handloom.errors import DataError
 from handloom.tokenizer.chat import NOTHING, Message, MessageParser
 from handloom.values import kind_of

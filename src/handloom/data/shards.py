@@ -1,4 +1,4 @@
-"""A token shard: one file of token ids, memory-mapped, that says what it is and whether it is whole.
+"""A token shard: one file of token ids, memory-mapped, whose header identifies it and proves it complete.
 
     256 bytes   header: magic, version, bytes per token, counts, fingerprint of the tokenizer,
                 SHA-256 of everything behind the header, and a CRC-32 of the header itself
@@ -6,8 +6,8 @@
     ends        uint64 for each document: the offset behind its last token
     names       of the documents, UTF-8, one a line
 
-A shard is written under a temporary name, synced, and renamed, so the final name never holds half
-of one. Knows no text and no tokenizer, only the fingerprint it is given.
+A shard is written under a temporary name, synced, and renamed, so the final name never holds half of one. Knows no text
+and no tokenizer, only the fingerprint it is given.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard says about itself."""
+    """The header of a shard."""
 
     token_bytes: int
     n_tokens: int
@@ -58,8 +58,7 @@ class Header:
 
     def pack(self) -> bytes:
         """The 256 bytes on disk."""
-        counts = (self.n_tokens, self.n_bytes, self.n_documents, self.names_bytes)
-        body = _HEADER.pack(MAGIC, VERSION, self.token_bytes, *counts, self.fingerprint, self.checksum)
+        body = _HEADER.pack(MAGIC, VERSION, *astuple(self))
         body = body.ljust(HEADER_BYTES - _CRC.size, b"\0")
         return body + _CRC.pack(zlib.crc32(body))
 
@@ -70,20 +69,16 @@ class Header:
 
 
 class Shard:
-    """An open shard. Nothing is read before it is asked for.
+    """An open shard; nothing is read before it is used.
 
-    Attributes:
-        tokens: (n_tokens,) uint16 or uint32, memory-mapped, read-only.
-        n_bytes: UTF-8 bytes of the text that the tokens stand for, end-of-text not counted.
+    `tokens` is (n_tokens,) uint16 or uint32, memory-mapped, read-only; `n_bytes` counts the UTF-8 bytes of the text
+    that the tokens stand for, without end-of-text.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
-        self.n_tokens = header.n_tokens
-        self.n_bytes = header.n_bytes
-        self.n_documents = header.n_documents
+        self.path, self._header = path, header
+        self.n_tokens, self.n_bytes, self.n_documents = header.n_tokens, header.n_bytes, header.n_documents
         self.fingerprint = header.fingerprint.hex()
-        self._header = header
         self.tokens = self._map(HEADER_BYTES, f"<u{header.token_bytes}", header.n_tokens)
 
     @cached_property
@@ -109,26 +104,40 @@ class Shard:
 
 
 def open_shard(path: Path, *, fingerprint: str | None = None, verify: bool | None = None) -> Shard:
-    """Open a shard, or refuse it by name.
+    """Open a shard, written with the tokenizer of that `fingerprint` if one is given.
 
-    Args:
-        fingerprint: of the tokenizer that must have written it, if that matters.
-        verify: True reads the whole file and compares its checksum; False never does; None does for
-            files up to 256 MB. Header and length are always checked.
+    Header and length are always checked; `verify` True reads the whole file and compares its checksum, False does not,
+    None does for files up to 256 MB.
+
     Raises:
-        DataError: missing, foreign, of another version or tokenizer, torn, or with a flipped bit.
+        DataError: missing, foreign, of another version or tokenizer, cut short, or with a flipped bit.
     """
+
+    def refuse(problem: str) -> DataError:
+        return DataError(
+            f"{path}: {problem}.", f"Delete the folder {path.parent} and run again to prepare the text again."
+        )
+
     try:
         with path.open("rb") as file:
-            header = _read_header(path, file.read(HEADER_BYTES))
-            length = os.fstat(file.fileno()).st_size
+            raw = file.read(HEADER_BYTES)
+            if not raw.startswith(MAGIC):
+                raise refuse("not a token shard of Handloom")
+            if len(raw) < HEADER_BYTES:
+                raise refuse("a damaged token shard: its header is cut short")
+            if zlib.crc32(raw[: -_CRC.size]) != _CRC.unpack(raw[-_CRC.size :])[0]:
+                raise refuse("a damaged token shard: its header does not match its own checksum")
+            _, version, token_bytes, *rest = _HEADER.unpack_from(raw)
+            if version != VERSION or token_bytes not in (2, 4):
+                raise refuse(f"a token shard of format version {version}; this Handloom reads {VERSION}")
+            header, length = Header(token_bytes, *rest), os.fstat(file.fileno()).st_size
             if length != header.file_bytes:
-                raise _torn(path, f"{length} bytes long, but its header says {header.file_bytes}")
+                raise refuse(f"a damaged token shard: {length} bytes long, where its header has {header.file_bytes}")
             reads_all = length <= CHEAP_TO_VERIFY if verify is None else verify
-            if reads_all and _checksum(file) != header.checksum:
-                raise _torn(path, "its content does not match its checksum")
+            if reads_all and _rest_sha256(file) != header.checksum:
+                raise refuse("a damaged token shard: its content does not match its checksum")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).", _prepare_anew(path)) from None
+        raise refuse(f"cannot be read ({error.strerror or error})") from None
     if fingerprint is not None and header.fingerprint.hex() != fingerprint:
         raise DataError(
             f"{path}: tokens of another tokenizer ({header.fingerprint.hex()[:12]}, not {fingerprint[:12]}).",
@@ -137,56 +146,26 @@ def open_shard(path: Path, *, fingerprint: str | None = None, verify: bool | Non
     return Shard(path, header)
 
 
-def _read_header(path: Path, raw: bytes) -> Header:
-    if not raw.startswith(MAGIC):
-        raise DataError(f"{path}: not a token shard of Handloom.", _prepare_anew(path))
-    if len(raw) < HEADER_BYTES:
-        raise _torn(path, "its header is cut short")
-    body, (crc,) = raw[: -_CRC.size], _CRC.unpack(raw[-_CRC.size :])
-    if zlib.crc32(body) != crc:
-        raise _torn(path, "its header does not match its own checksum")
-    _, version, token_bytes, *rest = _HEADER.unpack_from(raw)
-    if version != VERSION or token_bytes not in (2, 4):
-        raise DataError(
-            f"{path}: a token shard of format version {version}; this Handloom reads {VERSION}.", _prepare_anew(path)
-        )
-    return Header(token_bytes, *rest)
-
-
-def _checksum(file: Any) -> bytes:
-    """SHA-256 from where the file stands to its end."""
-    total = hashlib.sha256()
+def _rest_sha256(file: IO[bytes]) -> bytes:
+    """SHA-256 from the position of a file to its end."""
+    digest = hashlib.sha256()
     while block := file.read(1 << 20):
-        total.update(block)
-    return total.digest()
-
-
-def _torn(path: Path, how: str) -> DataError:
-    return DataError(f"{path}: a torn token shard: {how}.", _prepare_anew(path))
-
-
-def _prepare_anew(path: Path) -> str:
-    return f"Delete the folder {path.parent} and run again; it is prepared anew."
+        digest.update(block)
+    return digest.digest()
 
 
 class ShardWriter:
-    """Write a shard as tokens come; a context manager that leaves a whole file or none.
+    """Writes a shard as tokens come; a context manager that leaves a whole file or none.
 
-    Args:
-        vocab_size: decides the type of the tokens on disk.
-        fingerprint: of the tokenizer, 64 hexadecimal digits.
+    `vocab_size` decides the type of the tokens on disk; `fingerprint` is that of the tokenizer, 64 hexadecimal digits.
     """
 
     def __init__(self, path: Path, *, vocab_size: int, fingerprint: str) -> None:
-        self.path = path
-        self.dtype = token_dtype(vocab_size)
+        self.path, self.dtype = path, token_dtype(vocab_size)
         self._fingerprint = bytes.fromhex(fingerprint)
         self._partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-        self._ends = array("Q")
-        self._names = bytearray()
-        self._sha256 = hashlib.sha256()
-        self.n_tokens = 0
-        self.n_bytes = 0
+        self._ends, self._names, self._sha256 = array("Q"), bytearray(), hashlib.sha256()
+        self.n_tokens = self.n_bytes = 0
 
     def __enter__(self) -> ShardWriter:
         self._file = self._partial.open("wb")
@@ -240,7 +219,7 @@ class ShardWriter:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn what the system says against writing below `folder` into a DataError with a remedy."""
+    """Turn an OSError of the block, about writing below `folder`, into a DataError with a remedy."""
     try:
         yield
     except OSError as error:

@@ -18,13 +18,9 @@ _MASK64 = (1 << 64) - 1
 
 
 def permuted(numbers: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
-    """Where each of `numbers` goes in the permutation of range(n) that belongs to (seed, epoch).
+    """Where each of `numbers`, (k,) integers from 0 to n-1, goes in the permutation of range(n) of (seed, epoch).
 
-    Args:
-        numbers: (k,) integers from 0 to n-1.
-        seed: any integer; its lowest 64 bits count.
-    Returns:
-        (k,) int64, from 0 to n-1; distinct if `numbers` are.
+    Returns (k,) int64, from 0 to n-1; distinct if `numbers` are. Of the seed the lowest 64 bits count.
     """
     width = isqrt(n - 1) + 1 if n > 1 else 1
     height = -(-n // width)
@@ -36,15 +32,9 @@ def permuted(numbers: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def in_epochs(first: int, count: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A piece of the endless stream that is one permutation of range(n) after another.
+    """`count` numbers, from place `first` on, of the endless stream of permutations of range(n), one for each epoch.
 
-    Args:
-        first: where in the stream it begins.
-        count: how long it is.
-        n: numbers in an epoch.
-        seed: another one gives other permutations.
-    Returns:
-        the epoch (count,) and the number from 0 to n-1 (count,) at each place, both int64.
+    Returns the epoch (count,) and the number from 0 to n-1 (count,) at each place, both int64.
     """
     epochs, numbers = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
     for epoch in np.unique(epochs):
@@ -69,7 +59,7 @@ def _keys(seed: int, epoch: int) -> np.ndarray:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer: every bit of the result hangs on every bit of the value."""
+    """SplitMix64's finalizer: every bit of the result depends on every bit of the value."""
     values = values + np.uint64(_GOLDEN)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

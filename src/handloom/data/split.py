@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from handloom.data.chunking import SAFE, chunk_text, split_tail
+from handloom.data.chunking import PIECE, SAFE, chunk_text, split_tail
 from handloom.data.corpus import Corpus, Document
 from handloom.data.omissions import Omissions
 from handloom.data.separator import Separation
@@ -127,6 +127,19 @@ def pieces(corpus: Corpus, plan: SplitPlan, before: str = SAFE) -> Iterator[Piec
         total.update(text_hash.digest())
     if next(assigned, None) is not None or total.hexdigest() != plan.digest:
         raise _changed(corpus)
+
+
+def batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces of one split together, about `PIECE` characters, so that short documents are encoded many at once."""
+    held: list[list[Piece]] = [[] for _ in SPLITS]
+    sizes = [0] * len(held)
+    for piece in pieces:
+        held[piece.split].append(piece)
+        sizes[piece.split] += len(piece.text)
+        if sizes[piece.split] >= PIECE:
+            yield held[piece.split]
+            held[piece.split], sizes[piece.split] = [], 0
+    yield from filter(None, held)
 
 
 def _hash_of(document: Document) -> tuple[bytes, int, int]:

@@ -1,7 +1,7 @@
 """Documents become token shards in the cache, once: the same text and tokenizer are not prepared twice.
 
 A prepared folder is called by the SHA-256 of everything that its tokens depend on. It is made under a temporary name
-and renamed when whole, by one process at a time: another that wants the same waits, and takes what was made.
+and renamed when whole, by one process at a time: another that needs the same waits, and takes what was made.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from handloom import locks
-from handloom.data import split as plans
+from handloom.data import split as splits
 from handloom.data.corpus import Corpus, open_corpus
-from handloom.data.pool import WORTH_A_WORKER, encode
 from handloom.data.shards import VERSION, Shard, ShardWriter, open_shard, token_dtype, writing_to
-from handloom.data.split import SPLITS, TRAIN, VALIDATION, SplitPlan, assign_splits
+from handloom.data.split import SPLITS, TRAIN, VALIDATION, Piece, SplitPlan, assign_splits
 from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import CheckpointError, ConfigError, DataError
 from handloom.runtime import available_cores, cache_folder
@@ -30,12 +32,14 @@ from handloom.storage import sync
 from handloom.tokenizer.base import Tokenizer
 
 Sources = Sequence[str | Path] | str | Path | Corpus
+Encoded = tuple[list[Piece], list[int], bytes]
+"""Some pieces of one split, the number of tokens of each, and all their tokens as they are on disk."""
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
 class PrepareStats:
-    """What preparing did. Bytes are UTF-8 bytes of text; end-of-text tokens stand for none."""
+    """Counts of one `prepare`. Bytes are UTF-8 bytes of text; end-of-text tokens stand for none."""
 
     documents: int  # all that were found
     omitted: dict[str, Any]  # what was left out, as `Omissions.to_dict` has it
@@ -49,12 +53,12 @@ class PrepareStats:
     validation_tokens: int
     reused: bool
     workers: int
-    seconds: float  # all of it, the walk that decides about documents included
+    seconds: float  # all of it, the walk that assigns documents included
 
 
 @dataclass(frozen=True)
 class TokenData:
-    """Tokens of both sides, memory-mapped."""
+    """Tokens of both splits, memory-mapped."""
 
     train: Shard
     validation: Shard
@@ -67,29 +71,26 @@ class TokenData:
 
     @property
     def copies(self) -> int:
-        """Documents that were left out as exact copies of others, as far as that is known."""
+        """Documents that were left out as exact copies of others, where that is known."""
         return 0
 
     def windows(self, context_length: int, stride: int | None) -> int:
-        """Windows of text in an epoch.
-
-        Raises:
-            DataError: for a side that is too short, with what is so about it.
-        """
-        train, held_out = self.train, self.validation
-        count = count_windows(train.n_tokens, context_length, stride or context_length, train.n_bytes, self.copies)
-        check_held_out(held_out.n_tokens, held_out.n_bytes, self.copies)
+        """Windows of text in an epoch; DataError, with the reason, for a split that is too short."""
+        train, held_out, copies = self.train, self.validation, self.copies
+        stride = stride or context_length
+        count = count_windows(train.n_tokens, context_length, stride, n_bytes=train.n_bytes, copies=copies)
+        check_held_out(held_out.n_tokens, n_bytes=held_out.n_bytes, copies=copies)
         return count
 
-    def names(self, side: int) -> Iterator[str]:
-        """The documents of a side (TRAIN or VALIDATION), in the order of their tokens; as they were called when the
+    def names(self, split: int) -> Iterator[str]:
+        """The documents of a split (TRAIN or VALIDATION), in the order of their tokens; as they were called when the
         text was first prepared."""
-        return iter((self.train, self.validation)[side].names)
+        return iter((self.train, self.validation)[split].names)
 
 
 @dataclass(frozen=True)
 class PreparedData(TokenData):
-    """Tokens of both sides, and how they came about."""
+    """The same, with the corpus it was made from."""
 
     report: PrepareStats
     corpus: Corpus
@@ -100,13 +101,13 @@ class PreparedData(TokenData):
         """Documents that were left out as exact copies of others."""
         return self.plan.omissions["duplicate"]
 
-    def names(self, side: int) -> Iterator[str]:
+    def names(self, split: int) -> Iterator[str]:
         """As for any tokens, but called as the sources call them now; reads the text again."""
-        pieces = plans.pieces(self.corpus, self.plan)
-        return (piece.name for piece in pieces if piece.side == side and piece.ends)
+        pieces = splits.pieces(self.corpus, self.plan)
+        return (piece.name for piece in pieces if piece.split == split and piece.ends)
 
     def sentences(self) -> list[tuple[str, bool]]:
-        """What is worth saying of the text, and whether there is something to do about it."""
+        """What is worth printing about the text, and whether there is something to do about it."""
         return self.plan.omissions.sentences() + self.plan.separation.sentences()
 
 
@@ -123,32 +124,28 @@ def prepare(
 ) -> PreparedData:
     """Tokenize `sources` into the cache, or find that this was done before.
 
-    Args:
-        sources: what `open_corpus` takes, or the corpus it gave.
-        validation_fraction, split: see `plan.assign_splits`.
-        workers: processes that tokenize; default: the cores granted to us, or none but this one for
-            a small corpus.
-        on_progress: called with bytes of text done and in all.
-        verify: whether opening reads the shards through; see `open_shard`.
-        reading: what else `open_corpus` takes; settled already if it gave the corpus.
+    `sources` is what `open_corpus` takes, with its settings in `reading`; or the corpus it gave. For
+    `validation_fraction` and `split` see `assign_splits`. `workers` is the number of threads that tokenize, by default
+    one for each available core; they need tiktoken to run side by side. `on_progress` is called with the bytes of text
+    done and in all. `verify`: see `open_shard`.
+
     Raises:
-        DataError: text that cannot be used, a torn shard in the cache, no space, a dead worker.
+        DataError: text that cannot be used, a damaged shard in the cache, no space.
         ConfigError: a setting outside its limits.
     """
     began = time.monotonic()
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}, but must be at least 1.", "Leave it out to use every core.")
-    corpus = _opened(sources, reading)
+    corpus = _corpus(sources, reading)
     plan = assign_splits(corpus, validation_fraction=validation_fraction, split=split)
-    total = plan.bytes_of(TRAIN, VALIDATION)
-    workers = workers or _workers_for(total)
-    folder = _folder_of(_key(plan, tokenizer))
-    reused = folder.is_dir()
-    if not reused:
-        reused = not _build(folder, corpus, plan, tokenizer, workers, on_progress or (lambda done, of: None))
-    train, validation = _open_sides(folder, tokenizer, verify)
+    workers = workers or available_cores()
+    depends_on = [VERSION, tokenizer.fingerprint, plan.digest, plan.policy, plan.fraction]
+    folder = _folder_of(hashlib.sha256(json.dumps(depends_on).encode("utf-8")).hexdigest()[:32])
+    reused = folder.is_dir() or not _Preparation(corpus, plan, tokenizer, workers, on_progress).make(folder)
+    data = _open(folder, tokenizer, verify)
+    train, validation = data.train, data.validation
     report = PrepareStats(
-        documents=len(plan.fates),
+        documents=len(plan.assignments),
         omitted=plan.omissions.to_dict(),
         separation=plan.separation.to_dict(),
         split=plan.policy,
@@ -162,38 +159,28 @@ def prepare(
         workers=0 if reused else workers,
         seconds=time.monotonic() - began,
     )
-    return PreparedData(train, validation, folder, report, corpus, plan)
+    return PreparedData(train, validation, folder, report=report, corpus=corpus, plan=plan)
 
 
 def open_cached(key: str, tokenizer: Tokenizer) -> TokenData | None:
-    """What was prepared under that `key`, without a look at its text; None if the cache has it no more.
+    """What was prepared under that `key`, without reading its text; None if the cache does not have it.
 
-    Raises:
-        DataError: a torn shard, or one of another tokenizer.
+    Raises DataError for a damaged shard, or one of another tokenizer.
     """
-    folder = _folder_of(key)
-    return TokenData(*_open_sides(folder, tokenizer, None), folder) if folder.is_dir() else None
+    return _open(_folder_of(key), tokenizer, None) if is_prepared(key) else None
 
 
 def training_documents(
     sources: Sources, *, validation_fraction: float = 0.1, split: str = "auto", **reading: Any
 ) -> Iterator[str]:
-    """The text that `prepare` with the same settings puts into training, to learn a tokenizer from.
+    """The text that `prepare` with the same settings puts into training, to train a tokenizer on.
 
-    Returns:
-        documents in order; one longer than 256k characters comes in several pieces, cut where the
-        split pattern has a boundary anyway, so that nothing is learned across a cut.
+    Documents come in order; one longer than 256k characters in several pieces, cut where the split pattern has a
+    boundary anyway, so that nothing is learned across a cut.
     """
-    corpus = _opened(sources, reading)
+    corpus = _corpus(sources, reading)
     plan = assign_splits(corpus, validation_fraction=validation_fraction, split=split)
-    return (piece.text for piece in plans.pieces(corpus, plan) if piece.side == TRAIN)
-
-
-def _open_sides(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> tuple[Shard, Shard]:
-    train, validation = (
-        open_shard(folder / f"{side}.tokens", fingerprint=tokenizer.fingerprint, verify=verify) for side in SPLITS
-    )
-    return train, validation
+    return (piece.text for piece in splits.pieces(corpus, plan) if piece.split == TRAIN)
 
 
 def is_prepared(key: str) -> bool:
@@ -205,97 +192,106 @@ def _folder_of(key: str) -> Path:
     return cache_folder() / "data" / key
 
 
-def _opened(sources: Sources, reading: dict[str, Any]) -> Corpus:
+def _corpus(sources: Sources, reading: dict[str, Any]) -> Corpus:
     return sources if isinstance(sources, Corpus) else open_corpus(sources, **reading)
 
 
-def _workers_for(n_bytes: int) -> int:
-    if n_bytes < WORTH_A_WORKER or not sys.executable:  # an embedded Python cannot start another
-        return 1
-    return available_cores()
-
-
-def _key(plan: SplitPlan, tokenizer: Tokenizer) -> str:
-    depends_on = [VERSION, tokenizer.fingerprint, plan.digest, plan.policy, plan.fraction]
-    return hashlib.sha256(json.dumps(depends_on).encode("utf-8")).hexdigest()[:32]
-
-
-def _build(
-    folder: Path,
-    corpus: Corpus,
-    plan: SplitPlan,
-    tokenizer: Tokenizer,
-    workers: int,
-    on_progress: Callable[[int, int], None],
-) -> bool:
-    """Make the folder; returns whether it was not made by another process meanwhile."""
-    with ExitStack() as stack:
-        with writing_to(folder.parent):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locks.hold(locks.lock_beside(folder), folder, wait=True))
-        if folder.is_dir():
-            return False
-        partial = folder.with_name(folder.name + _PARTIAL)
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        with writing_to(folder.parent):
-            shutil.rmtree(partial, ignore_errors=True)
-            _sweep(folder.parent)
-            partial.mkdir()
-            _check_space(folder.parent, plan, tokenizer)
-        _write_shards(partial, corpus, plan, tokenizer, workers, on_progress)
-        with writing_to(folder.parent):
-            partial.rename(folder)
-            sync(folder.parent)
-    return True
-
-
-def _write_shards(
-    partial: Path,
-    corpus: Corpus,
-    plan: SplitPlan,
-    tokenizer: Tokenizer,
-    workers: int,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    total, done = plan.bytes_of(TRAIN, VALIDATION), 0
-    token_bytes = token_dtype(tokenizer.vocab_size).itemsize
-    made_for: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
-    batches = encode(
-        plans.pieces(corpus, plan, tokenizer.settings.cuts_before), tokenizer, token_bytes=token_bytes, workers=workers
+def _open(folder: Path, tokenizer: Tokenizer, verify: bool | None) -> TokenData:
+    train, validation = (
+        open_shard(folder / f"{split}.tokens", fingerprint=tokenizer.fingerprint, verify=verify) for split in SPLITS
     )
-    with ExitStack() as stack:
-        stack.enter_context(writing_to(partial.parent))
-        writers = [stack.enter_context(ShardWriter(partial / f"{side}.tokens", **made_for)) for side in SPLITS]
-        stack.enter_context(closing(batches))  # or workers would outlive an error
-        for encoded in batches:
-            writer = writers[encoded.pieces[0].side]
-            end = writer.n_tokens
-            writer.add(encoded.tokens, encoded.n_bytes)
-            for piece, count in zip(encoded.pieces, encoded.counts, strict=True):
-                end += count
-                if piece.ends:
-                    writer.end_document(piece.name, end)
-            done += encoded.n_bytes
-            on_progress(done, total)
+    return TokenData(train, validation, folder)
 
 
-def _check_space(folder: Path, plan: SplitPlan, tokenizer: Tokenizer) -> None:
-    """Refuse early what would fail halfway. A token stands for two bytes of text in code, for more in prose."""
-    total = plan.bytes_of(TRAIN, VALIDATION)
-    needed = total // 2 * token_dtype(tokenizer.vocab_size).itemsize
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{total / 1e6:,.0f} MB of text may take {needed / 1e6:,.0f} MB as tokens, but {folder} has "
-            f"{free / 1e6:,.0f} MB free.",
-            "Free some space, or name another folder in HANDLOOM_CACHE.",
-        )
+@dataclass(frozen=True)
+class _Preparation:
+    """One corpus on its way into the cache."""
+
+    corpus: Corpus
+    plan: SplitPlan
+    tokenizer: Tokenizer
+    workers: int
+    on_progress: Callable[[int, int], None] | None
+
+    def make(self, folder: Path) -> bool:
+        """Make the folder; returns whether it was not made by another process meanwhile."""
+        with ExitStack() as stack:
+            with writing_to(folder.parent):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locks.hold(locks.lock_beside(folder), folder, wait=True))
+            if folder.is_dir():
+                return False
+            partial = folder.with_name(folder.name + _PARTIAL)
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            with writing_to(folder.parent):
+                shutil.rmtree(partial, ignore_errors=True)
+                _sweep(folder.parent)
+                partial.mkdir()
+                self._check_space(folder.parent)
+                self._write_shards(partial)
+                partial.rename(folder)
+                sync(folder.parent)
+        return True
+
+    def _check_space(self, folder: Path) -> None:
+        """Refuse early what would fail halfway. A token stands for two bytes of text in code, for more in prose."""
+        total = self.plan.bytes_of(TRAIN, VALIDATION)
+        needed = total // 2 * token_dtype(self.tokenizer.vocab_size).itemsize
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise DataError(
+                f"{total / 1e6:,.0f} MB of text may take {needed / 1e6:,.0f} MB as tokens, but {folder} has "
+                f"{free / 1e6:,.0f} MB free.",
+                "Free some space, or name another folder in HANDLOOM_CACHE.",
+            )
+
+    def _write_shards(self, partial: Path) -> None:
+        total, done = self.plan.bytes_of(TRAIN, VALIDATION), 0
+        tokenizer, pieces = self.tokenizer, splits.pieces(self.corpus, self.plan, self.tokenizer.settings.cuts_before)
+        made_for: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
+        with ExitStack() as stack:
+            writers = [stack.enter_context(ShardWriter(partial / f"{name}.tokens", **made_for)) for name in SPLITS]
+            for batch, counts, tokens in stack.enter_context(closing(_encode(pieces, tokenizer, self.workers))):
+                writer = writers[batch[0].split]
+                end, n_bytes = writer.n_tokens, sum(len(piece.text.encode("utf-8")) for piece in batch)
+                writer.add(tokens, n_bytes)
+                for piece, count in zip(batch, counts, strict=True):
+                    end += count
+                    if piece.ends:
+                        writer.end_document(piece.name, end)
+                done += n_bytes
+                if self.on_progress:
+                    self.on_progress(done, total)
+
+
+def _encode(pieces: Iterable[Piece], tokenizer: Tokenizer, workers: int) -> Generator[Encoded, None, None]:
+    """Tokenize in threads, since tiktoken releases the interpreter's lock; each split in the order of its pieces."""
+    dtype = token_dtype(tokenizer.vocab_size)
+
+    def encode(batch: list[Piece]) -> Encoded:
+        counts, tokens = [], list[int]()
+        for piece in batch:
+            ids = tokenizer.encode(piece.text) + [tokenizer.eos_token_id] * piece.ends
+            counts.append(len(ids))
+            tokens += ids
+        return batch, counts, np.array(tokens, dtype=dtype).tobytes()
+
+    waiting: deque[Future[Encoded]] = deque()
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="handloom-tokenize")
+    try:
+        for batch in splits.batched(pieces):
+            waiting.append(threads.submit(encode, batch))
+            if len(waiting) > 2 * workers:  # one at work and one waiting for each: enough to keep them busy
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind: the lock of what a living one prepares is held."""
+    """Remove what killed processes left: the lock of what a living one prepares is held."""
     for abandoned in folder.glob(f"*{_PARTIAL}"):
         whole = abandoned.with_name(abandoned.name.removesuffix(_PARTIAL))
-        lock = locks.lock_beside(whole)
-        with suppress(CheckpointError), locks.hold(lock, whole):
+        with suppress(CheckpointError), locks.hold(locks.lock_beside(whole), whole):
             shutil.rmtree(abandoned, ignore_errors=True)

@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from handloom.data.text_io import ReadOptions
 from handloom.data.record_files import read_records
-from handloom.data.text_io import form_of, read_text
+from handloom.data.text_io import ReadOptions, form_of, read_text
 from handloom.errors import DataError
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -15,10 +15,10 @@ from handloom.data.again import passing
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
 from handloom.data.examples import example_files
-from handloom.data.text_io import ReadOptions
 from handloom.data.record_files import read_records
 from handloom.data.shards import Shard
 from handloom.data.split import TRAIN, VALIDATION
+from handloom.data.text_io import ReadOptions
 from handloom.data.tokenized import TokenData, open_cached, prepare
 from handloom.errors import DataError
 from handloom.evaluation.memorization import Piece

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.data.text_io import TEXT_FIELD
 from handloom.data.separator import LIMITS, is_separator
+from handloom.data.text_io import TEXT_FIELD
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset
 from handloom.settings import Rule, Settings, merge_settings, setting

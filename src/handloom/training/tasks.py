@@ -102,7 +102,7 @@ def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context_length: int,
         _key(config, kept, tokenizer, context_length, CHAT_TEMPLATE, packs),
         CHAT_TEMPLATE,
     )
-    learned, read = sum(row.learned for row in training), sum(map(len, training))
+    learned, read = sum(row.n_targets for row in training), sum(map(len, training))
     line = (
         f"{pluralize(len(sides[0]), 'conversation')}: {read:,} tokens in {pluralize(len(training), 'row')} of up to "
         f"{context_length:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."

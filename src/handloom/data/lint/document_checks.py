@@ -158,8 +158,8 @@ def _lengths(
     seen.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
     copies, context_length = plan.omissions["duplicate"], settings.context_length
     for check in (
-        partial(count_windows, seen.tokens[TRAIN], context_length, context_length, sizes[TRAIN], copies),
-        partial(check_held_out, seen.tokens[VALIDATION], sizes[VALIDATION], copies),
+        partial(count_windows, seen.tokens[TRAIN], context_length, context_length, n_bytes=sizes[TRAIN], copies=copies),
+        partial(check_held_out, seen.tokens[VALIDATION], n_bytes=sizes[VALIDATION], copies=copies),
     ):
         try:
             check()
