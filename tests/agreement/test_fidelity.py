@@ -22,7 +22,7 @@ from handloom.tokenizer.train import train_bpe
 
 
 def fresh_head(lm):
-    fresh = GPT(lm.config, seed=1).head_weight.detach()
+    fresh = GPT(lm.config, seed=1).lm_head.weight.detach()
     lm.model.unembed = lambda hidden: F.linear(hidden, fresh)
 
 

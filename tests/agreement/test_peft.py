@@ -107,7 +107,7 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
             for parameter in detour.parameters():
                 parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
         for rows in trainable_tokens.token_deltas(ours).values():
-            rows.trainable_tokens.add_(torch.randn(rows.trainable_tokens.shape, generator=generator))
+            rows.rows.add_(torch.randn(rows.rows.shape, generator=generator))
     peft.write_adapter(tmp_path, ours, how, str(base))
     model = theirs.PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), tmp_path).eval()
     adapted = [n for n, m in model.named_modules() if hasattr(m, "lora_A") and len(m.lora_A)]

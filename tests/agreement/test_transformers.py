@@ -74,7 +74,7 @@ def test_loss_and_every_gradient_are_the_same(pair):
     their_loss = theirs(x, labels=x).loss
     their_loss.backward()
     ours.zero_grad()
-    loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.head_weight, x[:, 1:])
+    loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.lm_head, x[:, 1:])
     (loss / count).backward()
     assert loss.item() / count == pytest.approx(their_loss.item(), rel=1e-5)
     gradients = {name.removeprefix(gpt2.PREFIX): p.grad for name, p in theirs.named_parameters()}

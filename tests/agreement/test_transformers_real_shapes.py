@@ -58,7 +58,7 @@ def test_layers_loss_and_gradients_are_the_same(pair):
     assert activations.first_difference(differences, 1e-4) is None
     their_loss = theirs(x, labels=x).loss
     their_loss.backward()
-    loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.head_weight, x[:, 1:])
+    loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.lm_head, x[:, 1:])
     (loss / count).backward()
     assert loss.item() / count == pytest.approx(their_loss.item(), rel=1e-5)
     gradients = {name.removeprefix(gpt2.PREFIX): p.grad for name, p in theirs.named_parameters()}

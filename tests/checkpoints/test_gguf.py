@@ -34,7 +34,7 @@ OUTSIDE = {
     "embedding.position_embedding.weight": "position_embd.weight",
     "final_norm.weight": "output_norm.weight",
     "final_norm.bias": "output_norm.bias",
-    "head.weight": "output.weight",
+    "lm_head.weight": "output.weight",
 }
 
 
@@ -142,7 +142,7 @@ def test_the_folder_holds_the_file_and_a_model_card(tmp_path):
         ({"activation": "gelu"}, "activation is gelu,"),
         ({"scale_attention_weights": False}, "scale_attention_weights is false"),
         ({"scale_attention_by_inverse_layer": True}, "scale_attention_by_inverse_layer is true"),
-        ({"labels": ("good", "bad")}, "labels"),
+        ({"label_names": ("good", "bad")}, "labels"),
     ],
 )
 def test_what_llama_cpp_computes_otherwise_is_refused_by_name(tmp_path, changes, named):

@@ -46,7 +46,7 @@ def test_the_table_is_one_to_one_and_complete(tied):
     assert len(set(ours)) == len(set(others)) == len(table)
     assert set(ours) == set(GPT(config).state_dict())
     linear = {name for name, module in GPT(config).named_modules() if isinstance(module, torch.nn.Linear)}
-    assert {name.ours.removesuffix(".weight") for name in table if name.turned} == linear - {"head"}
+    assert {name.ours.removesuffix(".weight") for name in table if name.turned} == linear - {"lm_head"}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -103,10 +103,10 @@ def test_weights_are_views_of_the_file(tmp_path, form):
     """Turned, not copied: each weight still lies as the file has it."""
     back = read(write(tmp_path, random_model(), form=form))
     assert back.blocks[0].feedforward.up.weight.stride() == (1, 32)
-    before = back.head_weight.clone()
+    before = back.lm_head.weight.clone()
     with torch.no_grad():
-        back.head_weight.zero_()  # the file is mapped so that this stays our own affair
-    assert read(tmp_path).head_weight.equal(before)
+        back.lm_head.weight.zero_()  # the file is mapped so that this stays our own affair
+    assert read(tmp_path).lm_head.weight.equal(before)
 
 
 @pytest.mark.slow

@@ -44,16 +44,16 @@ def test_what_was_saved_comes_back_to_the_bit(saved):
 
 def test_a_tied_head_is_stored_once_and_tied_again(saved):
     folder, _, _ = saved
-    assert "head.weight" not in native.read_tensors(folder / "model.safetensors")
+    assert "lm_head.weight" not in native.read_tensors(folder / "model.safetensors")
     loaded = native.open_checkpoint(folder).load_model()
-    assert loaded.head_weight is loaded.embedding.token_embedding.weight
+    assert loaded.lm_head.weight is loaded.embedding.token_embedding.weight
 
 
 def test_an_untied_head_comes_back(tmp_path):
     config = GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": False})
     model = GPT(config)
     native.save(tmp_path / "c", model, train_bpe(["aa aa"], 258), {})
-    assert torch.equal(native.open_checkpoint(tmp_path / "c").load_model().head_weight, model.head_weight)
+    assert torch.equal(native.open_checkpoint(tmp_path / "c").load_model().lm_head.weight, model.lm_head.weight)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def shelf(tmp_path, byte_tokenizer, lively):
     base = lively(0, context_length=32)
     tuned = lively(0, context_length=32)
     with torch.no_grad():
-        tuned.head_weight.mul_(1.2)
+        tuned.lm_head.weight.mul_(1.2)
     put("base", base, byte_tokenizer, trained)
     tuning = {"settings": {**trained["settings"], "model": "base", "method": "norms"}}
     put("tuned", tuned, byte_tokenizer, tuning)

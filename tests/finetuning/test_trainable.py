@@ -38,8 +38,8 @@ def test_each_method_trains_what_its_name_says():
 def test_a_tied_head_is_the_token_embedding_and_an_untied_one_is_not():
     assert learns("head") == {"embedding.token_embedding.weight"}
     assert learns("norms+head") == learns("norms") | {"embedding.token_embedding.weight"}
-    assert learns("head", untie=True) == {"head.weight"}
-    assert learns("norms+head", untie=True) == learns("norms") | {"head.weight"}
+    assert learns("head", untie=True) == {"lm_head.weight"}
+    assert learns("norms+head", untie=True) == learns("norms") | {"lm_head.weight"}
 
 
 @torch.no_grad()
@@ -50,8 +50,8 @@ def test_an_untied_head_says_the_same_until_it_learns():
     model.untie_embeddings()  # a second time changes nothing
     assert model(ids).equal(before)
     assert not model.config.tie_embeddings
-    model.head_weight.add_(1.0)
-    assert not model.embedding.token_embedding.weight.equal(model.head_weight)
+    model.lm_head.weight.add_(1.0)
+    assert not model.embedding.token_embedding.weight.equal(model.lm_head.weight)
 
 
 def test_the_share_of_a_tied_head_in_gpt2_is_told():
@@ -88,7 +88,7 @@ def test_the_ledger_counts_what_a_model_really_trains():
 
 
 def test_a_head_for_labels_learns_with_every_method():
-    labelled = GPTConfig(vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16, labels=("ham", "spam"))
+    labelled = GPTConfig(vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16, label_names=("ham", "spam"))
     for method in ("norms", "bias", "last:1", "head", "norms+head"):
         assert "classifier.weight" in learns(method, labelled)
     assert learns("head", labelled) == {"classifier.weight"}

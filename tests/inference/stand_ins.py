@@ -17,7 +17,7 @@ class Tune:
 
     def __init__(self, *tunes, vocab_size=257, context_length=64):
         self.config = GPTConfig(vocab_size=vocab_size, context_length=context_length, layers=1, heads=1, embed_dim=1)
-        self.head_weight = torch.zeros(1)
+        self.dtype, self.device = torch.float32, torch.device("cpu")
         self.tunes = tunes
         self.played = 0
 

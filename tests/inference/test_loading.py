@@ -47,7 +47,7 @@ def test_an_older_checkpoint_can_be_named(trained_run):
     steps = native.steps(trained_run)
     assert len(steps) == 2
     older = handloom.load(native.step_folder(trained_run, steps[0]))
-    assert not older.model.head_weight.equal(handloom.load(trained_run).model.head_weight)
+    assert not older.model.lm_head.weight.equal(handloom.load(trained_run).model.lm_head.weight)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])

@@ -229,9 +229,9 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
     elif what == "epsilon":
         model.final_norm.eps = 1e-2
     elif what == "head":
-        model.head = nn.Linear(8, 300, bias=False).eval()  # untied, though its config says tied
+        model.lm_head = nn.Linear(8, 300, bias=False).eval()  # untied, though its config says tied
         with torch.no_grad():
-            model.head.weight.copy_(model.embedding.token_embedding.weight.roll(1, 0))
+            model.lm_head.weight.copy_(model.embedding.token_embedding.weight.roll(1, 0))
     elif what == "scale":
         model.blocks[1].attention.scale *= 1.01
     elif what == "positions":
@@ -252,7 +252,7 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
     ("key", "value"),
     [
         ("activation_function", "gelu"),
-        ("norm_eps", 0.1),
+        ("layer_norm_epsilon", 0.1),
         ("scale_attn_by_inverse_layer_idx", True),
         ("scale_attn_weights", False),
     ],

@@ -164,7 +164,7 @@ def test_bfloat16_arithmetic_is_that_of_training(lm):
 
 def test_an_untied_head_that_was_cut_loose_is_rounded_too(tokenizer):
     lm = LanguageModel(random_model(dataclasses.replace(SHAPE, tie_embeddings=False)), tokenizer)
-    assert "head.weight" in compare_models(lm, "fp16-weights", FOX).weights.differing
+    assert "lm_head.weight" in compare_models(lm, "fp16-weights", FOX).weights.differing
 
 
 def test_what_looks_like_a_precision_is_one_or_is_refused(tmp_path, monkeypatch):
@@ -185,9 +185,9 @@ def test_what_looks_like_a_precision_is_one_or_is_refused(tmp_path, monkeypatch)
     ("change", "words"),
     [
         ({"embed_dim": 16, "layers": 3}, "first in layers: 2 and 3"),
-        ({"embed_dim": 16}, "first in width: 8 and 16"),
+        ({"embed_dim": 16}, "first in embed_dim: 8 and 16"),
         ({"heads": 1}, "first in heads: 2 and 1"),
-        ({"context_length": 12}, "first in context: 16 and 12"),
+        ({"context_length": 12}, "first in context_length: 16 and 12"),
         ({"vocab_size": 310, "context_length": 12}, "first in vocab_size: 300 and 310"),
         ({"ffn_dim": 33}, "first in ffn_dim: 32 and 33"),
     ],
@@ -210,8 +210,8 @@ def test_settings_that_differ_are_told(lm, tokenizer):
     other = LanguageModel(random_model(config), tokenizer)
     found = compare_models(lm, other, FOX)
     assert found.settings == {"activation": ("gelu_tanh", "relu"), "tie_embeddings": (True, False)}
-    assert found.weights.lone == ("head.weight",)
-    assert isinstance(other.model.head, nn.Linear)
+    assert found.weights.lone == ("lm_head.weight",)
+    assert isinstance(other.model.lm_head, nn.Linear)
     assert found.first is not None
     assert found.first.name == "blocks.0.feedforward"
 

@@ -62,7 +62,7 @@ def test_dictionary_round_trip():
     [
         ({"embed_dim": 100, "heads": 3}, "heads 3"),
         ({"layers": 0}, "layers is 0"),
-        ({"context_length": 1.5}, "context is 1.5"),
+        ({"context_length": 1.5}, "context_length is 1.5"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"norm_eps": 0.0}, "norm_eps"),
     ],

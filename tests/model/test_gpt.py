@@ -43,7 +43,7 @@ def test_the_first_loss_is_that_of_guessing(config):
     model = GPT(config, seed=0).eval()
     tokens = torch.randint(config.vocab_size, (2, 129), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.head_weight, tokens[:, 1:])
+        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.lm_head, tokens[:, 1:])
     assert loss / count == pytest.approx(math.log(config.vocab_size), rel=0.02)
 
 
@@ -52,7 +52,7 @@ def test_one_batch_can_be_learned_by_heart():
     tokens = torch.randint(97, (4, 25), generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(200):
-        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.head_weight, tokens[:, 1:])
+        loss, count = next_token_loss(model.hidden(tokens[:, :-1]), model.lm_head, tokens[:, 1:])
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()
@@ -86,8 +86,8 @@ def test_what_is_no_token_is_refused(tokens):
 
 def test_a_tied_head_is_the_token_embedding():
     tied, untied = GPT(CONFIG), GPT(GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": False}))
-    assert tied.head_weight is tied.embedding.token_embedding.weight
-    assert untied.head_weight is not untied.embedding.token_embedding.weight
+    assert tied.lm_head.weight is tied.embedding.token_embedding.weight
+    assert untied.lm_head.weight is not untied.embedding.token_embedding.weight
 
 
 def test_dropout_acts_in_training_only():

@@ -153,7 +153,7 @@ def test_with_an_untied_head_the_embedding_stays(tmp_path, tune, base):
     model = find_model(tmp_path / "run").load_model()
     before = find_model(base).load_model()
     assert model.embedding.token_embedding.weight.equal(before.embedding.token_embedding.weight)
-    assert not model.head_weight.equal(before.head_weight)
+    assert not model.lm_head.weight.equal(before.lm_head.weight)
     assert not model.config.tie_embeddings
 
 

@@ -144,7 +144,7 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
     run.begin(tmp_path / "run", config)
     x, y = found["batch"]
     model = GPT(found["model"].config, seed=0)
-    total, count = next_token_loss(model.hidden(x), model.head_weight, y)
+    total, count = next_token_loss(model.hidden(x), model.lm_head, y)
     (total / count).backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(found["gradient"], expected, atol=1e-6, rtol=1e-4)

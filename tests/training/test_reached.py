@@ -97,14 +97,14 @@ def test_labels_do_not_reach_the_head_for_tokens(tmp_path, tune, classifier):
     listener, folder = Listener(), tmp_path / "run"
     run.begin(folder, tune(task="classify", method="full", optimizer="muon"), listener)
     before, after = weights(classifier), weights(folder)
-    assert torch.equal(before["head.weight"], after["head.weight"])
+    assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
     assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
     assert "does not depend on head.weight" in listener.told
 
 
 @pytest.mark.parametrize(
     ("task", "pattern", "named"),
-    [("text", "classifier.*", "classifier.weight"), ("classify", "head.weight", "head.weight")],
+    [("text", "classifier.*", "classifier.weight"), ("classify", "lm_head.weight", "lm_head.weight")],
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, pattern, named, optimizer):
@@ -126,5 +126,5 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     by_muon = {name for name, p in named.items() if id(p) in taken}
     assert by_muon == {n for n in named if n.endswith((".lora_A", ".lora_B", ".base.weight")) and "blocks" in n}
     left = set(named) - by_muon
-    for kind in ("classifier.weight", "head.weight", "trainable_tokens", "position_embedding.weight", "magnitude"):
+    for kind in ("classifier.weight", "lm_head.weight", "token_deltas", "position_embedding.weight", "magnitude"):
         assert any(name.endswith(kind) for name in left), kind

@@ -61,7 +61,7 @@ _IN_BLOCK = (
     ParamMap("feedforward.down.weight", "mlp.c_proj.weight", turned=True),
     ParamMap("feedforward.down.bias", "mlp.c_proj.bias"),
 )
-_HEAD = ParamMap("head.weight", "lm_head.weight")
+_HEAD = ParamMap("lm_head.weight", "lm_head.weight")
 _CLASSIFIER_HEAD = ParamMap("classifier.weight", "score.weight")
 _PREFIXED = re.compile(
     r"((?:module\.|_orig_mod\.|model\.|base_model\.|pretrained_model\.)*)(transformer\.)?(.*)", re.DOTALL

@@ -119,7 +119,7 @@ class Adapter:
         )
         with torch.no_grad():
             if rows is not None:
-                trainable_tokens.token_deltas(model)[name].trainable_tokens.copy_(rows)
+                trainable_tokens.token_deltas(model)[name].rows.copy_(rows)
             for path, detour in lora.adapter_layers(model, name).items():
                 for own, tensor in parts[path].items():
                     parameter = getattr(detour, own)
@@ -256,7 +256,7 @@ def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
         if detour.magnitude is not None:
             found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
     if name in (rows := trainable_tokens.token_deltas(model)):
-        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].trainable_tokens
+        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].rows
     if model.classifier is not None:
         found[_PREFIX + _LABEL_HEAD] = model.classifier.weight
     return found

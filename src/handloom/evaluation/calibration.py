@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from handloom.data.windows import IGNORE_INDEX, validation_batches
-from handloom.model.interface import Backbone
-from handloom.model.loss import CHUNK_TOKENS
+from handloom.model.interface import Backbone, evaluating
+from handloom.model.loss import score_tokens
 
 BINS = 10
 
@@ -58,16 +57,12 @@ def calibrate(model: Backbone, texts: Iterable[np.ndarray], *, context_length: i
         context: window length; windows lie side by side, so a token at a window's start is predicted from little.
         batch_size: windows read together; has no influence on the result beyond rounding.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         found = [
             _predicted(model, torch.from_numpy(inputs), torch.from_numpy(targets))
             for ids in texts
             for inputs, targets in validation_batches(ids, min(context_length, len(ids) - 1), batch_size)
         ]
-    finally:
-        model.train(was_training)
     confidence, right = (torch.cat(part).numpy() for part in zip(*found, strict=True))
     return reliability(confidence, right)
 
@@ -100,11 +95,5 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 def _predicted(model: Backbone, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Of each target that counts: the probability of the likeliest token, and whether it is the target."""
     counts = targets != IGNORE_INDEX  # (B, T)
-    hidden, wanted = model.hidden(inputs)[counts], targets[counts]  # (N, C), (N)
-    confidence, right = [], []
-    for h, y in zip(hidden.split(CHUNK_TOKENS), wanted.split(CHUNK_TOKENS), strict=True):
-        logits = F.linear(h, model.head_weight).float()  # (n, V)
-        highest, token = logits.max(dim=-1)  # each (n)
-        confidence.append((highest - logits.logsumexp(dim=-1)).exp())
-        right.append(token == y)
-    return torch.cat(confidence), torch.cat(right)
+    scores = score_tokens(model.hidden(inputs)[counts], model.lm_head, targets[counts])
+    return scores.confidence, scores.is_top1

@@ -41,7 +41,7 @@ def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: 
     total, count = 0.0, 0
     for inputs, targets in validation_batches(tokens, context_length, batch_size):
         hidden = model.hidden(torch.from_numpy(inputs))
-        loss, counted = next_token_loss(hidden, model.head_weight, torch.from_numpy(targets))
+        loss, counted = next_token_loss(hidden, model.lm_head, torch.from_numpy(targets))
         total += loss.item()
         count += counted
     model.train(was_training)

@@ -88,7 +88,7 @@ class Measuring:
             * config.layers
             * config.context_length
             * config.embed_dim
-            * lm.model.head_weight.element_size(),
+            * lm.model.dtype.itemsize,
             held_out=reading,
             general=general_reading,
             calibration=calibration,

@@ -12,12 +12,10 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from handloom.errors import ConfigError, ModelError
-from handloom.model.interface import Backbone
-from handloom.model.loss import CHUNK_TOKENS, IGNORE_INDEX
+from handloom.model.interface import Backbone, evaluating
+from handloom.model.loss import IGNORE_INDEX, score_tokens
 
 _IDS = 1 << 16  # ids of a long text that are copied at a time
 
@@ -161,31 +159,17 @@ def _read(model: Backbone, windows: Sequence[Window]) -> list[WindowScore]:
         inputs[row, :end] = torch.from_numpy(window.inputs)
         targets[row, end - len(window.targets) : end] = torch.from_numpy(window.targets)
     counts = targets != IGNORE_INDEX  # (B, T)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         hidden = model.hidden(inputs)[counts]  # (N, C), those that predict something that counts
-        nats, greedy = _score(hidden, model.head_weight, targets[counts])  # each (N)
-    finally:
-        model.train(was_training)
-    if not nats.isfinite().all():
+        scores = score_tokens(hidden, model.lm_head, targets[counts])
+    if not scores.nll.isfinite().all():
         raise ModelError(
             "The model's scores are not finite numbers, so nothing can be measured.",
             "Its weights are damaged; use an earlier checkpoint.",
         )
     sizes = [len(window.targets) for window in windows]
-    rows = zip(nats.split(sizes), greedy.split(sizes), strict=True)
+    rows = zip(scores.nll.split(sizes), scores.is_top1.split(sizes), strict=True)
     return [WindowScore(n.numpy(), bool(g.all())) for n, g in rows]
-
-
-def _score(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each target (N): its surprise, and whether it is the likeliest token. (N, C) -> twice (N)."""
-    nats, greedy = [], []
-    for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
-        logits = F.linear(h, weight).float()  # (n, V)
-        nats.append(F.cross_entropy(logits, y, reduction="none"))
-        greedy.append(logits.argmax(dim=-1) == y)
-    return torch.cat(nats), torch.cat(greedy)
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -29,7 +29,7 @@ from handloom.model.gpt import GPT
 from handloom.quantization.bf16 import use_dtype_of
 
 LORA_PARAMETERS = ("*.lora_A", "*.lora_B", "*.magnitude")
-ADAPTER_PARAMETERS = (*LORA_PARAMETERS, "*.trainable_tokens")
+ADAPTER_PARAMETERS = (*LORA_PARAMETERS, "*.token_deltas.*")
 """Patterns of the parameters that learn in a model with an adapter."""
 
 

@@ -129,7 +129,8 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.embed_dim)
     loss = min(CHUNK_TOKENS, tokens) * c.vocab_size * (8 + size)
     loss += 2 * c.vocab_size * c.embed_dim if at_once.bf16 else 0
-    if model.head_weight.requires_grad and model.trainable_tokens is None:
+    head = model.lm_head
+    if head.weight.requires_grad and getattr(head, "trainable_tokens", None) is None:
         loss += 4 * c.vocab_size * c.embed_dim  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
 

@@ -32,7 +32,7 @@ def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: for last:N with more blocks than there are.
     """
-    head = ("classifier.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("head.*",)
+    head = ("classifier.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("lm_head.*",)
     labels = ("classifier.*",) if config.label_names else ()
     norms = ("*_norm.*",)
     if method.startswith("last:"):
@@ -100,7 +100,7 @@ def require_matches(model: GPT, loss: Tensor, task: str) -> list[str]:
             f"Nothing would learn: the loss of the task {task} does not depend on {', '.join(apart[:3])}"
             f"{' and so on' if len(apart) > 3 else ''}.",
             "Choose a method or patterns that train part of the blocks, such as --method lora. A classifier learns "
-            "with --task classify, a head with the other tasks.",
+            "with --task classify, an lm_head with the other tasks.",
         )
     for name in apart:
         chosen[name].requires_grad_(False)
@@ -155,13 +155,13 @@ def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
 def _group(name: str, config: GPTConfig) -> str:
     if name == TIED:
         return "token embedding" + (", which is the output head too" if config.tie_embeddings else "")
-    if name.endswith(".trainable_tokens"):
+    if ".token_deltas." in name:
         return "rows of the token embedding"
     if name.startswith("embedding."):
         return "position embedding"
     if name.startswith("classifier"):
         return "head for labels"
-    if name.startswith("head"):
+    if name.startswith("lm_head"):
         return "output head"
     if any(fnmatchcase(name, pattern) for pattern in LORA_PARAMETERS):
         return "detours (LoRA)"

@@ -43,7 +43,7 @@ class TokenDelta(nn.Module):
         places[ids] = torch.arange(len(ids), device=ids.device)
         for name, buffer in (("ids", ids), ("was", was), ("places", places)):
             self.register_buffer(name, buffer, persistent=False)
-        self.trainable_tokens = nn.Parameter(was.clone())
+        self.rows = nn.Parameter(was.clone())
         self.share = 1.0
         """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
 
@@ -65,23 +65,23 @@ class TrainableTokensEmbedding(nn.Module):
         self._put()
         weight: Tensor = self.base.weight
         for rows in self._learning():
-            weight = _Exchanged.apply(weight, rows.trainable_tokens, rows.ids, rows.share)
+            weight = _Exchanged.apply(weight, rows.rows, rows.ids, rows.share)
         return weight
 
     @property
-    def learned(self) -> TrainableTokens | None:
+    def trainable_tokens(self) -> TrainableTokens | None:
         """The rows that learn, if a single set does and is taken whole: so the loss need not reckon the others'."""
         learning = self._learning()
         if len(learning) != 1 or learning[0].share != 1:
             return None
-        return TrainableTokens(learning[0].trainable_tokens, learning[0].ids)
+        return TrainableTokens(learning[0].rows, learning[0].ids)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., C)."""
         self._put()
         found = F.embedding(tokens, self.base.weight)  # (..., C)
         for rows in self._learning():  # adds nothing, and leads the gradient back to the rows
-            nothing = rows.share * (rows.trainable_tokens - rows.trainable_tokens.detach())  # (n, C)
+            nothing = rows.share * (rows.rows - rows.rows.detach())  # (n, C)
             found = found + F.embedding(rows.places[tokens], F.pad(nothing, (0, 0, 0, 1)))
         return found
 
@@ -90,7 +90,7 @@ class TrainableTokensEmbedding(nn.Module):
         return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.share]
 
     def _learning(self) -> list[TokenDelta]:
-        return [rows for rows in self.laid() if rows.trainable_tokens.requires_grad and torch.is_grad_enabled()]
+        return [rows for rows in self.laid() if rows.rows.requires_grad and torch.is_grad_enabled()]
 
     def insert_adapter(self, name: str, ids: Tensor) -> TokenDelta:
         """Add a set for these tokens, (n) int64, that is nothing but what is there."""
@@ -118,14 +118,14 @@ class TrainableTokensEmbedding(nn.Module):
         weight = self.base.weight.data
         for rows in self.laid():
             change = weight[rows.ids] - rows.was  # 0, unless an earlier set has the token too
-            weight[rows.ids] = rows.was.lerp(rows.trainable_tokens.detach(), rows.share) + change
+            weight[rows.ids] = rows.was.lerp(rows.rows.detach(), rows.share) + change
 
 
 class _Exchanged(torch.autograd.Function):
     """A matrix that has the rows in place already, for the way back: their gradient is cut out of the matrix's."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, trainable_tokens: Tensor, ids: Tensor, share: float) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, ids: Tensor, share: float) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.share = share
         return weight.data

@@ -101,7 +101,7 @@ class Batch:
 
     def _new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
         size = self._capacity if capacity is None else capacity
-        return KVCache(self.model.config, rows, size, self.model.head_weight.dtype)
+        return KVCache(self.model.config, rows, size, self.model.dtype)
 
 
 def window_start(length: int, context_length: int) -> int:

@@ -18,6 +18,7 @@ from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logits_processors import process_logits
 from handloom.inference.sampling import logits_to_probs, sample
 from handloom.model.gpt import GPT
+from handloom.model.loss import TokenScores, score_logits, score_tokens
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,15 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int | None) -> li
     """
     if top is None:
         return [TokenLogprob(token) for token in tokens]
-    logprobs = logits.float().log_softmax(dim=-1)  # (N, V)
-    values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
-    alternatives = [
-        tuple((token, value) for token, value in zip(*pair, strict=True) if value > float("-inf"))
-        for pair in zip(ids.tolist(), values.tolist(), strict=True)
+    return _as_logprobs(tokens, score_logits(logits, torch.tensor(tokens, device=logits.device), top))
+
+
+def _as_logprobs(tokens: Sequence[int], scores: TokenScores) -> list[TokenLogprob]:
+    alternatives = zip(scores.top_ids.tolist(), scores.top_logprobs.tolist(), strict=True)
+    return [
+        TokenLogprob(token, logprob, tuple(zip(*best, strict=True)))
+        for token, logprob, best in zip(tokens, (-scores.nll).tolist(), alternatives, strict=True)
     ]
-    own = logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0].tolist()
-    return [TokenLogprob(*each) for each in zip(tokens, own, alternatives, strict=True)]
 
 
 @torch.inference_mode()
@@ -134,16 +136,10 @@ def prompt_logprobs(model: GPT, prompt: Sequence[int], top: int) -> tuple[TokenL
     What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
     """
     begin = window_start(len(prompt), model.config.context_length)
-    hidden = model.hidden(torch.tensor([prompt[begin:]]))[0, :-1]  # (T - 1, C)
-    found = [TokenLogprob(token) for token in prompt[: begin + 1]]
+    ids = torch.tensor([prompt[begin:]], device=model.device)  # (1, T)
+    scores = score_tokens(model.hidden(ids)[0, :-1], model.lm_head, ids[0, 1:], top)
     rest = prompt[begin + 1 :]
-    for at in range(0, len(rest), _AT_ONCE):
-        part = slice(at, at + _AT_ONCE)
-        found += token_logprobs(model.unembed(hidden[part]), rest[part], top)
-    return tuple(found)
-
-
-_AT_ONCE = 64  # positions whose scores are held in memory together
+    return (*(TokenLogprob(token) for token in prompt[: begin + 1]), *_as_logprobs(rest, scores))
 
 
 def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Iterator[int]) -> None:

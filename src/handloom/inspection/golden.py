@@ -148,7 +148,7 @@ def _greedy(lm: LanguageModel, known: Greedy, name: str) -> Check:
 def _loss(lm: LanguageModel, known: Loss) -> Check:
     ids = torch.tensor(shakespeare_ids(lm.tokenizer))  # (257)
     inputs, targets = ids[:-1].view(4, 64), ids[1:].view(4, 64)  # each (B, T)
-    total, count = next_token_loss(lm.model.hidden(inputs), lm.model.head_weight, targets)
+    total, count = next_token_loss(lm.model.hidden(inputs), lm.model.lm_head, targets)
     found = total.item() / count
     passed = abs(found - known.nats) <= LOSS_TOLERANCE
     detail = f"{found:.6f} nats; {known.nats:.6f} in {known.source}" + ("" if passed else f". {_NAMESAKE}")

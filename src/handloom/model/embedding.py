@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from handloom.model.config import GPTConfig
+from handloom.model.loss import TrainableTokens
 
 
 class Embedding(nn.Module):
@@ -35,6 +37,31 @@ class Embedding(nn.Module):
         meaning = self.token_embedding(tokens)  # (B, T, C)
         place = self.position_embedding(positions)  # (T, C) or (B, T, C)
         return self.dropout(meaning + place)  # (B, T, C)
+
+
+class TiedHead(nn.Module):
+    """The output head of a tied model: its matrix is the token embedding, and it has no parameters of its own.
+
+    Source: Press & Wolf 2017, "Using the Output Embedding to Improve Language Models".
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple, so that its parameters are registered once
+
+    @property
+    def weight(self) -> Tensor:
+        """The token embedding's own matrix, (V, C)."""
+        return self._embedding[0].token_embedding.weight
+
+    @property
+    def trainable_tokens(self) -> TrainableTokens | None:
+        """The only rows of the matrix that are trained, if not all are (`finetuning.trainable_tokens`)."""
+        return getattr(self._embedding[0].token_embedding, "trainable_tokens", None)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> logits (..., V)."""
+        return F.linear(hidden, self.weight)
 
 
 def _empty(rows: int, width: int) -> nn.Embedding:

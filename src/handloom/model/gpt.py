@@ -11,15 +11,13 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from handloom.errors import ModelError
 from handloom.model.attention import Attention, segment_mask, segment_offsets
 from handloom.model.block import Block
 from handloom.model.config import GPTConfig
-from handloom.model.embedding import Embedding
+from handloom.model.embedding import Embedding, TiedHead
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import TrainableTokens
 
 
 class GPT(nn.Module):
@@ -38,7 +36,9 @@ class GPT(nn.Module):
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
-        self.head = None if config.tie_embeddings else nn.Linear(config.embed_dim, config.vocab_size, bias=False)
+        self.lm_head: nn.Module = TiedHead(self.embedding)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.embed_dim, config.vocab_size, bias=False)
         self.classifier = None
         if config.label_names:
             self.classifier = nn.Linear(config.embed_dim, len(config.label_names), bias=False)
@@ -68,17 +68,14 @@ class GPT(nn.Module):
                 parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
 
     @property
-    def head_weight(self) -> Tensor:
-        """The matrix that turns hidden states into logits, (V, C): the token embedding if tied."""
-        return self.embedding.token_embedding.weight if self.head is None else self.head.weight
+    def device(self) -> torch.device:
+        """Where the weights are, and where tensors for them belong."""
+        return self.final_norm.weight.device
 
     @property
-    def trainable_tokens(self) -> TrainableTokens | None:
-        """The rows of that matrix that learn, if only some do; the loss then reckons no gradient but theirs.
-
-        The embedding tells, since it is what such rows are laid into (`finetuning.trainable_tokens`).
-        """
-        return None if self.head is not None else getattr(self.embedding.token_embedding, "learned", None)
+    def dtype(self) -> torch.dtype:
+        """Of the residual stream, and so of keys and values."""
+        return self.final_norm.weight.dtype
 
     def hidden(
         self,
@@ -129,7 +126,8 @@ class GPT(nn.Module):
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(..., C) -> logits (..., V)."""
-        return F.linear(hidden, self.head_weight)
+        logits: Tensor = self.lm_head(hidden)  # (..., V)
+        return logits
 
     def classify_logits(self, hidden: Tensor) -> Tensor:
         """(..., C), the hidden state of a text's last token -> the scores of its labels, (..., labels).
@@ -164,13 +162,13 @@ class GPT(nn.Module):
 
     def untie_embeddings(self) -> None:
         """Give a tied head its own copy of the token embedding; the scores stay what they are."""
-        if self.head is not None:
+        if not isinstance(self.lm_head, TiedHead):
             return
-        embedding = self.embedding.token_embedding.weight
+        embedding = self.lm_head.weight
         self.config = dataclasses.replace(self.config, tie_embeddings=False)
         with torch.device("meta"):
-            self.head = nn.Linear(self.config.embed_dim, self.config.vocab_size, bias=False)
-        self.head.weight = nn.Parameter(embedding.detach().clone())
+            self.lm_head = nn.Linear(self.config.embed_dim, self.config.vocab_size, bias=False)
+        self.lm_head.weight = nn.Parameter(embedding.detach().clone())
 
     def add_classification_head(self, labels: tuple[str, ...], seed: int) -> None:
         """Give the model a fresh head that tells texts apart by these labels, drawn as its matrices are."""

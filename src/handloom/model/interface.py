@@ -1,29 +1,26 @@
-"""What reads tokens: a GPT, or something that stands for one. Training and evaluation ask for no more than this."""
+"""What training and evaluation need of a model: hidden states of tokens, and the head that makes logits of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import TrainableTokens
 
 
 class Backbone(Protocol):
-    """Turns tokens into hidden states, and names the matrix that turns those into scores."""
+    """A GPT, or something that stands for one."""
 
     @property
     def training(self) -> bool:
         """Whether dropout is on."""
 
     @property
-    def head_weight(self) -> Tensor:
-        """(V, C)."""
-
-    @property
-    def trainable_tokens(self) -> TrainableTokens | None:
-        """The rows of that matrix that learn, if only some do."""
+    def lm_head(self) -> nn.Module:
+        """(..., C) -> logits (..., V)."""
 
     def hidden(
         self,
@@ -39,3 +36,14 @@ class Backbone(Protocol):
 
     def eval(self) -> Any:
         """Switch dropout off."""
+
+
+@contextmanager
+def evaluating(model: Backbone) -> Iterator[None]:
+    """Dropout is off inside, and afterwards as it was, also after an error."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

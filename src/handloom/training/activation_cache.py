@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
-from handloom.model.loss import TrainableTokens
 
 SHARE = 0.5
 """Of the disk space that is free at the beginning, at most this much is used."""
@@ -98,14 +97,9 @@ class CachedBackbone:
         return self.model.training
 
     @property
-    def head_weight(self) -> Tensor:
-        """(V, C)."""
-        return self.model.head_weight
-
-    @property
-    def trainable_tokens(self) -> TrainableTokens | None:
-        """As `GPT.trainable_tokens`."""
-        return self.model.trainable_tokens
+    def lm_head(self) -> nn.Module:
+        """(..., C) -> (..., V)."""
+        return self.model.lm_head
 
     def train(self, mode: bool = True) -> CachedBackbone:
         """Switch dropout on or off in the blocks that are trained, and above them."""

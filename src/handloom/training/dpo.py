@@ -37,7 +37,7 @@ def answer_log_likelihoods(reader: Backbone, part: Batch) -> Tensor:
     B, _, T = part["inputs"].shape
     both = {name: part[name].reshape(2 * B, T) for name in ("inputs", "targets")}
     hidden, targets = answer_hidden_states(reader, both)  # (N, C), (N)
-    losses = token_nll(hidden[None], reader.head_weight, targets[None], reader.trainable_tokens)[0]  # (N)
+    losses = token_nll(hidden[None], reader.lm_head, targets[None])[0]  # (N)
     texts = (both["targets"] != IGNORE_INDEX).nonzero()[:, 0]  # (N), which answer each token is of
     return -losses.new_zeros(2 * B).index_add(0, texts, losses).view(B, 2)
 

@@ -117,7 +117,7 @@ class NextToken:
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the targets, in nats."""
         hidden = reader.hidden(part["inputs"])  # (B, T, C)
-        return next_token_loss(hidden, reader.head_weight, part["targets"], reader.trainable_tokens)[0]
+        return next_token_loss(hidden, reader.lm_head, part["targets"])[0]
 
     def evaluate(self, reader: Backbone) -> EvalResult:
         """Surprise at every held-out token but the first."""

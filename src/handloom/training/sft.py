@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from handloom.model.interface import Backbone
-from handloom.model.loss import CHUNK_TOKENS, IGNORE_INDEX, next_token_loss
+from handloom.model.interface import Backbone, evaluating
+from handloom.model.loss import IGNORE_INDEX, next_token_loss, score_tokens
 from handloom.training.objective import Batch, EvalResult
 
 
@@ -50,22 +49,19 @@ class SFT:
     def loss(self, reader: Backbone, part: Batch) -> Tensor:
         """Surprise at the answers, in nats."""
         hidden, targets = answer_hidden_states(reader, part)
-        return next_token_loss(hidden[None], reader.head_weight, targets[None], reader.trainable_tokens)[0]
+        return next_token_loss(hidden[None], reader.lm_head, targets[None])[0]
 
     @torch.no_grad()
     def evaluate(self, reader: Backbone) -> EvalResult:
         """Mean surprise at all held-out answers; and how often the likeliest token was the right one."""
-        was_training = reader.training
-        reader.eval()
         loss, right, count = 0.0, 0, 0
-        for part in self._validation:
-            hidden, targets = answer_hidden_states(reader, part)
-            for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
-                logits = F.linear(h, reader.head_weight)  # (n, V)
-                loss += float(F.cross_entropy(logits, y, reduction="sum"))
-                right += int((logits.argmax(-1) == y).sum())
-            count += len(targets)
-        reader.train(was_training)
+        with evaluating(reader):
+            for part in self._validation:
+                hidden, targets = answer_hidden_states(reader, part)
+                scores = score_tokens(hidden, reader.lm_head, targets)
+                loss += float(scores.nll.sum())
+                right += int(scores.is_top1.sum())
+                count += len(targets)
         return EvalResult(loss / count, self.unit, {"token_accuracy": right / count})
 
 
