@@ -99,7 +99,7 @@ def test_labels_do_not_reach_the_head_for_tokens(tmp_path, tune, classifier):
     before, after = weights(classifier), weights(folder)
     assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
     assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
-    assert "does not depend on head.weight" in listener.told
+    assert "does not depend on lm_head.weight" in listener.told
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     assert by_muon == {n for n in named if n.endswith((".lora_A", ".lora_B", ".base.weight")) and "blocks" in n}
     left = set(named) - by_muon
     for kind in ("classifier.weight", "lm_head.weight", "token_deltas", "position_embedding.weight", "magnitude"):
-        assert any(name.endswith(kind) for name in left), kind
+        assert any(kind in name for name in left), kind

@@ -84,11 +84,7 @@ class Measuring:
             context_length=config.context_length,
             parameters=sum(p.numel() for p in parameters),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
-            cache_bytes=2
-            * config.layers
-            * config.context_length
-            * config.embed_dim
-            * lm.model.dtype.itemsize,
+            cache_bytes=2 * config.layers * config.context_length * config.embed_dim * lm.model.dtype.itemsize,
             held_out=reading,
             general=general_reading,
             calibration=calibration,
