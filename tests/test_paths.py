@@ -10,7 +10,7 @@ import pytest
 
 from handloom import runtime
 from handloom.cli.main import app
-from handloom.data.corpus import files_of
+from handloom.data.sources import files_of
 from handloom.errors import ConfigError
 from handloom.loading import find_model
 from handloom.tokenizer import load_tokenizer

@@ -84,7 +84,7 @@ def prepare(
     tokenizer
         gpt2, or a folder with vocab.json and merges.txt.
     workers
-        Processes that tokenize [default: the cores granted].
+        Threads that tokenize [default: one for each available core].
     verify
         Read prepared shards through and compare their checksums, however large they are.
     as_json
@@ -133,7 +133,7 @@ def show(
     """
     from handloom.cli.data_view import print_batch
     from handloom.console import print_json
-    from handloom.data import Windows, again
+    from handloom.data import Windows, sources
     from handloom.tokenizer import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
@@ -145,7 +145,11 @@ def show(
         if isinstance(config, FinetuneConfig) and config.task != "text":
             _show_examples(run, config, step, ids, as_json)
             return
-        data, parting, windowing = (list(again.found(config.data, run)), _like(Reading, config), _like(Order, config))
+        data, parting, windowing = (
+            list(sources.find_again(config.data, run)),
+            _like(Reading, config),
+            _like(Order, config),
+        )
         windowing["context_length"] = (
             config.context_length
             if isinstance(config, FinetuneConfig)
@@ -153,12 +157,12 @@ def show(
         )
     loaded = load_tokenizer(tokenizer or "gpt2")
     prepared: TokenData
-    if run is not None and (gone := again.passing(data or [])):
+    if run is not None and (gone := sources.unrepeatable(data or [])):
         prepared = _from_cache(run, gone, loaded)
     else:
         prepared = _prepare(data, loaded, parting)
     if run is not None:
-        again.require_same(run, prepared.key)
+        sources.require_same_data(run, prepared.key)
     windows = Windows(prepared.train.tokens, **windowing)
     batch = _described(windows, prepared, loaded, step)
     if as_json:
@@ -220,7 +224,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     """The batch of a run that was tuned on examples."""
     from handloom.cli.data_view import examples_of, print_examples
     from handloom.console import print_json
-    from handloom.data import again
+    from handloom.data import sources
     from handloom.loading import find_model
     from handloom.training.progress import NullReporter
     from handloom.training.tasks import open_task
@@ -228,9 +232,9 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     stored = find_model(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
     context_length = config.context_length or model.config.context_length
-    config = replace(config, data=again.found(config.data, run))
+    config = replace(config, data=sources.find_again(config.data, run))
     objective, _, _ = open_task(config, model, tokenizer, context_length, NullReporter(), None)
-    again.require_same(run, objective.data_hash)
+    sources.require_same_data(run, objective.data_hash)
     rows = examples_of(objective.batch(step), tokenizer, model.config.label_names)
     if as_json:
         print_json({"step": step, "rows": rows})
@@ -240,11 +244,11 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 
 def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
     """The tokens of a run whose text cannot be read again, so that nobody waits for a pipe."""
-    from handloom.data import again
+    from handloom.data import sources
     from handloom.data.tokenized import open_cached
     from handloom.errors import DataError
 
-    if (prepared := open_cached(again.key_of(run), tokenizer)) is None:
+    if (prepared := open_cached(sources.data_hash_of(run), tokenizer)) is None:
         raise DataError(
             f"The run {run} learned from {', '.join(gone)}, which cannot be read again, and its tokens are not in the "
             "cache any more.",

@@ -125,5 +125,5 @@ def print_report(prepared: PreparedData) -> None:
         console.print("Prepared before; nothing had to be tokenized.")
     else:
         speed = (report.train_bytes + report.validation_bytes) / 1e6 / report.seconds
-        console.print(f"Took {report.seconds:.1f} s with {report.workers} processes, {speed:.1f} MB/s.")
+        console.print(f"Took {report.seconds:.1f} s with {report.workers} threads, {speed:.1f} MB/s.")
     console.print(f"Kept in {prepared.folder}", soft_wrap=True)

@@ -1,8 +1,8 @@
-"""Which documents there are: files, folders, globs, standard input and the built-in corpora.
+"""The documents of a corpus: files, folders, globs, standard input and the built-in corpora.
 
-A text file is one document, or several with a separator between them; a record of another file is one,
-and so is a module or topic of a built-in corpus. Documents stream, so a file may be larger than memory.
-Knows no tokens and no split.
+A text file is one document, or several with a separator between them; a record of another file is one, and so is a
+module or topic of a built-in corpus. Documents stream, so a file may be larger than memory. Knows no tokens and no
+split.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from handloom.data.again import is_pipe
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
 from handloom.data.schema import Record, text_of
 from handloom.data.separator import split_documents
-from handloom.data.sources import files_of
-from handloom.data.text_io import RECORD_SUFFIXES, TEXT_FIELD, Origin, ReadOptions, UnreadableError, form_of, read_text
+from handloom.data.sources import files_of, find_files, is_pipe
+from handloom.data.text_io import RECORD_SUFFIXES, TEXT_FIELD, Origin, ReadOptions, form_of, read_text
 from handloom.errors import DataError, require_type
 from handloom.runtime import expanded
 from handloom.temporary import TemporaryFolder
@@ -76,8 +75,7 @@ class Corpus:
     def documents(self) -> Iterator[Document]:
         """Every document, empty ones and duplicates too, in the order of the sources.
 
-        Raises:
-            DataError: a file that cannot be read as text, when its turn comes.
+        Raises DataError for a file that cannot be read as text, when its turn comes.
         """
         for origin in self._origins:
             yield from origin()
@@ -93,20 +91,19 @@ def open_corpus(
 ) -> Corpus:
     """Find the documents that `sources` name; their text is read later, while walking.
 
-    Args:
-        sources: each a file, a folder, a glob (see `sources.files_of`), `-` (standard input; it and other pipes
-            are read to their end now), or the name of a built-in corpus. A file in the current folder that is called
-            like a built-in corpus is reached by `./NAME`.
-        text_field, encoding_errors, json_as_text, document_separator: see `ReadOptions`.
+    Each source is a file, a folder, a glob (see `sources.files_of`), `-` (standard input; it and other pipes are read
+    to their end now), or the name of a built-in corpus; a file in the current folder that is called like one of these
+    is reached by `./NAME`. For the settings see `ReadOptions`.
+
     Raises:
         DataError: a source that is missing, empty, or holds no text file; a `text_field` where there are no records.
-        ConfigError: an unknown `encoding_errors`, or a separator of several lines or none.
+        ConfigError: an unknown `encoding_errors`, or a separator that is not one line.
     """
     return find_documents(sources, ReadOptions(text_field, encoding_errors, json_as_text, document_separator))
 
 
 def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOptions) -> Corpus:
-    """The same. Where the options have an `on_error`, a source that is missing is told, unless it is the only one."""
+    """The same; a missing source goes to the `on_error` of the options, unless it is the only one."""
     require_type(sources, "The data", (str, Path, Iterable), "a path, or a list of them")
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     for source in given:
@@ -114,32 +111,32 @@ def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOpti
     if not given:
         raise DataError("No data was named.", f"Name files, folders or a built-in corpus ({', '.join(BUILTIN)}).")
     names = list(dict.fromkeys(map(str, given)))
-    piped = [name for name in names if name == "-" or is_pipe(name)]
-    spool = TemporaryFolder("stdin") if piped else None
-    origins: list[Callable[[], Iterable[Document]]] = []
     omissions, has_records = Omissions(), False
-    try:
-        for source in names:
+    origins: list[Callable[[], Iterable[Document]]] = []
+    with ExitStack() as on_failure:
+        spool: TemporaryFolder | None = None
+        for number, source in enumerate(names):
             if source in BUILTIN:
                 origins.append(_builtin(source))
-            elif source in piped and spool is not None:
-                path = Path(spool.name, str(piped.index(source)))
-                name = "standard input" if source == "-" else source
+            elif source == "-" or is_pipe(source):
+                if spool is None:
+                    spool = TemporaryFolder("stdin")
+                    on_failure.callback(spool.cleanup)
+                path, name = Path(spool.name, str(number)), "standard input" if source == "-" else source
                 _spool(source, name, path)
                 origins.append(partial(_separated, path, name, options))
             else:
-                for path in found_files(partial(files_of, omissions=omissions), source, options, len(names) == 1):
-                    has_records = has_records or form_of(path, options) != "text"
-                    origins.append(partial(_file_documents, path, options))
+                for path in find_files(partial(files_of, omissions=omissions), source, options, len(names) == 1):
+                    is_text = form_of(path, options) == "text"
+                    has_records = has_records or not is_text
+                    read = partial(_separated, path, path.as_posix()) if is_text else partial(read_as, _document, path)
+                    origins.append(partial(read, options))
         if options.text_field != TEXT_FIELD and not has_records:
             raise DataError(
                 f'text_field is "{options.text_field}", but none of {", ".join(names)} has records.',
                 f"Leave it out; it is for files that end in {', '.join(RECORD_SUFFIXES)}.",
             )
-    except BaseException:
-        if spool is not None:
-            spool.cleanup()
-        raise
+        on_failure.pop_all()
     corpus = Corpus(names, origins, omissions, options.document_separator)
     if spool is not None:
         weakref.finalize(corpus, spool.cleanup)
@@ -156,40 +153,22 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
     return documents
 
 
-def found_files(find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool) -> list[Path]:
-    """What `find` finds; what it raises is told, unless the source is the only one."""
-    try:
-        return find(source)
-    except DataError as error:
-        if alone:
-            raise
-        options.report(UnreadableError(error.problem, error.remedy), Origin(source))
-        return []
-
-
 def _separated(path: Path, name: str, options: ReadOptions) -> Iterator[Document]:
-    """The documents of a text file; none of one that cannot be read, which was told."""
-    unread = list[DataError]()
-    read = partial(_text, path, name, options, unread)
+    """The documents of a text file; none of one that cannot be read, whose error went to `on_error`."""
+    unread: list[DataError] = []
+
+    def read() -> Iterator[str]:
+        try:
+            yield from read_text(path, name, options)
+        except DataError as error:
+            unread.append(error)
+            options.report(error, Origin(name))
+
     for part, (line, pieces) in enumerate(split_documents(read, options.document_separator), start=1):
-        first = part == 1
         if pieces is tuple and unread:
             return
-        yield Document(name if first else f"{name}:{line}", pieces, path if first else None, part, line)
-
-
-def _text(path: Path, name: str, options: ReadOptions, unread: list[DataError]) -> Iterator[str]:
-    try:
-        yield from read_text(path, name, options)
-    except DataError as error:
-        unread.append(error)
-        options.report(error, Origin(name))
-
-
-def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:
-    if form_of(path, options) == "text":
-        return _separated(path, path.as_posix(), options)
-    return read_as(_document, path, options)
+        first = part == 1
+        yield Document(name if first else f"{name}:{line}", pieces, path if first else None, part=part, line=line)
 
 
 def _document(record: Record) -> Document:
@@ -203,10 +182,9 @@ def _one(text: str) -> tuple[str]:
 
 
 def _spool(source: str, name: str, path: Path) -> None:
-    """A pipe can be read once and we walk a corpus twice, so it is kept in a temporary file.
+    """Keep a pipe in a temporary file, since it can be read once and a corpus is walked twice.
 
-    Raises:
-        DataError: an empty pipe, what is no pipe, or a refusal of the system.
+    Raises DataError for an empty pipe, what is not a pipe, or a refusal of the system.
     """
     shown = name[0].upper() + name[1:] if source == "-" else name
     with ExitStack() as stack:
@@ -215,7 +193,7 @@ def _spool(source: str, name: str, path: Path) -> None:
             if source != "-":
                 stream = stack.enter_context(open(expanded(source, "the data"), "rb"))
                 if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
-                    raise DataError(f"{name}: a device, which holds no text.", "Name a file, a folder or a pipe.")
+                    raise DataError(f"{name}: a device, not text.", "Name a file, a folder or a pipe.")
         except OSError as error:
             raise DataError(f"{name}: cannot be read ({error.strerror}).", "Name a file, a folder or a pipe.") from None
         try:

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from handloom.data import forms, schema
-from handloom.data.again import is_pipe
-from handloom.data.corpus import found_files
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
-from handloom.data.sources import files_of
+from handloom.data.sources import files_of, find_files, is_pipe
 from handloom.data.text_io import IN_FOLDERS, Origin, ReadOptions, require_records
 from handloom.errors import DataError
 from handloom.tokenizer.chat import Message
@@ -149,7 +147,7 @@ def stream_examples(
     if not names:
         raise DataError("No data was named.", "Name .jsonl files: --data FILE.")
     find = partial(example_files, omissions=omissions)
-    found = [path for name in names for path in found_files(find, name, options, len(names) == 1)]
+    found = [path for name in names for path in find_files(find, name, options, len(names) == 1)]
 
     def example(record: schema.Record) -> E:
         made = kind.of(record)

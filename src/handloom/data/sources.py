@@ -1,4 +1,4 @@
-"""Which files a name stands for: a file, a folder, a glob.
+"""The files that a name stands for: a file, a folder, a glob; and the sources of a run, found again.
 
 Folders are walked in sorted order, linked ones too. What is left out on the way is counted. Our own folders (runs,
 checkpoints, models, tokenizers, prepared data) are never data unless their files are named. Reads no text.
@@ -10,22 +10,23 @@ import difflib
 import glob
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from handloom import storage
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
-from handloom.data.text_io import IN_FOLDERS, has_suffix
-from handloom.errors import ConfigError, DataError
+from handloom.data.text_io import IN_FOLDERS, Origin, ReadOptions, UnreadableError, has_suffix
+from handloom.errors import CheckpointError, ConfigError, DataError, HandloomError
 from handloom.ownership import is_ours
-from handloom.runtime import cache_folder, expanded, models_folder
+from handloom.runtime import cache_folder, expanded, found_from, is_there, models_folder
 from handloom.storage import UNFINISHED
+from handloom.values import parse_json
 
 SUFFIXES = (".txt", ".md", ".py", *IN_FOLDERS)
-"""What files in a folder have to end in to be read as text, whatever the capitals, and packed or not."""
-
+"""Of the files in a folder that are read as text, whatever the capitals, and packed or not."""
 _OWN = (
     ("origin.json",),
     ("adapter_config.json",),
@@ -34,16 +35,15 @@ _OWN = (
     ("config.json", "pytorch_model.bin"),
     ("vocab.json", "merges.txt"),
 )
-"""Names of which all are there in a folder of a model or a tokenizer, whoever wrote it."""
+"""Names of which all are there in a folder of a model or a tokenizer, by any program."""
+_OF_PROCESS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""Another file in each process, such as <(COMMAND), which a shell hands over as /dev/fd/63."""
 
 
 def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omissions | None = None) -> list[Path]:
-    """The files that a name stands for.
+    """The files that a name stands for: a file, whatever its suffix; a folder, walked recursively in sorted order; or
+    a glob. Files in a folder have to end in one of `suffixes`; `omissions` counts what was left out on the way.
 
-    Args:
-        source: a file, whatever its suffix; a folder (walked recursively, in sorted order); or a glob.
-        suffixes: what files in a folder have to end in.
-        omissions: told what was left out on the way.
     Raises:
         DataError: what is missing or empty, a folder without such a file, or one of our own folders.
     """
@@ -66,6 +66,17 @@ def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omiss
     raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
 
 
+def find_files(find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool) -> list[Path]:
+    """What `find` finds; its error goes to the `on_error` of the options, unless the source is the only one."""
+    try:
+        return find(source)
+    except DataError as error:
+        if alone:
+            raise
+        options.report(UnreadableError(error.problem, error.remedy), Origin(source))
+        return []
+
+
 def is_own_folder(folder: Path) -> bool:
     """Whether it was written by Handloom, or is a model's: a run, a checkpoint, an export, a tokenizer, the cache."""
     if is_ours(folder) or any(all((folder / name).exists() for name in names) for names in _OWN):
@@ -77,6 +88,56 @@ def is_own_folder(folder: Path) -> bool:
     return False
 
 
+def is_pipe(source: str) -> bool:
+    """Whether what is there can be read only once, as <(COMMAND), /dev/stdin or a FIFO; true of devices too."""
+    path = Path(source).expanduser() if source.startswith("~/") else Path(source)
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+# The sources of a run, at another time or from another folder
+
+
+def find_again(sources: Sequence[str], run: Path) -> tuple[str, ...]:
+    """The sources of a run from here: as they are named, else from the folder it was begun in or one above the run."""
+    folders = list(run.absolute().parents)
+    with suppress(HandloomError):
+        folders.insert(0, Path(str(storage.read_json(run / "data.json").get("folder", os.curdir))))
+    return tuple(one if one in (*BUILTIN, "-") else found_from(one, folders) for one in sources)
+
+
+def unrepeatable(sources: Sequence[str]) -> list[str]:
+    """Those that cannot be read again, for people: pipes, and what is not there any more."""
+    return [
+        "standard input" if one == "-" else one
+        for one in sources
+        if one not in BUILTIN and (one == "-" or one.startswith(_OF_PROCESS) or not is_there(one) or is_pipe(one))
+    ]
+
+
+def data_hash_of(run: Path) -> str:
+    """The hash of the data of a run, from its data.json; CheckpointError when that is missing or damaged."""
+    described = run / "data.json"
+    if not described.is_file():
+        raise CheckpointError(f"{run} is not a run folder: it has no data.json.", "Check the path.")
+    try:
+        return str(parse_json(described.read_bytes())["key"])
+    except (ValueError, TypeError, KeyError):
+        problem = f"{described} is damaged: it lacks the hash of the data."
+        raise CheckpointError(problem, "Resume the run, which repairs it.") from None
+
+
+def require_same_data(run: Path, data_hash: str) -> None:
+    """Raise DataError for other text than that of a run, which would show another batch."""
+    if (then := data_hash_of(run)) != data_hash:
+        raise DataError(
+            f"The text of run {run} has changed (hash {data_hash[:12]}, expected {then[:12]}).",
+            "Put the text back as it was; only then can the batch be shown.",
+        )
+
+
+# Walking
+
+
 def _files_below(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
     left_out = Omissions()
     found = list(_walk(folder, suffixes, left_out))
@@ -84,7 +145,7 @@ def _files_below(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) 
     if not found:
         kind, others = ("text file", "rst") if suffixes == SUFFIXES else ("such file", "json")
         raise DataError(
-            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).{_told(left_out)}",
+            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).{_listed(left_out)}",
             f'Name a folder that does, or name the files themselves, for example with "FOLDER/*.{others}".',
         )
     return sorted(found, key=lambda path: path.parts)
@@ -131,7 +192,7 @@ def _is_walked(folder: Path, omissions: Omissions) -> bool:
 
 
 def _is_temporary(name: str) -> bool:
-    """Whether it is the lock of a folder or not yet whole: no data, and nothing to tell of."""
+    """Whether it is a lock or an unfinished folder of ours: not data, and not worth counting."""
     return name.startswith(UNFINISHED) or (name.startswith(".") and name.endswith(".lock"))
 
 
@@ -176,13 +237,13 @@ def _files_matching(pattern: str, suffixes: tuple[str, ...], omissions: Omission
     omissions.update(left_out)
     if not found:
         raise DataError(
-            f"{pattern}: no file matches.{_told(left_out)}",
+            f"{pattern}: no file matches.{_listed(left_out)}",
             "Check the pattern with ls; ** matches folders at every depth.",
         )
     return sorted(found, key=lambda path: path.parts)
 
 
-def _told(omissions: Omissions) -> str:
+def _listed(omissions: Omissions) -> str:
     return "".join(f" {sentence}" for sentence in omissions.problems())
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from handloom.data.again import passing
 from handloom.data.builtin import BUILTIN
 from handloom.data.corpus import open_corpus
 from handloom.data.examples import example_files
 from handloom.data.record_files import read_records
 from handloom.data.shards import Shard
+from handloom.data.sources import unrepeatable
 from handloom.data.split import TRAIN, VALIDATION
 from handloom.data.text_io import ReadOptions
 from handloom.data.tokenized import TokenData, open_cached, prepare
@@ -80,7 +80,7 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
     key = str(training.get("data", ""))
     found = open_cached(key, tokenizer) if key else None
     sources = [str(source) for source in settings["data"]]
-    if found is not None and (passing(sources) or {*sources} <= {*BUILTIN}):  # called the same at all times
+    if found is not None and (unrepeatable(sources) or {*sources} <= {*BUILTIN}):  # called the same at all times
         return found
     try:
         return _prepared_again(key, settings, tokenizer)
@@ -92,7 +92,7 @@ def _prepared(training: Mapping[str, Any], settings: Mapping[str, Any], tokenize
 
 def _prepared_again(key: str, settings: Mapping[str, Any], tokenizer: Tokenizer) -> TokenData:
     sources = [str(source) for source in settings["data"]]
-    if gone := passing(sources):
+    if gone := unrepeatable(sources):
         raise DataError(
             f"It learned from {', '.join(gone)}, which cannot be read again.", "Name the text with --training."
         )

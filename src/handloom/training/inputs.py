@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from handloom.data.builtin import BUILTIN
-from handloom.data.corpus import files_of
+from handloom.data.sources import files_of
 from handloom.loading import find_model, folders_of
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from handloom import ownership, runtime, storage
 from handloom.checkpoints import native
-from handloom.data import again
+from handloom.data.sources import find_again, unrepeatable
 from handloom.data.tokenized import is_prepared
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
 from handloom.settings import merge_settings
@@ -268,8 +268,8 @@ def _with_data_found(config: RunConfig, checkpoint: native.Checkpoint, run: Path
     Raises:
         CheckpointError: for data that is not there any more, nor its tokens in the cache.
     """
-    found = again.found(config.data, run)
-    gone = again.passing(found)
+    found = find_again(config.data, run)
+    gone = unrepeatable(found)
     if gone and not is_prepared(checkpoint.training["data"]):
         raise CheckpointError(
             f"The run {run} learns from {', '.join(gone)}, which cannot be read again.",

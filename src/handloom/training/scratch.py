@@ -6,8 +6,8 @@ import dataclasses
 
 from handloom.checkpoints import native
 from handloom.checkpoints.memory import require_memory
-from handloom.data import again
 from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
@@ -80,7 +80,7 @@ def reopened(
     config: DataSettings, tokenizer: Tokenizer | None, checkpoint: native.Checkpoint | None
 ) -> TokenData | None:
     """What came through a pipe, or is gone, cannot be read again, but its tokens may still be in the cache."""
-    if checkpoint is None or tokenizer is None or not again.passing(config.data):
+    if checkpoint is None or tokenizer is None or not unrepeatable(config.data):
         return None
     return open_cached(checkpoint.training["data"], tokenizer)
 
