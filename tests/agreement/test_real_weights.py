@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from handloom.checkpoints.wanted import PLAIN_NAMES
+from handloom.checkpoints.model_store import PLAIN_NAMES
 from handloom.inspection import activations, golden
 from handloom.inspection.check import TOLERANCE
 from handloom.inspection.verify import verify

@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from handloom import locks
 from handloom.checkpoints.hub import PATIENCE, Hub, RemoteFile
-from handloom.checkpoints.model_store import local_models, model_folder, unfinished_pulls
-from handloom.checkpoints.pulling import pull
-from handloom.checkpoints.wanted import is_intact, repository_of
+from handloom.checkpoints.model_store import local_models, model_folder, repository_of, unfinished_pulls
+from handloom.checkpoints.pull import pull
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.runtime import models_folder
 from handloom.tokenizer import load_tokenizer
@@ -141,7 +140,7 @@ def test_the_next_pull_goes_on_where_this_one_was_given_up(form, hub):
     hub.repositories["acme/tiny"] = tiny_gpt2(form)
     weights = max(tiny_gpt2(form), key=lambda name: len(tiny_gpt2(form)[name]))
     hub.faults.cut[weights] = [100_000, *[0] * (PATIENCE + 1)]
-    with pytest.raises(CheckpointError, match="the same command goes on") as raised:
+    with pytest.raises(CheckpointError, match="the same command resumes") as raised:
         pull("acme/tiny")
     assert hub.url in raised.value.problem
     assert part("acme--tiny").stat().st_size == 100_000
@@ -219,7 +218,7 @@ def test_two_pulls_of_one_model_do_not_write_the_same_file(hub):
 
 def test_a_damaged_file_is_refused_and_fetched_anew_the_next_time(hub):
     hub.faults.damage = {WEIGHTS}
-    with pytest.raises(CheckpointError, match=r"model\.safetensors of .* arrived damaged.* fetches it anew"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors of .* arrived damaged.* fetches it again"):
         pull("gpt2")
     assert local_models() == []
     assert not list(models_folder().rglob("*.part"))
@@ -251,7 +250,7 @@ def test_first_bytes_damaged_on_disk_are_found_out(hub):
 
 def test_what_cannot_be_verified_is_not_fetched(hub):
     hub.faults.no_checksums = True
-    with pytest.raises(CheckpointError, match=r"no size or no checksum of config\.json"):
+    with pytest.raises(CheckpointError, match=r"does not name size and checksum of config\.json"):
         pull("gpt2")
     assert len(hub.log) == 1
 
@@ -262,14 +261,14 @@ def test_any_changed_byte_is_noticed(content, at, large, tmp_path_factory):
     path.write_bytes(content)
     sha256, git = (hashlib.sha256(content).hexdigest(), None) if large else (None, git_id(content))
     file = RemoteFile("file", len(content), sha256, git)
-    assert is_intact(path, file)
+    assert file.matches(path)
     changed = bytearray(content)
     if at < len(changed):
         changed[at] ^= 0x40
     else:
         changed.append(0)
     path.write_bytes(changed)
-    assert not is_intact(path, file)
+    assert not file.matches(path)
 
 
 # No space
@@ -292,7 +291,7 @@ def test_a_disk_that_becomes_full_on_the_way_keeps_what_fits(hub, tmp_path, monk
     try:
         monkeypatch.setenv("HANDLOOM_MODELS", str(disk / "models"))
         monkeypatch.setattr("handloom.storage.require_space", lambda folder, needed: None)
-        with pytest.raises(CheckpointError, match=r"disk became full.* same command goes on"):
+        with pytest.raises(CheckpointError, match=r"disk became full.* same command resumes"):
             pull("gpt2")
         had = part().stat().st_size
         assert had > 100_000
@@ -330,7 +329,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (None, r"does not show it to you \(HTTP 401\)\. Check the name\. If the model is private, check HF_TOKEN"),
+        (None, r"hides it from you \(HTTP 401\)\. Check the name\. If the model is private, check HF_TOKEN"),
         ("hf_wrong", r"does not accept the token in use \(HF_TOKEN.*public models need no token"),
     ],
 )
@@ -351,12 +350,12 @@ def test_a_gated_model_says_where_its_conditions_are(hub):
 
 
 def test_a_model_that_the_hub_does_not_have(hub):
-    with pytest.raises(CheckpointError, match="has no model acme/nothing"):
+    with pytest.raises(CheckpointError, match="does not have a model acme/nothing"):
         pull("acme/nothing")
 
 
 def test_a_revision_that_the_model_does_not_have(hub):
-    with pytest.raises(CheckpointError, match=r"has no revision 'v9'.*--revision"):
+    with pytest.raises(CheckpointError, match=r"does not have the revision 'v9'.*`revision`"):
         pull("gpt2", revision="v9")
 
 
@@ -464,10 +463,10 @@ def test_a_repository_of_other_weights_says_what_they_are(name, words, hub):
     repository = tiny_gpt2() | {name: b"\0"}
     del repository[WEIGHTS]
     hub.repositories["acme/tiny"] = repository
-    with pytest.raises(CheckpointError, match=f"acme/tiny holds no weights that Handloom reads.*{name} {words}"):
+    with pytest.raises(CheckpointError, match=f"acme/tiny contains weights in none of the forms that Handloom reads.*{name} {words}"):
         pull("acme/tiny")
     del repository["config.json"]
-    with pytest.raises(CheckpointError, match=rf"acme/tiny has no config\.json.*{name} {words}"):
+    with pytest.raises(CheckpointError, match=rf"acme/tiny does not have config\.json.*{name} {words}"):
         pull("acme/tiny")
 
 
@@ -551,7 +550,7 @@ def test_an_endpoint_that_is_no_address(endpoint):
 @pytest.mark.parametrize("token", ["hf_\u00e9", "hf_a b", "hf_\x01"])
 def test_a_token_that_cannot_be_one(token, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(ConfigError, match="characters that no token has") as raised:
+    with pytest.raises(ConfigError, match="characters that tokens never have") as raised:
         pull("gpt2")
     assert token not in str(raised.value)
 
@@ -612,7 +611,7 @@ def test_what_is_in_the_models_folder_is_listed_without_the_network(hub):
 
 def test_nothing_but_a_pull_imports_the_client():
     script = (
-        "import sys, handloom.checkpoints.pulling, handloom.checkpoints.model_store as p; p.local_models(); "
+        "import sys, handloom.checkpoints.pull, handloom.checkpoints.model_store as p; p.local_models(); "
         "print({'huggingface_hub', 'hf_xet', 'torch', 'httpx2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")
@@ -621,7 +620,7 @@ def test_nothing_but_a_pull_imports_the_client():
 
 def test_a_pull_needs_neither_torch_nor_xet(hub):
     script = (
-        "import sys; from handloom.checkpoints.pulling import pull; pull('gpt2'); "
+        "import sys; from handloom.checkpoints.pull import pull; pull('gpt2'); "
         "print({'torch', 'hf_xet'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8")

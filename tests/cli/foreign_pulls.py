@@ -88,7 +88,7 @@ def no_network(hub, patch, stack):
 def model_but_no_network(hub, patch, stack):
     from huggingface_hub.utils import close_session
 
-    from handloom.checkpoints.pulling import pull
+    from handloom.checkpoints.pull import pull
 
     pull("gpt2")
     hub.close()
@@ -138,10 +138,10 @@ def disk(number: int) -> Callable:
 
         real = Hub._append
 
-        def refuse(self, repository, file, part, have, on_bytes):
+        def refuse(self, repository, file, part, on_bytes):
             if file.name == WEIGHTS:
                 raise OSError(number, "Input/output error")
-            real(self, repository, file, part, have, on_bytes)
+            real(self, repository, file, part, on_bytes)
 
         patch.setattr(Hub, "_append", refuse)
 

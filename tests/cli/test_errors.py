@@ -93,20 +93,18 @@ ELSEWHERE = (
 
 READERS = (
     "loading",
-    "checkpoints.elsewhere",
-    "checkpoints.foreign",
+    "checkpoints.formats",
     "checkpoints.gguf_import",
     "checkpoints.gpt2",
     "checkpoints.gpt2_config",
     "checkpoints.gpt2_tokenizer",
-    "checkpoints.weights",
+    "checkpoints.hf_weights",
     "checkpoints.native",
     "checkpoints.peft",
     "checkpoints.hub",
     "checkpoints.nanogpt",
-    "checkpoints.pulled",
-    "checkpoints.pulling",
-    "checkpoints.wanted",
+    "checkpoints.model_store",
+    "checkpoints.pull",
     "locks",
     "ownership",
     "tokenizer.base",
@@ -122,7 +120,7 @@ WITHOUT_A_ROW = {
     ("loading", "cannot be read"): "a name longer than a row; tests/inference/test_loading.py has one",
     ("checkpoints.native", "There is no checkpoint at"): "commands look whether it is there before they open it",
     ("checkpoints.native", "as_os_error"): "writes, and reads nothing from elsewhere",
-    ("checkpoints.pulled", "is not the name of a model"): "no command line can hold such a name; test_hub.py has some",
+    ("checkpoints.model_store", "is not the name of a model"): "no command line can hold such a name; test_hub.py has some",
     ("tokenizer.files", "cannot be saved"): "writes; tests/tokenizer/test_tokenizer_files.py has it",
 }
 """Refusals (the module, and words of the statement) that have none, and why."""

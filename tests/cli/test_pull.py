@@ -61,8 +61,8 @@ def test_a_model_copied_by_hand_is_listed(inside, tmp_path):
     ("words", "said"),
     [
         (("gtp2",), "Did you mean 'gpt2'?"),
-        (("acme/nothing",), "has no model acme/nothing"),
-        (("gpt2", "--revision", "v9"), "has no revision 'v9'"),
+        (("acme/nothing",), "does not have a model acme/nothing"),
+        (("gpt2", "--revision", "v9"), "does not have the revision 'v9'"),
         (("gpt2", "--endpoint", "mirror"), "is not a web address"),
     ],
 )
@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_what_was_fetched_and_the_same_command_goes_on(hub, start, 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.decode() == "What was fetched is kept; the same command goes on.\n\nStopped.\n"
+    assert err.decode() == "What was fetched is kept; the same command resumes.\n\nStopped.\n"
     assert parts[0].stat().st_size == 200_000
     listed = handloom("model", "list").out
     assert "No model in" in listed

@@ -107,7 +107,7 @@ def test_a_template_of_a_later_version_is_refused(inside, talker, tmp_path):
     native.save(tmp_path / "later", checkpoint.load_model(), checkpoint.load_tokenizer(), {"template": "turns-9"})
     result = inside("chat", "later")
     assert result.returncode == 2
-    assert "learned conversations in the template 'turns-9'" in result.err
+    assert "was trained with the chat template 'turns-9'" in result.err
 
 
 def test_evaluate_and_compare_say_that_they_do_not_measure_labels(inside, spam, trained_run, tmp_path):

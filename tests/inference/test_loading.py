@@ -98,7 +98,7 @@ def test_what_is_no_model_is_told_from_what_is_missing(tmp_path, trained_run):
         handloom.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="neither a run folder"):
         handloom.load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"config\.toml is a file, .* Name the folder that it is in"):
+    with pytest.raises(CheckpointError, match=r"config\.toml is a file, .* Name its folder"):
         handloom.load(trained_run / "config.toml")
     with pytest.raises(CheckpointError, match="cannot be read"):
         handloom.load("n" * 5000)

@@ -11,7 +11,7 @@ import tiktoken
 import torch
 from safetensors.torch import load_file, save_file
 
-from handloom.checkpoints import wanted
+from handloom.checkpoints import model_store
 from handloom.inspection import golden
 from handloom.inspection.verify import verify
 from handloom.loading import load
@@ -73,7 +73,7 @@ def test_the_fingerprint_is_that_of_gpt2s_tokenizer(gpt2):
 
 
 def test_names_are_those_that_can_be_pulled():
-    assert {name: wanted.PLAIN_NAMES[name] for name in golden.ALIASES} == golden.ALIASES
+    assert {name: model_store.PLAIN_NAMES[name] for name in golden.ALIASES} == golden.ALIASES
     assert set(golden.ALIASES.values()) == set(golden.PUBLISHED)
 
 

@@ -258,9 +258,9 @@ def test_an_adapter_lies_beside_its_model_and_no_other(tmp_path, tune, base, mon
     assert exact.equal(plain)
     assert 0 < (half - plain).abs().max() < (beside - plain).abs().max()
     run.begin(tmp_path / "other", tune(steps=3, method="full"))
-    with pytest.raises(CheckpointError, match=r"was trained on .*base.* others\. Use the model that"):
+    with pytest.raises(CheckpointError, match=r"was trained on .*base.* different\. Use its base model"):
         load(tmp_path / "other", adapter=tmp_path / "tuned")
-    with pytest.raises(CheckpointError, match="holds a whole model, not an adapter"):
+    with pytest.raises(CheckpointError, match="is a whole model, not an adapter"):
         load(base, adapter=tmp_path / "other")
 
 
@@ -288,7 +288,7 @@ def test_a_run_and_its_base_may_be_moved_together(tmp_path, tune, base, monkeypa
     monkeypatch.chdir(tmp_path)
     assert load(tmp_path / "moved" / "runs" / "tuned").config.embed_dim == 16
     shutil.rmtree(tmp_path / "moved" / "runs" / "base")
-    with pytest.raises(CheckpointError, match="lies beside the model runs/base, which cannot be used"):
+    with pytest.raises(CheckpointError, match="base model runs/base of the adapter in .* cannot be used"):
         load(tmp_path / "moved" / "runs" / "tuned")
 
 
@@ -400,13 +400,13 @@ def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(tmp_path, tune,
     run.begin(tmp_path / "run", settings, stop_after=3)
     run.begin(tmp_path / "other", tune(model=str(base), method="full"))
     shutil.rmtree(model)
-    with pytest.raises(CheckpointError, match=r"tunes the model .*, which cannot be used\. There is no model at"):
+    with pytest.raises(CheckpointError, match=r"tunes the model .*, cannot be used\. There is no model at"):
         run.resume(tmp_path / "run")
     shutil.copytree(tmp_path / "other", model)
     if (task, method) == ("text", "full"):  # it has nothing to do with the model any more
         run.resume(tmp_path / "run")
         return
-    with pytest.raises(CheckpointError, match=r"step-00000030 of the run .* which is not there any more"):
+    with pytest.raises(CheckpointError, match=r"step-00000030 of the run .* which is gone"):
         run.resume(tmp_path / "run")
     shutil.rmtree(model)
     shutil.copytree(base, model)
@@ -418,5 +418,5 @@ def test_each_of_several_adapters_has_to_belong_to_the_model(tmp_path, tune, bas
     run.begin(tmp_path / "other", tune(steps=3, method="full"))
     run.begin(tmp_path / "mine", tune(steps=3))
     run.begin(tmp_path / "strange", tune(steps=3, model=str(tmp_path / "other")))
-    with pytest.raises(CheckpointError, match=r"The adapter in .*strange.* was trained on .*other"):
+    with pytest.raises(CheckpointError, match=r"strange.* was trained on .*other"):
         load(base, adapter=[tmp_path / "mine", tmp_path / "strange"])

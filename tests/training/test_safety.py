@@ -130,7 +130,7 @@ def test_an_adapter_finds_its_checkpoint_when_its_base_goes_on(base, tune, tmp_p
     handloom.load(base, adapter=tmp_path / "lora", on_note=notes.append)
     assert "step-00000008 is used, on which the adapter was trained" in notes[0]
     run.resume(tmp_path / "lora", changes={"steps": 3})
-    with pytest.raises(CheckpointError, match=r"are others\. Use the model that .*step-00000008"):
+    with pytest.raises(CheckpointError, match=r"are different\. Use its base model: .*step-00000008"):
         handloom.load(base / "checkpoints" / "step-00000024", adapter=tmp_path / "lora")
 
 

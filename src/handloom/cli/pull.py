@@ -4,10 +4,9 @@ from __future__ import annotations
 
 
 def pull(name: str, *, revision: str | None = None, endpoint: str | None = None) -> None:
-    """Fetch a GPT-2 model into the models folder.
+    """Fetch a GPT-2 model into the models folder, or bring it up to date.
 
-    An interrupted pull goes on where it ended. A model that is here is brought up to date. After that,
-    nothing needs the network any more.
+    An interrupted pull resumes where it ended. Afterwards nothing needs the network.
 
     Parameters
     ----------
@@ -20,24 +19,23 @@ def pull(name: str, *, revision: str | None = None, endpoint: str | None = None)
     """
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from handloom.checkpoints.pulling import Progress
-    from handloom.checkpoints.pulling import pull as fetch
+    from handloom.checkpoints import pull as puller
     from handloom.console import column, note, progress, write
 
     columns = (column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task("Asking", total=None)
+        task = bar.add_task("Listing", total=None)
 
-        def show(progress: Progress) -> None:
+        def show(progress: puller.Progress) -> None:
             bar.update(task, description=progress.file, completed=progress.done, total=progress.total)
 
         try:
-            ended = fetch(name, revision=revision, endpoint=endpoint, on_progress=show)
+            pulled = puller.pull(name, revision=revision, endpoint=endpoint, on_progress=show)
         except KeyboardInterrupt:
             bar.stop()
-            note("What was fetched is kept; the same command goes on.", "")
+            note("What was fetched is kept; the same command resumes.", "")
             raise
-    model = ended.model
-    how = f"{ended.fetched / 1e6:,.1f} MB fetched" if ended.fetched else "nothing had to be fetched"
+    model = pulled.model
+    how = f"{pulled.fetched / 1e6:,.1f} MB fetched" if pulled.fetched else "nothing had to be fetched"
     write(f"{model.name} is in {model.folder}: {model.bytes / 1e6:,.1f} MB, {how}.")
     write(f"It is {model.repository} at revision {model.revision}.")
