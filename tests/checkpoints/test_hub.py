@@ -463,7 +463,9 @@ def test_a_repository_of_other_weights_says_what_they_are(name, words, hub):
     repository = tiny_gpt2() | {name: b"\0"}
     del repository[WEIGHTS]
     hub.repositories["acme/tiny"] = repository
-    with pytest.raises(CheckpointError, match=f"acme/tiny contains weights in none of the forms that Handloom reads.*{name} {words}"):
+    with pytest.raises(
+        CheckpointError, match=f"acme/tiny contains weights in none of the forms that Handloom reads.*{name} {words}"
+    ):
         pull("acme/tiny")
     del repository["config.json"]
     with pytest.raises(CheckpointError, match=rf"acme/tiny does not have config\.json.*{name} {words}"):

@@ -120,7 +120,10 @@ WITHOUT_A_ROW = {
     ("loading", "cannot be read"): "a name longer than a row; tests/inference/test_loading.py has one",
     ("checkpoints.native", "There is no checkpoint at"): "commands look whether it is there before they open it",
     ("checkpoints.native", "as_os_error"): "writes, and reads nothing from elsewhere",
-    ("checkpoints.model_store", "is not the name of a model"): "no command line can hold such a name; test_hub.py has some",
+    (
+        "checkpoints.model_store",
+        "is not the name of a model",
+    ): "no command line can hold such a name; test_hub.py has some",
     ("tokenizer.files", "cannot be saved"): "writes; tests/tokenizer/test_tokenizer_files.py has it",
 }
 """Refusals (the module, and words of the statement) that have none, and why."""

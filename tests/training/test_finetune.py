@@ -288,7 +288,7 @@ def test_a_run_and_its_base_may_be_moved_together(tmp_path, tune, base, monkeypa
     monkeypatch.chdir(tmp_path)
     assert load(tmp_path / "moved" / "runs" / "tuned").config.embed_dim == 16
     shutil.rmtree(tmp_path / "moved" / "runs" / "base")
-    with pytest.raises(CheckpointError, match="base model runs/base of the adapter in .* cannot be used"):
+    with pytest.raises(CheckpointError, match=r"base model runs/base of the adapter in .* cannot be used"):
         load(tmp_path / "moved" / "runs" / "tuned")
 
 
