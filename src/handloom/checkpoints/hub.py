@@ -28,7 +28,7 @@ PAUSE = 1.0
 PATIENCE = 4
 """How many attempts in a row may fetch nothing."""
 _BUSY = (408, 429, 500, 502, 503, 504)
-_CLIENT = {"library_name": "handloom", "library_version": handloom.__version__}
+_CLIENT: dict[str, Any] = {"library_name": "handloom", "library_version": handloom.__version__}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def local_model(folder: Path) -> LocalModel:
     """Describe a folder of the models folder, from its `origin.json` if it has one."""
     origin = read_origin(folder) or {}
     fetched = {key: origin.get(key) for key in ("repository", "revision", "endpoint", "pulled")}
-    return LocalModel(_name_of(folder), folder, folder_bytes(folder), **fetched)
+    return LocalModel(name_of(folder), folder, folder_bytes(folder), **fetched)
 
 
 def local_models() -> list[LocalModel]:
@@ -96,7 +96,7 @@ def local_models() -> list[LocalModel]:
 def unfinished_pulls() -> list[tuple[str, Path]]:
     """Name and folder of every pull that was interrupted."""
     unfinished = [path for path in _folders() if path.name.startswith(UNFINISHED)]
-    return sorted((_name_of(path).removeprefix(UNFINISHED), path) for path in unfinished)
+    return sorted((name_of(path).removeprefix(UNFINISHED), path) for path in unfinished)
 
 
 def read_origin(folder: Path) -> dict[str, Any] | None:
@@ -113,7 +113,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _name_of(folder: Path) -> str:
+def name_of(folder: Path) -> str:
     """The inverse of `model_folder`."""
     return folder.name.replace(_SLASH, "/", 1)
 
