@@ -38,7 +38,7 @@ def main() -> None:
     asked = parser.parse_args()
     runtime.set_num_threads(None)
     prompt = torch.arange(1000, 1032)[None]
-    request = GenerationConfig(asked.tokens, SamplingParams(temperature=0))
+    request = GenerationConfig(max_new_tokens=asked.tokens, temperature=0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "gpt2"
         export_folder(folder, GPT(preset("gpt2")), load_tokenizer("gpt2"))

@@ -94,7 +94,7 @@ def random_model(config: GPTConfig, seed: int, deviation: float = 0.3) -> GPT:
 
 def greedy(model: GPT, prompt: list[int], length: int, vocabulary: int) -> tuple[list[int], Tensor]:
     """Our greedy text of `length` ids, and (length, V) the log probabilities that it was chosen by."""
-    request = GenerationConfig(max_new_tokens=length, sampling=SamplingParams(temperature=0))
+    request = GenerationConfig(max_new_tokens=length, temperature=0)
     chosen = [int(choice) for choice in generate_ids(model, torch.tensor([prompt]), request, vocabulary)]
     with torch.no_grad():
         scores = model(torch.tensor([prompt + chosen[:-1]]))[0, len(prompt) - 1 :, :vocabulary]  # (length, V)

@@ -87,7 +87,7 @@ def test_a_model_asked_with_other_types(lm):
             lm.generate(value, max_new_tokens=1)
     for value in ("hello", b"hello", 5):
         with pytest.raises(ArgumentError, match="several texts"):
-            lm.complete_batch(value, GenerationConfig(1))
+            lm.complete_batch(value, GenerationConfig(max_new_tokens=1))
     with pytest.raises(ArgumentError, match="The request is None"):
         lm.complete("hello", None)
     for value in (["hello", "hello"], b"hello", None, 5):

@@ -126,18 +126,18 @@ def test_beams_as_many_as_there_are_texts_find_the_likeliest(pair):
         logprobs = model(rows).log_softmax(-1)
         totals = logprobs[:, 0].gather(1, rows[:, 1:2]) + logprobs[:, 1].gather(1, rows[:, 2:3])
     best = texts[int(totals.argmax())]
-    request = GenerationConfig(2, SamplingParams(bad_words=((END,),)), num_beams=END + 1)
+    request = GenerationConfig(max_new_tokens=2, bad_words=((END,),), num_beams=END + 1)
     found = beam_search(model, [3], request, 1, Ended())
     assert tuple(choice.token for choice in found[0].choices) == best
 
 
 def test_one_beam_is_greedy_and_more_texts_than_beams_are_refused(pair):
     model, _ = pair
-    (found,) = beam_search(model, [3], GenerationConfig(5), 1, Ended(None))
+    (found,) = beam_search(model, [3], GenerationConfig(max_new_tokens=5), 1, Ended(None))
     tokens = [3]
     for choice in found.choices:
         with torch.no_grad():
             assert choice.token == model(torch.tensor([tokens]))[0, -1].argmax().item()
         tokens.append(choice.token)
     with pytest.raises(RequestError, match="3 texts are asked of 2 beams"):
-        beam_search(model, [3], GenerationConfig(5, num_beams=2), 3, Ended())
+        beam_search(model, [3], GenerationConfig(max_new_tokens=5, num_beams=2), 3, Ended())

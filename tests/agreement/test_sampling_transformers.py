@@ -160,9 +160,9 @@ def test_frequency_and_presence_penalties_by_their_definition(logits, rows, freq
 @given(scores(), texts(6))
 def test_all_of_them_in_order(logits, rows):
     how = SamplingParams(
-        0.7,
-        15,
-        0.95,
+        temperature=0.7,
+        top_k=15,
+        top_p=0.95,
         min_p=0.01,
         typical_p=0.9,
         repetition_penalty=1.3,
@@ -171,7 +171,7 @@ def test_all_of_them_in_order(logits, rows):
         logit_bias={4: 1.5},
     )
     ours = logits_processors.process_logits(
-        logits, rows, [6, 6], GenerationConfig(sampling=how, min_new_tokens=20, ends=(END,))
+        logits, rows, [6, 6], GenerationConfig(**how, min_new_tokens=20, ends=(END,))
     )
     reference = transformers.LogitsProcessorList(
         [
@@ -214,7 +214,7 @@ def test_the_functions_are_pure_and_take_rows_of_any_length():
 
 def test_only_new_tokens_count_for_frequency_and_presence():
     logits = torch.zeros(1, V)
-    asked = GenerationConfig(sampling=SamplingParams(frequency_penalty=1.0, presence_penalty=0.5))
+    asked = GenerationConfig(frequency_penalty=1.0, presence_penalty=0.5)
     found = logits_processors.process_logits(logits, [[7, 7, 8, 8]], [2], asked)
     assert found[0, 7] == 0
     assert found[0, 8] == -2.5
@@ -223,12 +223,8 @@ def test_only_new_tokens_count_for_frequency_and_presence():
 def test_a_text_that_cannot_go_on_is_an_error():
     everything = tuple((token,) for token in range(V))
     with pytest.raises(RequestError, match="Every token is forbidden"):
-        logits_processors.process_logits(
-            torch.zeros(1, V), [[1]], [1], GenerationConfig(sampling=SamplingParams(bad_words=everything))
-        )
+        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(bad_words=everything))
     with pytest.raises(RequestError, match="No id ends a text"):
         logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(min_new_tokens=1))
     with pytest.raises(RequestError, match="is no token id"):
-        logits_processors.process_logits(
-            torch.zeros(1, V), [[1]], [1], GenerationConfig(sampling=SamplingParams(bad_words=("word",)))
-        )
+        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(bad_words=("word",)))

@@ -95,7 +95,7 @@ def test_greedy_continuations_are_the_same(pair):
     expected = theirs.generate(
         x, attention_mask=torch.ones_like(x), max_new_tokens=more, do_sample=False, pad_token_id=0
     )[0, 2:].tolist()
-    request = GenerationConfig(max_new_tokens=more, sampling=SamplingParams(temperature=0))
+    request = GenerationConfig(max_new_tokens=more, temperature=0)
     assert [int(chosen) for chosen in generate_ids(ours, x, request)] == expected
 
 

@@ -42,7 +42,7 @@ def test_two_hundred_greedy_tokens_are_the_same(pair):
     expected = theirs.generate(
         x, attention_mask=torch.ones_like(x), max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0
     )[0, 8:].tolist()
-    request = GenerationConfig(max_new_tokens=200, sampling=SamplingParams(temperature=0))
+    request = GenerationConfig(max_new_tokens=200, temperature=0)
     found = [int(chosen) for chosen in generate_ids(ours, x, request)]
     assert len(set(found)) > 20  # a text that repeats itself would say little
     assert found == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from handloom.inference.engine import Engine
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -25,12 +26,12 @@ class Tune:
         return self
 
     def hidden(self, tokens, cache):
-        cache.require(tokens.shape[1])
+        cache.require_room(tokens.shape[1])
         layer = cache.layers[0]
         if not self.played and not cache.length:
-            layer.keys[:, 0, 0, 0] = torch.arange(len(tokens))
+            layer.keys[: len(tokens), 0, 0, 0] = torch.arange(len(tokens))
         layer.lengths = [length + tokens.shape[1] for length in layer.lengths]
-        return layer.keys[:, :, 0].expand(-1, tokens.shape[1], -1)
+        return layer.keys[: len(tokens), :, 0].expand(-1, tokens.shape[1], -1)
 
     def unembed(self, hidden):
         logits = torch.full((len(hidden), self.config.vocab_size), -1000.0)
@@ -55,7 +56,19 @@ def lively(seed=0, **shape):
 class NeverEnds:
     """What beam search asks whether a text has ended."""
 
-    ended = False
+    finish_reason = None
 
     def after(self, token):
         return self
+
+
+def generated(model, prompts, config, rows=None):
+    """The new tokens of each prompt, all in one engine; prompt i draws from (seed, rows[i])."""
+    engine, new = Engine(model), {}
+    for number, prompt in enumerate(prompts):
+        new[engine.add(prompt, config, row=number if rows is None else rows[number])] = []
+    for event in engine.run():
+        if event.error is not None:
+            raise event.error
+        new[event.request].append(event.token)
+    return list(new.values())

@@ -9,21 +9,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import NeverEnds, lively
+from stand_ins import NeverEnds, generated, lively
 
 from handloom.errors import RequestError
 from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.scoring import Window, read_windows
-from handloom.inference.batch import Batch
 from handloom.inference.beam import beam_search
-from handloom.inference.engine import Engine, prompt_logprobs, token_logprobs
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.engine import Batch, Engine
+from handloom.inference.generation_config import GenerationConfig
+from handloom.inference.logprobs import prompt_logprobs, token_logprobs
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
 
-LIVELY = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
 PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_size=1, max_size=5)
+
+
+def batch_of(model, prompts, room):
+    """A batch of copies of these prompts."""
+    batch = Batch(model)
+    for prompt in prompts:
+        batch.add(list(prompt), room)
+    return batch
 
 
 def tame(context_length=12, **shape):
@@ -35,24 +42,34 @@ def tame(context_length=12, **shape):
 @pytest.mark.parametrize("fused", [True, False])
 @settings(max_examples=30, deadline=None)
 @given(prompts=PROMPTS, steps=st.integers(1, 30), keep=st.randoms(use_true_random=False))
-def test_scores_are_those_of_each_row_alone_whoever_leaves(fused, prompts, steps, keep):
+def test_logits_are_those_of_each_row_alone_whoever_joins_leaves_or_moves(fused, prompts, steps, keep):
     model = tame()
     model.use_fused_attention(fused)
-    together = Batch(model, prompts, steps)
-    alone = {row: Batch(model, [prompt], steps) for row, prompt in enumerate(prompts)}
+    together = batch_of(model, prompts, steps)
+    alone = {row: batch_of(model, [prompt], steps) for row, prompt in enumerate(prompts)}
     running = list(alone)
     for step in range(steps):
-        found = together.scores()
+        found = together.next_logits()
         for scores, row in zip(found, running, strict=True):
-            torch.testing.assert_close(scores, alone[row].scores()[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(scores, alone[row].next_logits()[0], atol=1e-5, rtol=0)
         tokens = [(31 * step + 7 * row) % 257 for row in running]
-        together.extend(tokens)
-        for row, token in zip(running, tokens, strict=True):
-            alone[row].extend([token])
+        for text, row, token in zip(together.texts, running, tokens, strict=True):
+            text.append(token)
+            alone[row].texts[0].append(token)
         if len(running) > 1 and keep.random() < 0.2:
-            places = sorted(keep.sample(range(len(running)), len(running) - 1))
-            together.keep(places)
+            place = keep.randrange(len(running))
+            together.remove(place)
+            running[place] = running[-1]
+            running.pop()
+        if keep.random() < 0.2:
+            places = keep.sample(range(len(running)), keep.randint(1, len(running)))
+            together.select(places)
             running = [running[place] for place in places]
+        if keep.random() < 0.2:
+            prompt = keep.choices(range(257), k=keep.randint(1, 30))
+            together.add(list(prompt), steps)
+            running.append(len(alone))
+            alone[running[-1]] = batch_of(model, [prompt], steps)
 
 
 def test_a_prompt_of_a_length_of_its_own_is_read_as_alone_to_the_bit():
@@ -60,8 +77,8 @@ def test_a_prompt_of_a_length_of_its_own_is_read_as_alone_to_the_bit():
     unembed = model.unembed
     model.unembed = lambda x: hidden.append(x) or unembed(x)
     prompts = [[1, 2, 3, 4], [9, 8, 7, 6], [5, 5, 5]]
-    Batch(model, prompts, 3).scores()
-    Batch(model, prompts[2:], 3).scores()
+    batch_of(model, prompts, 3).next_logits()
+    batch_of(model, prompts[2:], 3).next_logits()
     assert hidden[0][2].equal(hidden[1][0])
 
 
@@ -73,51 +90,49 @@ def test_a_cache_of_uneven_rows_answers_as_each_row_does():
     for row, tokens in enumerate(rows):
         part = KVCache(model.config, batch=1)
         model(torch.tensor([tokens]), part)
-        cache.put([row], part)
+        cache.write_rows([row], part)
         wanted.append(model(torch.tensor([[*tokens, 8, 9, 10]]))[0, -3:])
     assert cache.lengths == [5, 2]
     assert cache.start.tolist() == [[5], [2]]
     found = model(torch.tensor([[8, 9, 10]] * 2), cache)
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-5, rtol=0)
     assert cache.lengths == [8, 5]
-    cache.keep([1, 0, 1])
+    cache.select_rows([1, 0, 1])
     assert cache.lengths == [5, 8, 5]
-    cache.truncate(6)
+    cache.crop(6)
     assert cache.lengths == [5, 6, 5]
-    cache.forget(1)
+    cache.reset_row(1)
     assert (cache.lengths, cache.length) == ([5, 0, 5], 5)
 
 
 @settings(max_examples=20, deadline=None)
 @given(prompts=PROMPTS, new=st.integers(1, 25), seed=st.integers(0, 2**32))
-def test_texts_do_not_depend_on_what_is_written_beside_them(prompts, new, seed):
+def test_texts_do_not_depend_on_what_is_generated_with_them(prompts, new, seed):
     model = lively(context_length=12, layers=1)
-    request = GenerationConfig(new, LIVELY, seed, "slide")
-
-    def write(prompts, numbers):
-        writing = Engine(model, prompts, request, numbers)
-        steps = [writing.step() for _ in range(new)]
-        return [[step[row].token for step in steps] for row in range(len(prompts))]
-
-    numbers = [7 * row % 3 for row in range(len(prompts))]
-    together = write(prompts, numbers)
-    for row, prompt in enumerate(prompts):
-        assert together[row] == write([prompt], [numbers[row]])[0]
+    config = GenerationConfig(max_new_tokens=new, temperature=0.9, top_k=50, top_p=0.95, seed=seed, overflow="slide")
+    rows = [7 * row % 3 for row in range(len(prompts))]
+    together = generated(model, prompts, config, rows)
+    for prompt, row, found in zip(prompts, rows, together, strict=True):
+        assert [found] == generated(model, [prompt], config, [row])
 
 
-def test_rows_that_left_are_not_computed():
-    model, seen = lively(), []
-    unembed = model.unembed
+def test_rows_that_left_are_not_computed_and_no_other_row_is_copied(monkeypatch):
+    model, seen, copied = lively(), [], []
+    unembed, remove = model.unembed, KVCache.remove_row
     model.unembed = lambda hidden: seen.append(len(hidden)) or unembed(hidden)
-    writing = Engine(model, [[1], [2, 3], [4]], GenerationConfig(5))
-    assert set(writing.step()) == {0, 1, 2}
-    writing.leave({1})
-    assert set(writing.step()) == {0, 2}
-    writing.leave([])
-    assert writing.running == [0, 2]
-    writing.leave({0})
-    assert set(writing.step()) == {2}
-    assert seen == [3, 2, 1]
+    monkeypatch.setattr(KVCache, "remove_row", lambda cache, row: copied.append(cache.lengths) or remove(cache, row))
+    engine = Engine(model)
+    requests = [engine.add(prompt, GenerationConfig(max_new_tokens=5)) for prompt in ([1], [2, 3], [4])]
+    buffers = None
+    for cancelled, running in ((None, {0, 1, 2}), (1, {0, 2}), (7, {0, 2}), (0, {2})):
+        if cancelled is not None:
+            assert (engine.cancel(cancelled) is None) == (cancelled not in requests)
+        assert {event.request for event in engine.step()} == running
+        keys = engine._batch._cache.layers[0].keys
+        assert buffers is None or keys.data_ptr() == buffers
+        buffers = keys.data_ptr()
+    assert seen == [3, 2, 2, 1]
+    assert len(copied) == 2
 
 
 def test_log_probabilities_are_the_models_own():
@@ -157,39 +172,42 @@ def test_long_prompts_are_scored_in_parts_that_fit_together():
 
 
 def test_tokens_that_there_are_not_are_refused():
-    for how in (SamplingParams(logit_bias={257: 1.0}), SamplingParams(bad_words=((1, -1),))):
+    for how in ({"logit_bias": {257: 1.0}}, {"bad_words": ((1, -1),)}, {"eos_token_ids": (300,)}):
         with pytest.raises(RequestError, match="There is no token"):
-            Engine(tame(), [[1]], GenerationConfig(3, how))
+            Engine(tame()).add([1], GenerationConfig(max_new_tokens=3, **how))
 
 
 def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_that_the_model_gives_them():
     model = lively()
-    request = GenerationConfig(20, SamplingParams(5.0), overflow="slide", logprobs=257, vocab_size=7)
-    writing = Engine(model, [[1, 2], [3]], request)
-    for _ in range(20):
-        for choice in writing.step().values():
-            assert choice.token < 7
-            assert len(choice.top) == 257
-            assert sum(math.exp(logprob) for _, logprob in choice.top) == pytest.approx(1, abs=1e-5)
-    (found,) = beam_search(model, [1], GenerationConfig(5, num_beams=4, vocab_size=7), 1, NeverEnds())
+    request = GenerationConfig(max_new_tokens=20, temperature=5.0, overflow="slide", logprobs=257, vocab_size=7)
+    engine = Engine(model)
+    for prompt in ([1, 2], [3]):
+        engine.add(prompt, request)
+    for event in engine.run():
+        assert event.token < 7
+        assert len(event.top) == 257
+        assert sum(math.exp(logprob) for _, logprob in event.top) == pytest.approx(1, abs=1e-5)
+    (found,) = beam_search(model, [1], GenerationConfig(max_new_tokens=5, num_beams=4, vocab_size=7), 1, NeverEnds())
     assert all(choice.token < 7 for choice in found.token_logprobs)
-    gaps = GenerationConfig(20, SamplingParams(5.0), overflow="slide", vocab_size=9, unused_ids=(0, 2, 3, 5))
-    writing = Engine(model, [[1, 2], [3]], gaps)
-    drawn = {choice.token for _ in range(20) for choice in writing.step().values()}
-    assert drawn == {1, 4, 6, 7, 8}
+    gaps = GenerationConfig(max_new_tokens=20, temperature=5.0, overflow="slide", vocab_size=9, unused_ids=(0, 2, 3, 5))
+    assert {token for text in generated(model, [[1, 2], [3]], gaps) for token in text} == {1, 4, 6, 7, 8}
 
 
 def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     """Of a new token, of one in a prompt, in an evaluation, of a beam: that over all ids of the model."""
     model, prompt = lively(), [1, 2, 3]
-    (new,) = Engine(model, [prompt], GenerationConfig(1, SamplingParams(0.0), logprobs=0, vocab_size=7)).step().values()
+    engine = Engine(model)
+    engine.add(prompt, GenerationConfig(max_new_tokens=1, temperature=0.0, logprobs=0, vocab_size=7))
+    (new,) = engine.step()
     text = [*prompt, new.token]
     expected = model(torch.tensor([prompt]))[0, -1].log_softmax(-1)[new.token].item()
     assert new.logprob == pytest.approx(expected, abs=1e-5)
     assert prompt_logprobs(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
     window = Window(np.array(prompt), np.array([new.token]))
     assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
-    (beam,) = beam_search(model, prompt, GenerationConfig(1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds())
+    (beam,) = beam_search(
+        model, prompt, GenerationConfig(max_new_tokens=1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds()
+    )
     assert (beam.token_logprobs[0].token, beam.token_logprobs[0].logprob) == (
         new.token,
         pytest.approx(expected, abs=1e-5),

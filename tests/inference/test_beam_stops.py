@@ -9,7 +9,7 @@ from stand_ins import lively
 
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.inference.sequence import Row
+from handloom.inference.sequence import Sequence
 
 BEAMS = 4
 
@@ -22,17 +22,17 @@ def lm(byte_tokenizer):
 def work(lm, tokens, stop, monkeypatch):
     """How many tokens were looked at while searching for a text of `tokens`, and how many characters."""
     counts = [0, 0]
-    release = Row._release
+    release = Sequence._release
 
-    def counted(self, new, finish):
+    def counted(self, new, reason):
         counts[0] += 1
         counts[1] += len(self._held) + len(new)
-        return release(self, new, finish)
+        return release(self, new, reason)
 
-    monkeypatch.setattr(Row, "_release", counted)
+    monkeypatch.setattr(Sequence, "_release", counted)
     request = GenerationConfig.of(max_new_tokens=tokens, num_beams=BEAMS, overflow="slide", min_new_tokens=tokens)
     (completion,) = lm.complete("The", request, stop=stop).completions
-    monkeypatch.setattr(Row, "_release", release)
+    monkeypatch.setattr(Sequence, "_release", release)
     assert len(completion.ids) == tokens
     return counts
 
@@ -48,14 +48,15 @@ def test_each_candidate_is_looked_at_once_and_no_text_again(lm, monkeypatch, sto
 
 @given(st.lists(st.integers(0, 256), max_size=30), st.lists(st.text("abé\n", min_size=1, max_size=3), max_size=3))
 def test_a_row_that_grows_by_copies_ends_where_a_row_ends(byte_tokenizer, ids, stop):
-    row, grown = Row(byte_tokenizer, tuple(stop)), Row(byte_tokenizer, tuple(stop))
+    config = GenerationConfig(stop=stop, eos_token_ids=byte_tokenizer.eos_token_ids)
+    row, grown = Sequence([], config, byte_tokenizer), Sequence([], config, byte_tokenizer)
     for token in ids:
-        before = (grown.finish, grown._held)
+        before = (grown.finish_reason, grown._held)
         row.add_token(token)
         after = grown.after(token)
-        assert (grown.finish, grown._held) == before
+        assert (grown.finish_reason, grown._held) == before
         grown = after
-        assert (grown.finish, grown.ended, grown._held) == (row.finish, bool(row.finish), row._held)
+        assert (grown.finish_reason, grown._held) == (row.finish_reason, row._held)
 
 
 def test_the_text_ends_at_a_stop_string_that_spans_tokens(lm):
@@ -63,12 +64,12 @@ def test_the_text_ends_at_a_stop_string_that_spans_tokens(lm):
     whole = lm.complete("The", request).completions[0].text
     stop = next(whole[at : at + 2] for at in range(6, len(whole) - 2) if whole[at : at + 2].isascii())
     found = lm.complete("The", request, stop=stop).completions[0]
-    assert found.finish in ("stop", "length")
+    assert found.finish_reason in ("stop", "length")
     assert stop not in found.text
 
 
 def test_none_is_no_stop_string(lm):
     plain = lm.generate("The", max_new_tokens=9)
     assert lm.generate("The", stop=None, max_new_tokens=9) == plain
-    assert "".join(lm.stream("The", stop=None, max_new_tokens=9)) == plain
+    assert "".join(event.text for event in lm.stream("The", stop=None, max_new_tokens=9)) == plain
     assert lm.complete("The", GenerationConfig.of(num_beams=2, max_new_tokens=9), stop=None).completions[0].text

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import copy
-from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import Tune, lively
+from stand_ins import Tune, generated, lively
 
 from handloom.errors import ModelError, RequestError
-from handloom.inference.engine import generate_ids
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.sampling import logits_to_probs, sample
 
-GREEDY = SamplingParams(temperature=0)
-LIVELY = SamplingParams(temperature=0.9, top_k=50, top_p=0.95)
-
-
-def run(model, rows, request):
-    """All new tokens, a list for each row."""
-    chosen = list(generate_ids(model, torch.tensor(rows), request))
-    return torch.stack(chosen, dim=1).tolist()
+GREEDY = {"temperature": 0}
+LIVELY = {"temperature": 0.9, "top_k": 50, "top_p": 0.95}
 
 
 @torch.no_grad()
@@ -40,7 +32,7 @@ def reread(model, prompt, request, row=0):
         if len(window) > context_length:
             window = window[-max(1, context_length // 2) :]
         logits = model(torch.tensor([window]))[:, -1]
-        p = logits_to_probs(logits, request.sampling)
+        p = logits_to_probs(logits, request)
         new.append(sample(p, torch.tensor([numbers.random()], dtype=torch.float64)).item())
         window.append(new[-1])
     return new
@@ -49,7 +41,7 @@ def reread(model, prompt, request, row=0):
 @torch.no_grad()
 def test_greedy_takes_the_highest_score_of_the_whole_text_at_every_step(model):
     prompt = [1, 2, 3]
-    new = run(model, [prompt], GenerationConfig(20, GREEDY))[0]
+    new = generated(model, [prompt], GenerationConfig(max_new_tokens=20, **GREEDY))[0]
     assert len(set(new)) > 1
     for at, token in enumerate(new):
         assert token == model(torch.tensor([prompt + new[:at]]))[0, -1].argmax().item()
@@ -60,8 +52,8 @@ def test_greedy_takes_the_highest_score_of_the_whole_text_at_every_step(model):
     prompt=st.lists(st.integers(0, 256), min_size=1, max_size=20), new=st.integers(1, 5), seed=st.integers(0, 2**64 - 1)
 )
 def test_with_the_cache_as_without_it(prompt, new, seed):
-    model, request = lively(), GenerationConfig(new, LIVELY, seed)
-    assert run(model, [prompt], request)[0] == reread(model, prompt, request)
+    model, request = lively(), GenerationConfig(max_new_tokens=new, **LIVELY, seed=seed)
+    assert generated(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 7, 24])
@@ -69,8 +61,8 @@ def test_with_the_cache_as_without_it(prompt, new, seed):
 def test_slide_goes_on_from_the_last_half_as_a_reference_does(context_length, length):
     model = lively(context_length=context_length)
     prompt = [(7 * i) % 257 for i in range(length)]
-    request = GenerationConfig(70, LIVELY, 3, "slide")
-    assert run(model, [prompt], request)[0] == reread(model, prompt, request)
+    request = GenerationConfig(max_new_tokens=70, **LIVELY, seed=3, overflow="slide")
+    assert generated(model, [prompt], request)[0] == reread(model, prompt, request)
 
 
 def test_slide_goes_on_for_thousands_of_tokens_in_constant_memory():
@@ -78,15 +70,15 @@ def test_slide_goes_on_for_thousands_of_tokens_in_constant_memory():
     read = []
     hidden = model.hidden
     model.hidden = lambda tokens, cache: read.append(tokens.shape[1]) or hidden(tokens, cache)
-    chosen = run(model, [[1]], GenerationConfig(3000, SamplingParams(1.0), overflow="slide"))[0]
+    chosen = generated(model, [[1]], GenerationConfig(max_new_tokens=3000, temperature=1.0, overflow="slide"))[0]
     assert len(chosen) == 3000
     assert max(read) <= 8  # never more than the half that is read again
     assert sum(read) < 3000 * 3
 
 
 def test_a_row_is_the_same_whatever_its_neighbours(model):
-    prompt, request = [5, 6, 7], GenerationConfig(15, LIVELY, seed=11)
-    single, three = run(model, [prompt], request), run(model, [prompt] * 3, request)
+    prompt, request = [5, 6, 7], GenerationConfig(max_new_tokens=15, **LIVELY, seed=11)
+    single, three = generated(model, [prompt], request), generated(model, [prompt] * 3, request)
     assert three[0] == single[0]
     assert len({tuple(row) for row in three}) == 3
     for row in range(3):
@@ -95,7 +87,7 @@ def test_a_row_is_the_same_whatever_its_neighbours(model):
 
 def test_the_seed_decides(model):
     def text(seed):
-        return run(model, [[1, 2]], GenerationConfig(12, LIVELY, seed))
+        return generated(model, [[1, 2]], GenerationConfig(max_new_tokens=12, **LIVELY, seed=seed))
 
     assert text(0) == text(0)
     assert text(0) != text(1)
@@ -105,16 +97,17 @@ def test_the_seed_decides(model):
 @pytest.mark.parametrize(("length", "new"), [(1, 24), (20, 5), (24, 1)])
 def test_the_context_may_be_filled_to_its_last_place(model, length, new):
     assert length + new - 1 == model.config.context_length
-    assert len(run(model, [[1] * length], GenerationConfig(new, GREEDY))[0]) == new
+    assert len(generated(model, [[1] * length], GenerationConfig(max_new_tokens=new, **GREEDY))[0]) == new
     with pytest.raises(RequestError) as raised:
-        run(model, [[1] * length], GenerationConfig(new + 1, GREEDY))
+        generated(model, [[1] * length], GenerationConfig(max_new_tokens=new + 1, **GREEDY))
     assert f"A prompt of {length} tokens and {new + 1} new ones" in raised.value.problem
-    assert f"at most {new} new tokens" in raised.value.remedy
+    assert f"at most {new}, or pass `overflow=slide`" in raised.value.remedy
+    assert raised.value.setting == "max_new_tokens"
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(model):
-    with pytest.raises(RequestError, match="The prompt has 25 tokens, and the model looks at 24 at most"):
-        run(model, [[1] * 25], GenerationConfig(1, GREEDY))
+    with pytest.raises(RequestError, match="The prompt has 25 tokens, and the model's context is 24"):
+        generated(model, [[1] * 25], GenerationConfig(max_new_tokens=1, **GREEDY))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -124,7 +117,7 @@ def test_damaged_weights_are_an_error_and_no_text(model, value, temperature):
     with torch.no_grad():
         damaged.blocks[0].feedforward.up.weight[0, 0] = value
     with pytest.raises(ModelError, match="not finite"):
-        run(damaged, [[1, 2]], GenerationConfig(3, SamplingParams(temperature)))
+        generated(damaged, [[1, 2]], GenerationConfig(max_new_tokens=3, temperature=temperature))
 
 
 def test_a_uniform_number_just_below_one_is_still_a_token(monkeypatch):
@@ -136,7 +129,7 @@ def test_a_uniform_number_just_below_one_is_still_a_token(monkeypatch):
             return 1 - 2**-53
 
     monkeypatch.setattr(np.random, "Generator", Highest)
-    tokens = run(lively(), [[1]], GenerationConfig(5, SamplingParams(1.0)))[0]
+    tokens = generated(lively(), [[1]], GenerationConfig(max_new_tokens=5, temperature=1.0))[0]
     assert all(0 <= token < 257 for token in tokens)
 
 
@@ -144,8 +137,7 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
     tune, read = Tune([1, 2, 3, 4]), []
     hidden = tune.hidden
     tune.hidden = lambda tokens, cache: read.append(tokens.tolist()) or hidden(tokens, cache)
-    new = list(islice(generate_ids(tune, torch.tensor([[9, 8, 7]]), GenerationConfig(4, GREEDY)), 4))
-    assert [token.item() for token in new] == [1, 2, 3, 4]
+    assert generated(tune, [[9, 8, 7]], GenerationConfig(max_new_tokens=4, **GREEDY)) == [[1, 2, 3, 4]]
     assert read == [[[9, 8, 7]], [[1]], [[2]], [[3]]]
 
 
@@ -154,16 +146,16 @@ def test_the_prompt_is_read_once_and_then_one_token_at_a_time():
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 1.5}, "must be a whole number"),
-        ({"seed": -1}, "The seed is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "below 2\\^64"),
         ({"seed": "x"}, "must be a whole number"),
-        ({"overflow": "wrap"}, "no overflow policy 'wrap'"),
+        ({"overflow": "wrap"}, "overflow is 'wrap'; it must be one of error, slide"),
         ({"min_new_tokens": 101}, "min_new_tokens is 101; it must be from 0 to max_new_tokens, which is 100"),
-        ({"num_beams": 0}, "beams is 0"),
-        ({"num_beams": 2, "sampling": LIVELY}, "top_k has no meaning with beams 2"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": 2, **LIVELY}, "top_k cannot be combined with num_beams=2"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
         ({"logprobs": -1}, "logprobs is -1"),
-        ({"forced_eos": 1}, "force_end is 1"),
+        ({"forced_eos": 1}, "forced_eos is 1"),
     ],
 )
 def test_requests_without_meaning_are_refused_by_name(setting, part):
@@ -175,7 +167,6 @@ def test_requests_without_meaning_are_refused_by_name(setting, part):
 def test_ids_beyond_the_vocabulary_are_never_chosen(temperature):
     """A model may have more ids than its tokenizer, so that its size is a round number."""
     model = lively(vocab_size=64, context_length=16)
-    prompt = torch.zeros(8, 1, dtype=torch.int64)
-    request = GenerationConfig(max_new_tokens=15, sampling=SamplingParams(temperature=temperature))
-    assert max(int(chosen.max()) for chosen in generate_ids(model, prompt, request)) >= 5
-    assert max(int(chosen.max()) for chosen in generate_ids(model, prompt, request, vocabulary=5)) < 5
+    prompts, settings = [[0]] * 8, {"max_new_tokens": 15, "temperature": temperature}
+    assert max(map(max, generated(model, prompts, GenerationConfig(**settings)))) >= 5
+    assert max(map(max, generated(model, prompts, GenerationConfig(**settings, vocab_size=5)))) < 5

@@ -8,21 +8,23 @@ from hypothesis import strategies as st
 from stand_ins import Tune
 
 from handloom.errors import HandloomError, RequestError
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.train import train_bpe
 
-GREEDY = SamplingParams(temperature=0)
+GREEDY = {"temperature": 0}
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def three_ways(make, length, stop=()):
     """The completion of a fresh model, after `stream` and `generate` were found to say the same."""
-    pieces = list(make().stream("x", max_new_tokens=length, temperature=0, stop=stop))
-    done = make().complete("x", GenerationConfig(length, GREEDY), stop=stop).completions[0]
+    events = list(make().stream("x", max_new_tokens=length, temperature=0, stop=stop))
+    pieces = [event.text for event in events]
+    done = make().complete("x", max_new_tokens=length, **GREEDY, stop=stop).completions[0]
     assert "".join(pieces) == done.text
     assert make().generate("x", max_new_tokens=length, temperature=0, stop=stop) == done.text
-    assert "" not in pieces
+    assert [event.token for event in events] == list(done.ids)
+    assert [event.finish_reason for event in events] == [None] * (len(events) - 1) + [done.finish_reason]
     return done, pieces
 
 
@@ -40,7 +42,7 @@ def until_stop(text, stops):
 def test_stop_strings_end_the_text_where_the_first_is_complete(play, text, stops):
     done, pieces = three_ways(lambda: play(text), len(text), stops)
     wanted, finish = until_stop(text, stops)
-    assert (done.text, done.finish) == (wanted, finish)
+    assert (done.text, done.finish_reason) == (wanted, finish)
     grown = ""
     for piece in pieces:  # nothing is ever shown that would have to be taken back
         grown += piece
@@ -55,13 +57,13 @@ def test_stops_do_not_depend_on_how_the_text_is_cut_into_tokens(text, stops):
     lm = LanguageModel(Tune(tokenizer.encode(text), vocab_size=tokenizer.vocab_size), tokenizer)
     assert len(tokenizer.encode("abab")) == 1
     new = len(tokenizer.encode(text))
-    found = lm.complete("x", GenerationConfig(new, GREEDY), stop=stops).completions[0]
-    assert (found.text, found.finish) == until_stop(text, stops)
+    found = lm.complete("x", GenerationConfig(max_new_tokens=new, **GREEDY), stop=stops).completions[0]
+    assert (found.text, found.finish_reason) == until_stop(text, stops)
 
 
 def test_a_stop_string_across_tokens_is_held_back_and_let_go_when_it_does_not_come(play):
-    pieces = list(play("ab##c###d").stream("x", max_new_tokens=9, temperature=0, stop="###"))
-    assert pieces == ["a", "b", "##c"]
+    events = play("ab##c###d").stream("x", max_new_tokens=9, temperature=0, stop="###")
+    assert [event.text for event in events] == ["a", "b", "", "", "##c", "", "", ""]
 
 
 def test_one_string_is_one_stop_and_not_its_letters(play):
@@ -82,7 +84,7 @@ def test_a_character_that_the_length_cuts_in_half_is_left_out(play):
     done, _ = three_ways(lambda: play("ab👋"), 4)
     assert done.text == "ab"
     assert len(done.ids) == 4
-    assert done.finish == "length"
+    assert done.finish_reason == "length"
 
 
 def test_bytes_that_are_no_character_are_shown_as_such_when_others_follow(play, byte_tokenizer):
@@ -93,16 +95,16 @@ def test_bytes_that_are_no_character_are_shown_as_such_when_others_follow(play, 
 
 def test_what_might_have_been_a_stop_is_given_back_at_the_end(play, byte_tokenizer):
     done, _ = three_ways(lambda: play("ab#"), 3, "###")
-    assert (done.text, done.finish) == ("ab#", "length")
+    assert (done.text, done.finish_reason) == ("ab#", "length")
     ends = [*byte_tokenizer.encode("ab#"), byte_tokenizer.eos_token_id]
     done, _ = three_ways(lambda: play(ends), 10, "###")
-    assert (done.text, done.finish) == ("ab#", "end_of_text")
+    assert (done.text, done.finish_reason) == ("ab#", "stop")
 
 
 def test_the_end_of_text_ends_and_is_not_text(play, byte_tokenizer):
     ends = [*byte_tokenizer.encode("bye"), byte_tokenizer.eos_token_id, *byte_tokenizer.encode("more")]
     done, _ = three_ways(lambda: play(ends), 20)
-    assert (done.text, done.finish) == ("bye", "end_of_text")
+    assert (done.text, done.finish_reason) == ("bye", "stop")
     assert done.ids == tuple(ends[:4])
 
 
@@ -113,15 +115,14 @@ def test_typing_the_end_of_text_is_ordinary_text(lm, byte_tokenizer):
 
 def test_rows_end_one_by_one(play, byte_tokenizer):
     end = byte_tokenizer.eos_token_id
-    done = play([97, end, 98, 98], [97, 97, 97, end]).complete("x", GenerationConfig(4, GREEDY), n=2)
+    done = play([97, end, 98, 98], [97, 97, 97, end]).complete("x", GenerationConfig(max_new_tokens=4, **GREEDY), n=2)
     assert [len(one.ids) for one in done.completions] == [2, 4]
-    assert [one.finish for one in done.completions] == ["end_of_text", "end_of_text"]
+    assert [one.finish_reason for one in done.completions] == ["stop", "stop"]
     assert done.prompt_tokens == 1
-    assert 0 < done.first_token_seconds <= done.seconds
 
 
 def test_the_first_of_three_is_the_only_one_of_one(lm):
-    request = GenerationConfig(12, SamplingParams(0.9, top_p=0.9), seed=4)
+    request = GenerationConfig(max_new_tokens=12, temperature=0.9, top_p=0.9, seed=4)
     three = lm.complete("ab", request, n=3).completions
     assert three[0] == lm.complete("ab", request, n=1).completions[0]
     assert len({one.text for one in three}) == 3
@@ -129,13 +130,13 @@ def test_the_first_of_three_is_the_only_one_of_one(lm):
 
 
 def test_prompts_side_by_side_are_the_prompts_alone(lm):
-    request = GenerationConfig(20, SamplingParams(0.9), seed=5, overflow="slide", logprobs=2, echo=True)
+    request = GenerationConfig(max_new_tokens=20, temperature=0.9, seed=5, overflow="slide", logprobs=2, echo=True)
     prompts = ["a", "abc def", None, "x" * 40, "y" * 11]
     together = lm.complete_batch(prompts, request, n=2, stop=["e", "qq"])
     for prompt, found in zip(prompts, together, strict=True):
         alone = lm.complete(prompt, request, n=2, stop=["e", "qq"])
-        assert [(one.text, one.ids, one.finish) for one in found.completions] == [
-            (one.text, one.ids, one.finish) for one in alone.completions
+        assert [(one.text, one.ids, one.finish_reason) for one in found.completions] == [
+            (one.text, one.ids, one.finish_reason) for one in alone.completions
         ]
         assert found.prompt_logprobs == alone.prompt_logprobs
         assert found.prompt_tokens == alone.prompt_tokens == len(lm.prompt_ids(prompt))
@@ -164,9 +165,9 @@ def test_the_end_can_be_held_off_and_forced(lm, byte_tokenizer):
     end = byte_tokenizer.eos_token_id
     wild = {"temperature": 5.0, "max_new_tokens": 20, "logit_bias": {end: 100.0}}
     (done,) = lm.complete("x", GenerationConfig.of(**wild, min_new_tokens=15)).completions
-    assert (done.finish, len(done.ids)) == ("end_of_text", 16)
+    assert (done.finish_reason, len(done.ids)) == ("stop", 16)
     (done,) = lm.complete("x", GenerationConfig.of(max_new_tokens=4, forced_eos=True)).completions
-    assert done.finish == "end_of_text"
+    assert done.finish_reason == "stop"
     assert len(done.ids) <= 4
 
 
@@ -183,10 +184,12 @@ def test_beams_end_at_stop_strings_and_give_several_texts(lm):
         next(lm.stream("ab", num_beams=2))
 
 
-def test_halting_keeps_what_was_held_back(play):
+def test_stopping_early_keeps_what_was_held_back(play):
     asked = iter([False, False, True])
-    pieces = play("ab#cd").stream_request("x", GenerationConfig(5, GREEDY), "#!", halted=lambda: next(asked))
-    assert "".join(pieces) == "ab#"
+    lm, config = play("ab#cd"), GenerationConfig(max_new_tokens=5, stop="#!", **GREEDY)
+    events = list(lm.stream("x", config, should_stop=lambda: next(asked)))
+    assert "".join(event.text for event in events) == "ab#"
+    assert (events[-1].token, events[-1].finish_reason) == (None, "cancel")
 
 
 def test_settings_that_do_not_exist_name_the_nearest(lm):
@@ -211,10 +214,10 @@ def test_settings_reach_the_sampler(lm):
         ("x" * 30, {}, "The prompt has 30 tokens"),
         ("x", {"max_new_tokens": 100}, "100 new ones pass the model's context of 24"),
         ("x", {"stop": ["a", ""]}, "A stop string is empty"),
-        ("x", {"stop": [3]}, "A stop string is no text"),
-        ("x", {"stop": 3}, "A stop string is no text"),
-        ("x", {"seed": -1}, "The seed is -1"),
-        ("x", {"temperature": -1}, "The temperature is -1"),
+        ("x", {"stop": [3]}, "A stop string is not text"),
+        ("x", {"stop": 3}, "A stop string is not text"),
+        ("x", {"seed": -1}, "seed is -1"),
+        ("x", {"temperature": -1}, "temperature is -1"),
     ],
 )
 def test_wrong_requests_are_errors_of_ours(lm, prompt, settings, part):
@@ -228,7 +231,7 @@ def test_wrong_requests_are_errors_of_ours(lm, prompt, settings, part):
 @pytest.mark.parametrize("n", [0, -1, 1.5])
 def test_wrong_numbers_of_texts_are_errors_of_ours(lm, n):
     with pytest.raises(RequestError, match=f"n is {n}"):
-        lm.complete("x", GenerationConfig(3), n=n)
+        lm.complete("x", GenerationConfig(max_new_tokens=3), n=n)
 
 
 def test_a_surrogate_pair_is_a_character(lm):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import RequestError
+from handloom.inference import sampling
 from handloom.inference.generation_config import SamplingParams
-from handloom.inference.sampling import logits_to_probs, sample, top_k_filter, top_p_filter
+from handloom.inference.sampling import logits_to_probs, sample, top_k_filter, top_p_filter, typical_p_filter
 
 # Multiples of a quarter: ties are frequent, and differences exact.
 SCORES = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=30)
@@ -30,7 +31,7 @@ def kept(scores):
 
 @given(SCORES, st.floats(0.05, 50))
 def test_temperature_divides_the_scores(scores, temperature):
-    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature))
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature=temperature))
     torch.testing.assert_close(
         found[0].double(), torch.tensor(softmax(scores, temperature)).double(), rtol=1e-4, atol=1e-6
     )
@@ -38,7 +39,7 @@ def test_temperature_divides_the_scores(scores, temperature):
 
 @given(SCORES, st.sampled_from([1e-300, 5e-324, 1e-45, 1e-10, 1e38, 1e300]))
 def test_no_temperature_makes_anything_but_probabilities(scores, temperature):
-    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature))[0]
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature=temperature))[0]
     assert found.sum().item() == pytest.approx(1, abs=1e-4)
     assert (found >= 0).all()
     if temperature < 1:
@@ -48,7 +49,7 @@ def test_no_temperature_makes_anything_but_probabilities(scores, temperature):
 
 @given(SCORES)
 def test_temperature_zero_takes_the_likeliest(scores):
-    found = logits_to_probs(torch.tensor([scores]), SamplingParams(0))[0].tolist()
+    found = logits_to_probs(torch.tensor([scores]), SamplingParams(temperature=0))[0].tolist()
     assert sorted(found) == [0.0] * (len(scores) - 1) + [1.0]
     assert scores[found.index(1.0)] == max(scores)
 
@@ -116,7 +117,7 @@ def test_draws_are_as_frequent_as_they_are_probable():
 @pytest.mark.parametrize(
     ("setting", "part"),
     [
-        ({"temperature": -0.5}, "temperature is -0.5"),
+        ({"temperature": -0.5}, "temperature is -0.5; it must be at least 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"temperature": float("inf")}, "temperature is inf"),
         ({"temperature": "warm"}, "temperature is 'warm'; it must be a number"),
@@ -127,15 +128,15 @@ def test_draws_are_as_frequent_as_they_are_probable():
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"top_p": float("nan")}, "top_p is nan"),
         ({"min_p": 0}, "min_p is 0"),
-        ({"typical_p": 2}, "typical is 2"),
+        ({"typical_p": 2}, "typical_p is 2"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be from 0.01 to 100"),
         ({"frequency_penalty": float("inf")}, "frequency_penalty is inf"),
         ({"presence_penalty": -101}, "presence_penalty is -101"),
-        ({"no_repeat_ngram_size": 0}, "no_repeat_ngram is 0"),
+        ({"no_repeat_ngram_size": 0}, "no_repeat_ngram_size is 0"),
         ({"logit_bias": {1: float("nan")}}, "logit bias of 1 is nan"),
-        ({"logit_bias": ["7"]}, "names no token"),
-        ({"logit_bias": ["7=x"]}, "'7=x' is no logit bias"),
-        ({"logit_bias": [(True, 1.0)]}, "names no token"),
+        ({"logit_bias": ["7"]}, "does not name a token"),
+        ({"logit_bias": ["7=x"]}, "'7=x' is not a logit bias"),
+        ({"logit_bias": [(True, 1.0)]}, "does not name a token"),
         ({"logit_bias": 3}, "must be pairs"),
         ({"logit_bias": "7=1"}, "must be pairs"),
         ({"bad_words": [""]}, "A bad word is empty"),
@@ -154,3 +155,37 @@ def test_biases_come_as_a_mapping_as_pairs_and_as_text():
     assert SamplingParams(logit_bias=["7=1", "a=b=-2"]).logit_bias == ((7, 1.0), ("a=b", -2.0))
     assert SamplingParams(bad_words="one").bad_words == ("one",)
     assert SamplingParams(bad_words=["one", [1, 2]]).bad_words == ("one", (1, 2))
+
+
+@st.composite
+def large_vocabularies(draw):
+    """(2, 3000) logits: peaked or flat, with ties (quarters) or without, some forbidden."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    logits = torch.randn(2, 3000, generator=generator) * draw(st.sampled_from([0.1, 1.0, 3.0, 8.0]))
+    if draw(st.booleans()):
+        logits = (logits * 4).round() / 4
+    return logits.masked_fill(torch.rand(2, 3000, generator=generator) < draw(st.sampled_from([0, 0.5])), -math.inf)
+
+
+@given(large_vocabularies(), st.floats(1e-6, 1))
+def test_the_best_512_give_the_very_filter_that_sorting_everything_gives(logits, p):
+    with pytest.MonkeyPatch.context() as patch:
+        found = [one(logits, p) for one in (top_p_filter, typical_p_filter)]
+        patch.setattr(sampling, "_BEST", 3000)
+        assert found[0].equal(top_p_filter(logits, p))
+        assert found[1].equal(typical_p_filter(logits, p))
+
+
+def test_sorting_everything_is_needed_for_flat_distributions_alone(monkeypatch):
+    sorted_rows = []
+    sort = torch.Tensor.sort
+    monkeypatch.setattr(
+        torch.Tensor, "sort", lambda self, *a, **k: sorted_rows.append(len(self)) or sort(self, *a, **k)
+    )
+    generator = torch.Generator().manual_seed(0)
+    peaked, flat = (torch.randn(4, 3000, generator=generator) * scale for scale in (4, 0.1))
+    for one in (top_p_filter, typical_p_filter):
+        one(peaked, 0.9)
+        assert sorted_rows == []
+        one(torch.cat([peaked, flat[:1]]), 0.9)
+        assert sorted_rows.pop() == 1

@@ -13,14 +13,13 @@ from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.cli.model_argument import note_labels
 from handloom.errors import RequestError
 from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, ComparisonConfig
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 
 if TYPE_CHECKING:
     from handloom.evaluation.provenance import ModelEntry
 
 QuestionFlags: Any = flags_of(ComparisonConfig, several=False)
-RequestFlags: Any = flags_of(GenerationConfig, without=LEFT_OUT)
-SamplingFlags: Any = flags_of(SamplingParams, several=False)
+RequestFlags: Any = flags_of(GenerationConfig, several=False, without=LEFT_OUT)
 
 
 def compare(
@@ -31,7 +30,6 @@ def compare(
     threads: int | None = None,
     question: Annotated[QuestionFlags, Parameter(name="*")] = QuestionFlags(),  # noqa: B008 - cyclopts wants one
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
-    sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
 ) -> None:
     """Set models side by side: the same prompts, seeds, sampling and texts for each.
 
@@ -58,7 +56,7 @@ def compare(
     }
     asked = ComparisonConfig(
         prompts=tuple(read_lines(prompts)) if prompts else PROMPTS,
-        request=GenerationConfig().changed(**given(request), **given(sampling)),
+        request=GenerationConfig().changed(**given(request)),
         **texts,
     )
     if threads is not None and threads < 1:

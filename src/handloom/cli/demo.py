@@ -26,7 +26,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
 
     from handloom.cli.train import conclude
     from handloom.console import visible
-    from handloom.inference.generation_config import GenerationConfig, SamplingParams
+    from handloom.inference.generation_config import GenerationConfig
     from handloom.loading import load
     from handloom.training import run as runs
     from handloom.training.config import TrainConfig
@@ -43,7 +43,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     lm = load(run)
     terminal.console.print("\nNow it writes:\n", style="bold")
     for prompt in PROMPTS:
-        request = GenerationConfig(60, SamplingParams(temperature=0.8, top_p=0.9), seed, "slide")
+        request = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.9, seed=seed, overflow="slide")
         text = lm.complete(prompt, request).completions[0].text
         terminal.console.print(Text.assemble((prompt, "bold"), visible(text)))
         terminal.console.print()

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import RequestError
-from handloom.inference.generation_config import GenerationConfig, SamplingParams, setting_names
+from handloom.inference.generation_config import GenerationConfig
+from handloom.settings import setting_names
 
 PROMPTS = ("The", "When you", "If the", "It is not", "In the beginning", "She said that")
 """What models continue when nothing is asked: beginnings that fit many texts."""
 
-LEFT_OUT = ("logprobs", "echo", "num_beams", "length_penalty", "forced_eos")
+LEFT_OUT = ("logprobs", "echo", "num_beams", "length_penalty", "forced_eos", "stop")
 """Settings of writing that have no place in a comparison."""
 
 
@@ -61,5 +62,4 @@ class ComparisonConfig:
 def settings_of(request: GenerationConfig) -> dict[str, object]:
     """The settings of writing that have a place in a comparison, by name, as JSON values."""
     values = {name: getattr(request, name) for name in setting_names(GenerationConfig) if name not in LEFT_OUT}
-    values |= {name: getattr(request.sampling, name) for name in setting_names(SamplingParams)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

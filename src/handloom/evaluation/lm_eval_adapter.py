@@ -25,9 +25,8 @@ from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
 from handloom.evaluation.multiple_choice import encode_pair, window_of
 from handloom.evaluation.scoring import Window, read_windows, windows_of
 from handloom.inference.engine import Engine
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.inference.sequence import Row
 
 MAX_NEW_TOKENS = 256
 """Tokens to write where a task does not say; the harness's own default."""
@@ -165,57 +164,44 @@ class HandloomLM(TemplateLM):
 
         A text that leaves no room for the new one loses its beginning.
         """
-        groups: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(repr(request.args[1]), []).append(number)
+        engine = Engine(self.lm.model, self.lm.tokenizer, max_rows=self.batch_size)
+        running: dict[int, tuple[int, GenerationConfig, list[int]]] = {}
+        for number in sorted(range(len(requests)), key=lambda number: len(requests[number].args[0])):
+            text, settings = requests[number].args
+            config = self._config(settings)
+            prompt = self.tok_encode(text)[config.max_new_tokens - self.max_length :] or [self.eot_token_id]
+            running[engine.add(prompt, config, row=number)] = number, config, []
         found = [""] * len(requests)
-        for numbers in groups.values():
-            numbers.sort(key=lambda number: len(requests[number].args[0]))
-            for at in range(0, len(numbers), self.batch_size):
-                part = numbers[at : at + self.batch_size]
-                settings = requests[part[0]].args[1]
-                texts = self._write([requests[number].args[0] for number in part], part, settings)
-                for number, text in zip(part, texts, strict=True):
-                    found[number] = text
-                    self.cache_hook.add_partial("generate_until", requests[number].args, text)
+        for event in engine.run():
+            if event.error is not None:
+                raise event.error
+            number, config, ids = running[event.request]
+            ids += [] if event.token is None else [event.token]
+            if event.finish_reason is not None:
+                found[number] = self._text(ids, config.stop)
+                self.cache_hook.add_partial("generate_until", requests[number].args, found[number])
         return found
-
-    def _write(self, texts: Sequence[str], numbers: Sequence[int], settings: dict[str, Any]) -> list[str]:
-        """Continue several texts together."""
-        wanted = normalize_gen_kwargs(settings, self.max_gen_toks)
-        until = wanted.get("until") or []
-        stop = tuple(term for term in ([until] if isinstance(until, str) else until) if term)
-        request = self._request(dict(wanted))
-        room = self.max_length - request.max_new_tokens
-        if room < 1:
-            raise RequestError(
-                f"A task asks for {request.max_new_tokens} new tokens, which leaves no room for a prompt in a context "
-                f"of {self.max_length}.",
-                "Ask for fewer: --gen_kwargs max_gen_toks=32.",
-            )
-        prompts = [self.tok_encode(text)[-room:] or [self.eot_token_id] for text in texts]
-        rows = [Row(self.lm.tokenizer, stop) for _ in prompts]
-        writing = Engine(self.lm.model, prompts, request, numbers)
-        for _ in range(request.max_new_tokens):
-            for row, choice in writing.step().items():
-                rows[row].add_token(choice.token)
-            writing.leave({row for row in writing.running if rows[row].finish})
-            if not writing.running:
-                break
-        return [self._text(row.ids, stop) for row in rows]
 
     def _text(self, ids: list[int], stop: Sequence[str]) -> str:
         """What was written, up to the first stop string: half a character at the end is shown, as the harness does."""
         text = self.lm.tokenizer.decode(ids[:-1] if ids[-1] == self.eot_token_id else ids)
         return text[: min((at for term in stop if (at := text.find(term)) >= 0), default=len(text))]
 
-    def _request(self, wanted: dict[str, Any]) -> GenerationConfig:
-        """The harness's settings in ours; what we have not is refused rather than left out."""
+    def _config(self, settings: dict[str, Any]) -> GenerationConfig:
+        """The harness's settings in ours; what does not exist here is refused rather than left out."""
+        wanted = normalize_gen_kwargs(settings, self.max_gen_toks)
         if unknown := set(wanted) - _KNOWN:
             raise RequestError(
                 f"A task asks for the setting {sorted(unknown)[0]!r} when writing, which is not known here.",
                 f"Known are {', '.join(sorted(_KNOWN))}.",
             )
+        if wanted["max_gen_toks"] >= self.max_length:
+            raise RequestError(
+                f"A task asks for {wanted['max_gen_toks']} new tokens, which leaves no room for a prompt in a context "
+                f"of {self.max_length}.",
+                "Ask for fewer: --gen_kwargs max_gen_toks=32.",
+            )
+        until = wanted.get("until") or []
         drawn = bool(wanted.get("do_sample"))
         how: dict[str, Any] = {"temperature": 0.0}
         if drawn:
@@ -225,14 +211,13 @@ class HandloomLM(TemplateLM):
             how["top_p"] = _below_one(wanted.get("top_p"))
             how["min_p"] = float(wanted.get("min_p") or 0) or None
         how["repetition_penalty"] = float(wanted.get("repetition_penalty") or 1.0)
-        return GenerationConfig(
-            wanted["max_gen_toks"],
-            SamplingParams(**how),
-            self.seed,
-            "error",
-            eos_token_ids=self.lm.tokenizer.eos_token_ids,
-            vocab_size=self.lm.tokenizer.vocab_size,
-            unused_ids=self.lm.tokenizer.unused_ids,
+        return self.lm.in_ids(
+            GenerationConfig(
+                **how,
+                max_new_tokens=wanted["max_gen_toks"],
+                stop=tuple(term for term in ([until] if isinstance(until, str) else until) if term),
+                seed=self.seed,
+            )
         )
 
 

@@ -216,7 +216,7 @@ def _written(one: Sample) -> dict[str, Any]:
     return {
         "prompt": one.prompt,
         "text": one.text,
-        "finish": one.finish,
+        "finish_reason": one.finish_reason,
         "tokens": one.tokens,
         "nats": one.nats,
         "spans": [[span.text, span.nats] for span in one.spans],

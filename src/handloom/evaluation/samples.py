@@ -22,7 +22,7 @@ class Sample:
     prompt: str
     text: str
     """Without the prompt."""
-    finish: str
+    finish_reason: str
     tokens: int
     nats: float
     """The model's own surprise at it, all tokens together, before sampling changed any probability."""
@@ -70,7 +70,7 @@ def generate_samples(lm: LanguageModel, prompts: Sequence[str], request: Generat
                 assert one.logprobs is not None
                 nats = [-(choice.logprob or 0.0) for choice in one.logprobs]
                 shaded = spans(lm.tokenizer, one.ids, nats)
-                written.append(Sample(prompt, one.text, one.finish, len(one.ids), sum(nats), shaded))
+                written.append(Sample(prompt, one.text, one.finish_reason, len(one.ids), sum(nats), shaded))
     return written
 
 

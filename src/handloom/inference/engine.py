@@ -1,154 +1,276 @@
-"""ids -> ids: the one loop that writes. Rows draw a token each, again and again, and leave when they are done.
+"""The decode loop: each step samples one token for every running sequence. Sequences join and leave at any step.
 
-Knows no text.
+Everything that decodes stands on `Engine.step`; beam search alone uses the `Batch` below it. Knows no threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import abc, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from handloom.errors import RequestError
-from handloom.inference.batch import Batch, window_start
+from handloom.errors import HandloomError, RequestError
 from handloom.inference.generation_config import GenerationConfig
-from handloom.inference.logits_processors import process_logits
+from handloom.inference.logits_processors import no_choice, process_logits
+from handloom.inference.logprobs import TokenLogprob, token_logprobs, window_start
 from handloom.inference.sampling import logits_to_probs, sample
+from handloom.inference.sequence import FinishReason, Sequence
 from handloom.model.gpt import GPT
-from handloom.model.loss import TokenScores, score_logits, score_tokens
+from handloom.model.kv_cache import KVCache
+from handloom.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True)
-class TokenLogprob:
-    """A token of a text, and how likely the model found it before any setting changed its scores."""
+class TokenEvent:
+    """What a step did to one request: a token, or its end."""
 
-    token: int
+    request: int
+    token: int | None = None
+    """None in the event of a request that failed or was cancelled."""
+    text: str = ""
+    """New text that is certain: no half character, and nothing that a stop string may begin with."""
     logprob: float | None = None
-    """Natural logarithm of its probability; None if not asked for, or if the model read nothing before it."""
+    """If the config has `logprobs`: of the token, as the model gives it."""
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens at this place with their log probabilities, likeliest first."""
+    """The likeliest tokens in its place, with their log probabilities."""
+    finish_reason: FinishReason | None = None
+    error: HandloomError | None = None
+    """Why the request failed, where `finish_reason` is "error"."""
+
+
+Choose = Callable[[Tensor, list[Sequence]], abc.Sequence[int | HandloomError]]
+"""Logits (B, V) of B sequences -> a token for each, or why there is none."""
+
+
+def choose_tokens(logits: Tensor, sequences: list[Sequence]) -> list[int | HandloomError]:
+    """Sample a token for each sequence by its own settings and random numbers: one call for all with equal settings."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, sequence in enumerate(sequences):
+        groups.setdefault(sequence.logits_key, []).append(place)
+    chosen: list[int | HandloomError] = [0] * len(sequences)
+    for places in groups.values():
+        group, config = [sequences[place] for place in places], sequences[places[0]].config
+        part = logits if len(groups) == 1 else logits[places]  # (G, V)
+        part = process_logits(part, [one.ids for one in group], [one.prompt_tokens for one in group], config)
+        if config.temperature == 0:
+            tokens = part.argmax(dim=-1)  # (G)
+        else:
+            uniform = torch.tensor([one.uniform() for one in group], dtype=torch.float64, device=logits.device)  # (G)
+            tokens = sample(logits_to_probs(part, config), uniform)
+        # One copy to the host for both; token ids are exact in float64.
+        both = torch.stack([tokens.double(), part.amax(dim=-1).double()]).tolist()
+        for place, token, highest in zip(places, *both, strict=True):
+            chosen[place] = no_choice(highest) or int(token)
+    return chosen
 
 
 class Engine:
-    """Rows that are written together by drawing.
+    """Continuous batching of requests for one model.
 
-    Args:
-        model: in evaluation mode.
-        prompts: one for each row, at least one token each.
-        request: see `GenerationConfig`; its words are ids, and its end of text is filled in where it is needed.
-        numbers: row r draws from (seed, numbers[r]), whatever the others do; 0, 1, 2, ... if not given.
-
-    Raises:
-        RequestError: when a text does not fit the context and the policy is `error`.
+    The model is in evaluation mode. Without a tokenizer events have no text. At most `max_rows` sequences run
+    together, and others wait for a free row; `choose` makes tokens of logits. A sequence's tokens do not depend on
+    what runs with it: its logits are those it has alone, up to the rounding of sums over other shapes.
     """
 
     def __init__(
         self,
         model: GPT,
-        prompts: Sequence[Sequence[int]],
-        request: GenerationConfig,
-        numbers: Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
+        max_rows: int | None = None,
+        choose: Choose = choose_tokens,
     ) -> None:
-        require_possible(request, model, map(len, prompts))
-        self.running = list(range(len(prompts)))
-        """The rows that are still written."""
-        self._request = request
-        self._batch = Batch(model, prompts, request.max_new_tokens)
-        keys = [np.array([request.seed, number], dtype=np.uint64) for number in numbers or self.running]
-        self._chance = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
+        self._batch = Batch(model)
+        self._tokenizer = tokenizer
+        self._max_rows = max_rows
+        self._choose = choose
+        self._waiting: deque[tuple[int, Sequence]] = deque()
+        self._running: list[tuple[int, Sequence]] = []  # in the order of the batch's rows
+        self._added = 0
 
-    def step(self) -> dict[int, TokenLogprob]:
-        """Add a token to each running row, and say which.
+    def add(self, prompt: abc.Sequence[int], config: GenerationConfig, *, row: int = 0) -> int:
+        """Queue a prompt of at least one token; returns the number of the request.
+
+        The config has its words in ids and the ends of a text filled in (`LanguageModel.in_ids`). The sequence draws
+        from (config.seed, row).
 
         Raises:
-            ModelError: when the model's scores are no numbers.
-            RequestError: when the settings leave no token to choose.
+            RequestError: when it cannot be served; others are not affected.
         """
-        batch, request = self._batch, self._request
-        logits = batch.scores()  # (B, V)
-        p = logits_to_probs(process_logits(logits, batch.texts, batch.prompts, request), request.sampling)  # (B, V)
-        # In float32 a number just below 1 would round to 1, past the last token.
-        uniform = torch.tensor([self._chance[row].random() for row in self.running], dtype=torch.float64)  # (B)
-        tokens = sample(p, uniform).tolist()
-        batch.extend(tokens)
-        return dict(zip(self.running, token_logprobs(logits, tokens, request.logprobs), strict=True))
+        require_possible(config, self._batch.model, len(prompt))
+        self._waiting.append((self._added, Sequence(prompt, config, self._tokenizer, row)))
+        self._added += 1
+        return self._added - 1
 
-    def leave(self, rows: Collection[int]) -> None:
-        """These rows are done; the others go on alone."""
-        kept = [place for place, row in enumerate(self.running) if row not in rows]
-        if len(kept) < len(self.running):
-            self.running = [self.running[place] for place in kept]
-            self._batch.keep(kept)
+    @torch.inference_mode()
+    def step(self) -> list[TokenEvent]:
+        """Prefill what was added, then decode one token for every running sequence.
+
+        An event for each of them: what ends is not running any more, and where the model's logits or the settings
+        leave no token to choose, only that sequence fails.
+        """
+        while self._waiting and (self._max_rows is None or len(self._running) < self._max_rows):
+            self._running.append(self._waiting.popleft())
+            sequence = self._running[-1][1]
+            self._batch.add(sequence.ids, sequence.config.max_new_tokens)
+        if not self._running:
+            return []
+        logits = self._batch.next_logits()  # (B, V)
+        sequences = [sequence for _, sequence in self._running]
+        tokens = self._choose(logits, sequences)
+        logprobs = _logprobs(logits, sequences, tokens)
+        events = [
+            _advance(request, sequence, token, logprobs.get(place))
+            for place, ((request, sequence), token) in enumerate(zip(self._running, tokens, strict=True))
+        ]
+        for place in reversed(range(len(events))):
+            if events[place].finish_reason is not None:
+                self._remove(place)
+        return events
+
+    def cancel(self, request: int) -> TokenEvent | None:
+        """End a request: its last event, with the text that was held back; None if it is not there any more."""
+        for place, (number, sequence) in enumerate(self._running):
+            if number == request:
+                self._remove(place)
+                return TokenEvent(request, text=sequence.finalize("cancel"), finish_reason="cancel")
+        for waiting in self._waiting:
+            if waiting[0] == request:
+                self._waiting.remove(waiting)
+                return TokenEvent(request, finish_reason="cancel")
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request runs or waits."""
+        return bool(self._running or self._waiting)
+
+    def run(self) -> Iterator[TokenEvent]:
+        """The events of all steps, until every request has ended."""
+        while self.busy:
+            yield from self.step()
+
+    def _remove(self, place: int) -> None:
+        """Free a row; the last row takes its place, in the batch as here."""
+        _remove(self._running, place)
+        self._batch.remove(place)
 
 
-def generate_ids(
-    model: GPT, prompt: Tensor, request: GenerationConfig, vocabulary: int | None = None
-) -> Iterator[Tensor]:
-    """Yield the next token of every row, again and again: `Engine`, for rows that stay to the end.
+def _advance(request: int, sequence: Sequence, token: int | HandloomError, logprob: TokenLogprob | None) -> TokenEvent:
+    if isinstance(token, HandloomError):
+        return TokenEvent(request, text=sequence.finalize("error"), finish_reason="error", error=token)
+    own = logprob or TokenLogprob(token)
+    text = sequence.add_token(token)
+    return TokenEvent(request, token, text, own.logprob, own.top, sequence.finish_reason)
 
-    Args:
-        model: in evaluation mode.
-        prompt: (B, T) int64, T at least 1.
-        request: see `GenerationConfig`.
-        vocabulary: how many ids stand for something; as the request says if not given.
 
-    Yields:
-        (B) int64, `max_new_tokens` times.
+def _logprobs(
+    logits: Tensor, sequences: list[Sequence], tokens: abc.Sequence[int | HandloomError]
+) -> dict[int, TokenLogprob]:
+    """Of the tokens of sequences that ask for them, by their places."""
+    found: dict[int, TokenLogprob] = {}
+    for top in {sequence.config.logprobs for sequence in sequences} - {None}:
+        asking = [place for place, sequence in enumerate(sequences) if sequence.config.logprobs == top]
+        chosen = {place: token for place in asking if isinstance(token := tokens[place], int)}
+        part = logits if len(chosen) == len(logits) else logits[list(chosen)]  # (N, V)
+        found.update(zip(chosen, token_logprobs(part, list(chosen.values()), top), strict=True))
+    return found
 
-    Raises:
-        RequestError: when the text does not fit the context and the policy is `error`.
+
+class Batch:
+    """Rows of ids in one KV cache, each with its own length and its own window. Prefills or decodes; does not sample.
+
+    A prompt is read in one pass, together with those of the same length; after that all rows read one token a step
+    together. A row that would pass the context goes on from its last half, when its own time has come. `texts` are the
+    lists that were added; whoever chooses tokens appends to them.
     """
-    if vocabulary is not None:
-        request = replace(request, vocab_size=vocabulary)
-    writing = Engine(model, prompt.tolist(), request)
-    for _ in range(request.max_new_tokens):
-        yield torch.tensor([choice.token for choice in writing.step().values()])
+
+    def __init__(self, model: GPT) -> None:
+        self.model = model
+        self.texts: list[list[int]] = []
+        self._context = model.config.context_length
+        self._cache = KVCache(model.config, 0, 0, model.dtype)
+        self._windows: list[int] = []  # where the part of each text begins that is in the cache, or will be
+        self._rooms: list[int] = []  # tokens of the window that each row needs at most
+
+    def add(self, text: list[int], room: int) -> None:
+        """A new last row; `room` is the most tokens that will be appended to it."""
+        self.texts.append(text)
+        self._windows.append(window_start(len(text), self._context))
+        self._rooms.append(min(self._context, len(text) - self._windows[-1] + room))
+
+    @torch.inference_mode()
+    def next_logits(self) -> Tensor:
+        """The logits (B, V) of each row's next token, over all ids of the model."""
+        new = len(self.texts) - len(self._cache.lengths)
+        if new:
+            self._cache.add_rows(new, max(self._rooms))
+        for row, text in enumerate(self.texts):
+            if len(text) - self._windows[row] > self._context:
+                self._windows[row] = window_start(len(text), self._context)
+                self._cache.reset_row(row)
+        unread = [row for row, length in enumerate(self._cache.lengths) if length == 0]
+        joining = len(unread) < len(self.texts)  # the others' next token is read with the last one of these
+        found: dict[int, Tensor] = {}
+        for rows in self._equally_long(unread):
+            tokens = self._tensor([self.texts[row][self._windows[row] :] for row in rows])  # (G, T)
+            if not joining:
+                found.update(zip(rows, self._prefill(rows, tokens), strict=True))
+            elif tokens.shape[1] > 1:
+                self._prefill(rows, tokens[:, :-1])
+        if joining:
+            hidden = self.model.hidden(self._tensor([text[-1:] for text in self.texts]), self._cache)[:, -1]  # (B, C)
+        else:
+            hidden = torch.stack([found[row] for row in range(len(found))])  # (B, C)
+        return self.model.unembed(hidden)  # only the last position needs logits
+
+    @torch.inference_mode()
+    def remove(self, row: int) -> None:
+        """Free a row; the last row takes its place, and no other moves."""
+        self._cache.remove_row(row)
+        for rows in (self.texts, self._windows, self._rooms):
+            _remove(rows, row)
+
+    def select(self, rows: abc.Sequence[int]) -> None:
+        """Go on with copies of these rows, in this order; a row may come several times, or not at all."""
+        self.texts = [list(self.texts[row]) for row in rows]
+        self._windows = [self._windows[row] for row in rows]
+        self._rooms = [self._rooms[row] for row in rows]
+        self._cache.select_rows(rows)
+
+    def _prefill(self, rows: list[int], tokens: Tensor) -> Tensor:
+        """Read (G, T) tokens as the whole of what `rows` hold; the last hidden states, (G, C)."""
+        if len(rows) == len(self.texts):
+            return self.model.hidden(tokens, self._cache)[:, -1]
+        part = KVCache(self.model.config, len(rows), tokens.shape[1], self.model.dtype)
+        hidden = self.model.hidden(tokens, part)[:, -1]  # (G, C)
+        self._cache.write_rows(rows, part)
+        return hidden
+
+    def _equally_long(self, rows: abc.Iterable[int]) -> list[list[int]]:
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            groups.setdefault(len(self.texts[row]) - self._windows[row], []).append(row)
+        return list(groups.values())
+
+    def _tensor(self, ids: list[list[int]]) -> Tensor:
+        return torch.tensor(ids, device=self.model.device)
 
 
-def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int | None) -> list[TokenLogprob]:
-    """What was chosen, with log probabilities and the `top` likeliest tokens if `top` is not None.
-
-    Args:
-        logits: (N, V), as the model gave them.
-        tokens: N ids.
-        top: how many alternatives.
-    """
-    if top is None:
-        return [TokenLogprob(token) for token in tokens]
-    return _as_logprobs(tokens, score_logits(logits, torch.tensor(tokens, device=logits.device), top))
+def _remove(rows: list[Any], place: int) -> None:
+    rows[place] = rows[-1]
+    rows.pop()
 
 
-def _as_logprobs(tokens: Sequence[int], scores: TokenScores) -> list[TokenLogprob]:
-    alternatives = zip(scores.top_ids.tolist(), scores.top_logprobs.tolist(), strict=True)
-    return [
-        TokenLogprob(token, logprob, tuple(zip(*best, strict=True)))
-        for token, logprob, best in zip(tokens, (-scores.nll).tolist(), alternatives, strict=True)
-    ]
-
-
-@torch.inference_mode()
-def prompt_logprobs(model: GPT, prompt: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
-    """Each token of a prompt with its log probability, and the `top` tokens that were likeliest in its place.
-
-    What the model does not read of a prompt beyond its context has none, nor has the first token that it reads.
-    """
-    begin = window_start(len(prompt), model.config.context_length)
-    ids = torch.tensor([prompt[begin:]], device=model.device)  # (1, T)
-    scores = score_tokens(model.hidden(ids)[0, :-1], model.lm_head, ids[0, 1:], top)
-    rest = prompt[begin + 1 :]
-    return (*(TokenLogprob(token) for token in prompt[: begin + 1]), *_as_logprobs(rest, scores))
-
-
-def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Iterator[int]) -> None:
-    """Raise RequestError when a text would not fit the context, or a setting names a token there is not."""
-    for length in prompt_tokens:
-        require_room(length, request, model.config.context_length)
-    named: list[object] = [token for token, _ in request.sampling.logit_bias]
-    named += [token for word in request.sampling.bad_words for token in word]
-    for token in named:
+def require_possible(config: GenerationConfig, model: GPT, prompt_tokens: int) -> None:
+    """Raise RequestError when the text would not fit the context, or a setting names a token that does not exist."""
+    require_room(prompt_tokens, config, model.config.context_length)
+    named: list[object] = [token for token, _ in config.logit_bias]
+    named += [token for word in config.bad_words for token in word]
+    for token in (*named, *config.eos_token_ids):
         if isinstance(token, int) and not 0 <= token < model.config.vocab_size:
             raise RequestError(
                 f"There is no token {token}; the model's ids are 0 to {model.config.vocab_size - 1}.",
@@ -156,20 +278,21 @@ def require_possible(request: GenerationConfig, model: GPT, prompt_tokens: Itera
             )
 
 
-def require_room(prompt_tokens: int, request: GenerationConfig, context_length: int) -> None:
-    """Raise RequestError when the policy is `error` and the text would pass the context."""
-    if request.overflow == "slide":
+def require_room(prompt_tokens: int, config: GenerationConfig, context_length: int) -> None:
+    """Raise RequestError when overflow is `error` and the text would pass the context."""
+    if config.overflow == "slide":
         return
     if prompt_tokens > context_length:
         raise RequestError(
-            f"The prompt has {prompt_tokens} tokens, and the model looks at {context_length} at most.",
-            "Shorten it, or pass --overflow slide to go on from the last half of the context.",
+            f"The prompt has {prompt_tokens} tokens, and the model's context is {context_length}.",
+            "Shorten it, or pass `overflow=slide` to go on from the last half of the context.",
+            setting="overflow",
         )
     # The last new token is never read, so it needs no place.
-    if prompt_tokens + request.max_new_tokens - 1 > context_length:
+    if prompt_tokens + config.max_new_tokens - 1 > context_length:
         raise RequestError(
-            f"A prompt of {prompt_tokens} tokens and {request.max_new_tokens} new ones pass the model's context of "
+            f"A prompt of {prompt_tokens} tokens and {config.max_new_tokens} new ones pass the model's context of "
             f"{context_length}.",
-            f"Ask for at most {context_length - prompt_tokens + 1} new tokens (--max-new-tokens), or pass "
-            "--overflow slide.",
+            f"Lower `max_new_tokens` to at most {context_length - prompt_tokens + 1}, or pass `overflow=slide`.",
+            setting="max_new_tokens",
         )

@@ -1,4 +1,4 @@
-"""Prompt -> text: a model, its tokenizer, and what is asked of them."""
+"""Prompt -> text: a model, its tokenizer, and the settings of a request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 from handloom.errors import RequestError, require_type
 from handloom.inference.beam import beam_search
 from handloom.inference.classify import Classification, classify
-from handloom.inference.engine import Engine, TokenLogprob, prompt_logprobs, require_possible
+from handloom.inference.engine import Engine, TokenEvent, require_possible
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
+from handloom.inference.logprobs import TokenLogprob, prompt_logprobs
 from handloom.inference.prompts import Prompt, prompt_ids
-from handloom.inference.sequence import Row, stop_strings
+from handloom.inference.sequence import FinishReason
+from handloom.inference.sequence import Sequence as Generated
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
@@ -30,15 +32,25 @@ class Completion:
     """The new text only, without the stop string that ended it, and without a character that the length cut in half."""
     ids: tuple[int, ...]
     """The new tokens, that of the end of text and those of a stop string included."""
-    finish: str
-    """Why it ended: `length`, `stop` (a stop string) or `end_of_text` (the model ended the document)."""
+    finish_reason: FinishReason
+    """`stop` (the model ended the text, or a stop string appeared) or `length`."""
     logprobs: tuple[TokenLogprob, ...] | None = None
-    """For each new token how likely it was, before any setting changed its scores; None if not asked for."""
+    """For each new token its log probability, before any setting changed a logit; None if not asked for."""
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """What `LanguageModel.complete` returns."""
+
+    completions: tuple[Completion, ...]
+    prompt_tokens: int
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    """The prompt's tokens with their log probabilities; None if `echo` was not asked for."""
 
 
 @dataclass
 class GenerationStats:
-    """How long writing took, in seconds from the call on, and how much was written."""
+    """Seconds from the call on, and tokens."""
 
     began: float = dataclasses.field(default_factory=time.perf_counter)
     prompt_tokens: int = 0
@@ -48,39 +60,22 @@ class GenerationStats:
     first_token_seconds: float = 0.0
     seconds: float = 0.0
 
-    def wrote(self, tokens: int) -> None:
-        """Note that so many tokens were written just now."""
+    def add(self, tokens: int) -> None:
+        """Count tokens that were generated just now."""
         self.seconds = time.perf_counter() - self.began
         self.later_tokens += tokens if self.new_tokens else 0
         self.first_token_seconds = self.first_token_seconds or self.seconds
         self.new_tokens += tokens
 
 
-@dataclass(frozen=True)
-class CompletionOutput:
-    """What `LanguageModel.complete` returns."""
-
-    completions: tuple[Completion, ...]
-    prompt_tokens: int
-    first_token_seconds: float
-    """From the call to the first token of any text of the batch."""
-    seconds: float
-    """Of the whole batch."""
-    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    """The prompt's tokens and how likely each was; None if `echo` was not asked for."""
-
-
 class LanguageModel:
     """A model that reads and writes text.
 
-    Settings are those of `GenerationConfig` and `Sampling`, by name: `lm.generate("Once", temperature=0.7, top_p=0.9)`.
-
-    Args:
-        model: tokens (B, T) int64 -> logits (B, T, V).
-        tokenizer: the one it was trained with.
-        origin: where it came from, for messages.
-        template: in which it learned conversations (`tokenizer.chat`); None if it learned none. Such a model is asked
-            with messages: `lm.generate([{"role": "user", "content": "What is a loom?"}])`.
+    Settings are those of `GenerationConfig`, by name: `lm.generate("Once", temperature=0.7, top_p=0.9)`; a `config`
+    holds the others. A prompt is text to continue, None to begin a new document, or messages, which a model with a
+    chat `template` answers: `lm.generate([{"role": "user", "content": "What is a loom?"}])`. `origin` is the folder of
+    the model. All that generates raises RequestError for an empty prompt, a setting outside its limits, or text beyond
+    the context.
     """
 
     def __init__(
@@ -96,189 +91,142 @@ class LanguageModel:
         """The shape of the model."""
         return self.model.config
 
-    def generate(self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any) -> str:
-        """Continue `prompt` and return the new text.
+    def generate(self, prompt: Prompt, config: GenerationConfig | None = None, **settings: Any) -> str:
+        """The new text after a prompt."""
+        return self.complete(prompt, config, **settings).completions[0].text
 
-        Args:
-            prompt: text to continue; None begins a new document; messages are answered.
-            stop: strings that end the text where they first appear.
-            settings: fields of `GenerationConfig` and of `Sampling`.
-
-        Raises:
-            RequestError: for an empty prompt, a setting without meaning, or text beyond the context.
-        """
-        return self.complete(prompt, GenerationConfig.of(**settings), stop=stop).completions[0].text
-
-    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] | None = (), **settings: Any) -> Iterator[str]:
-        """Like `generate`, piece by piece, as soon as each piece is certain.
-
-        No piece holds half a character, and none holds the beginning of a stop string that then came.
-        """
-        return self.stream_request(prompt, GenerationConfig.of(**settings), stop)
-
-    def stream_request(
+    def stream(
         self,
         prompt: Prompt,
-        request: GenerationConfig,
-        stop: str | Sequence[str] | None = (),
+        config: GenerationConfig | None = None,
         *,
-        timing: GenerationStats | None = None,
-        halted: Callable[[], bool] = lambda: False,
-    ) -> Iterator[str]:
-        """`stream`, with the settings gathered in a `GenerationConfig`.
+        should_stop: Callable[[], bool] = lambda: False,
+        stats: GenerationStats | None = None,
+        **settings: Any,
+    ) -> Iterator[TokenEvent]:
+        """Like `generate`, token by token: the texts of the events make up its text.
 
-        Args:
-            prompt: as `generate`.
-            request: how to continue.
-            stop: as `generate`.
-            timing: kept up to date, if given.
-            halted: asked after each token; once it says yes, the text ends there.
+        `should_stop` is called after each token; once it returns True, the text ends there, with finish_reason
+        "cancel". `stats` is kept up to date.
         """
-        require_streamable(request)
-        ids, row, timing = (
-            self.prompt_ids(prompt),
-            Row(self.tokenizer, stop_strings(stop)),
-            timing or GenerationStats(),
-        )
-        timing.prompt_tokens += len(ids)
-        for _, piece in self._write([ids], [row], self._in_tokens(request), [0], timing):
-            if piece:
-                yield piece
-            if halted():
-                break
-        if piece := row.close():
-            yield piece
+        config = self.in_ids((config or GenerationConfig()).changed(**settings))
+        require_streamable(config)
+        ids, stats = self.prompt_ids(prompt), stats or GenerationStats()
+        engine = Engine(self.model, self.tokenizer)
+        request = engine.add(ids, config)
+        stats.prompt_tokens += len(ids)
+        for event in engine.run():
+            if event.error is not None:
+                raise event.error
+            stats.add(1)
+            yield event
+            if event.finish_reason is None and should_stop():
+                if (last := engine.cancel(request)) is not None:
+                    yield last
+                return
 
     def complete(
-        self, prompt: Prompt, request: GenerationConfig, n: int = 1, stop: str | Sequence[str] | None = ()
+        self, prompt: Prompt, config: GenerationConfig | None = None, n: int = 1, **settings: Any
     ) -> CompletionOutput:
-        """Continue one prompt `n` times, together.
-
-        Raises:
-            RequestError: as `generate`, or for `n` below 1.
-        """
-        return self.complete_batch([prompt], request, n, stop)[0]
+        """Continue one prompt `n` times, together: text number r draws from (seed, r)."""
+        return next(self.complete_each([prompt], config, n, **settings))
 
     def complete_batch(
+        self, prompts: Sequence[Prompt], config: GenerationConfig | None = None, n: int = 1, **settings: Any
+    ) -> list[CompletionOutput]:
+        """Continue several prompts, each `n` times; settings and results as `complete_each`."""
+        return list(self.complete_each(prompts, config, n, **settings))
+
+    def complete_each(
         self,
         prompts: Sequence[Prompt],
-        request: GenerationConfig,
+        config: GenerationConfig | None = None,
         n: int = 1,
-        stop: str | Sequence[str] | None = (),
         *,
-        timing: GenerationStats | None = None,
-    ) -> list[CompletionOutput]:
-        """Continue several prompts, each `n` times, all together.
+        max_rows: int | None = None,
+        stats: GenerationStats | None = None,
+        **settings: Any,
+    ) -> Iterator[CompletionOutput]:
+        """Continue several prompts, each `n` times; yields them in order, each as soon as it is complete.
 
-        What is written to a prompt does not depend on the others: text number r draws from (seed, r).
-
-        Raises:
-            RequestError: as `generate`, or for `n` below 1.
+        At most `max_rows` texts are generated together; as some end, others join. A text does not depend on the
+        others: number r of a prompt draws from (seed, r). `stats` is kept up to date.
         """
-        require_type(request, "The request", GenerationConfig, "a Request")
-        n = require_count(n)
-        if not prompts:
-            return []
-        timing, stops = timing or GenerationStats(), stop_strings(stop)
-        ids = [self.prompt_ids(prompt) for prompt in each_of(prompts)]
-        timing.prompt_tokens += sum(map(len, ids))
-        request = self._in_tokens(request)
-        rows = [Row(self.tokenizer, stops) for _ in range(n * len(prompts))]
-        each = [one for one in ids for _ in range(n)]
-        if request.num_beams > 1:
-            written = self._search(ids, rows, request, n, timing)
+        if config is not None:
+            require_type(config, "The config", GenerationConfig, "a GenerationConfig")
+        config, n = (config or GenerationConfig()).changed(**settings), require_count(n)
+        ids, config = [self.prompt_ids(prompt) for prompt in each_of(prompts)], self.in_ids(config)
+        stats = stats or GenerationStats()
+        stats.prompt_tokens += sum(map(len, ids))
+        if config.num_beams > 1:
+            found = ([*self._search(one, config, n, stats)] for one in ids)
         else:
-            written = self._write(each, rows, request, list(range(n)) * len(prompts), timing)
-        chosen: list[list[TokenLogprob]] = [[] for _ in rows]
-        for news, _ in written:
-            for row, choice in news.items():
-                chosen[row].append(choice)
-        for one in rows:
-            one.close()
-        done = [
-            Completion(row.text, tuple(row.ids), row.finish, None if request.logprobs is None else tuple(choices))
-            for row, choices in zip(rows, chosen, strict=True)
-        ]
-        return [
-            CompletionOutput(
-                tuple(done[at * n : at * n + n]),
-                len(one),
-                timing.first_token_seconds,
-                timing.seconds,
-                prompt_logprobs(self.model, one, request.logprobs or 0) if request.echo else None,
-            )
-            for at, one in enumerate(ids)
-        ]
+            found = self._sample(ids, config, n, max_rows, stats)
+        for one, completions in zip(ids, found, strict=True):
+            echoed = prompt_logprobs(self.model, one, config.logprobs or 0) if config.echo else None
+            yield CompletionOutput(tuple(completions), len(one), echoed)
 
     def classify(self, text: str, overlong: str = "error") -> Classification:
-        """Which of its labels the model gives a text, and how likely it finds each: see `inference.classify`."""
+        """Which of its labels the model gives a text, with their probabilities: see `inference.classify`."""
         return classify(self.model, self.tokenizer, [text], overlong)[0]
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The tokens to begin from; None stands for the start of a document.
 
         Raises:
-            RequestError: for an empty prompt, one with half of a character in it, or messages to a model that learned
-                no conversations.
+            RequestError: for an empty prompt, one with half of a character in it, or messages to a model without a
+                chat template.
         """
         return prompt_ids(self.tokenizer, prompt, self.template)
 
-    def check(self, prompt: Prompt, request: GenerationConfig) -> None:
-        """Raise RequestError where continuing `prompt` would: for its length, or for a setting of the request."""
-        require_possible(self._in_tokens(request), self.model, iter([len(self.prompt_ids(prompt))]))
+    def check(self, prompt: Prompt, config: GenerationConfig) -> None:
+        """Raise RequestError where continuing `prompt` would: for its length, or for a setting."""
+        require_possible(self.in_ids(config), self.model, len(self.prompt_ids(prompt)))
 
-    def _write(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[Row],
-        request: GenerationConfig,
-        numbers: Sequence[int],
-        timing: GenerationStats,
-    ) -> Iterator[tuple[dict[int, TokenLogprob], str]]:
-        """Write all rows to their ends; yields the new tokens of each step, and what became certain."""
-        writing = Engine(self.model, prompts, request, numbers)
-        for _ in range(request.max_new_tokens):
-            news = writing.step()
-            timing.wrote(len(news))
-            yield news, "".join([rows[row].add_token(choice.token) for row, choice in news.items()])
-            writing.leave({row for row in writing.running if rows[row].finish})
-            if not writing.running:
-                return
-
-    def _search(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[Row],
-        request: GenerationConfig,
-        n: int,
-        timing: GenerationStats,
-    ) -> Iterator[tuple[dict[int, TokenLogprob], str]]:
-        """The same by beam search, where all of a text comes at once."""
-        for at, prompt in enumerate(prompts):
-            for row, found in enumerate(beam_search(self.model, prompt, request, n, rows[at * n]), at * n):
-                timing.wrote(len(found.token_logprobs))
-                for choice in found.token_logprobs:
-                    yield {row: choice}, rows[row].add_token(choice.token)
-
-    def _in_tokens(self, request: GenerationConfig) -> GenerationConfig:
-        """The same request with its words in ids, and the ends of a text filled in."""
-        how = request.sampling
-        bias = tuple((self._one_token(token), amount) for token, amount in how.logit_bias)
+    def in_ids(self, config: GenerationConfig) -> GenerationConfig:
+        """The same config as `Engine` needs it: its words in ids, and what the tokenizer decides filled in."""
         words: list[tuple[int, ...]] = []
-        for word in how.bad_words:
+        for word in config.bad_words:
             if isinstance(word, str):
                 words += {tuple(self.prompt_ids(form)) for form in (word, f" {word}")}
             else:
                 words.append(word)
-        sampling = dataclasses.replace(how, logit_bias=bias, bad_words=tuple(words))
-        known = self.tokenizer
         return dataclasses.replace(
-            request,
-            sampling=sampling,
-            eos_token_ids=known.eos_token_ids,
-            vocab_size=known.vocab_size,
-            unused_ids=known.unused_ids,
+            config,
+            logit_bias=tuple((self._one_token(token), amount) for token, amount in config.logit_bias),
+            bad_words=tuple(words),
+            eos_token_ids=config.eos_token_ids or self.tokenizer.eos_token_ids,
+            vocab_size=self.tokenizer.vocab_size,
+            unused_ids=self.tokenizer.unused_ids,
         )
+
+    def _sample(
+        self, prompts: list[list[int]], config: GenerationConfig, n: int, max_rows: int | None, stats: GenerationStats
+    ) -> Iterator[list[Completion]]:
+        """The `n` texts of each prompt, as soon as they are complete."""
+        engine = Engine(self.model, self.tokenizer, max_rows)
+        requests = [[engine.add(prompt, config, row=row) for row in range(n)] for prompt in prompts]
+        events: dict[int, list[TokenEvent]] = {request: [] for own in requests for request in own}
+        for own in requests:
+            while any(not events[request] or events[request][-1].finish_reason is None for request in own):
+                step = engine.step()
+                stats.add(len(step))
+                for event in step:
+                    events[event.request].append(event)
+            yield [_completion(events.pop(request), config) for request in own]
+
+    def _search(
+        self, prompt: list[int], config: GenerationConfig, n: int, stats: GenerationStats
+    ) -> Iterator[Completion]:
+        """The `n` texts of a prompt by beam search, where all of a text comes at once."""
+        for found in beam_search(self.model, prompt, config, n, Generated([], config, self.tokenizer)):
+            stats.add(len(found.token_logprobs))
+            text = Generated([], config, self.tokenizer)
+            events = [
+                TokenEvent(0, one.token, text.add_token(one.token), one.logprob, one.top, text.finish_reason)
+                for one in found.token_logprobs
+            ]
+            yield _completion(events, config)
 
     def _one_token(self, token: int | str) -> int:
         if isinstance(token, int):
@@ -288,5 +236,17 @@ class LanguageModel:
             raise RequestError(
                 f"The logit bias names {token!r}, which is {len(ids)} tokens: {', '.join(map(str, ids))}.",
                 "Give the id or the text of one token.",
+                setting="logit_bias",
             )
         return ids[0]
+
+
+def _completion(events: Sequence[TokenEvent], config: GenerationConfig) -> Completion:
+    """The text of a request that has ended; raises what it failed with."""
+    if (error := events[-1].error) is not None:
+        raise error
+    reason = events[-1].finish_reason
+    assert reason is not None
+    tokens = tuple(TokenLogprob(one.token, one.logprob, one.top) for one in events if one.token is not None)
+    text, ids = "".join(one.text for one in events), tuple(one.token for one in tokens)
+    return Completion(text, ids, reason, None if config.logprobs is None else tokens)

@@ -1,17 +1,18 @@
-"""What the text so far does to the scores of the next token: pure functions, applied in the order they stand here.
+"""Logits processors that depend on the tokens generated so far: pure functions, applied in the order they stand here.
 
-Rows may be of different lengths, so texts are lists of ids. Knows no model and no characters. What looks at the
-scores alone comes afterwards: `sampling.py`.
+Rows may be of different lengths, so texts are lists of ids. Knows no model and no characters. What depends on the
+logits alone comes afterwards: `sampling.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from handloom.errors import RequestError
+from handloom.errors import HandloomError, ModelError, RequestError
 from handloom.inference.generation_config import GenerationConfig
 
 Texts = Sequence[Sequence[int]]
@@ -19,7 +20,7 @@ NEVER = float("-inf")
 
 
 def bias_tokens(logits: Tensor, bias: Iterable[tuple[int, float]]) -> Tensor:
-    """Add to the scores of some tokens: (B, V) -> (B, V)."""
+    """Add to the logits of some tokens: (B, V) -> (B, V)."""
     added = torch.zeros_like(logits[0])  # (V)
     for token, amount in bias:
         added[token] += amount
@@ -27,37 +28,26 @@ def bias_tokens(logits: Tensor, bias: Iterable[tuple[int, float]]) -> Tensor:
 
 
 def penalize_repetition(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
-    """Divide positive scores of tokens that are in the text by `penalty`, and multiply negative ones.
+    """Divide positive logits of tokens that are in the text by `penalty`, and multiply negative ones.
 
+    `logits` is (B, V); `texts` are B texts, prompts included; a penalty of 1 changes nothing.
     Source: Keskar et al. 2019, "CTRL", section 4.1.
-
-    Args:
-        logits: (B, V).
-        texts: B texts, prompts included.
-        penalty: 1 changes nothing.
     """
     logits = logits.clone()
     for row, text in zip(logits, texts, strict=True):
-        seen = torch.tensor(sorted(set(text)), dtype=torch.int64)
+        seen = _ids(sorted(set(text)), logits)
         row[seen] = torch.where(row[seen] < 0, row[seen] * penalty, row[seen] / penalty)
     return logits
 
 
 def penalize_frequency(logits: Tensor, new: Texts, frequency: float, presence: float) -> Tensor:
-    """Take from each token's score `frequency` for each time it was written, and `presence` once if it was at all.
+    """Subtract from each token's logit `frequency` for each time it was generated, and `presence` if it was at all.
 
+    `logits` is (B, V); `new` are B texts without their prompts. Either penalty may be negative.
     Source: the definition in OpenAI's API documentation, which counts the tokens that were sampled: the prompt's
     own do not count.
-
-    Args:
-        logits: (B, V).
-        new: B texts, without their prompts.
-        frequency: may be negative.
-        presence: may be negative.
     """
-    counts = torch.stack(
-        [torch.bincount(torch.tensor(text, dtype=torch.int64), minlength=logits.shape[-1]) for text in new]
-    )  # (B, V)
+    counts = torch.stack([torch.bincount(_ids(text, logits), minlength=logits.shape[-1]) for text in new])  # (B, V)
     return logits - frequency * counts - presence * (counts > 0)
 
 
@@ -86,72 +76,78 @@ def ban_words(logits: Tensor, texts: Texts, words: Iterable[Sequence[int]]) -> T
 
 def hold_off_end(logits: Tensor, new: Texts, ends: Sequence[int], least: int) -> Tensor:
     """Forbid the ends of a text in rows that have fewer than `least` new tokens."""
-    early = torch.tensor([len(text) < least for text in new])  # (B)
-    logits = logits.clone()
-    logits[early[:, None] & _marked(ends, logits)] = NEVER
-    return logits
+    early = torch.tensor([len(text) < least for text in new], device=logits.device)  # (B)
+    return logits.masked_fill(early[:, None] & _marked(ends, logits), NEVER)
 
 
-def forced_eos(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
+def force_end(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
     """Leave only the ends of a text to rows whose next token is the last of `most`."""
-    final = torch.tensor([len(text) == most - 1 for text in new])  # (B)
-    logits = logits.clone()
-    logits[final] = NEVER
-    logits[final[:, None] & _marked(ends, logits)] = 0.0
+    final = torch.tensor([len(text) == most - 1 for text in new], device=logits.device)[:, None]  # (B, 1)
+    return logits.masked_fill(final, NEVER).masked_fill(final & _marked(ends, logits), 0.0)
+
+
+def mask_padded_vocab(logits: Tensor, config: GenerationConfig) -> Tensor:
+    """Forbid the ids that the tokenizer does not use."""
+    if config.vocab_size is not None and config.vocab_size < logits.shape[-1]:
+        logits = logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= config.vocab_size, NEVER)
+    return logits.masked_fill(_marked(config.unused_ids, logits), NEVER) if config.unused_ids else logits
+
+
+def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], config: GenerationConfig) -> Tensor:
+    """All of the above that the config asks for, in their order; float32.
+
+    `logits` is (B, V); `texts` are B texts, of each the first `prompts` tokens its prompt. The config has its words in
+    ids, and the ends of a text where they are needed.
+
+    Raises:
+        RequestError: for a word that is not in ids, or missing ends.
+    """
+    logits = mask_padded_vocab(logits.float(), config)
+    new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
+    if config.logit_bias:
+        logits = bias_tokens(logits, [(_id(token), amount) for token, amount in config.logit_bias])
+    if config.repetition_penalty != 1:
+        logits = penalize_repetition(logits, texts, config.repetition_penalty)
+    if config.frequency_penalty or config.presence_penalty:
+        logits = penalize_frequency(logits, new, config.frequency_penalty, config.presence_penalty)
+    if config.no_repeat_ngram_size is not None:
+        logits = ban_repeated_ngrams(logits, texts, config.no_repeat_ngram_size)
+    if config.bad_words:
+        logits = ban_words(logits, texts, [[_id(token) for token in word] for word in config.bad_words])
+    if config.min_new_tokens:
+        logits = hold_off_end(logits, new, config.eos_token_ids, config.min_new_tokens)
+    if config.forced_eos:
+        logits = force_end(logits, new, config.eos_token_ids, config.max_new_tokens)
     return logits
+
+
+def no_choice(highest: float) -> HandloomError | None:
+    """Why no token can be chosen from processed logits, by the highest of a row; None: one can."""
+    if highest == NEVER:
+        return RequestError(
+            "Every token is forbidden at this place, so the text cannot go on.",
+            "Loosen `no_repeat_ngram_size` or `bad_words`, or lower `min_new_tokens`.",
+        )
+    if math.isfinite(highest):
+        return None
+    return ModelError(
+        "The model's logits are not finite numbers, so no token can be chosen.",
+        "Its weights are damaged; use an earlier checkpoint.",
+    )
+
+
+def _ids(ids: Sequence[int], logits: Tensor) -> Tensor:
+    return torch.tensor(ids, dtype=torch.int64, device=logits.device)
 
 
 def _marked(ids: Sequence[int], logits: Tensor) -> Tensor:
     """(V) bool: which ids are among these."""
     if not ids:
         raise RequestError("No id ends a text.", "Let LanguageModel fill in the ends of its tokenizer.")
-    return torch.isin(torch.arange(logits.shape[-1]), torch.tensor(ids))
-
-
-def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], request: GenerationConfig) -> Tensor:
-    """All of the above that the request asks for, in their order.
-
-    Args:
-        logits: (B, V).
-        texts: B texts so far.
-        prompts: how many tokens at the beginning of each text are its prompt.
-        request: with its words in ids, and with the ends of a text where they are needed.
-
-    Raises:
-        RequestError: when no token is left to choose.
-    """
-    how, logits = request.sampling, mask_padded_vocab(logits.float(), request)
-    new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
-    if how.logit_bias:
-        logits = bias_tokens(logits, [(_id(token), amount) for token, amount in how.logit_bias])
-    if how.repetition_penalty != 1:
-        logits = penalize_repetition(logits, texts, how.repetition_penalty)
-    if how.frequency_penalty or how.presence_penalty:
-        logits = penalize_frequency(logits, new, how.frequency_penalty, how.presence_penalty)
-    if how.no_repeat_ngram_size is not None:
-        logits = ban_repeated_ngrams(logits, texts, how.no_repeat_ngram_size)
-    if how.bad_words:
-        logits = ban_words(logits, texts, [[_id(token) for token in word] for word in how.bad_words])
-    if request.min_new_tokens:
-        logits = hold_off_end(logits, new, request.eos_token_ids, request.min_new_tokens)
-    if request.forced_eos:
-        logits = forced_eos(logits, new, request.eos_token_ids, request.max_new_tokens)
-    if (logits == NEVER).all(dim=-1).any():
-        raise RequestError(
-            "Every token is forbidden at this place, so the text cannot go on.",
-            "Relax no_repeat_ngram_size or bad_words, or lower min_new_tokens.",
-        )
-    return logits
-
-
-def mask_padded_vocab(logits: Tensor, request: GenerationConfig) -> Tensor:
-    """Forbid the ids that stand for nothing."""
-    if request.vocab_size is not None and request.vocab_size < logits.shape[-1]:
-        logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= request.vocab_size, NEVER)
-    return logits.masked_fill(_marked(request.unused_ids, logits), NEVER) if request.unused_ids else logits
+    return torch.isin(torch.arange(logits.shape[-1], device=logits.device), _ids(ids, logits))
 
 
 def _id(token: object) -> int:
     if isinstance(token, int):
         return token
-    raise RequestError(f"{token!r} is no token id.", "Let LanguageModel turn words into ids.")
+    raise RequestError(f"{token!r} is not a token id.", "Let LanguageModel turn words into ids.")

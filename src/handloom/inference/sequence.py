@@ -1,4 +1,4 @@
-"""One text while it is being written: tokens in, certain text out, and the rules for its end.
+"""One request while its text is generated: ids, settings, random numbers, stop strings and a streaming detokenizer.
 
 Knows no model.
 """
@@ -7,67 +7,101 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections import abc
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
 
 from handloom.errors import RequestError
+from handloom.inference.generation_config import GenerationConfig
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.detokenizer import StreamingDetokenizer
 
+FinishReason = Literal["stop", "length", "cancel", "error"]
+"""stop: the model ended the text, or a stop string appeared; length: max_new_tokens is reached."""
 
-class Row:
-    """One text being written: what is certain of it, and whether it has ended."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
-        self.ids: list[int] = []
+class Sequence:
+    """A prompt and the tokens generated for it.
+
+    `row` is its number among texts of one seed: it draws from the Philox stream (seed, row). Without a tokenizer it
+    has no text.
+    """
+
+    def __init__(
+        self, prompt: abc.Sequence[int], config: GenerationConfig, tokenizer: Tokenizer | None = None, row: int = 0
+    ) -> None:
+        if config.stop and tokenizer is None:
+            raise RequestError("Stop strings need a tokenizer.", "Pass one, or leave out `stop`.", setting="stop")
+        self.ids = list(prompt)
+        self.prompt_tokens = len(prompt)
+        self.config = config
         self.text = ""
-        self.finish = ""
-        self._ends = frozenset(tokenizer.eos_token_ids)
-        self._stop = stop
-        self._stream = StreamingDetokenizer(tokenizer)
+        """The new text that is certain: without half a character, or what may begin a stop string."""
+        self.finish_reason: FinishReason | None = None
+        self._row = row
+        self._detokenizer = None if tokenizer is None else StreamingDetokenizer(tokenizer)
         self._held = ""  # may be the beginning of a stop string
 
+    @property
+    def new_ids(self) -> list[int]:
+        """The generated tokens, that of the end of text and those of a stop string included."""
+        return self.ids[self.prompt_tokens :]
+
+    @cached_property
+    def logits_key(self) -> tuple[object, ...]:
+        """As of its config."""
+        return self.config.logits_key
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=np.array([self.config.seed, self._row], dtype=np.uint64)))
+
+    def uniform(self) -> float:
+        """Its next random number, in [0, 1)."""
+        return self._random.random()
+
     def add_token(self, token: int) -> str:
-        """Add a token; returns the text that is certain now. After the end it changes nothing."""
-        if self.finish:
+        """Append a token; returns the text that has become certain. After the end it changes nothing."""
+        if self.finish_reason is not None:
             return ""
         self.ids.append(token)
-        if token in self._ends:
-            return self._release(self._stream.finalize(), "end_of_text")
-        return self._release(self._stream.add_token(token), "")
+        if token in self.config.eos_token_ids:
+            return self._release("" if self._detokenizer is None else self._detokenizer.finalize(), "stop")
+        text = self._release("" if self._detokenizer is None else self._detokenizer.add_token(token), None)
+        return text + (self.finalize() if len(self.ids) - self.prompt_tokens == self.config.max_new_tokens else "")
 
-    def close(self) -> str:
-        """End the text for its length; returns what was held back, but not a character cut in half."""
-        return "" if self.finish else self._release("", "length")
+    def finalize(self, reason: FinishReason = "length") -> str:
+        """End the text; returns what was held back as a possible stop string, but not half a character."""
+        return "" if self.finish_reason is not None else self._release("", reason)
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has come to its end."""
-        return bool(self.finish)
-
-    def after(self, token: int) -> Row:
-        """A row that goes on from here with one more token, without the ids and the text so far; this one stays."""
+    def after(self, token: int) -> Sequence:
+        """A copy with one more token, without the ids and the text before it: takes no longer for a longer text."""
         grown = copy.copy(self)
-        grown.ids, grown.text, grown._stream = [], "", self._stream.copy()
+        grown.ids, grown.prompt_tokens, grown.text = [], 0, ""
+        grown._detokenizer = None if self._detokenizer is None else self._detokenizer.copy()
         grown.add_token(token)
         return grown
 
-    def _release(self, new: str, finish: str) -> str:
+    def _release(self, new: str, reason: FinishReason | None) -> str:
         held = self._held + new
         # The stop string that is complete first ends the text, however the text is cut into tokens.
-        found = [(at + len(s), at) for s in self._stop if (at := held.find(s)) >= 0]
+        found = [(at + len(stop), at) for stop in self.config.stop if (at := held.find(stop)) >= 0]
         if found:
-            certain, self._held, self.finish = held[: min(found)[1]], "", "stop"
+            end, rest, self.finish_reason = min(found)[1], len(held), "stop"
         else:
-            keep = 0 if finish else self._possible_stop(held)
-            certain, self._held, self.finish = held[: len(held) - keep], held[len(held) - keep :], finish
-        self.text += certain
-        return certain
+            end = rest = len(held) - (0 if reason else self._possible_stop(held))
+            self.finish_reason = reason
+        self._held = held[rest:]
+        self.text += held[:end]
+        return held[:end]
 
     def _possible_stop(self, text: str) -> int:
         """Length of the longest end of `text` that a stop string begins with."""
-        longest = max((len(s) for s in self._stop), default=0)
+        longest = max((len(stop) for stop in self.config.stop), default=0)
         for length in range(min(longest - 1, len(text)), 0, -1):
-            if any(s.startswith(text[-length:]) for s in self._stop):
+            if any(stop.startswith(text[-length:]) for stop in self.config.stop):
                 return length
         return 0
 
@@ -76,34 +110,19 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def typed_stop(text: str) -> str:
-    r"""A stop string as a person types it, who has no other way to write a line break than \n.
+    r"""A stop string as it is typed on a command line: \n, \t, \r and \\ are escapes.
 
     Raises:
-        RequestError: for a backslash before anything but n, t, r and another backslash.
+        RequestError: for a backslash before anything else.
     """
 
     def character(found: re.Match[str]) -> str:
         if found[1] not in _ESCAPES:
             raise RequestError(
-                f"The stop string {text} has a backslash that stands for nothing.",
+                f"The stop string {text} has a backslash that is not part of an escape.",
                 r"Write \\ for a backslash, \n for a line break, \t for a tab, \r for a carriage return.",
+                setting="stop",
             )
         return _ESCAPES[found[1]]
 
     return re.sub(r"\\(.?)", character, text, flags=re.DOTALL)
-
-
-def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One stop string or several, or None for none, checked and as they stand.
-
-    Raises:
-        RequestError: for what is no text, or empty.
-    """
-    if stop is None:
-        return ()
-    strings = tuple(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else (stop,)
-    if any(not isinstance(s, str) for s in strings):
-        raise RequestError("A stop string is no text.", "Pass a str, or several.")
-    if any(not s for s in strings):
-        raise RequestError("A stop string is empty, which would end every text at once.", "Leave it out.")
-    return strings

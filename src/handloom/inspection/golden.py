@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from handloom.checkpoints import model_store
-from handloom.inference.engine import generate_ids
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.engine import Engine
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.inspection.check import Check
 from handloom.model.loss import next_token_loss
@@ -135,11 +135,15 @@ def _tokenizer(same: bool) -> Check:
 def _greedy(lm: LanguageModel, known: Greedy, name: str) -> Check:
     prompt = lm.tokenizer.encode(known.prompt)
     expected = lm.tokenizer.encode(known.whole)[len(prompt) :]
-    request = GenerationConfig(max_new_tokens=len(expected), sampling=SamplingParams(temperature=0))
-    written = generate_ids(lm.model, torch.tensor([prompt]), request, lm.tokenizer.vocab_size)
-    for number, (token, wanted) in enumerate(zip(map(int, written), expected, strict=True), start=1):
-        if token != wanted:
-            shown, should = (lm.tokenizer.decode([one]) for one in (token, wanted))
+    engine = Engine(lm.model)
+    engine.add(
+        prompt, GenerationConfig(max_new_tokens=len(expected), temperature=0, vocab_size=lm.tokenizer.vocab_size)
+    )
+    for number, (event, wanted) in enumerate(zip(engine.run(), expected, strict=True), start=1):
+        if event.error is not None:
+            raise event.error
+        if event.token != wanted:
+            shown, should = (lm.tokenizer.decode([one]) for one in (event.token or 0, wanted))
             detail = f"after {known.prompt!r}, new token {number} is {shown!r} instead of {should!r}"
             return Check(name, False, f"{detail} ({known.source}). {_NAMESAKE}")
     return Check(name, True, f"after {known.prompt!r} the same {len(expected)} tokens as in {known.source}")

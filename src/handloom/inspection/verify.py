@@ -18,7 +18,8 @@ from handloom.checkpoints import gpt2
 from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer
 from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import HandloomError
-from handloom.inference.batch import Batch
+from handloom.inference.engine import Engine
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.inspection import activations, ids
 from handloom.inspection.check import TOLERANCE, Check
@@ -158,32 +159,38 @@ class _Subject:
         lengths = {1, max(1, longest // 2), longest}
         prompts = [self.random_ids(1, length)[0].tolist() for length in sorted(lengths)]
         prompts += prompts[-1:]
-        together = Batch(self.model, prompts, 3)
-        alone = [Batch(self.model, [prompt], 3) for prompt in prompts]
-        found, expected = [self.model(self.ids[1:])[0]], [self.plain[1]]
-        for _ in range(3):
-            found.append(together.scores())  # (B, V)
-            expected.append(torch.cat([one.scores() for one in alone]))  # (B, V)
-            news = self.random_ids(1, len(prompts))[0].tolist()
-            together.extend(news)
-            for one, token in zip(alone, news, strict=True):
-                one.extend([token])
+        news = [self.random_ids(1, len(prompts))[0].tolist() for _ in range(3)]
+        found = [self.model(self.ids[1:])[0], *self.decoded(prompts, news)]
+        alone = [self.decoded([prompt], [[step[row]] for step in news]) for row, prompt in enumerate(prompts)]
+        expected = [self.plain[1], *map(torch.cat, zip(*alone, strict=True))]
         both = [torch.cat(each) for each in (found, expected)]
         return self.compare("batch = single", *both)
 
     def overflow(self) -> Check:
         """Text beyond the context is read from the context's last half on, as if nothing stood before that."""
-        text = self.random_ids(1, self.context_length)  # (1, T)
-        batch = Batch(self.model, text.tolist(), 3)
-        found, expected = [], []
-        for read in (self.context_length, max(1, self.context_length // 2), max(1, self.context_length // 2) + 1):
+        text, news = self.random_ids(1, self.context_length), [self.random_ids(1, 1) for _ in range(3)]  # (1, T)
+        found, expected = self.decoded(text.tolist(), [new[0].tolist() for new in news]), []
+        half = max(1, self.context_length // 2)
+        for read, new in zip((self.context_length, half, half + 1), news, strict=True):
             hidden = self.model.hidden(text[:, -min(read, self.context_length) :])[:, -1]  # (1, C)
             expected.append(self.model.unembed(hidden))  # (1, V)
-            found.append(batch.scores())  # (1, V)
-            token = self.random_ids(1, 1)
-            batch.extend(token[0].tolist())
-            text = torch.cat([text, token], dim=1)
+            text = torch.cat([text, new], dim=1)
         return self.compare("decode after overflow", torch.cat(found), torch.cat(expected))
+
+    def decoded(self, prompts: list[list[int]], news: list[list[int]]) -> list[Tensor]:
+        """The logits (B, V) of each step, where the engine is given the next token of each row in its place."""
+        found: list[Tensor] = []
+
+        def given(logits: Tensor, _: object) -> list[int]:
+            found.append(logits)
+            return news[len(found) - 1]
+
+        engine = Engine(self.model, choose=given)
+        for prompt in prompts:
+            engine.add(prompt, GenerationConfig(max_new_tokens=len(news), overflow="slide"))
+        for _ in engine.run():
+            pass
+        return found
 
     def round_trip(self) -> Check:
         """A Hugging Face folder that we write gives the same weights back, bit for bit, and the same tokenizer."""

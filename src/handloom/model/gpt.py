@@ -103,7 +103,7 @@ class GPT(nn.Module):
         self._check(tokens, 0 if cache is None else cache.length)
         if cache is None:
             return self.above(self.below(tokens, 0, segments), 0, segments)
-        cache.require(tokens.shape[1])
+        cache.require_room(tokens.shape[1])
         x = self.embedding(tokens, cache.start)  # (B, T, C)
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = block(x, layer)  # (B, T, C)

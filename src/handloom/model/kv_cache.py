@@ -49,15 +49,15 @@ class LayerCache:
         B, T = k.shape[0], k.shape[-2]
         start, end = self.length, self.length + T
         if self.even:
-            self.keys[:, :, start:end] = k
-            self.values[:, :, start:end] = v
+            self.keys[:B, :, start:end] = k
+            self.values[:B, :, start:end] = v
         else:
             rows = torch.arange(B, device=k.device)[:, None]  # (B, 1)
             places = self.ends(k.device) + torch.arange(T, device=k.device)  # (B, T)
             self.keys[rows, :, places] = k.transpose(1, 2)  # (B, T, H, D)
             self.values[rows, :, places] = v.transpose(1, 2)  # (B, T, H, D)
         self.lengths = [length + T for length in self.lengths]
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[:B, :, :end], self.values[:B, :, :end]
 
     def ends(self, device: torch.device | None = None) -> Tensor:
         """The place behind the last token of each row, (B, 1)."""
@@ -116,7 +116,7 @@ class KVCache:
         layer = self.layers[0]
         return layer.length if layer.even else layer.ends(layer.keys.device)
 
-    def require(self, tokens: int) -> None:
+    def require_room(self, tokens: int) -> None:
         """Make sure that `tokens` more fit.
 
         Raises:
@@ -128,17 +128,17 @@ class KVCache:
                 "Start a new cache with the last part of the text, or ask for fewer tokens.",
             )
 
-    def truncate(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Forget everything after the first `length` tokens."""
         for layer in self.layers:
             layer.lengths = [min(length, there) for there in layer.lengths]
 
-    def forget(self, row: int) -> None:
+    def reset_row(self, row: int) -> None:
         """Forget all of one row."""
         for layer in self.layers:
             layer.lengths[row] = 0
 
-    def put(self, rows: Sequence[int], other: KVCache) -> None:
+    def write_rows(self, rows: Sequence[int], other: KVCache) -> None:
         """Replace all that `rows` hold by the rows of `other`."""
         end = other.length
         for mine, theirs in zip(self.layers, other.layers, strict=True):
@@ -147,8 +147,44 @@ class KVCache:
             for row, length in zip(rows, theirs.lengths, strict=True):
                 mine.lengths[row] = length
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def select_rows(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order; a row may come several times, or not at all."""
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
             layer.lengths = [layer.lengths[row] for row in rows]
+
+    def add_rows(self, count: int, capacity: int) -> None:
+        """Empty rows behind the others, and room for `capacity` tokens in each row.
+
+        Where the buffers are too small, new ones take twice the rows, so that rows that join one by one cost one copy
+        each on the average; the first rows get what they ask for.
+        """
+        rows, slots = len(self.lengths), len(self.layers[0].keys)
+        capacity = max(capacity, self.capacity)
+        if rows + count > slots or capacity > self.capacity:
+            if rows + count > slots:
+                slots = max(rows + count, 2 * rows)
+            for layer in self.layers:
+                layer.keys = _grown(layer.keys, rows, slots, capacity)
+                layer.values = _grown(layer.values, rows, slots, capacity)
+            self.capacity = capacity
+        for layer in self.layers:
+            layer.lengths += [0] * count
+
+    def remove_row(self, row: int) -> None:
+        """Free a row; the last row takes its place, and no other is copied."""
+        last = len(self.lengths) - 1
+        for layer in self.layers:
+            end = layer.lengths[last]
+            if row < last:
+                layer.keys[row, :, :end] = layer.keys[last, :, :end]
+                layer.values[row, :, :end] = layer.values[last, :, :end]
+            layer.lengths[row] = end
+            layer.lengths.pop()
+
+
+def _grown(buffer: Tensor, rows: int, slots: int, capacity: int) -> Tensor:
+    """A larger buffer (slots, H, capacity, D) with the first rows of this one."""
+    new = buffer.new_zeros(slots, buffer.shape[1], capacity, buffer.shape[3])
+    new[:rows, :, : buffer.shape[2]] = buffer[:rows]
+    return new

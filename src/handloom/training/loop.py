@@ -19,7 +19,7 @@ from torch import Tensor
 from handloom import runtime, screen
 from handloom.checkpoints import native
 from handloom.errors import HandloomError
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.model.gpt import GPT
 from handloom.model.interface import Backbone
@@ -214,7 +214,7 @@ class Trainer:
         lm = LanguageModel(self.model, self.tokenizer, template=template)
         for prompt in self.config.sample_prompts:
             request = GenerationConfig(
-                self.config.sample_tokens, SamplingParams(top_p=0.9), self.config.seed, overflow="slide"
+                max_new_tokens=self.config.sample_tokens, top_p=0.9, seed=self.config.seed, overflow="slide"
             )
             asked = [Message("user", prompt)] if template and prompt else prompt or None
             begun = f"{prompt} → " if template and prompt else prompt

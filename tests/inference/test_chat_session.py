@@ -6,7 +6,7 @@ import pytest
 from stand_ins import lively
 
 from handloom.errors import RequestError
-from handloom.inference.dialogue import ChatSession
+from handloom.inference.chat import ChatSession
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt
@@ -25,6 +25,10 @@ def dialogue(lm, notes=None, **settings):
     return ChatSession(lm, request, on_note=(notes if notes is not None else []).append)
 
 
+def text_of(events):
+    return "".join(event.text for event in events)
+
+
 def said(*contents):
     """Messages of user and assistant in turn."""
     return [Message("user" if at % 2 == 0 else "assistant", text) for at, text in enumerate(contents)]
@@ -35,19 +39,19 @@ def test_messages_are_asked_in_the_ids_of_training(talker):
     assert talker.prompt_ids(HI) == talker.prompt_ids((Message("user", "Hi"),)) == wanted
     request = GenerationConfig.of(max_new_tokens=5)
     assert talker.complete(HI, request).prompt_tokens == len(wanted)
-    assert "".join(talker.stream(HI, max_new_tokens=5)) == talker.generate(HI, max_new_tokens=5)
+    assert text_of(talker.stream(HI, max_new_tokens=5)) == talker.generate(HI, max_new_tokens=5)
 
 
 def test_each_turn_is_answered_after_all_before_it(talker):
     talk = dialogue(talker)
-    one = "".join(talk.say("Hi"))
-    two = "".join(talk.say("So?"))
+    one = text_of(talk.send("Hi"))
+    two = text_of(talk.send("So?"))
     assert one == talker.generate(said("Hi"), max_new_tokens=8)
     assert two == talker.generate(said("Hi", one, "So?"), max_new_tokens=8, seed=1)
     assert talk.text == f"User:\nHi\n\nAssistant:\n{one}\n\nUser:\nSo?\n\nAssistant:\n{two}"
-    again = "".join(talk.retry())
+    again = text_of(talk.retry())
     assert again == talker.generate(said("Hi", one, "So?"), max_new_tokens=8, seed=2)
-    other = "".join(talk.edit("No"))
+    other = text_of(talk.edit("No"))
     assert other == talker.generate(said("Hi", one, "No"), max_new_tokens=8, seed=3)
     talk.undo()
     assert talk.text == f"User:\nHi\n\nAssistant:\n{one}"
@@ -55,44 +59,44 @@ def test_each_turn_is_answered_after_all_before_it(talker):
 
 def test_what_the_system_says_stands_before_all_turns(talker):
     talk = dialogue(talker)
-    talk.tell("Be brief.")
-    found = "".join(talk.say("Hi"))
+    talk.set_system("Be brief.")
+    found = text_of(talk.send("Hi"))
     assert found == talker.generate([Message("system", "Be brief."), *said("Hi")], max_new_tokens=8)
     assert talk.text.startswith("System:\nBe brief.\n\nUser:\nHi\n\nAssistant:\n")
-    talk.tell(None)
+    talk.set_system(None)
     assert talk.text.startswith("User:\nHi")
     with pytest.raises(RequestError, match="does not fit the model's context of 96"):
-        talk.tell("x" * 90)
+        talk.set_system("x" * 90)
 
 
 def test_an_answer_ends_with_the_end_of_text(play, byte_tokenizer):
     end = byte_tokenizer.eos_token_id
     lm = play([*byte_tokenizer.encode("Yes."), end, *byte_tokenizer.encode("more")])
     lm.template = CHAT_TEMPLATE
-    assert "".join(dialogue(lm).say("Hi")) == "Yes."
+    assert text_of(dialogue(lm).send("Hi")) == "Yes."
 
 
 def test_the_first_turns_go_out_of_sight_when_the_context_is_full_and_that_is_told(talker):
     notes = []
     talk = dialogue(talker, notes)
-    talk.tell("S")
+    talk.set_system("S")
     answers = []
     for number in range(8):
-        answers.append("".join(talk.say(f"turn {number}")))
+        answers.append(text_of(talk.send(f"turn {number}")))
     assert len(talk.turns) == 8
-    assert notes[0] == "The first turn is out of the model's sight: its context is 96 tokens."
+    assert notes[0] == "The first turn is out of the model's context of 96 tokens."
     assert notes[-1].startswith("The first ")
-    seen = talk._seen()
+    seen = talk._in_context()
     assert 1 <= len(seen) < 8
-    history = [text for turn in seen[:-1] for text in (turn.said, turn.answer)]
+    history = [text for turn in seen[:-1] for text in (turn.user, turn.assistant)]
     messages = [Message("system", "S"), *said(*history, "turn 7")]
     assert len(talker.prompt_ids(messages)) + 8 - 1 <= CONTEXT
     assert answers[-1] == talker.generate(messages, max_new_tokens=8, seed=7)
     earlier = talk.turns[-len(seen) - 1]
-    longer = [messages[0], *said(earlier.said, earlier.answer, *history, "turn 7")]
+    longer = [messages[0], *said(earlier.user, earlier.assistant, *history, "turn 7")]
     assert len(talker.prompt_ids(longer)) + 8 - 1 > CONTEXT
     told = len(notes)
-    "".join(talk.retry())
+    text_of(talk.retry())
     assert len(notes) == told
 
 
@@ -101,20 +105,20 @@ def test_an_answer_ends_where_the_context_does(talker):
     line = "x" * 60
     room = CONTEXT - len(talker.prompt_ids(said(line))) + 1
     assert 0 < room < 48
-    found = "".join(talk.say(line))
+    found = text_of(talk.send(line))
     wanted = talker.complete(said(line), GenerationConfig.of(max_new_tokens=room, temperature=0.0)).completions[0]
     assert found == wanted.text
-    assert wanted.finish == "length"
+    assert wanted.finish_reason == "length"
 
 
 @pytest.mark.parametrize(("line", "problem"), [(" ", "An empty line asks nothing"), ("x" * 90, "have 109 tokens, and")])
 def test_what_cannot_be_asked_leaves_the_conversation_as_it_was(talker, line, problem):
     talk = dialogue(talker)
-    first = "".join(talk.say("Hi"))
-    for ask in (talk.say, talk.edit):
+    first = text_of(talk.send("Hi"))
+    for ask in (talk.send, talk.edit):
         with pytest.raises(RequestError, match=problem):
             ask(line)
-    assert [(turn.said, turn.answer) for turn in talk.turns] == [("Hi", first)]
+    assert [(turn.user, turn.assistant) for turn in talk.turns] == [("Hi", first)]
 
 
 @pytest.mark.parametrize(
