@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import ModelPath, flags_of, given
+from handloom.cli.flags import ModelPath, flags_of, given, heading
 from handloom.cli.inputs import standard_input
-from handloom.cli.model_argument import AdapterFlag, load_named
+from handloom.cli.model_argument import AdapterFlag, load_named, require_positive, typed_stop
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import NOT_IN_CHAT, GenerationConfig
+from handloom.settings import setting_names
 
 if TYPE_CHECKING:
-    from handloom.inference.conversation import TextSession
+    from handloom.inference.chat import TextSession
+    from handloom.inference.engine import TokenEvent
 
-# The names of FIXED in inference/conversation.py, which imports torch; a test keeps them the same.
-WITHOUT = ("overflow", "num_beams", "length_penalty", "logprobs", "echo")
-RequestFlags: Any = flags_of(GenerationConfig, without=WITHOUT)
-SamplingFlags: Any = flags_of(SamplingParams, several=False)
+ConfigFlags: Any = flags_of(GenerationConfig, several=False, without=NOT_IN_CHAT)
 HOW = {
     False: "Write a line, and the model goes on from there; an empty line lets it go on by itself.",
-    True: "Write a line, and the model answers it. /system TEXT tells it something before all turns.",
+    True: "Write a line, and the model answers it. /system TEXT sets the system message, which comes before all turns.",
 }
 HELP = """\
 \\ at the end of a line goes on to the next one, // at the beginning stands for /. Ctrl-C stops an answer and
@@ -42,24 +41,21 @@ keeps what is written. An error changes nothing.
 /temperature 0.7 and the like change a setting, /top-k off takes it back, /stop TEXT adds a stop string, where \\n is
 a line break, \\t a tab and \\\\ a backslash."""
 PLAIN = ("/retry", "/undo", "/clear", "/history", "/settings", "/help", "/quit", "/exit")
-COMMANDS = (*PLAIN, "/edit", "/save", "/system", "/stop")
+COMMANDS = (*PLAIN, "/edit", "/save", "/system")
 
 
 def chat(
-    model: ModelPath = Path("runs/demo"),
+    model: Annotated[ModelPath, Parameter(group=heading("Essentials"))] = Path("runs/demo"),
     *,
-    adapter: AdapterFlag = None,
-    system: str | None = None,
-    stop: list[str] | None = None,
-    threads: int | None = None,
-    request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
-    sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
+    adapter: Annotated[AdapterFlag, Parameter(group=heading("Essentials"))] = None,
+    system: Annotated[str | None, Parameter(group=heading("Essentials"))] = None,
+    threads: Annotated[int | None, Parameter(group=heading("Precision and threads"))] = None,
+    flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Talk with a model, or write a text together with it, in turn.
 
-    A model that learned conversations (handloom finetune --task sft) answers. Any other knows no questions and
-    answers; it continues all that was written so far. What is beyond its context is out of its sight. Inside, /help
-    shows the commands.
+    A model with a chat template (handloom finetune --task sft) answers. Any other continues all of the text. The model
+    reads what fits its context, the newest first. Inside, /help shows the commands.
 
     Parameters
     ----------
@@ -67,27 +63,23 @@ def chat(
         Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or the
         name of a pulled model.
     system
-        Tell a model that learned conversations this before all turns.
-    stop
-        End an answer where this string appears; may be given several times. \\n is a line break, \\\\ a backslash.
+        The system message, which comes before all turns, for a model with a chat template.
     threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores].
     """
-    how = GenerationConfig().changed(**given(request), **given(sampling))
-    if threads is not None and threads < 1:
-        raise RequestError(f"--threads is {threads}; it must be at least 1.", "Leave it out for all granted cores.")
+    settings = given(flags)
+    settings["stop"] = [typed_stop(text) for text in settings.get("stop", ())]
+    config = GenerationConfig().changed(**settings)
+    require_positive(threads=threads)
 
     from handloom import runtime
-    from handloom.inference.conversation import TextSession
-    from handloom.inference.dialogue import ChatSession
-    from handloom.inference.sequence import stop_strings, typed_stop
+    from handloom.inference.chat import ChatSession, TextSession
 
     runtime.set_num_threads(threads)
-    stops = stop_strings([typed_stop(text) for text in stop or []])
     lm = load_named(model, adapter)
-    conversation = ChatSession(lm, how, stops, on_note=note) if lm.template else TextSession(lm, how, stops)
+    session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
-        _tell(conversation, system)
+        _set_system(session, system)
     asked = standard_input("a conversation")
     if asked.isatty():
         with contextlib.suppress(ImportError):
@@ -99,67 +91,66 @@ def chat(
         if line.strip() in ("/quit", "/exit"):
             return
         try:
-            with conversation.unchanged_by_errors():
-                _obey(conversation, line, saved)
+            with session.unchanged_by_errors():
+                _run_line(session, line, saved)
         except BrokenPipeError:
-            raise  # nobody reads the answers
+            raise  # the output is closed
         except HandloomError as error:
             note(str(error), "Error: ")
         except KeyboardInterrupt:
             if not asked.isatty():
                 raise
             print("\n/quit or Ctrl-D leaves.", file=sys.stderr)
-        except Exception as error:  # the conversation is worth more than where this came from
+        except Exception as error:  # the text is worth more than the traceback
             note(f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.", "Error: ")
 
 
-def _tell(conversation: TextSession, system: str) -> None:
-    """Tell the model something before all turns, if it has learned to be told."""
-    from handloom.inference.dialogue import ChatSession
+def _set_system(session: TextSession, system: str) -> None:
+    from handloom.inference.chat import ChatSession
 
-    if not isinstance(conversation, ChatSession):
+    if not isinstance(session, ChatSession):
         raise RequestError(
-            "This model learned no conversations, so it has no ear for the system.",
+            "This model does not have a chat template, so it takes no system message.",
             "Write what it is to go on from as a line.",
         )
-    conversation.tell(system.strip() or None)
+    session.set_system(system.strip() or None)
 
 
-def _obey(conversation: TextSession, line: str, saved: set[Path]) -> None:
+def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
+    """A line of text, or a command."""
     command, _, rest = line.partition(" ")
     if not line.startswith("/") or line.startswith("//"):
-        _show(lambda halted: conversation.say(line[1:] if line.startswith("//") else line, halted))
+        _show(lambda should_stop: session.send(line[1:] if line.startswith("//") else line, should_stop))
         return
     _require_command(command, rest)
     if command == "/retry":
-        _show(conversation.retry)
+        _show(session.retry)
     elif command == "/edit":
-        _show(lambda halted: conversation.edit(rest, halted))
+        _show(lambda should_stop: session.edit(rest, should_stop))
     elif command == "/undo":
-        conversation.undo()
+        session.undo()
     elif command == "/clear":
-        conversation.clear()
+        session.clear()
     elif command == "/history":
-        write(conversation.text)
+        write(session.text)
     elif command == "/save":
-        _save(conversation, rest, saved)
+        _save(session, rest, saved)
     elif command == "/settings":
-        _show_settings(conversation)
+        _show_settings(session)
     elif command == "/help":
-        from handloom.inference.dialogue import ChatSession
+        from handloom.inference.chat import ChatSession
 
-        print(f"{HOW[isinstance(conversation, ChatSession)]}\n{HELP}")
+        print(f"{HOW[isinstance(session, ChatSession)]}\n{HELP}")
     elif command == "/system":
-        _tell(conversation, rest)
+        _set_system(session, rest)
     else:
-        conversation.set(command[1:], rest.strip())
+        value = rest.strip()
+        session.set(command[1:], typed_stop(value) if command == "/stop" else value)
 
 
 def _require_command(command: str, rest: str) -> None:
-    """Raise RequestError for a command that there is not, or that lacks its value, or has one too many."""
-    from handloom.inference.conversation import FIXED, settable
-
-    settings = [f"/{name.replace('_', '-')}" for name in (*settable(), *FIXED)]
+    """Raise RequestError for a command that does not exist, lacks its value, or has one too many."""
+    settings = [f"/{name.replace('_', '-')}" for name in setting_names(GenerationConfig)]
     known = [*COMMANDS, *settings]
     name = command.replace("_", "-")
     if name not in known:
@@ -169,23 +160,23 @@ def _require_command(command: str, rest: str) -> None:
         )
     if command in PLAIN and rest.strip():
         raise RequestError(f"{command} takes no value.", f"Write {command} alone.")
-    if name in ("/stop", *settings) and not rest.strip():
+    if name in settings and not rest.strip():
         raise RequestError(f"{command} needs a value.", f"For example {command} off; /settings shows all.")
 
 
-def _show(answer: Callable[[Callable[[], bool]], Iterator[str]]) -> None:
+def _show(answer: Callable[[Callable[[], bool]], Iterator[TokenEvent]]) -> None:
     """Print an answer as it comes, until it ends or Ctrl-C is pressed."""
-    halts: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: halts.append(number))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
     try:
-        for piece in answer(lambda: bool(halts)):
-            write(piece, end="")
+        for event in answer(lambda: bool(signals)):
+            write(event.text, end="")
     finally:
         signal.signal(signal.SIGINT, before)
         write("")
 
 
-def _save(conversation: TextSession, name: str, saved: set[Path]) -> None:
+def _save(session: TextSession, name: str, saved: set[Path]) -> None:
     """Write the text to a file: a new one, or one that this chat has saved before."""
     from handloom.runtime import user_path
     from handloom.storage import write_output
@@ -195,19 +186,17 @@ def _save(conversation: TextSession, name: str, saved: set[Path]) -> None:
     path = user_path(name.strip(), "/save")
     if path.is_file() and path.resolve() not in saved:
         raise RequestError(f"{path} exists already; it is not written over.", "Name another file.")
-    write_output(path, conversation.text + "\n")
+    write_output(path, session.text + "\n")
     saved.add(path.resolve())
     note(f"{path}.", "Saved to ")
 
 
-def _show_settings(conversation: TextSession) -> None:
-    from handloom.inference.conversation import settable
-
-    request = conversation.request
-    for name in settable():
-        value = getattr(request if hasattr(request, name) else request.sampling, name)
-        write(f"/{name.replace('_', '-')} {'off' if value is None or value == () else value}")
-    write(f"/stop {' '.join(map(repr, conversation.stop)) or 'off'}")
+def _show_settings(session: TextSession) -> None:
+    for name in setting_names(GenerationConfig):
+        value = getattr(session.config, name)
+        shown = " ".join(map(repr, value)) if name == "stop" else value
+        if name not in NOT_IN_CHAT:
+            write(f"/{name.replace('_', '-')} {'off' if value is None or value == () else shown}")
 
 
 def _lines(given: Iterable[str | None]) -> Iterator[str]:

@@ -7,44 +7,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
+from handloom.cli.flags import ModelPath, PathFlag, flags_of, given, heading
 from handloom.cli.inputs import read_file, read_lines, read_standard_input
-from handloom.cli.model_argument import AdapterFlag, load_named
+from handloom.cli.model_argument import AdapterFlag, load_named, require_positive, typed_stop
 from handloom.errors import RequestError
-from handloom.inference.generation_config import GenerationConfig, SamplingParams, require_count, require_streamable
-from handloom.inference.sequence import stop_strings, typed_stop
+from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from handloom.inference.engine import TokenLogprob
     from handloom.inference.language_model import CompletionOutput, GenerationStats, LanguageModel
+    from handloom.inference.logprobs import TokenLogprob
     from handloom.inference.prompts import Prompt
 
-RequestFlags: Any = flags_of(GenerationConfig)
-SamplingFlags: Any = flags_of(SamplingParams, several=False)
+ConfigFlags: Any = flags_of(GenerationConfig, several=False)
+_ESSENTIALS = Parameter(group=heading("Essentials"))
+_OUTPUT = Parameter(group=heading("Output"))
 
 
 def generate(
     prompt: str | None = None,
     *,
-    model: ModelPath = Path("runs/demo"),
-    adapter: AdapterFlag = None,
-    prompt_file: PathFlag | None = None,
-    prompts: PathFlag | None = None,
-    new_document: bool = False,
-    raw: bool = False,
-    stop: list[str] | None = None,
-    n: Annotated[int, Parameter(name=["--n", "-n"])] = 1,
-    stream: bool = False,
-    json: bool = False,
-    stats: bool = False,
-    batch_size: int = 16,
-    threads: int | None = None,
-    request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008 - cyclopts wants an instance
-    sampling: Annotated[SamplingFlags, Parameter(name="*")] = SamplingFlags(),  # noqa: B008
+    model: Annotated[ModelPath, _ESSENTIALS] = Path("runs/demo"),
+    adapter: Annotated[AdapterFlag, _ESSENTIALS] = None,
+    prompt_file: Annotated[PathFlag | None, _ESSENTIALS] = None,
+    prompts: Annotated[PathFlag | None, _ESSENTIALS] = None,
+    new_document: Annotated[bool, _ESSENTIALS] = False,
+    chat_template: Annotated[bool, _ESSENTIALS] = True,
+    n: Annotated[int, Parameter(name=["--n", "-n"], group=heading("Search and length"))] = 1,
+    stream: Annotated[bool, _OUTPUT] = False,
+    json: Annotated[bool, _OUTPUT] = False,
+    stats: Annotated[bool, _OUTPUT] = False,
+    batch_size: Annotated[int, Parameter(group=heading("Precision and threads"))] = 16,
+    threads: Annotated[int | None, Parameter(group=heading("Precision and threads"))] = None,
+    flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
-    """Continue a text with a model; one that learned conversations answers it instead.
+    """Continue a text with a model; a model with a chat template answers it instead.
 
     Parameters
     ----------
@@ -56,34 +54,31 @@ def generate(
     prompt_file
         Read the prompt from this file instead (without its last line end).
     prompts
-        Continue each line of this file, many side by side; prints JSON.
+        Continue each line of this file, many together; prints JSON.
     new_document
         Begin a new document instead of continuing a prompt.
-    raw
-        Continue the text as it is, even with a model that learned conversations and would answer it.
-    stop
-        End the text where this string appears; may be given several times. \\n is a line break, \\\\ a backslash.
+    chat_template
+        Whether a model with a chat template answers the text; otherwise it continues the text as it is.
     n
-        How many texts to write.
+        How many texts to generate.
     stream
-        Show the text while it is being written.
+        Print the text while it is being generated.
     json
-        Print one JSON object a line, with the reason of the end and the token ids.
+        Print one JSON object a line, with finish_reason and the token ids.
     stats
-        Also print on standard error how soon the first token came, and tokens a second.
+        Also print on standard error the time to the first token, and tokens per second.
     batch_size
-        Lines of --prompts that are continued side by side.
+        Texts of --prompts that are generated together; as some end, others join.
     threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores].
     """
-    how = GenerationConfig().changed(**given(request), **given(sampling))
+    settings = given(flags)
+    settings["stop"] = [typed_stop(text) for text in settings.get("stop", ())]
+    config = GenerationConfig().changed(**settings)
     json = json or prompts is not None
-    stops = stop_strings([typed_stop(text) for text in stop or []])
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
-    _require_sense(how, n, stream, json)
-    for name, value in (("batch-size", batch_size), ("threads", threads)):
-        if value is not None and value < 1:
-            raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
+    _require_sense(config, n, stream, json)
+    require_positive(batch_size=batch_size, threads=threads)
 
     from handloom import runtime
     from handloom.console import note
@@ -91,120 +86,105 @@ def generate(
 
     runtime.set_num_threads(threads)
     lm = load_named(model, adapter)
-    asked = [_asked(lm, text, raw) for text in texts]
-    for prompt_ in asked:
-        lm.check(prompt_, how)
+    asked = [_message(text) if text is not None and chat_template and lm.template else text for text in texts]
+    for one in asked:
+        lm.check(one, config)
     if asked != texts:
-        note("The model learned conversations, so it answers; --no-chat-template continues the text.")
-    timing = GenerationStats()
-    for at in range(0, len(texts), batch_size):
-        some = asked[at : at + batch_size]
-        if stream:
-            _stream(lm, some[0], how, stops, timing)
-            continue
-        done = lm.complete_batch(some, how, n, stops, timing=timing)
-        for text, prompt_, completions in zip(texts[at : at + batch_size], some, done, strict=True):
-            _print_all(lm, text, completions, how, json, answers=prompt_ != text)
+        note("This model has a chat template, so it answers; `chat_template=false` continues the text.")
+    counts = GenerationStats()
+    if stream:
+        _stream(lm, asked[0], config, counts)
+    else:
+        outputs = lm.complete_each(asked, config, n, max_rows=batch_size * n, stats=counts)
+        for text, one, output in zip(texts, asked, outputs, strict=True):
+            _print_all(lm, text, output, config.seed if json else None, answers=one != text)
     if stats:
-        note(_told(timing), "Stats: ")
+        note(_in_words(counts), "Stats: ")
 
 
-def _asked(lm: LanguageModel, text: str | None, raw: bool) -> Prompt:
-    """What the model is given: a text to continue, or a user's message where it has learned to answer."""
+def _message(text: str) -> Prompt:
     from handloom.tokenizer.chat import Message
 
-    return text if text is None or raw or not lm.template else [Message("user", text)]
+    return [Message("user", text)]
 
 
-def _require_sense(how: GenerationConfig, n: int, stream: bool, json: bool) -> None:
+def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -> None:
     require_count(n)
     if stream:
-        require_streamable(how)
+        require_streamable(config)
     if stream and (n > 1 or json):
         raise RequestError("--stream shows one text as it comes; --n and --json need whole ones.", "Leave one out.")
-    if (how.echo or how.logprobs is not None) and not json:
-        raise RequestError("--logprobs and --echo have a place in JSON only.", "Add --json.")
+    if (config.echo or config.logprobs is not None) and not json:
+        raise RequestError("--logprobs and --echo are shown in JSON only.", "Add --json.")
 
 
-def _told(timing: GenerationStats) -> str:
-    """The timing in words."""
-    after = timing.seconds - timing.first_token_seconds
-    rate = f", {timing.later_tokens / after:,.1f} tokens/s after the first" if after else ""
+def _in_words(counts: GenerationStats) -> str:
+    after = counts.seconds - counts.first_token_seconds
+    rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
     return (
-        f"{timing.prompt_tokens:,} prompt tokens, first token after {timing.first_token_seconds:.3f} s, "
-        f"{timing.new_tokens:,} new tokens in {timing.seconds:.3f} s{rate}."
+        f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
+        f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}."
     )
 
 
 def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_document: bool) -> list[str | None]:
-    if many is None:
-        return [_read_prompt(prompt, file, new_document)]
-    if prompt is not None or file is not None or new_document:
+    """The prompts; None is the start of a document."""
+    if sum((prompt is not None, file is not None, many is not None, new_document)) > 1:
         raise RequestError(
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
-    return list(read_lines(many))
-
-
-def _read_prompt(prompt: str | None, file: Path | None, new_document: bool) -> str | None:
-    if sum((prompt is not None, file is not None, new_document)) > 1:
-        raise RequestError("Several prompts were given.", "Give the text, or --prompt-file, or --new-document.")
+    if many is not None:
+        return list(read_lines(many))
     if new_document:
-        return None
+        return [None]
     if file is not None:
-        return read_file(file)
-    if prompt == "-":
-        return read_standard_input("the prompt")
+        return [read_file(file)]
     if prompt is None:
         raise RequestError(
             "There is no prompt.",
             'Give a text: handloom generate "Learning is". Or --new-document, or - to read it from standard input.',
         )
-    return prompt
+    return [read_standard_input("the prompt") if prompt == "-" else prompt]
 
 
-def _stream(
-    lm: LanguageModel, prompt: Prompt, request: GenerationConfig, stop: Sequence[str], timing: GenerationStats
-) -> None:
+def _stream(lm: LanguageModel, prompt: Prompt, config: GenerationConfig, stats: GenerationStats) -> None:
     from handloom.console import write
 
-    pieces = lm.stream_request(prompt, request, stop, timing=timing)
-    first = next(pieces, "")  # errors in the request come before any output
-    write(prompt if isinstance(prompt, str) else "", end="")
-    write(first, end="")
-    for piece in pieces:
-        write(piece, end="")
+    events = lm.stream(prompt, config, stats=stats)
+    first = next(events)  # errors in the request come before any output
+    write((prompt if isinstance(prompt, str) else "") + first.text, end="")
+    for event in events:
+        write(event.text, end="")
     write("")
 
 
-def _print_all(
-    lm: LanguageModel, text: str | None, done: CompletionOutput, request: GenerationConfig, as_json: bool, answers: bool
-) -> None:
+def _print_all(lm: LanguageModel, text: str | None, output: CompletionOutput, seed: int | None, answers: bool) -> None:
+    """The texts of one prompt; as JSON where a seed is given, to name it."""
     from handloom.console import print_json, write
 
-    for i, completion in enumerate(done.completions):
-        if as_json:
+    for row, completion in enumerate(output.completions):
+        if seed is not None:
             record: dict[str, Any] = {
                 "prompt": text,
                 "text": completion.text,
-                "finish": completion.finish,
+                "finish_reason": completion.finish_reason,
                 "ids": completion.ids,
-                "prompt_tokens": done.prompt_tokens,
-                "seed": request.seed,
-                "row": i,
+                "prompt_tokens": output.prompt_tokens,
+                "seed": seed,
+                "row": row,
             }
             if completion.logprobs is not None:
                 record["logprobs"] = _records(lm, completion.logprobs)
-            if done.prompt_logprobs is not None:
-                record["prompt_logprobs"] = _records(lm, done.prompt_logprobs)
+            if output.prompt_logprobs is not None:
+                record["prompt_logprobs"] = _records(lm, output.prompt_logprobs)
             print_json(record)
             continue
-        if len(done.completions) > 1:
-            print(f"--- {i + 1}")
+        if len(output.completions) > 1:
+            print(f"--- {row + 1}")
         write(completion.text if answers else (text or "") + completion.text)
 
 
-def _records(lm: LanguageModel, choices: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+def _records(lm: LanguageModel, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """Tokens for JSON. Bytes too: a token may be half a character, which text cannot show."""
 
     def shown(token: int, logprob: float | None) -> dict[str, Any]:
@@ -212,4 +192,4 @@ def _records(lm: LanguageModel, choices: Sequence[TokenLogprob]) -> list[dict[st
         text = raw.decode("utf-8", errors="replace")
         return {"id": token, "text": text, "bytes": list(raw), "logprob": logprob}
 
-    return [{**shown(choice.token, choice.logprob), "top": [shown(*each) for each in choice.top]} for choice in choices]
+    return [{**shown(one.token, one.logprob), "top": [shown(*each) for each in one.top]} for one in tokens]

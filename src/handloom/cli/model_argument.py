@@ -1,12 +1,15 @@
-"""The model that a command names, with the adapters that are to lie beside it."""
+"""The model that a command names, and other arguments that several commands take."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+from handloom.errors import RequestError
 
 if TYPE_CHECKING:
     from handloom.inference.language_model import LanguageModel
@@ -16,10 +19,12 @@ AdapterFlag = Annotated[
     list[str] | None,
     Parameter(
         name="--adapter",
-        help="Lay an adapter beside the model: a run tuned with LoRA, or a folder in PEFT's format. B:0.5 takes half "
-        "of it. May be given several times.",
+        help="Add an adapter to the model: a run tuned with LoRA, or a folder in PEFT's format. B:0.5 gives it the "
+        "weight 0.5. May be given several times.",
     ),
 ]
+_MAX_LABELS = 6
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageModel:
@@ -38,15 +43,36 @@ def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageMod
 
 
 def note_labels(name: str, config: GPTConfig) -> None:
-    """Say of a model with a label head that its labels are not what is measured."""
+    """Note that the labels of a model with a classification head are not measured."""
     from handloom.console import note
 
     if config.label_names:
-        named = ", ".join(config.label_names[:_NAMED]) + (", ..." if len(config.label_names) > _NAMED else "")
-        note(
-            f"{name} has a label head ({named}), which is not measured here: the figures are of the text that the "
-            "model under it writes."
-        )
+        names = ", ".join(config.label_names[:_MAX_LABELS])
+        names += ", ..." if len(config.label_names) > _MAX_LABELS else ""
+        note(f"{name} has a classification head ({names}), which is not measured: the metrics are of its language model.")
 
 
-_NAMED = 6
+def require_positive(**counts: int | None) -> None:
+    """Raise RequestError for a count below 1; None is the default."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise RequestError(f"{name} is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name)
+
+
+def typed_stop(text: str) -> str:
+    r"""A stop string as it is typed: \n, \t, \r and \\ are escapes.
+
+    Raises:
+        RequestError: for a backslash before anything else.
+    """
+
+    def character(found: re.Match[str]) -> str:
+        if found[1] not in _ESCAPES:
+            raise RequestError(
+                f"The stop string {text} has a backslash that is not part of an escape.",
+                r"Write \\ for a backslash, \n for a line break, \t for a tab, \r for a carriage return.",
+                setting="stop",
+            )
+        return _ESCAPES[found[1]]
+
+    return re.sub(r"\\(.?)", character, text, flags=re.DOTALL)

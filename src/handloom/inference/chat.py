@@ -18,7 +18,6 @@ from handloom.inference.engine import TokenEvent
 from handloom.inference.generation_config import NOT_IN_CHAT, GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.inference.prompts import Prompt
-from handloom.inference.sequence import typed_stop
 from handloom.settings import setting_fields
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt, header_of
 
@@ -101,7 +100,7 @@ class TextSession:
             raise RequestError(f"{name} cannot be set in a chat.", "/help lists what can.")
         parsed = _parsed(name, value)
         if name == "stop" and value != "off":
-            parsed = (*self.config.stop, typed_stop(value))
+            parsed = (*self.config.stop, value)
         config = self.config.changed(**{name: parsed})
         self._lm.check(None, config)
         self.config = config

@@ -6,7 +6,6 @@ Knows no model.
 from __future__ import annotations
 
 import copy
-import re
 from collections import abc
 from functools import cached_property
 from typing import Literal
@@ -104,25 +103,3 @@ class Sequence:
             if any(stop.startswith(text[-length:]) for stop in self.config.stop):
                 return length
         return 0
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-
-
-def typed_stop(text: str) -> str:
-    r"""A stop string as it is typed on a command line: \n, \t, \r and \\ are escapes.
-
-    Raises:
-        RequestError: for a backslash before anything else.
-    """
-
-    def character(found: re.Match[str]) -> str:
-        if found[1] not in _ESCAPES:
-            raise RequestError(
-                f"The stop string {text} has a backslash that is not part of an escape.",
-                r"Write \\ for a backslash, \n for a line break, \t for a tab, \r for a carriage return.",
-                setting="stop",
-            )
-        return _ESCAPES[found[1]]
-
-    return re.sub(r"\\(.?)", character, text, flags=re.DOTALL)
