@@ -20,8 +20,8 @@ import torch
 from handloom import runtime
 from handloom.checkpoints import gpt2
 from handloom.checkpoints.hf_export import export_folder
-from handloom.inference.engine import generate_ids
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.engine import Engine
+from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
@@ -38,7 +38,6 @@ def main() -> None:
     asked = parser.parse_args()
     runtime.set_num_threads(None)
     prompt = torch.arange(1000, 1032)[None]
-    request = GenerationConfig(max_new_tokens=asked.tokens, temperature=0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "gpt2"
         export_folder(folder, GPT(preset("gpt2")), load_tokenizer("gpt2"))
@@ -49,8 +48,8 @@ def main() -> None:
         theirs = GPT2LMHeadModel.from_pretrained(folder).eval()
         length = prompt.shape[1] + asked.tokens
         ways = {
-            "handloom, as the file lies": lambda: list(generate_ids(mapped, prompt, request)),
-            "handloom, in its own order": lambda: list(generate_ids(copied, prompt, request)),
+            "handloom, as the file lies": lambda: generate(mapped, asked.tokens),
+            "handloom, in its own order": lambda: generate(copied, asked.tokens),
             "transformers": lambda: theirs.generate(
                 prompt, max_length=length, min_length=length, do_sample=False, pad_token_id=50256
             ),
@@ -63,6 +62,14 @@ def main() -> None:
                 taken[name].append(time.perf_counter() - began)
     for name, times in taken.items():
         print(f"{name:<28}{asked.tokens / statistics.median(times):6.1f} tokens/s")
+
+
+def generate(model: GPT, tokens: int) -> None:
+    """Greedily, after the prompt."""
+    engine = Engine(model)
+    engine.add(range(1000, 1032), GenerationConfig(max_new_tokens=tokens, temperature=0))
+    for _ in engine.run():
+        pass
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import torch
 import xllamacpp
 from torch import Tensor
 
-from handloom.inference.engine import GenerationConfig, generate_ids
-from handloom.inference.sampling import SamplingParams
+from decoding import generated
+from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -94,8 +94,9 @@ def random_model(config: GPTConfig, seed: int, deviation: float = 0.3) -> GPT:
 
 def greedy(model: GPT, prompt: list[int], length: int, vocabulary: int) -> tuple[list[int], Tensor]:
     """Our greedy text of `length` ids, and (length, V) the log probabilities that it was chosen by."""
-    request = GenerationConfig(max_new_tokens=length, temperature=0)
-    chosen = [int(choice) for choice in generate_ids(model, torch.tensor([prompt]), request, vocabulary)]
+    (chosen,) = generated(
+        model, [prompt], GenerationConfig(max_new_tokens=length, temperature=0, vocab_size=vocabulary)
+    )
     with torch.no_grad():
         scores = model(torch.tensor([prompt + chosen[:-1]]))[0, len(prompt) - 1 :, :vocabulary]  # (length, V)
     return chosen, scores.log_softmax(dim=-1)

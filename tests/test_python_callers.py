@@ -88,8 +88,8 @@ def test_a_model_asked_with_other_types(lm):
     for value in ("hello", b"hello", 5):
         with pytest.raises(ArgumentError, match="several texts"):
             lm.complete_batch(value, GenerationConfig(max_new_tokens=1))
-    with pytest.raises(ArgumentError, match="The request is None"):
-        lm.complete("hello", None)
+    with pytest.raises(ArgumentError, match="The config is 5"):
+        lm.complete("hello", 5)
     for value in (["hello", "hello"], b"hello", None, 5):
         with pytest.raises(ArgumentError, match=rf"The text is .*of type {type(value).__name__}"):
             lm.classify(value)

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from handloom.errors import RequestError
 from handloom.inference.beam import beam_search
-from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -74,10 +74,10 @@ class Ended:
     """At END, or never."""
 
     end: int | None = END
-    ended: bool = False
+    finish_reason: str | None = None
 
     def after(self, token):
-        return dataclasses.replace(self, ended=token == self.end)
+        return dataclasses.replace(self, finish_reason="stop" if token == self.end else None)
 
 
 SETTINGS = [

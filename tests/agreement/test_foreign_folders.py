@@ -78,7 +78,7 @@ def test_writing_ends_where_transformers_ends(place, tmp_path):
     lm = handloom.load(folder)
     (done,) = lm.complete("The cat", GenerationConfig.of(max_new_tokens=20, temperature=0)).completions
     assert list(done.ids) == found[0, len(prompt) :].tolist()
-    assert (done.ids[-1], done.finish) == (end, "end_of_text")
+    assert (done.ids[-1], done.finish_reason) == (end, "stop")
     assert "<|im_end|>" not in done.text
     assert end in lm.tokenizer.eos_token_ids
 

@@ -12,10 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
+from decoding import generated
 from handloom.errors import RequestError
 from handloom.inference import logits_processors
 from handloom.inference import sampling as alone
 from handloom.inference.generation_config import GenerationConfig, SamplingParams
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
 
 V = 23
 END = V - 1
@@ -159,19 +162,19 @@ def test_frequency_and_presence_penalties_by_their_definition(logits, rows, freq
 @quick
 @given(scores(), texts(6))
 def test_all_of_them_in_order(logits, rows):
-    how = SamplingParams(
-        temperature=0.7,
-        top_k=15,
-        top_p=0.95,
-        min_p=0.01,
-        typical_p=0.9,
-        repetition_penalty=1.3,
-        no_repeat_ngram_size=3,
-        bad_words=((1, 2), (3,)),
-        logit_bias={4: 1.5},
-    )
+    how = {
+        "temperature": 0.7,
+        "top_k": 15,
+        "top_p": 0.95,
+        "min_p": 0.01,
+        "typical_p": 0.9,
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 3,
+        "bad_words": ((1, 2), (3,)),
+        "logit_bias": {4: 1.5},
+    }
     ours = logits_processors.process_logits(
-        logits, rows, [6, 6], GenerationConfig(**how, min_new_tokens=20, ends=(END,))
+        logits, rows, [6, 6], GenerationConfig(**how, min_new_tokens=20, eos_token_ids=(END,))
     )
     reference = transformers.LogitsProcessorList(
         [
@@ -188,7 +191,7 @@ def test_all_of_them_in_order(logits, rows):
         ]
     )
     wanted = reference(ids(rows), logits).softmax(-1)
-    found = alone.logits_to_probs(ours, how)
+    found = alone.logits_to_probs(ours, SamplingParams(**how))
     assume(int((found > 0).sum()) == int((wanted > 0).sum()))  # else rounding decided at a limit
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
@@ -222,9 +225,9 @@ def test_only_new_tokens_count_for_frequency_and_presence():
 
 def test_a_text_that_cannot_go_on_is_an_error():
     everything = tuple((token,) for token in range(V))
+    model = GPT(GPTConfig(vocab_size=V, context_length=8, layers=1, heads=1, embed_dim=4)).eval()
     with pytest.raises(RequestError, match="Every token is forbidden"):
-        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(bad_words=everything))
-    with pytest.raises(RequestError, match="No id ends a text"):
-        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(min_new_tokens=1))
-    with pytest.raises(RequestError, match="is no token id"):
-        logits_processors.process_logits(torch.zeros(1, V), [[1]], [1], GenerationConfig(bad_words=("word",)))
+        generated(model, [[1]], GenerationConfig(max_new_tokens=3, bad_words=everything))
+    for how, problem in (({"min_new_tokens": 1}, "No id ends"), ({"bad_words": ("word",)}, "is not a token id")):
+        with pytest.raises(RequestError, match=problem):
+            generated(model, [[1]], GenerationConfig(max_new_tokens=3, **how))

@@ -9,9 +9,9 @@ import torch
 from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
+from decoding import generated
 from handloom.checkpoints import gpt2
-from handloom.inference.engine import GenerationConfig, generate_ids
-from handloom.inference.sampling import SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
@@ -95,8 +95,7 @@ def test_greedy_continuations_are_the_same(pair):
     expected = theirs.generate(
         x, attention_mask=torch.ones_like(x), max_new_tokens=more, do_sample=False, pad_token_id=0
     )[0, 2:].tolist()
-    request = GenerationConfig(max_new_tokens=more, temperature=0)
-    assert [int(chosen) for chosen in generate_ids(ours, x, request)] == expected
+    assert generated(ours, x.tolist(), GenerationConfig(max_new_tokens=more, temperature=0)) == [expected]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
+from decoding import generated
 from handloom.checkpoints import gpt2
-from handloom.inference.engine import GenerationConfig, generate_ids
-from handloom.inference.sampling import SamplingParams
+from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
 
@@ -42,8 +42,7 @@ def test_two_hundred_greedy_tokens_are_the_same(pair):
     expected = theirs.generate(
         x, attention_mask=torch.ones_like(x), max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0
     )[0, 8:].tolist()
-    request = GenerationConfig(max_new_tokens=200, temperature=0)
-    found = [int(chosen) for chosen in generate_ids(ours, x, request)]
+    (found,) = generated(ours, x.tolist(), GenerationConfig(max_new_tokens=200, temperature=0))
     assert len(set(found)) > 20  # a text that repeats itself would say little
     assert found == expected
 

@@ -55,10 +55,10 @@ def test_json_is_one_object_a_line_and_knows_why_each_text_ended(generate, lm):
     assert [record["row"] for record in records] == [0, 1, 2]
     for record in records:
         assert record["prompt"] == "The"
-        assert record["finish"] in ("stop", "length", "end_of_text")
+        assert record["finish_reason"] in ("stop", "length")
         assert "o" not in record["text"]
         assert "u" not in record["text"]
-        assert len(record["ids"]) == 8 or record["finish"] != "length"
+        assert len(record["ids"]) == 8 or record["finish_reason"] != "length"
     assert records[0]["text"] == lm.generate("The", max_new_tokens=8, stop=["o", "u"])
 
 
@@ -112,7 +112,7 @@ def test_settings_of_writing_reach_it(generate, lm):
     )
     words = ("--forced-eos", "--min-new-tokens", "8", "--json", "--no-repeat-ngram-size", "1")
     record = json.loads(generate(*greedy, *words))
-    assert (record["finish"], len(record["ids"])) == ("end_of_text", 8)
+    assert (record["finish_reason"], len(record["ids"])) == ("stop", 8)
     assert len(set(record["ids"])) == 8
 
 

@@ -158,9 +158,9 @@ def test_held_out_text_is_by_default_what_the_first_run_held_out(shelf, question
 
 def test_a_parrot_is_caught_and_text_that_is_not_held_out_too(shelf, question, tmp_path, byte_tokenizer):
     class Parrot(LanguageModel):
-        def complete_batch(self, prompts, request, n=1, stop=(), *, timing=None):
+        def complete_batch(self, prompts, config=None, n=1, **settings):
             line = self.tokenizer.encode(LINE * 3)
-            done = super().complete_batch(prompts, request, n, stop, timing=timing)
+            done = super().complete_batch(prompts, config, n, **settings)
             from dataclasses import replace
 
             def parroted(one):

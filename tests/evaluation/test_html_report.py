@@ -36,7 +36,7 @@ def reading(bits=2.0, error=0.1):
 def written(text=HOSTILE):
     spans = (Span(text[:9], 0.1, 0), Span(text[9:], 7.0, 9), Span("", 2.0, len(text)))
     copied = Copied(Overlap(0, text[:9], HOSTILE, 3), 1, (0,)) if text else None
-    return Sample("The " + text, text, "end_of_text", 3, 9.1, spans, copied)
+    return Sample("The " + text, text, "stop", 3, 9.1, spans, copied)
 
 
 def measured(name, **changes):

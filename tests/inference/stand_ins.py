@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from handloom.inference.engine import Engine
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
@@ -60,15 +59,3 @@ class NeverEnds:
 
     def after(self, token):
         return self
-
-
-def generated(model, prompts, config, rows=None):
-    """The new tokens of each prompt, all in one engine; prompt i draws from (seed, rows[i])."""
-    engine, new = Engine(model), {}
-    for number, prompt in enumerate(prompts):
-        new[engine.add(prompt, config, row=number if rows is None else rows[number])] = []
-    for event in engine.run():
-        if event.error is not None:
-            raise event.error
-        new[event.request].append(event.token)
-    return list(new.values())

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import NeverEnds, generated, lively
+from stand_ins import NeverEnds, lively
 
+from decoding import generated
 from handloom.errors import RequestError
 from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.scoring import Window, read_windows

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import Tune, generated, lively
+from stand_ins import Tune, lively
 
+from decoding import generated
 from handloom.errors import ModelError, RequestError
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.sampling import logits_to_probs, sample

@@ -49,14 +49,18 @@ def note_labels(name: str, config: GPTConfig) -> None:
     if config.label_names:
         names = ", ".join(config.label_names[:_MAX_LABELS])
         names += ", ..." if len(config.label_names) > _MAX_LABELS else ""
-        note(f"{name} has a classification head ({names}), which is not measured: the metrics are of its language model.")
+        note(
+            f"{name} has a classification head ({names}), which is not measured: the metrics are of its language model."
+        )
 
 
 def require_positive(**counts: int | None) -> None:
     """Raise RequestError for a count below 1; None is the default."""
     for name, value in counts.items():
         if value is not None and value < 1:
-            raise RequestError(f"{name} is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name)
+            raise RequestError(
+                f"{name} is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name
+            )
 
 
 def typed_stop(text: str) -> str:

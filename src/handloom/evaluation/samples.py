@@ -80,7 +80,7 @@ def speed(lm: LanguageModel, prompt: str, request: GenerationConfig, tries: int 
     first, rates = [], []
     for _ in range(tries):
         timing = GenerationStats()
-        lm.complete_batch([prompt], request, timing=timing)
+        lm.complete_batch([prompt], request, stats=timing)
         first.append(timing.first_token_seconds)
         if timing.later_tokens:
             rates.append(timing.later_tokens / (timing.seconds - timing.first_token_seconds))

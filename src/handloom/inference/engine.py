@@ -266,12 +266,16 @@ def _remove(rows: list[Any], place: int) -> None:
 
 
 def require_possible(config: GenerationConfig, model: GPT, prompt_tokens: int) -> None:
-    """Raise RequestError when the text would not fit the context, or a setting names a token that does not exist."""
+    """Raise RequestError when the text would not fit the context, or a setting names no token of the model."""
     require_room(prompt_tokens, config, model.config.context_length)
+    if (config.min_new_tokens or config.forced_eos) and not config.eos_token_ids:
+        raise RequestError("No id ends a text.", "Pass `eos_token_ids`, or let LanguageModel fill them in.")
     named: list[object] = [token for token, _ in config.logit_bias]
     named += [token for word in config.bad_words for token in word]
     for token in (*named, *config.eos_token_ids):
-        if isinstance(token, int) and not 0 <= token < model.config.vocab_size:
+        if not isinstance(token, int):
+            raise RequestError(f"{token!r} is not a token id.", "Let LanguageModel turn words into ids.")
+        if not 0 <= token < model.config.vocab_size:
             raise RequestError(
                 f"There is no token {token}; the model's ids are 0 to {model.config.vocab_size - 1}.",
                 "`handloom tokenize TEXT` shows the ids of a text.",

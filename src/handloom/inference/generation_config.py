@@ -231,8 +231,8 @@ class GenerationConfig(SamplingParams):
 _RENAMED = {"stop_strings": "stop", "bad_words_ids": "bad_words", "eos_token_id": "eos_token_ids"}
 _OFF_AT_ZERO = ("top_k", "min_p", "no_repeat_ngram_size")  # None is off here
 _NO_INFLUENCE = {
-    "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "use_cache", "return_dict_in_generate",
-    "output_scores", "output_logits", "output_attentions", "output_hidden_states",
+    "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "use_cache",
+    "return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states",
 }  # fmt: skip
 _NEUTRAL: dict[str, Any] = {
     "num_return_sequences": 1, "num_beam_groups": 1, "diversity_penalty": 0, "early_stopping": False, "min_length": 0,

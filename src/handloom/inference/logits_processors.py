@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ Texts = Sequence[Sequence[int]]
 NEVER = float("-inf")
 
 
-def bias_tokens(logits: Tensor, bias: Iterable[tuple[int, float]]) -> Tensor:
+def bias_tokens(logits: Tensor, bias: Iterable[tuple[Any, float]]) -> Tensor:
     """Add to the logits of some tokens: (B, V) -> (B, V)."""
     added = torch.zeros_like(logits[0])  # (V)
     for token, amount in bias:
@@ -64,7 +65,7 @@ def ban_repeated_ngrams(logits: Tensor, texts: Texts, n: int) -> Tensor:
     return logits
 
 
-def ban_words(logits: Tensor, texts: Texts, words: Iterable[Sequence[int]]) -> Tensor:
+def ban_words(logits: Tensor, texts: Texts, words: Iterable[Sequence[Any]]) -> Tensor:
     """Forbid the last token of a word wherever the text ends with all of it but that."""
     logits = logits.clone()
     for row, text in zip(logits, texts, strict=True):
@@ -80,7 +81,7 @@ def hold_off_end(logits: Tensor, new: Texts, ends: Sequence[int], least: int) ->
     return logits.masked_fill(early[:, None] & _marked(ends, logits), NEVER)
 
 
-def force_end(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
+def forced_eos(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Tensor:
     """Leave only the ends of a text to rows whose next token is the last of `most`."""
     final = torch.tensor([len(text) == most - 1 for text in new], device=logits.device)[:, None]  # (B, 1)
     return logits.masked_fill(final, NEVER).masked_fill(final & _marked(ends, logits), 0.0)
@@ -97,15 +98,12 @@ def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], config:
     """All of the above that the config asks for, in their order; float32.
 
     `logits` is (B, V); `texts` are B texts, of each the first `prompts` tokens its prompt. The config has its words in
-    ids, and the ends of a text where they are needed.
-
-    Raises:
-        RequestError: for a word that is not in ids, or missing ends.
+    ids, and the ends of a text where they are needed (`engine.require_possible`).
     """
     logits = mask_padded_vocab(logits.float(), config)
     new = [text[begin:] for text, begin in zip(texts, prompts, strict=True)]
     if config.logit_bias:
-        logits = bias_tokens(logits, [(_id(token), amount) for token, amount in config.logit_bias])
+        logits = bias_tokens(logits, config.logit_bias)
     if config.repetition_penalty != 1:
         logits = penalize_repetition(logits, texts, config.repetition_penalty)
     if config.frequency_penalty or config.presence_penalty:
@@ -113,11 +111,11 @@ def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], config:
     if config.no_repeat_ngram_size is not None:
         logits = ban_repeated_ngrams(logits, texts, config.no_repeat_ngram_size)
     if config.bad_words:
-        logits = ban_words(logits, texts, [[_id(token) for token in word] for word in config.bad_words])
+        logits = ban_words(logits, texts, config.bad_words)
     if config.min_new_tokens:
         logits = hold_off_end(logits, new, config.eos_token_ids, config.min_new_tokens)
     if config.forced_eos:
-        logits = force_end(logits, new, config.eos_token_ids, config.max_new_tokens)
+        logits = forced_eos(logits, new, config.eos_token_ids, config.max_new_tokens)
     return logits
 
 
@@ -142,12 +140,4 @@ def _ids(ids: Sequence[int], logits: Tensor) -> Tensor:
 
 def _marked(ids: Sequence[int], logits: Tensor) -> Tensor:
     """(V) bool: which ids are among these."""
-    if not ids:
-        raise RequestError("No id ends a text.", "Let LanguageModel fill in the ends of its tokenizer.")
     return torch.isin(torch.arange(logits.shape[-1], device=logits.device), _ids(ids, logits))
-
-
-def _id(token: object) -> int:
-    if isinstance(token, int):
-        return token
-    raise RequestError(f"{token!r} is not a token id.", "Let LanguageModel turn words into ids.")
