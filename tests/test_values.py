@@ -98,7 +98,7 @@ def test_nothing_else_parses_json():
 def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
     request = GenerationConfig.of(max_new_tokens=kind(5), top_k=kind(3), seed=kind(7), logit_bias={kind(4): kind(2)})
     assert request == GenerationConfig.of(max_new_tokens=5, top_k=3, seed=7, logit_bias={4: 2})
-    assert type(request.max_new_tokens) is type(request.sampling.logit_bias[0][0]) is int
+    assert type(request.max_new_tokens) is type(request.logit_bias[0][0]) is int
     shape = {"layers": kind(2), "heads": kind(2), "embed_dim": kind(8)}
     assert GPTConfig(**shape) == GPTConfig(layers=2, heads=2, embed_dim=8)
     assert (
@@ -110,7 +110,7 @@ def test_whole_numbers_of_numpy_and_torch_are_whole_numbers(kind):
 def test_other_numbers_of_numpy_are_numbers(kind):
     request = GenerationConfig.of(temperature=kind(0.5), top_p=kind(0.25))
     assert request == GenerationConfig.of(temperature=0.5, top_p=0.25)
-    assert type(request.sampling.temperature) is float
+    assert type(request.temperature) is float
     assert TrainConfig(dropout=kind(0.5)).to_toml() == TrainConfig(dropout=0.5).to_toml()
 
 

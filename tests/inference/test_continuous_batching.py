@@ -1,8 +1,8 @@
 """A sequence's tokens do not depend on who joins, leaves, fails or is cancelled.
 
 Its logits do, in their last bits: a matrix product sums in another order when its shape changes, and a prompt that
-joins a running batch is read without its last token first. The tokens have to be equal in float32 nevertheless, for these
-models, whose logits lie far apart; log probabilities to within 1e-3.
+joins a running batch is read without its last token first. The tokens have to be equal in float32 nevertheless, for
+these models, whose logits lie far apart; log probabilities to within 1e-3.
 """
 
 from __future__ import annotations

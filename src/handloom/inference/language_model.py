@@ -158,10 +158,9 @@ class LanguageModel:
         ids, config = [self.prompt_ids(prompt) for prompt in each_of(prompts)], self.in_ids(config)
         stats = stats or GenerationStats()
         stats.prompt_tokens += sum(map(len, ids))
+        found = self._sample(ids, config, n, max_rows, stats)
         if config.num_beams > 1:
-            found = ([*self._search(one, config, n, stats)] for one in ids)
-        else:
-            found = self._sample(ids, config, n, max_rows, stats)
+            found = (list(self._search(one, config, n, stats)) for one in ids)
         for one, completions in zip(ids, found, strict=True):
             echoed = prompt_logprobs(self.model, one, config.logprobs or 0) if config.echo else None
             yield CompletionOutput(tuple(completions), len(one), echoed)
