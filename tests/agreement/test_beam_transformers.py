@@ -96,7 +96,7 @@ def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     ours, theirs = pair
     prompt = [3, 1, 4]
     request = GenerationConfig.of(max_new_tokens=12, num_beams=beams, **changed)
-    request = dataclasses.replace(request, ends=(END,))
+    request = dataclasses.replace(request, eos_token_ids=(END,))
     found = beam_search(ours, prompt, request, beams, Ended())
     names = {"no_repeat_ngram_size": "no_repeat_ngram_size"}
     wanted = theirs.generate(
@@ -114,7 +114,7 @@ def test_the_same_texts_with_the_same_scores(pair, changed, beams):
     for row in wanted.sequences[:, len(prompt) :].tolist():
         length = row.index(END) + 1 if END in row else len(row)
         texts.append(row[:length])
-    assert [[choice.token for choice in one.choices] for one in found] == texts
+    assert [[choice.token for choice in one.token_logprobs] for one in found] == texts
     assert [one.score for one in found] == pytest.approx(wanted.sequences_scores.tolist(), abs=1e-4)
 
 
@@ -128,14 +128,14 @@ def test_beams_as_many_as_there_are_texts_find_the_likeliest(pair):
     best = texts[int(totals.argmax())]
     request = GenerationConfig(max_new_tokens=2, bad_words=((END,),), num_beams=END + 1)
     found = beam_search(model, [3], request, 1, Ended())
-    assert tuple(choice.token for choice in found[0].choices) == best
+    assert tuple(choice.token for choice in found[0].token_logprobs) == best
 
 
 def test_one_beam_is_greedy_and_more_texts_than_beams_are_refused(pair):
     model, _ = pair
     (found,) = beam_search(model, [3], GenerationConfig(max_new_tokens=5), 1, Ended(None))
     tokens = [3]
-    for choice in found.choices:
+    for choice in found.token_logprobs:
         with torch.no_grad():
             assert choice.token == model(torch.tensor([tokens]))[0, -1].argmax().item()
         tokens.append(choice.token)

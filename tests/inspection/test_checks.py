@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from handloom.checkpoints import gpt2, hf_export
 from handloom.errors import ModelError
-from handloom.inference import batch
+from handloom.inference import engine
 from handloom.inference.language_model import LanguageModel
 from handloom.inspection import activations
 from handloom.inspection.verify import verify
@@ -136,7 +136,7 @@ def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
 
 def test_a_window_that_slides_by_one(lm, monkeypatch):
     monkeypatch.setattr(
-        batch, "window_start", lambda length, context_length: length - context_length if length > context_length else 0
+        engine, "window_start", lambda length, context_length: length - context_length if length > context_length else 0
     )
     assert failed(lm) == {"decode after overflow"}
 
