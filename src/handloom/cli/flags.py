@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Group, Parameter, Token
+from cyclopts import App, Parameter, Token
 
+from handloom.cli.help import find_command, heading
 from handloom.runtime import user_path
 
 
@@ -31,17 +32,11 @@ def path_of(argument: str | None = None) -> Parameter:
 PathFlag = Annotated[Path, path_of()]
 ModelPath = Annotated[Path, path_of("MODEL")]
 
-
-HEADINGS = (
-    "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Search and length",
-    "Precision and threads", "Output",
-)  # fmt: skip
-"""The groups of flags, as `--help` orders them."""
-
-
-def heading(name: str) -> Group:
-    """The group of that name; `Parameter(group=heading("Output"))` puts a parameter into it."""
-    return Group(name, sort_key=HEADINGS.index(name))
+ESSENTIAL, RUN, DATA, MODEL, LENGTH, MACHINE, OUTPUT = (
+    Parameter(group=heading(name))
+    for name in ("Essentials", "Run", "Data", "Model", "Length and search", "Precision and threads", "Output")
+)
+"""Where `--help` puts a parameter of a command: `json: Annotated[bool, OUTPUT] = False`."""
 
 
 def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:
@@ -66,6 +61,9 @@ def flags_of(settings: type, *, several: bool = True, without: Collection[str] =
         extra: dict[str, Any] = {"consume_multiple": True} if kind == list[str] and several else {}
         if group := field.metadata.get("group"):
             extra["group"] = heading(group)
+        if field.metadata.get("path") or field.metadata.get("choices"):
+            metavar = "PATH" if field.metadata["path"] else "CHOICE"
+            extra["metavar"] = f"{metavar}..." if kind == list[str] else metavar
         # What is on by default, always or at times, can be switched off; what is off needs no flag for that.
         may_be_on = field.default is True or kind == bool | None
         negative = _flag(field.name, "no-") if may_be_on else ""
@@ -114,11 +112,7 @@ def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
         app: all commands.
         words: the command line; its command comes first, and what it takes without a flag is shown as MODEL.
     """
-    current = app
-    for word in words:
-        if word.startswith("-") or word not in current:
-            break
-        current = current[word]
+    current, _ = find_command(app, words)
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()

@@ -6,30 +6,41 @@ import io
 import sys
 from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 import handloom
 from handloom import screen, temporary
+from handloom.cli.help import HelpFormatter, describe
 from handloom.errors import HandloomError, worded, wording
 from handloom.training.signals import end_on_signals
 
-COMMANDS = {
-    "demo": ("handloom.cli.demo:demo", "Learn from Python's documentation for 90 seconds, then write."),
-    "train": ("handloom.cli.train:train", "Train a model, or go on with a run."),
-    "finetune": ("handloom.cli.finetune:finetune", "Tune a model that is there, or go on with a run."),
-    "generate": ("handloom.cli.generate:generate", "Continue a text."),
-    "chat": ("handloom.cli.chat:chat", "Talk with a model, or write a text together with it."),
-    "classify": ("handloom.cli.classify:classify", "Say which of its labels a model gives a text."),
-    "tokenize": ("handloom.cli.tokenize:tokenize", "Show how a text is cut into tokens."),
-    "data": ("handloom.cli.data:app", "Prepare and check data, and look at the very batches of a run."),
-    "pull": ("handloom.cli.pull:pull", "Fetch GPT-2 models from Hugging Face's hub."),
-    "export": ("handloom.cli.export:export", "Write a model in a form that other programs read."),
-    "evaluate": ("handloom.cli.evaluate:evaluate", "Measure a model: perplexity, or right answers."),
-    "lm-eval": ("handloom.cli.lm_eval:lm_eval", "Measure a model with EleutherAI's evaluation harness."),
-    "verify": ("handloom.cli.verify:verify", "Check that a model is computed as it should be."),
-    "compare": ("handloom.cli.compare:compare", "Set models side by side: a table, JSON and a page."),
-    "model": ("handloom.cli.model:app", "List local models and presets, and show the parts of one."),
+GROUPS = {
+    "Start here": {"demo": ("demo:demo", "Train on Python's documentation for 90 seconds, then generate.")},
+    "Train": {
+        "train": ("train:train", "Train a model from scratch, or resume a run."),
+        "finetune": ("finetune:finetune", "Fine-tune a pretrained model, or resume a run."),
+        "data": ("data:app", "Prepare and check data, and show the batches of a run."),
+        "tokenize": ("tokenize:tokenize", "Show the tokens of a text."),
+    },
+    "Use a model": {
+        "generate": ("generate:generate", "Continue a text."),
+        "chat": ("chat:chat", "Chat with a model, or write a text together with it."),
+        "classify": ("classify:classify", "Label a text."),
+    },
+    "Measure and check": {
+        "evaluate": ("evaluate:evaluate", "Measure perplexity, or accuracy on a benchmark."),
+        "compare": ("compare:compare", "Compare models: a table, JSON and an HTML page."),
+        "lm-eval": ("lm_eval:lm_eval", "Run EleutherAI's evaluation harness."),
+        "verify": ("verify:verify", "Check that a model computes what it should."),
+    },
+    "Models on disk": {
+        "pull": ("pull:pull", "Download GPT-2 models from the Hugging Face hub."),
+        "model": ("model:app", "List local models and presets, and show the parts of one."),
+        "export": ("export:export", "Write a model in another program's format."),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+"""Each command with where its function is, below `cli`, and its line in the list of commands."""
 RUNS = ("train", "finetune", "demo")
 """Commands whose product is a run: what they print is a view of it, and may be lost."""
 
@@ -42,16 +53,22 @@ def _default_shown(value: Any) -> str | None:
 app = App(
     name="handloom",
     help="A GPT written by hand, for the computer you already have.",
-    help_epilogue="With --debug any command shows the traceback of an error.",
+    help_epilogue="handloom COMMAND --help shows the flags of a command and examples.\n"
+    "handloom --version prints the version. With --debug any command shows the traceback of an error.",
     help_format="plaintext",
+    help_formatter=HelpFormatter(),
     version=handloom.__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=(), show_default=_default_shown),
     result_action="return_value",  # so that we come back here, and see what becomes of the output
     suppress_keyboard_interrupt=False,
 )
-for _name, (_path, _help) in COMMANDS.items():
-    app.command(_path, name=_name, help=_help)
+for _flag in ("--help", "-h", "--version"):
+    app[_flag].show = False
+for _number, _title in enumerate(GROUPS):
+    _group = Group(_title, sort_key=_number)
+    for _place, (_name, (_path, _help)) in enumerate(GROUPS[_title].items()):
+        app.command(f"handloom.cli.{_path}", name=_name, help=_help, group=_group, sort_key=_place)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -87,6 +104,7 @@ def _in_flags(text: str, words: list[str]) -> str:
 def _run_command(words: list[str], debug: bool) -> NoReturn:
     """Run a command; an error becomes a paragraph, and every end an exit code."""
     try:
+        describe(app, words)
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except HandloomError as error:

@@ -175,8 +175,9 @@ def _logprobs(
     for top in {sequence.config.logprobs for sequence in sequences} - {None}:
         asking = [place for place, sequence in enumerate(sequences) if sequence.config.logprobs == top]
         chosen = {place: token for place in asking if isinstance(token := tokens[place], int)}
-        part = logits if len(chosen) == len(logits) else logits[list(chosen)]  # (N, V)
-        found.update(zip(chosen, token_logprobs(part, list(chosen.values()), top), strict=True))
+        if chosen:
+            part = logits if len(chosen) == len(logits) else logits[list(chosen)]  # (N, V)
+            found.update(zip(chosen, token_logprobs(part, list(chosen.values()), top), strict=True))
     return found
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from handloom.model.gpt import GPT
-
-_CHUNK = 64  # positions whose logits are held in memory together
+from handloom.model.loss import TokenScores, score_logits, score_tokens
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,7 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int | None) -> li
     """N tokens with their log probabilities under logits (N, V), and the `top` likeliest; None: without any."""
     if top is None:
         return [TokenLogprob(token) for token in tokens]
-    logprobs = logits.float().log_softmax(dim=-1)  # (N, V)
-    values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
-    alternatives = [
-        tuple((token, value) for token, value in zip(*pair, strict=True) if value > float("-inf"))
-        for pair in zip(ids.tolist(), values.tolist(), strict=True)
-    ]
-    own = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-    return [TokenLogprob(*each) for each in zip(tokens, own, alternatives, strict=True)]
+    return _as_logprobs(tokens, score_logits(logits, torch.tensor(tokens, device=logits.device), top))
 
 
 @torch.inference_mode()
@@ -45,13 +37,17 @@ def prompt_logprobs(model: GPT, prompt: Sequence[int], top: int) -> tuple[TokenL
     Tokens before the model's window have none, nor has the first token in it.
     """
     begin = window_start(len(prompt), model.config.context_length)
-    hidden = model.hidden(torch.tensor([prompt[begin:]], device=model.device))[0, :-1]  # (T - 1, C)
-    found = [TokenLogprob(token) for token in prompt[: begin + 1]]
-    rest = prompt[begin + 1 :]
-    for at in range(0, len(rest), _CHUNK):
-        part = slice(at, at + _CHUNK)
-        found += token_logprobs(model.unembed(hidden[part]), rest[part], top)
-    return tuple(found)
+    ids = torch.tensor([prompt[begin:]], device=model.device)  # (1, T)
+    scores = score_tokens(model.hidden(ids)[0, :-1], model.lm_head, ids[0, 1:], top)
+    return (*(TokenLogprob(token) for token in prompt[: begin + 1]), *_as_logprobs(prompt[begin + 1 :], scores))
+
+
+def _as_logprobs(tokens: Sequence[int], scores: TokenScores) -> list[TokenLogprob]:
+    alternatives = zip(scores.top_ids.tolist(), scores.top_logprobs.tolist(), strict=True)
+    return [
+        TokenLogprob(token, logprob, tuple(zip(*best, strict=True)))
+        for token, logprob, best in zip(tokens, (-scores.nll).tolist(), alternatives, strict=True)
+    ]
 
 
 def window_start(length: int, context_length: int) -> int:

@@ -1,0 +1,162 @@
+"""How `--help` looks: headings, two columns, choices and defaults in one spelling, examples. cyclopts does the rest."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App, Group
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpEntry, HelpPanel
+    from rich.console import Console
+
+HEADINGS = (
+    "Arguments", "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Length and search",
+    "Options", "Precision and threads", "Output",
+)  # fmt: skip
+"""The groups of flags, in the order of `--help`."""
+
+FIRST = (
+    "--model", "--data", "--task", "--method", "--run", "--steps", "--minutes", "--epochs", "--preset",
+)  # fmt: skip
+"""The flags that stand first below their heading."""
+
+_INDENT, _WIDTH, _LABELS = "  ", 100, 26
+
+
+EXAMPLES = {
+    "demo": ("handloom demo", "handloom demo --run runs/longer --minutes 5"),
+    "train": (
+        "handloom train --data notes/*.txt --run runs/notes --minutes 10",
+        "handloom train --resume runs/notes --steps 4000",
+    ),
+    "finetune": (
+        "handloom finetune --model gpt2 --data chats.jsonl --task sft --run runs/chat",
+        "handloom finetune --data reviews.csv --task classify --method last:2",
+    ),
+    "data": (),
+    "data prepare": ("handloom data prepare --data notes/*.txt --tokenizer gpt2",),
+    "data check": ("handloom data check --data chats.jsonl --task sft --context-length 1024",),
+    "data show": ("handloom data show --run runs/notes --step 3",),
+    "tokenize": ('handloom tokenize "An unbelievable story" --explain', "handloom tokenize --decode '464 3290'"),
+    "generate": (
+        'handloom generate "The moon" --model runs/notes --stream',
+        "handloom generate --prompts prompts.txt --model gpt2 --temperature 0 --max-new-tokens 50",
+    ),
+    "chat": ("handloom chat runs/chat", "handloom chat gpt2 --temperature 0.6"),
+    "classify": (
+        'handloom classify "Great film." --model runs/reviews',
+        "handloom classify --texts reviews.txt --model runs/reviews --json",
+    ),
+    "evaluate": (
+        "handloom evaluate gpt2 --data wikitext.txt",
+        "handloom evaluate runs/notes --data hellaswag.jsonl --task hellaswag --limit 500",
+    ),
+    "compare": ("handloom compare gpt2 runs/notes --data held-out.txt --out compare.html",),
+    "lm-eval": ("handloom lm-eval gpt2 --tasks lambada_openai --limit 100",),
+    "verify": ("handloom verify runs/notes", "handloom verify gpt2 --against runs/notes"),
+    "pull": ("handloom pull gpt2",),
+    "model": (),
+    "model list": ("handloom model list",),
+    "model presets": ("handloom model presets",),
+    "model show": ("handloom model show gpt2", "handloom model show nano"),
+    "export": ("handloom export runs/notes --to hf exported", "handloom export runs/notes --to gguf notes.gguf"),
+}
+"""What stands below each command; a test parses every line."""
+
+
+def heading(name: str) -> Group:
+    """The group of flags of that name."""
+    return Group(name, sort_key=HEADINGS.index(name) if name in HEADINGS else len(HEADINGS))
+
+
+def find_command(app: App, words: Sequence[str]) -> tuple[App, str]:
+    """The command that a command line names, as far as it is one, and its name."""
+    names = []
+    for word in words:
+        if word.startswith("-") or word not in app:
+            break
+        app = app[word]
+        names.append(word)
+    return app, " ".join(names)
+
+
+def describe(app: App, words: Sequence[str]) -> None:
+    """Let the help of the command that the words name be the docstring of its function, and its examples."""
+    command, name = find_command(app, words)
+    if command is app:
+        return
+    if command.default_command is not None:
+        command.help = command.default_command.__doc__
+    command.help_epilogue = "\n  ".join(["Examples", *EXAMPLES[name]]) if EXAMPLES[name] else ""
+
+
+class HelpFormatter:
+    """Renders one group of flags or commands; cyclopts calls it for each."""
+
+    def __call__(self, console: Console, _: Any, panel: HelpPanel) -> None:
+        """Print the heading and its entries."""
+        if not panel.entries:
+            return
+        _print(console, _plain(panel.title).replace("Parameters", "Options"), style="bold")
+        for entry in sorted(panel.entries, key=_rank):
+            _print(console, _entry(entry, min(console.width, _WIDTH)))
+        console.print()
+
+    def render_usage(self, console: Console, _: Any, usage: Any) -> None:
+        """Print how the command is called."""
+        _print(console, f"Usage: {_plain(usage).strip().removeprefix('Usage: ')}\n")
+
+    def render_description(self, console: Console, _: Any, description: Any) -> None:
+        """Print what the command does, a paragraph at a time."""
+        for paragraph in filter(None, _plain(description).split("\n\n")):
+            _print(console, textwrap.fill(" ".join(paragraph.split()), min(console.width, _WIDTH)) + "\n")
+
+
+def _rank(entry: HelpEntry) -> int:
+    if entry.positional_label:
+        return -1
+    return min((FIRST.index(name) for name in entry.names if name in FIRST), default=len(FIRST))
+
+
+def _entry(entry: HelpEntry, width: int) -> str:
+    """The flag on the left, what it means on the right."""
+    text = " ".join(_plain(entry.description).split())
+    extras = [f"[choices: {', '.join(entry.choices)}]"] if entry.choices else []
+    while found := re.search(r"\s*(\[(?:choices|default): [^\]]*\])\.?$", text):  # those that are stated in words
+        text = text[: found.start()]
+        extras.insert(0, found[1])
+    extras += [f"[default: {entry.default}]"] * bool(entry.default) + ["[required]"] * entry.required
+    text = text if not text or text[-1] in ".?!" else f"{text}."
+    body = " ".join([text, *(extra.replace(" ", "\0") if len(extra) < 40 else extra for extra in extras)])
+    left = len(_INDENT) + _LABELS + 2
+    lines = textwrap.wrap(body, width - left, break_on_hyphens=False, break_long_words=False)
+    label = _INDENT + _label(entry)
+    if not lines or len(label) > left - 2:
+        lines.insert(0, "")
+    labels = [label, *[""] * len(lines)]
+    return "\n".join(f"{before:{left}}{line}".rstrip() for before, line in zip(labels, lines)).replace("\0", " ")
+
+
+def _label(entry: HelpEntry) -> str:
+    """`--steps N`, `--[no-]pack`, `MODEL`."""
+    if entry.positional_label:
+        return entry.positional_label
+    off = {name.replace("--no-", "--", 1) for name in entry.negative_names}
+    names = [f"--[no-]{name[2:]}" if name in off else name for name in (*entry.positive_shorts, *entry.positive_names)]
+    kinds = {"INT": "N", "FLOAT": "X", "STR": "TEXT"}
+    metavar = re.sub(r"[A-Z]+", lambda kind: kinds.get(kind[0], kind[0]), entry.metavar or "")
+    return f"{', '.join(names)} {metavar}".rstrip()
+
+
+def _plain(value: Any) -> str:
+    """The characters of a text of rich, of cyclopts or of Python."""
+    value = getattr(value, "primary_renderable", value)
+    return str(getattr(value, "plain", value) or "")
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
