@@ -180,3 +180,20 @@ def test_an_error_names_a_path_as_it_is(capsys):
     with pytest.raises(SystemExit):
         main(["model", "list", "--x[/]:100:\u202e"])
     assert "no flag --x[/]:100:\\u202e." in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_table_aligns_what_is_marked_and_folds_the_rest():
+    shown = printed(console.table(["name", ">tokens"], [("a", "1"), ("[b]", "23,456")], title="Counts"))
+    assert [line.rstrip() for line in shown.splitlines() if line.strip(" ─")] == [
+        "Counts", " name   tokens", " a           1", " [b]    23,456",
+    ]  # fmt: skip
+
+
+def test_numbers_for_people():
+    sizes = [console.megabytes(n) for n in (0, 17_700, 3_200_000, 1_530_000_000)]
+    assert sizes == ["0 kB", "18 kB", "3.2 MB", "1,530 MB"]
+    assert [console.percent(n) for n in (None, 0.1234, 1)] == ["-", "12.3%", "100.0%"]
+    assert [console.number(n) for n in (None, 1234.5678)] == ["-", "1,234.568"]
+    assert console.number(12.6, 0) == "13"
+    assert [console.pluralize(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
+    assert console.pluralize(2, "entry", "entries") == "2 entries"

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from handloom import temporary
+from handloom import locks
 from handloom.cli.main import main
 from handloom.data.corpus import open_corpus
-from handloom.temporary import TemporaryFolder, sweep
+from handloom.locks import TemporaryFolder, sweep
 
-HOLD = "from handloom.temporary import TemporaryFolder as T; t = T('stdin'); print(t.name, flush=True); input()"
+HOLD = "from handloom.locks import TemporaryFolder as T; t = T('stdin'); print(t.name, flush=True); input()"
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +60,14 @@ def test_nothing_without_our_mark_is_removed(tmp_path, monkeypatch):
     (theirs / "kept.txt").write_text("kept", encoding="utf-8")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / temporary.MARK).touch()
+    (elsewhere / locks.MARK).touch()
     (place / "handloom-link").symlink_to(elsewhere)
     marked_by_link = place / "handloom-marked"
     marked_by_link.mkdir()
-    (marked_by_link / temporary.MARK).symlink_to(elsewhere / temporary.MARK)
+    (marked_by_link / locks.MARK).symlink_to(elsewhere / locks.MARK)
     of_another_user = place / "handloom-other"
     of_another_user.mkdir()
-    (of_another_user / temporary.MARK).touch()
+    (of_another_user / locks.MARK).touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.stat(theirs).st_uid + 1)
         sweep()
@@ -75,7 +75,7 @@ def test_nothing_without_our_mark_is_removed(tmp_path, monkeypatch):
     sweep()
     assert not of_another_user.exists()  # it was ours after all
     assert (theirs / "kept.txt").exists()
-    assert (elsewhere / temporary.MARK).exists()
+    assert (elsewhere / locks.MARK).exists()
     assert marked_by_link.exists()
 
 
@@ -85,7 +85,7 @@ def test_a_corpus_from_standard_input_takes_its_folder_along(monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"once upon a time")))
     corpus = open_corpus("-")
     (made,) = (tmp_path / "temporary").iterdir()
-    (kept,) = (path for path in made.iterdir() if path.name != temporary.MARK)
+    (kept,) = (path for path in made.iterdir() if path.name != locks.MARK)
     assert kept.read_bytes() == b"once upon a time"
     del corpus
     assert not made.exists()
@@ -99,7 +99,7 @@ def test_a_command_that_is_ended_leaves_nothing(tmp_path, number):
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        while not any(path.name != temporary.MARK for path in place.glob("handloom-stdin-*/*")):
+        while not any(path.name != locks.MARK for path in place.glob("handloom-stdin-*/*")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(number)

@@ -1,6 +1,7 @@
-"""What is printed for people: no string of a user or a model is markup, an emoji code or a terminal's control sequence.
+"""What is printed: safe text, numbers, tables, progress bars, JSON lines and notes.
 
-The only module that makes rich consoles, panels and progress bars (a test holds this). Knows nothing of models or data.
+No string of a user or a model is markup, an emoji code or a control sequence of a terminal. The only module that makes
+rich consoles, panels and progress bars (a test holds this). Knows no models and no data.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from rich import box
 from rich import console as rich_console
 from rich.panel import Panel
 from rich.progress import Progress, ProgressColumn, TextColumn
@@ -26,7 +28,7 @@ _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def is_visible(character: str) -> bool:
-    """Whether a character shows as itself and steers nothing: no control character, no change of direction."""
+    """Whether a character shows as itself: not a control character, not a change of direction."""
     return (
         character.isprintable()
         or character in "\n\t"
@@ -46,16 +48,16 @@ class Console(rich_console.Console):
     """A rich console that reads no markup in strings, and writes no control characters that are not its own."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """The text as it is, whatever stands in it; also that of table cells and titles."""
+        """The text as it is, also that of table cells and titles."""
         return super().render_str(visible(text), **{**settings, "emoji": False, "markup": False})
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        """Everything else that comes to be written, such as the parts of a `Text`."""
+        """Everything else, such as the parts of a `Text`."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Let the error go on to where all commands end alike; rich would exit with 1 here."""
+        """Raise the error for `cli.main`, where all commands end; rich would exit with 1 here."""
         raise
 
 
@@ -75,14 +77,53 @@ def column(field: str) -> TextColumn:
 
 
 def progress(*columns: ProgressColumn, console: Console | None = None) -> Progress:
-    """A progress bar (on standard error if no console is given), which only a terminal gets to see."""
+    """A progress bar, on standard error if no console is given; shown on a terminal only."""
     where = console or new_console(stderr=True)
     return Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
 
 
+def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]] = (), *, title: str = "", **how: Any) -> Table:
+    """A table with a line below its head; a column whose name begins with ">" is aligned to the right."""
+    made = Table(title=title or None, **{"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False, **how})
+    for name in columns:
+        right = name.startswith(">")
+        made.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
 def plain_table(title: str) -> Table:
     """A table without lines, its title in bold on the left."""
-    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="")
+    return table((), title=title, title_style="bold", box=None, padding=(0, 1), header_style="")
+
+
+# Numbers for people
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`1,234.568`; `-` for None."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.1234 as `12.3%`; `-` for None."""
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def pluralize(count: int, one: str, many: str | None = None) -> str:
+    """`1 document`, `2 documents`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def megabytes(count: float) -> str:
+    """Bytes: `18 kB`, `3.2 MB`, `1,530 MB`."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
+    return f"{count / 1e6:,.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
+
+
+# Lines
 
 
 def note(text: str, kind: str = "Note: ") -> None:
@@ -98,7 +139,7 @@ def write(text: str, end: str = "\n") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON value on a line. What a terminal would obey, and half a character, is escaped as JSON has it."""
+    """Write one JSON value on a line; control sequences and lone surrogates are escaped."""
     line = json.dumps(value, ensure_ascii=False)
     if not line.isprintable():
         line = "".join(c if is_visible(c) else json.dumps(c)[1:-1] for c in line)

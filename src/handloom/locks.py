@@ -1,13 +1,16 @@
-"""One owner at a time: operating-system locks on run folders, exports, prepared data and pulls.
+"""What ends with its process, however that ends: locks on folders, and temporary folders.
 
-A lock is held while its process lives and is gone with it, however that ends. The lock file names the owner's process
-and machine. Where a network disk has no such locks, filelock uses the existence of the file instead.
+A lock file names the owner's process and machine. Where a network disk has no such locks, filelock uses the existence
+of the file instead. A temporary folder has a mark that its process holds locked; a later process removes folders with
+our mark, of this user, that nobody holds, and no others.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,8 +19,15 @@ from pathlib import Path
 from handloom.errors import CheckpointError
 from handloom.storage import explaining_os_errors
 
+try:
+    import fcntl
+except ImportError:  # Windows: no temporary folder is swept there
+    fcntl = None  # type: ignore[assignment]
+
 IN_FOLDER = ".handloom.lock"
 """The lock file of a folder that is locked from inside."""
+PREFIX = "handloom-"
+MARK = ".handloom-temporary"
 
 
 def lock_beside(target: Path) -> Path:
@@ -27,12 +37,9 @@ def lock_beside(target: Path) -> Path:
 
 @contextmanager
 def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
-    """Be the only owner of `what` while the block lasts.
+    """Be the only owner of `what` while the block lasts; the lock file is removed at the end.
 
-    Args:
-        lock: the lock file; its folder is there. It is removed at the end.
-        what: named in the error.
-        wait: for another owner to end, which is said on standard error, instead of an error.
+    With `wait`, another owner is waited for, with a note on standard error.
 
     Raises:
         CheckpointError: another process, or another thread of this one, owns it.
@@ -53,10 +60,9 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
 
             console.note(f"{error.problem} Waiting for it to end.")
             held.acquire(timeout=-1)
-    native = not isinstance(held, SoftFileLock)
     with ExitStack() as stack:
         stack.callback(held.release)
-        if native:
+        if not isinstance(held, SoftFileLock):
             stack.callback(_remove, lock)  # while it is held: a process that waits for this very file begins again
             with suppress(OSError):
                 lock.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
@@ -65,7 +71,7 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
-    """Be the only owner of a folder, by a lock inside it. A folder made for that goes again if it stays empty.
+    """Be the only owner of a folder, by a lock inside it. A folder made for that is removed again if it stays empty.
 
     Raises:
         CheckpointError: another process owns it, or the disk refuses.
@@ -100,3 +106,51 @@ def _in_use(lock: Path, what: str | Path) -> CheckpointError:
     except (OSError, ValueError):
         owner = "another process"
     return CheckpointError(f"{what} is in use by {owner}.", "Wait for that process or stop it.")
+
+
+class TemporaryFolder(tempfile.TemporaryDirectory[str]):
+    """A folder that is removed when the block, `cleanup` or the process ends; `what` is part of its name."""
+
+    def __init__(self, what: str) -> None:
+        sweep()
+        super().__init__(prefix=f"{PREFIX}{what}-", ignore_cleanup_errors=True)
+        mark = os.path.join(self.name, MARK)
+        self._held: int | None = os.open(f"{mark}-new", os.O_CREAT | os.O_WRONLY, 0o600)
+        _lock(self._held)
+        os.rename(f"{mark}-new", mark)  # it is locked from the moment that it can be seen
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        super().cleanup()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def sweep() -> None:
+    """Remove the temporary folders of this user's processes that were killed."""
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                _remove_abandoned(entry.path)
+
+
+def _remove_abandoned(folder: str) -> None:
+    try:
+        mark = os.open(os.path.join(folder, MARK), os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # not ours
+        return
+    try:
+        if fcntl is not None and os.fstat(mark).st_uid == os.geteuid() and _lock(mark):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(mark)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file for this process; returns whether that was possible."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False

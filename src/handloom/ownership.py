@@ -1,8 +1,7 @@
-"""What a command may remove or replace: only what carries our mark, of it only files that we wrote, nothing it reads.
+"""What a command may remove or replace: only what has our mark, of it only files that we wrote, nothing that it reads.
 
 The mark of a run folder is its `run.json`; that of an exported folder is a `manifest.json`, which names its files.
-Everything that removes or replaces a folder asks here first (docs/safety.md). Removes nothing by itself but files that
-`is_ours` knows.
+Everything that removes or replaces a folder checks here first (docs/safety.md). Removes only files that are ours.
 """
 
 from __future__ import annotations
@@ -41,32 +40,24 @@ _CHECKPOINT = (
 )  # fmt: skip
 _STEPS = tuple(f"{CHECKPOINTS}/{folder}/{name}" for folder in ("step-*", f"{SET_ASIDE}*") for name in _CHECKPOINT)
 _RECORDS = ("config.toml", "loss.svg", "samples.md", "summary.json", "metrics.jsonl")
-_RUN = (
+_RUN = tuple(pattern.split("/") for pattern in (
     RUN_MARK, IN_FOLDER, "data.json", "metrics-damaged-*.jsonl", "tensorboard/events.out.tfevents.*",
     f"{DEPENDENTS}/*.json", *(f"tokenizer/{name}" for name in _TOKENIZER), *_RECORDS, *_STEPS,
     *(f"{DROPPED}/*/{name}" for name in (*_RECORDS, *_STEPS)),
-)  # fmt: skip
+))  # fmt: skip
 """The files of a run folder, as patterns; nothing else in it is ours."""
 
 _SMALL = 1 << 20
 """Up to this size a file of an export is compared by its checksum, beyond it by its size."""
 
 
-# Marks
-
-
 def mark_run(run: Path, base: str | None = None) -> None:
-    """Mark a folder as a run of ours.
-
-    Args:
-        run: the folder.
-        base: the fingerprint of the model that the run goes on needing, if it does.
-    """
+    """Mark a folder as a run of ours; `base` is the fingerprint of the model that the run keeps needing, if any."""
     write_json(run / RUN_MARK, {"format": RUN_FORMAT, "version": 1, "base": base})
 
 
 def run_mark(folder: Path) -> dict[str, Any] | None:
-    """What the mark of a run folder says; None if it has none."""
+    """The content of a run folder's mark; None if it has none."""
     try:
         mark = parse_json((folder / RUN_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -80,16 +71,13 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         manifest = read_json(folder / MANIFEST)
     except HandloomError:
         return None
-    whole = all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in manifest.values())
-    return manifest if whole and manifest else None
+    complete = all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in manifest.values())
+    return manifest if complete and manifest else None
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder carries our mark."""
+    """Whether a folder has our mark."""
     return run_mark(folder) is not None or _manifest(folder) is not None
-
-
-# Which files are ours
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -101,23 +89,15 @@ def foreign_files(folder: Path) -> list[str]:
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()) and not _may_hold_ours(name, manifest):
                 found.append(f"{name}/")
-        elif manifest is None:
-            if path.is_symlink() or not _in_run(name):
-                found.append(name)
-        elif name != MANIFEST and (path.is_symlink() or not _as_written(path, manifest.get(name))):
+        elif path.is_symlink() or not (_in_run(name) if manifest is None else _as_written(path, name, manifest)):
             found.append(name)
     return sorted(found)
 
 
-def remove_ours(folder: Path, keep: frozenset[str] = frozenset()) -> None:
-    """Remove the files of a run from `folder`, and the folders that become empty, but nothing else.
-
-    Args:
-        folder: of a run; it stays.
-        keep: names that are left alone.
-    """
-    for path in sorted(_entries(folder), reverse=True):
-        name = path.relative_to(folder).as_posix()
+def remove_ours(run: Path, keep: frozenset[str] = frozenset()) -> None:
+    """Remove the files of a run, but for the names in `keep`, and the folders in it that become empty."""
+    for path in sorted(_entries(run), reverse=True):
+        name = path.relative_to(run).as_posix()
         if not keep.isdisjoint(name.split("/")):
             continue
         if path.is_dir() and not path.is_symlink():
@@ -139,10 +119,11 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _in_run(name: str) -> bool:
+    """Whether the files of a run have that name."""
     parts = name.split("/")
     if any(part.startswith(UNFINISHED) or part in (PREVIOUS, MOVING) for part in parts):
         return True
-    return any(_matches(parts, pattern.split("/")) for pattern in _RUN)
+    return any(_matches(parts, pattern) for pattern in _RUN)
 
 
 def _may_hold_ours(name: str, manifest: dict[str, Any] | None) -> bool:
@@ -150,40 +131,38 @@ def _may_hold_ours(name: str, manifest: dict[str, Any] | None) -> bool:
     if manifest is not None:
         return any(file.startswith(f"{name}/") for file in manifest)
     parts = name.split("/")
-    known = (pattern.split("/")[: len(parts)] for pattern in _RUN)
-    return _in_run(name) or any(_matches(parts, folders) for folders in known)
+    return _in_run(name) or any(_matches(parts, pattern[: len(parts)]) for pattern in _RUN)
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
     return len(parts) == len(pattern) and all(map(fnmatch, parts, pattern))
 
 
-def _as_written(path: Path, entry: dict[str, Any] | None) -> bool:
-    if entry is None or path.stat().st_size != entry["bytes"]:
-        return False
+def _as_written(path: Path, name: str, manifest: dict[str, Any]) -> bool:
+    """Whether a file of an export is the one in its manifest, or the manifest itself."""
+    entry = manifest.get(name)
+    if name == MANIFEST or entry is None or path.stat().st_size != entry["bytes"]:
+        return name == MANIFEST
     return entry["bytes"] > _SMALL or sha256(path) == entry["sha256"]
 
 
-# What may be replaced
-
-
-def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool | None, flag: str = "") -> None:
+def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool | None, setting: str = "") -> None:
     """Refuse to make the folder `target` unless nothing is lost by it.
 
     Args:
         target: the folder to make.
         reads: files and folders that the command reads.
         overwrite: whether a folder of ours that is there may be replaced; None if this command never does that.
-        flag: that names the folder, for the remedy.
+        setting: that names the folder, for the remedy.
 
     Raises:
-        ConfigError: it is a file, lies in a folder of ours, holds something that the command reads or lies in it,
-            holds files that we did not write, is needed by another run, or is there already.
+        ConfigError: it is a file, is in a folder of ours, contains something that the command reads or is in it,
+            contains files that we did not write, is needed by another run, or is there already.
     """
-    another = require_folder(target, flag)
+    another = require_folder(target, setting)
     for above in (*Path(os.path.realpath(target)).parents, *Path(os.path.abspath(target)).parents):
         if is_ours(above):
-            raise ConfigError(f"{target} lies in {shown(above)}, which Handloom wrote and may remove.", another)
+            raise ConfigError(f"{target} is in {shown(above)}, which Handloom wrote and may remove.", another)
     if not target.is_dir() or not _holds_anything(target):
         return
     for name in map(Path, reads):
@@ -207,16 +186,14 @@ def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bo
         )
     if not overwrite:
         what = "already holds a run" if run else "is there already"
-        if overwrite is None:
-            raise ConfigError(f"{target} {what}.", another)
-        goes_on = any((target / CHECKPOINTS).glob("step-*"))
-        resume = f"Go on with it (--resume {target}), r" if run and goes_on else "R"
-        raise ConfigError(f"{target} {what}.", f"{resume}eplace it (--overwrite), or n{another[1:]}")
+        resume = f"Go on with it (`resume={target}`), r" if run and any(target.glob(f"{CHECKPOINTS}/step-*")) else "R"
+        replace = f"{resume}eplace it (`overwrite=true`), or n{another[1:]}"
+        raise ConfigError(f"{target} {what}.", another if overwrite is None else replace)
 
 
-def require_folder(target: Path, flag: str = "") -> str:
+def require_folder(target: Path, setting: str = "") -> str:
     """Raise ConfigError if `target` is a file; returns the remedy that names another folder."""
-    another = f"Name another folder{flag and f' with {flag}'}."
+    another = f"Name another folder{setting and f' with `{setting}`'}."
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file, not a folder.", another)
     return another
@@ -224,58 +201,48 @@ def require_folder(target: Path, flag: str = "") -> str:
 
 def _holds_anything(folder: Path) -> bool:
     """Whether a folder is not empty; an empty folder called `checkpoints`, or a link to one, does not count."""
-    return any(
-        path.name not in (IN_FOLDER, CHECKPOINTS)
-        or (path.name == CHECKPOINTS and not (path.is_dir() and not any(path.iterdir())))
-        for path in folder.iterdir()
-    )
+    names = {path.name for path in folder.iterdir()} - {IN_FOLDER}
+    steps = folder / CHECKPOINTS
+    return bool(names - {CHECKPOINTS}) or (CHECKPOINTS in names and not (steps.is_dir() and not any(steps.iterdir())))
 
 
 def _overlap(target: Path, read: Path) -> bool:
     """Whether replacing the folder `target` would remove what is read: `read`, or what links in it lead to.
 
-    A folder of texts may hold the target: our own folders are no texts. Any other folder that is read may not.
+    A folder of texts may contain the target: our own folders are not texts. Any other folder that is read may not.
     """
-    if is_within(read, target) or is_within(read, target / CHECKPOINTS):  # which may lie on another disk
+    if is_within(read, target) or is_within(read, target / CHECKPOINTS):  # which may be on another disk
         return True
     if is_within(target, read) and is_ours(read):
         return True
-    if not read.is_dir():
-        return False
     links = (path for path in _entries(read) if path.is_symlink() and not is_within(path.parent, target))
     return any(is_within(path, target) for path in links)
 
 
 def shown(folder: Path) -> str:
-    """A folder as a person would name it from here."""
+    """A folder's path, relative to the current folder if it is below it."""
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("..") else relative
 
 
-# Runs that need a checkpoint of another
-
-
 def record_dependent(base: Path, run: Path, fingerprint: str) -> None:
-    """Note in the run that the checkpoint `base` belongs to that `run` needs it.
+    """Note in the run of the checkpoint `base` that `run` needs it.
 
-    Nothing is noted where that is not possible: for a model that is no checkpoint of a run, or may not be written.
+    Nothing is noted for a model that is not a checkpoint of a run, or where it may not be written.
     """
     owner = base.parent.parent
     if base.parent.name != CHECKPOINTS or run_mark(owner) is None:
         return
-    where = str(Path(os.path.realpath(run)))
-    name = hashlib.sha256(where.encode()).hexdigest()[:16]
+    where = os.path.realpath(run)
+    noted = {
+        "run": where,
+        "from_here": os.path.relpath(where, os.path.realpath(owner)),
+        "checkpoint": base.name,
+        "fingerprint": fingerprint,
+    }
     try:
         (owner / DEPENDENTS).mkdir(exist_ok=True)
-        write_json(
-            owner / DEPENDENTS / f"{name}.json",
-            {
-                "run": where,
-                "from_here": os.path.relpath(where, os.path.realpath(owner)),
-                "checkpoint": base.name,
-                "fingerprint": fingerprint,
-            },
-        )
+        write_json(owner / DEPENDENTS / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.json", noted)
     except OSError:
         return
 
@@ -283,7 +250,7 @@ def record_dependent(base: Path, run: Path, fingerprint: str) -> None:
 def dependents(run: Path) -> dict[str, list[str]]:
     """The checkpoints of a run that other runs need, each with these runs. A run that is gone needs none.
 
-    Both may have been moved together: a run is also looked for at the same place as seen from this one.
+    Both may have been moved together: a run is also looked for at the same place relative to this one.
     """
     found: dict[str, list[str]] = {}
     for path in sorted((run / DEPENDENTS).glob("*.json")):

@@ -1,7 +1,7 @@
 """Replace a run or an exported folder so that the earlier one comes back if anything fails, a SIGKILL included.
 
 A run is replaced inside its folder: what was there is moved to `.previous`, and removed when the new run has saved its
-first checkpoint. An export is written beside its folder and exchanged with it. What a killed process has left is put
+first checkpoint. An export is written next to its folder and exchanged with it. What a killed process has left is put
 back in order by the next one that owns the folder; readers find the earlier run meanwhile (`current`).
 """
 
@@ -61,18 +61,16 @@ def recover_run(run: Path) -> None:
 
 
 def current(folder: Path) -> Path:
-    """Where the files of a run or a model are: in its folder, or for a while where the earlier one was moved to.
+    """Where the files of a run or a model are: in its folder, or where the earlier one was moved to.
 
-    That is so until a new run in the folder has saved something, and if a process was killed while it exchanged two
+    The latter until a new run in the folder has saved something, or after a process was killed while it exchanged two
     folders.
     """
     if not folder.exists():
         older = storage.previous_of(folder)
         return older if older.is_dir() else folder
-    for name in (PREVIOUS, MOVING):
-        if (folder / name / ownership.CHECKPOINTS).is_dir():
-            return folder / name
-    return folder
+    moved = (folder / name for name in (PREVIOUS, MOVING))
+    return next((place for place in moved if (place / ownership.CHECKPOINTS).is_dir()), folder)
 
 
 def _set_aside(run: Path) -> None:
@@ -107,7 +105,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _remove_previous(run: Path) -> None:
-    """The new run stands from here on."""
+    """The new run is complete from here on."""
     if (run / PREVIOUS).is_dir():
         with storage.explaining_os_errors(run):
             os.rename(run / PREVIOUS, run / _REMOVED)
@@ -118,16 +116,10 @@ def _remove_previous(run: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path, expected_bytes: int, reads: Iterable[str | Path], overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` in one step: `storage.whole_folder` for a folder that a user named.
-
-    Args:
-        target: the folder to make; a link to a folder stays one.
-        expected_bytes: what will be written, to check the free space first.
-        reads: files and folders that the command reads; they are not replaced.
-        overwrite: whether a folder of ours that is there may be replaced.
+    """`storage.atomic_folder` for a folder that a user named; a link to a folder stays one.
 
     Raises:
-        ConfigError: as `ownership.require_replaceable`.
+        ConfigError: as `ownership.require_replaceable`, for what the command `reads` and whether it may `overwrite`.
         CheckpointError: another process makes the same folder, or the disk refuses. `target` is as it was then.
     """
     target = Path(os.path.realpath(target))

@@ -1,7 +1,7 @@
-"""Files and folders that are either whole or absent: written aside, synced, renamed, and checked when read.
+"""The atomic store: files and folders that are complete or absent, their checksums, and errors of the disk in words.
 
-Knows nothing of models. A folder gets a `manifest.json` with the size and SHA-256 of every file in it, written
-last; a folder without a manifest, or that disagrees with it, is incomplete.
+A folder gets a `manifest.json` with the size and SHA-256 of every file in it, written last; a folder without one, or
+that disagrees with it, is incomplete. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -24,33 +24,70 @@ MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
 HEADROOM = 1 << 20
 """Bytes kept free beyond the files themselves: room for the folder's own bookkeeping."""
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LAST_GOOD = "Copy it again from its source; of a run, an earlier checkpoint can be used instead."
+
+
+@contextmanager
+def explaining_os_errors(target: Path) -> Iterator[None]:
+    """Turns an OSError of the block into the CheckpointError that `explain_os_error` makes of it."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, target) from error
+
+
+def explain_os_error(error: OSError, target: Path) -> CheckpointError:
+    """The error for a disk that refuses to write `target`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CheckpointError(
+            f"The disk became full while writing {target}.",
+            "Free some space and use the same command again; a run that has a checkpoint goes on with `resume`. What "
+            "was saved before is untouched.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CheckpointError(
+            f"Not allowed to write {target} ({error.strerror}).",
+            "Choose a folder that you may write to, for example with `run`.",
+        )
+    return CheckpointError(
+        f"Could not write {target}: {error.strerror or error}.", "Check the disk, or choose another folder."
+    )
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise CheckpointError unless `needed` bytes and a little more are free on the disk of `folder`."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + HEADROOM:
+        raise CheckpointError(
+            f"No space to write to {folder}: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free.",
+            "Free some space, keep fewer checkpoints (`keep_checkpoints=1`), or choose another folder. "
+            "What was saved before is untouched.",
+        )
 
 
 @contextmanager
 def atomic_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `target` in one step when the block ends well.
-
-    Args:
-        target: the folder to make; an older one of that name is replaced.
-        expected_bytes: what will be written, to check the free space first.
+    """A temporary folder to fill, which replaces `target` in one step when the block ends without an error.
 
     Raises:
-        CheckpointError: no space, no permission, or any other refusal of the disk. Whatever stood
-            at `target` before is untouched then, and the temporary folder is gone.
+        CheckpointError: less than `expected_bytes` are free, no permission, or another refusal of the disk. What was
+            at `target` before is unchanged then, and the temporary folder is gone.
     """
-    aside = temporary_of(target)
+    temporary = temporary_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, expected_bytes)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        yield aside
-        write_json(aside / MANIFEST, {path.relative_to(aside).as_posix(): describe(path) for path in _files(aside)})
-        move_into_place(aside, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        entries = {path.relative_to(temporary).as_posix(): describe(path) for path in _files(temporary)}
+        write_json(temporary / MANIFEST, entries)
+        move_into_place(temporary, target)
     except OSError as error:
         raise explain_os_error(error, target) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def temporary_of(target: Path) -> Path:
@@ -59,25 +96,23 @@ def temporary_of(target: Path) -> Path:
 
 
 def previous_of(target: Path) -> Path:
-    """Where a folder lies for the moment in which another takes its place."""
+    """Where a folder is for the moment in which another takes its place."""
     return target.with_name(f".previous-{target.name}")
 
 
-def move_into_place(aside: Path, target: Path) -> None:
-    """Sync a filled folder to the disk and let it become `target` in one step; an older one there is removed.
+def move_into_place(temporary: Path, target: Path) -> None:
+    """Sync a filled folder to the disk and rename it to `target`; an older one there is removed.
 
     Raises:
         OSError: when the disk refuses; `target` is then as it was.
     """
-    for path in _files(aside):
+    for path in (*_files(temporary), *sorted({path.parent for path in temporary.rglob("*")}, reverse=True)):
         sync(path)
-    for folder in sorted({path.parent for path in aside.rglob("*")}, reverse=True):
-        sync(folder)
     older = previous_of(target)
     if target.exists():
         os.rename(target, older)
     try:
-        os.rename(aside, target)
+        os.rename(temporary, target)
     except BaseException:
         recover(target)
         raise
@@ -94,73 +129,40 @@ def recover(target: Path) -> None:
         os.rename(older, target)
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raise CheckpointError unless `needed` bytes and a little more are free where `folder` lies."""
-    free = shutil.disk_usage(folder).free
-    if free < needed + HEADROOM:
-        raise CheckpointError(
-            f"No space to write to {folder}: {_megabytes(needed)} are needed and {_megabytes(free)} are free.",
-            "Free some space, keep fewer checkpoints (--keep-checkpoints 1), or choose another folder. "
-            "What was saved before is untouched.",
-        )
-
-
-@contextmanager
-def explaining_os_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError of the block into the CheckpointError that `explain_os_error` makes of it."""
-    try:
-        yield
-    except OSError as error:
-        raise explain_os_error(error, target) from error
-
-
-def explain_os_error(error: OSError, target: Path) -> CheckpointError:
-    """What to tell a person when the disk says no."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CheckpointError(
-            f"The disk became full while writing {target}.",
-            "Free some space and use the same command again; a run that has a checkpoint goes on with --resume. What "
-            "was saved before is untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CheckpointError(
-            f"Not allowed to write {target} ({error.strerror}).",
-            "Choose a folder that you may write to, for example with --run.",
-        )
-    return CheckpointError(
-        f"Could not write {target}: {error.strerror or error}.", "Check the disk, or choose another folder."
-    )
+def remove_unfinished(folder: Path) -> None:
+    """Remove what an interrupted save left in `folder`."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def verify_folder(folder: Path, needs: Iterable[str] = ()) -> None:
-    """Compare every file of `folder` with its manifest.
-
-    Args:
-        folder: written by `atomic_folder`.
-        needs: files that the manifest has to know, whatever else it names.
+    """Compare every file of a folder of `atomic_folder`, and every one that it `needs`, with its manifest.
 
     Raises:
         IncompleteError: naming the file that is missing, short, long or altered.
     """
     manifest = read_json(folder / MANIFEST)
     for name in dict.fromkeys((*needs, *manifest)):
-        path, entry = folder / name, manifest.get(name)
-        if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
-            raise IncompleteError(f"{folder} is damaged: its {MANIFEST} says nothing of {name}.", _LAST_GOOD)
-        if not path.is_file():
-            raise IncompleteError(f"{folder} is torn: its file {name} is missing.", _LAST_GOOD)
-        if path.stat().st_size != entry["bytes"]:
-            raise IncompleteError(
-                f"{folder} is torn: its file {name} has {path.stat().st_size} bytes instead of {entry['bytes']}.",
-                _LAST_GOOD,
-            )
-        if _readable_sha256(path) != entry["sha256"]:
-            raise IncompleteError(
-                f"{folder} is damaged: its file {name} does not have the checksum it was written with.", _LAST_GOOD
-            )
+        try:
+            if problem := _difference(folder / name, name, manifest.get(name)):
+                raise IncompleteError(f"{folder} is {problem}.", _LAST_GOOD)
+        except OSError as error:
+            raise CheckpointError(f"{folder / name} cannot be read: {error}.", _LAST_GOOD) from None
 
 
-_LAST_GOOD = "Copy it again from where it came; of a run, an earlier checkpoint can be used instead."
+def _difference(path: Path, name: str, entry: Any) -> str:
+    """How a file differs from its entry in the manifest; empty if it does not."""
+    if not isinstance(entry, dict) or {"bytes", "sha256"} - entry.keys():
+        return f"damaged: its {MANIFEST} does not list {name}"
+    if not path.is_file():
+        return f"incomplete: its file {name} is missing"
+    if (size := path.stat().st_size) != entry["bytes"]:
+        return f"incomplete: its file {name} has {size} bytes instead of {entry['bytes']}"
+    altered = sha256(path) != entry["sha256"]
+    return f"damaged: its file {name} does not have the checksum it was written with" if altered else ""
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -177,55 +179,39 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _readable_sha256(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-
-
 @contextmanager
 def output_file(path: Path, inputs: Iterable[str | Path] = (), *, binary: bool = False) -> Iterator[IO[Any]]:
-    """An open file that becomes `path` in one step when the block ends without an error.
+    """An open file, of UTF-8 text unless `binary`, that replaces `path` when the block ends without an error.
 
-    Args:
-        path: the file to make or replace; a link stays a link, and a device or a pipe is written as it is.
-        inputs: files and folders that the command reads; none of them is written over.
-        binary: open it for bytes instead of UTF-8 text.
+    A link stays a link; a device or a pipe is written as it is.
 
     Raises:
-        ConfigError: `path` is one of the inputs, lies in one of them, or is a folder.
+        ConfigError: as `require_not_input`.
         CheckpointError: the disk refuses. An older file at `path` is unchanged then.
     """
     require_not_input(path, inputs)
-    how: dict[str, Any] = {} if binary else {"encoding": "utf-8", "newline": "\n"}
-    mode = "wb" if binary else "w"
-    aside = None
+    how: dict[str, Any] = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
+    temporary = None
     try:
         if _is_stream(path):
-            with path.open(mode, **how) as file:
+            with path.open(**how) as file:
                 yield file
             return
         target = Path(os.path.realpath(path))
-        aside = target.with_name(f"{UNFINISHED}{target.name}-{os.getpid()}")
-        with aside.open(mode, **how) as file:
+        temporary = target.with_name(f"{UNFINISHED}{target.name}-{os.getpid()}")
+        with temporary.open(**how) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):
-            shutil.copymode(target, aside)
-        os.replace(aside, target)
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     except OSError as error:
         raise explain_os_error(error, path) from error
     finally:
-        if aside is not None:
-            with suppress(OSError):  # which would stand in the place of the error that led here
-                aside.unlink()
+        if temporary is not None:
+            with suppress(OSError):  # which would hide the error that led here
+                temporary.unlink()
 
 
 def write_output(path: Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:
@@ -247,59 +233,50 @@ def require_not_input(path: Path, inputs: Iterable[str | Path]) -> None:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder` or lies in it, after links are followed."""
+    """Whether `path` is `folder` or in it, after links are followed."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether something is there that cannot be replaced by another file: a device, a pipe, an open descriptor."""
+    """Whether the path leads to what another file cannot replace: a device, a pipe, an open descriptor."""
     if path.absolute().parts[1:2] in (("dev",), ("proc",)):
         return True
     return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
-def require_content(path: Path) -> None:
-    """Raise CheckpointError for a file that Git LFS has not fetched yet: a pointer stands in its place."""
-    with suppress(OSError), path.open("rb") as file:
-        if file.read(len(_LFS)) == _LFS:
-            raise CheckpointError(
-                f"{path} is a pointer of Git LFS, not the file itself.",
-                f"Fetch it: `git lfs install`, then `git lfs pull` in {path.parent}.",
-            )
-
-
-_LFS = b"version https://git-lfs.github.com/spec/"
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        IncompleteError: when the file is missing or is no JSON object.
+        IncompleteError: when the file is missing or is not a JSON object.
+        CheckpointError: when it cannot be read, or is a pointer of Git LFS.
     """
     require_content(path)
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise IncompleteError(
-            f"{path.parent} has no {path.name}, so it is not a whole checkpoint.", _LAST_GOOD
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
-    except ValueError as error:
-        raise IncompleteError(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
+        raise IncompleteError(f"{path} is missing, so {path.parent} is not a complete checkpoint.", _LAST_GOOD) from None
+    except (OSError, ValueError) as error:
+        kind = CheckpointError if isinstance(error, OSError) else IncompleteError
+        raise kind(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
     if not isinstance(value, dict):
-        raise IncompleteError(f"{path} holds no JSON object.", _LAST_GOOD)
+        raise IncompleteError(f"{path} is not a JSON object.", _LAST_GOOD)
     return value
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Clear away what an interrupted save left in `folder`."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def require_content(path: Path) -> None:
+    """Raise CheckpointError for the pointer that Git LFS puts in the place of a file it has not fetched."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise CheckpointError(
+                f"{path} is a pointer of Git LFS, not the file itself.",
+                f"Fetch it: `git lfs install`, then `git lfs pull` in {path.parent}.",
+            )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -315,7 +292,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"

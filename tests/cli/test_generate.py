@@ -138,7 +138,7 @@ def test_a_torn_newest_checkpoint_is_told_beside_the_text(inside, trained_run, t
     assert result.returncode == 0
     assert result.out == "The" + package.load(older).generate("The", max_new_tokens=8) + "\n"
     assert result.err == (
-        f"Note: {newest} is torn: its file model.safetensors is missing. {older.name} is used instead.\n"
+        f"Note: {newest} is incomplete: its file model.safetensors is missing. {older.name} is used instead.\n"
     )
 
 

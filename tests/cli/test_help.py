@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import handloom as package
+from handloom.cli.help import EXAMPLES, HEADINGS, describe, find_command
 from handloom.cli.main import COMMANDS, app
 from handloom.training.config import FinetuneConfig, TrainConfig
 
@@ -60,9 +63,7 @@ def test_help_is_light_and_80_columns_wide(words, monkeypatch):
     assert last == "IMPORTED 0 []"
     assert f"Usage: {' '.join(('handloom', *words))}" in result.stdout
     assert max(map(len, lines)) <= 80
-    told = result.stdout
-    for meant in ("--no-repeat-ngram-size", "--no-cache-activations", "--no-pack"):
-        told = told.replace(meant, "")
+    told = result.stdout.replace("--no-repeat-ngram-size", "").replace("--no-chat-template", "")
     for odd in ("--no-", "--empty", "[default: False]", "[default: None]", "[default: ]", "None:", "Flags("):
         assert odd not in told
 
@@ -71,7 +72,8 @@ def test_help_is_light_and_80_columns_wide(words, monkeypatch):
 def test_every_setting_of_a_run_is_a_flag(command, kind, handloom):
     told = handloom(command, "--help").out
     for field in fields(kind):
-        assert f"--{field.name.replace('_', '-')} " in told
+        name = field.name.replace("_", "-")
+        assert f"--{name} " in told or f"--[no-]{name} " in told
 
 
 def test_no_command_at_all_prints_help(handloom):
@@ -81,6 +83,51 @@ def test_no_command_at_all_prints_help(handloom):
     for name, (_, meaning) in COMMANDS.items():
         assert name in result.out
         assert meaning in result.out
+    assert re.findall(r"^\S.*\n  (\S+)", result.out, re.M)[:2] == ["demo", "train"]
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("train", ["--data", "--run", "--steps", "--minutes", "--preset"]),
+        ("finetune", ["--model", "--data", "--task", "--method", "--run"]),
+    ],
+)
+def test_the_most_important_flags_come_first(command, first, handloom):
+    told = handloom(command, "--help").out
+    assert re.findall(r"^  (--[\w-]+)", told, re.M)[: len(first)] == first
+    shown = [heading for heading in HEADINGS if f"\n{heading}\n" in told]
+    assert re.findall(r"\n\n(\S.*)\n  -", told) == shown
+    assert {"Essentials", "Run", "Data", "Model", "Optimization", "Precision and threads", "Output"} <= set(shown)
+    assert "Options" not in shown
+
+
+def test_every_closed_set_shows_its_choices_and_every_default_is_spelled_alike(handloom):
+    told = " ".join(handloom("finetune", "--help").out.split())
+    for field in fields(FinetuneConfig):
+        if choices := field.metadata["choices"]:
+            assert f"[choices: {', '.join(choices)}] [default: {field.default}]" in told
+    assert "[default: runs/ and the present time]" in told
+    assert len(re.findall(r"\[default: [^\]]+\]", told)) == told.count("default: ")
+
+
+def test_every_command_has_examples():
+    assert set(EXAMPLES) == {" ".join(words) for words in EVERY if words}
+    for words in EVERY:
+        if words and find_command(app, words)[0].default_command is not None:
+            assert 1 <= len(EXAMPLES[" ".join(words)]) <= 2
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_examples_are_parsed_and_shown(line):
+    program, *words = shlex.split(line)
+    command, name = find_command(app, words)
+    function, _, ignored = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert (program, function, ignored) == ("handloom", command.default_command, {})
+    assert line in EXAMPLES[name]
+    describe(app, words)
+    assert f"Examples\n  {EXAMPLES[name][0]}" in command.help_epilogue
+    assert len(line) < 79
 
 
 def test_version(handloom):

@@ -96,7 +96,7 @@ def test_a_run_goes_on_in_a_new_folder_too_and_keeps_its_best_checkpoint(copied)
     best = native.latest(copied)[0].training["progress"]["best_step"]
     run.resume(copied, into=Path("runs/b"), changes={"steps": 9})
     assert native.steps(Path("runs/b")) == sorted({best, 8, 9})
-    with pytest.raises(ConfigError, match=r"already holds a run\. Name another folder with --run\.$"):
+    with pytest.raises(ConfigError, match=r"already holds a run\. Name another folder with `run`\.$"):
         run.resume(copied, into=Path("runs/b"))
 
 
@@ -239,7 +239,7 @@ def test_a_flag_goes_before_an_edit(copied):
             r"dropout cannot change from 0\.1 to 0\.2 when a run goes on \(edited in runs/a/config\.toml\)",
         ),
         ("dropout = 0.1\n", "", r"dropout cannot change from 0\.1 to 0\.0"),
-        ("embed_dim = 16", "embed_dim = 32\nseed = 5\n#", "width cannot change from 16 to 32, nor seed from 0 to 5"),
+        ("embed_dim = 16", "embed_dim = 32\nseed = 5\n#", "embed_dim cannot change from 16 to 32, nor seed from 0 to 5"),
         ("steps = 8", "minutes = 1", "minutes cannot change from not set to 1"),
         ("steps = 8", "steps = 8\nlerning_rate = 1", "'lerning_rate', which does not exist"),
         ("steps = 8", "steps = 7", "has done 8 steps"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handloom.errors import CheckpointError
-from handloom.temporary import TemporaryFolder
+from handloom.locks import TemporaryFolder
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import in_jinja
 from handloom.tokenizer.vocab_files import MERGES, VOCABULARY

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import PathFlag, flags_of, given
+from handloom.cli.flags import ESSENTIAL, RUN, PathFlag, flags_of, given
 from handloom.cli.train import begin_or_resume
 from handloom.training.config import FinetuneConfig, merge_finetune
 
@@ -15,13 +15,13 @@ FinetuneFlags: Any = flags_of(FinetuneConfig)
 
 def finetune(
     *,
-    run: PathFlag | None = None,
-    resume: PathFlag | None = None,
-    config: PathFlag | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    stop_after: int | None = None,
-    drop_later: Annotated[bool, Parameter(negative="")] = False,
-    ledger: bool = False,
+    run: Annotated[PathFlag | None, ESSENTIAL] = None,
+    resume: Annotated[PathFlag | None, RUN] = None,
+    config: Annotated[PathFlag | None, RUN] = None,
+    overwrite: Annotated[bool, RUN] = False,
+    stop_after: Annotated[int | None, RUN] = None,
+    drop_later: Annotated[bool, RUN] = False,
+    ledger: Annotated[bool, RUN] = False,
     flags: Annotated[FinetuneFlags, Parameter(name="*")] = FinetuneFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Tune a model that is there to other text, or to a task, or go on with a run that was stopped.

@@ -11,7 +11,6 @@ from cyclopts import App, Group
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
-    from rich.console import Console
 
 HEADINGS = (
     "Arguments", "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Length and search",
@@ -24,7 +23,7 @@ FIRST = (
 )  # fmt: skip
 """The flags that stand first below their heading."""
 
-_INDENT, _WIDTH, _LABELS = "  ", 100, 26
+_INDENT, _WIDTH = "  ", 100
 
 
 EXAMPLES = {
@@ -44,7 +43,7 @@ EXAMPLES = {
     "tokenize": ('handloom tokenize "An unbelievable story" --explain', "handloom tokenize --decode '464 3290'"),
     "generate": (
         'handloom generate "The moon" --model runs/notes --stream',
-        "handloom generate --prompts prompts.txt --model gpt2 --temperature 0 --max-new-tokens 50",
+        "handloom generate --prompts prompts.txt --model gpt2 --temperature 0",
     ),
     "chat": ("handloom chat runs/chat", "handloom chat gpt2 --temperature 0.6"),
     "classify": (
@@ -53,7 +52,7 @@ EXAMPLES = {
     ),
     "evaluate": (
         "handloom evaluate gpt2 --data wikitext.txt",
-        "handloom evaluate runs/notes --data hellaswag.jsonl --task hellaswag --limit 500",
+        "handloom evaluate runs/notes --data hellaswag.jsonl --limit 500",
     ),
     "compare": ("handloom compare gpt2 runs/notes --data held-out.txt --out compare.html",),
     "lm-eval": ("handloom lm-eval gpt2 --tasks lambada_openai --limit 100",),
@@ -97,23 +96,23 @@ def describe(app: App, words: Sequence[str]) -> None:
 class HelpFormatter:
     """Renders one group of flags or commands; cyclopts calls it for each."""
 
-    def __call__(self, console: Console, _: Any, panel: HelpPanel) -> None:
+    def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
         """Print the heading and its entries."""
         if not panel.entries:
             return
-        _print(console, _plain(panel.title).replace("Parameters", "Options"), style="bold")
+        labels = 12 if panel.format == "command" else 26
+        _print(console, "\n" + _plain(panel.title).replace("Parameters", "Options"), style="bold")
         for entry in sorted(panel.entries, key=_rank):
-            _print(console, _entry(entry, min(console.width, _WIDTH)))
-        console.print()
+            _print(console, _entry(entry, labels, min(console.width, _WIDTH)))
 
-    def render_usage(self, console: Console, _: Any, usage: Any) -> None:
+    def render_usage(self, console: Any, options: Any, usage: Any) -> None:
         """Print how the command is called."""
-        _print(console, f"Usage: {_plain(usage).strip().removeprefix('Usage: ')}\n")
+        _print(console, f"Usage: {_plain(usage).strip().removeprefix('Usage: ')}")
 
-    def render_description(self, console: Console, _: Any, description: Any) -> None:
+    def render_description(self, console: Any, options: Any, description: Any) -> None:
         """Print what the command does, a paragraph at a time."""
         for paragraph in filter(None, _plain(description).split("\n\n")):
-            _print(console, textwrap.fill(" ".join(paragraph.split()), min(console.width, _WIDTH)) + "\n")
+            _print(console, "\n" + textwrap.fill(" ".join(paragraph.split()), min(console.width, _WIDTH)))
 
 
 def _rank(entry: HelpEntry) -> int:
@@ -122,7 +121,7 @@ def _rank(entry: HelpEntry) -> int:
     return min((FIRST.index(name) for name in entry.names if name in FIRST), default=len(FIRST))
 
 
-def _entry(entry: HelpEntry, width: int) -> str:
+def _entry(entry: HelpEntry, labels: int, width: int) -> str:
     """The flag on the left, what it means on the right."""
     text = " ".join(_plain(entry.description).split())
     extras = [f"[choices: {', '.join(entry.choices)}]"] if entry.choices else []
@@ -132,13 +131,13 @@ def _entry(entry: HelpEntry, width: int) -> str:
     extras += [f"[default: {entry.default}]"] * bool(entry.default) + ["[required]"] * entry.required
     text = text if not text or text[-1] in ".?!" else f"{text}."
     body = " ".join([text, *(extra.replace(" ", "\0") if len(extra) < 40 else extra for extra in extras)])
-    left = len(_INDENT) + _LABELS + 2
+    left = len(_INDENT) + labels + 2
     lines = textwrap.wrap(body, width - left, break_on_hyphens=False, break_long_words=False)
     label = _INDENT + _label(entry)
     if not lines or len(label) > left - 2:
         lines.insert(0, "")
-    labels = [label, *[""] * len(lines)]
-    return "\n".join(f"{before:{left}}{line}".rstrip() for before, line in zip(labels, lines)).replace("\0", " ")
+    columns = zip([label, *[""] * len(lines)], lines, strict=False)
+    return "\n".join(f"{one:{left}}{other}".rstrip() for one, other in columns).replace("\0", " ")
 
 
 def _label(entry: HelpEntry) -> str:
@@ -158,5 +157,5 @@ def _plain(value: Any) -> str:
     return str(getattr(value, "plain", value) or "")
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
+def _print(console: Any, text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

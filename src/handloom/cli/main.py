@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import handloom
-from handloom import screen, temporary
+from handloom import locks, screen
 from handloom.cli.help import HelpFormatter, describe
 from handloom.errors import HandloomError, worded, wording
 from handloom.training.signals import end_on_signals
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _configure_stdio()
     try:
         with end_on_signals(), screen.shielded(*shield), wording(lambda text: _in_flags(text, words)):
-            temporary.sweep()
+            locks.sweep()
             _run_command(words, debug)
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import PathFlag, flags_of, given
+from handloom.cli.flags import ESSENTIAL, RUN, PathFlag, flags_of, given
 from handloom.errors import ConfigError
 from handloom.training.config import TrainConfig, merge
 
@@ -25,12 +25,12 @@ TrainFlags: Any = flags_of(TrainConfig)
 
 def train(
     *,
-    run: PathFlag | None = None,
-    resume: PathFlag | None = None,
-    config: PathFlag | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    stop_after: int | None = None,
-    drop_later: Annotated[bool, Parameter(negative="")] = False,
+    run: Annotated[PathFlag | None, ESSENTIAL] = None,
+    resume: Annotated[PathFlag | None, RUN] = None,
+    config: Annotated[PathFlag | None, RUN] = None,
+    overwrite: Annotated[bool, RUN] = False,
+    stop_after: Annotated[int | None, RUN] = None,
+    drop_later: Annotated[bool, RUN] = False,
     flags: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Train a GPT from scratch on text, or go on with a run that was stopped.

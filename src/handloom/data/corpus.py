@@ -26,8 +26,8 @@ from handloom.data.separator import split_documents
 from handloom.data.sources import files_of, find_files, is_pipe
 from handloom.data.text_io import RECORD_SUFFIXES, TEXT_FIELD, Origin, ReadOptions, form_of, read_text
 from handloom.errors import DataError, require_type
+from handloom.locks import TemporaryFolder
 from handloom.runtime import expanded
-from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.base import END_OF_TEXT
 
 

@@ -24,8 +24,8 @@ from handloom.inference.language_model import LanguageModel
 from handloom.inspection import activations, ids
 from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
+from handloom.locks import TemporaryFolder
 from handloom.model.kv_cache import KVCache
-from handloom.temporary import TemporaryFolder
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
 _TEXTS = (

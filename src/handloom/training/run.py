@@ -240,9 +240,9 @@ def _room(
         yield from read_by(config)
 
     def check() -> None:
-        ownership.require_replaceable(run, all_read(), overwrite, "--run")
+        ownership.require_replaceable(run, all_read(), overwrite, "run")
 
-    ownership.require_folder(run, "--run")
+    ownership.require_folder(run, "run")
     with locks.own(run):
         replacement.recover_run(run)
         check()
