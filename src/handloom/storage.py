@@ -260,7 +260,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise IncompleteError(f"{path} is missing, so {path.parent} is not a complete checkpoint.", _LAST_GOOD) from None
+        raise IncompleteError(f"{path} is missing, so {path.parent} is incomplete.", _LAST_GOOD) from None
     except (OSError, ValueError) as error:
         kind = CheckpointError if isinstance(error, OSError) else IncompleteError
         raise kind(f"{path} cannot be read: {error}.", _LAST_GOOD) from None
