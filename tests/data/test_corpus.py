@@ -106,7 +106,7 @@ BAD_FILES = [
     ("notes.txt", "\ufeffhi".encode("utf-16-le"), "notes.txt: text in UTF-16, not UTF-8."),
     ("empty.txt", b"", "empty.txt: the file is empty."),
     ("a.jsonl", b'{"text": "x"}\n{"text": ', "a.jsonl, line 2: not JSON"),
-    ("a.jsonl", b'{"text": "x"}\n["y"]', "a.jsonl, line 2: a JSON list, not an object."),
+    ("a.jsonl", b'{"text": "x"}\n["y"]', "a.jsonl, line 2: a list, not an object."),
     ("a.jsonl", b'{"body": "x", "id": 1}', 'a.jsonl, line 1: no field "text" (fields there: body, id).'),
     ("a.jsonl", b'{"text": 5}', 'a.jsonl, line 1: field "text" is a number, not a string.'),
     ("a.jsonl", b'{"text": "x"}\n{"text": "caf\xe9"}', "a.jsonl, line 2: byte 13 (0xe9) is not UTF-8."),

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.examples import KINDS, Conversation, LabeledText, PreferencePair, digest, part, read_examples
+from handloom.data.examples import (
+    KINDS,
+    Conversation,
+    LabeledText,
+    PreferencePair,
+    digest,
+    read_examples,
+    validation_mask,
+)
 from handloom.data.record_files import parse_line
 from handloom.data.schema import Record
 from handloom.data.text_io import Origin, ReadOptions
@@ -34,6 +42,12 @@ def read(kind, record, encoding_errors="strict"):
     line = record if isinstance(record, bytes) else json.dumps(record).encode()
     options = ReadOptions(encoding_errors=encoding_errors)
     return kind.of(Record.of(parse_line(line, HERE, options), HERE, options))
+
+
+def part(examples, validation_fraction):
+    """Training and held-out examples, each in their order."""
+    mask = validation_mask(examples, validation_fraction)
+    return tuple([one for one, out in zip(examples, mask, strict=True) if out == side] for side in (False, True))
 
 
 def test_messages_become_a_conversation():
@@ -83,7 +97,7 @@ def test_a_label_is_a_word_or_a_whole_number(label, name):
 CONVERSATIONS_THAT_ARE_NONE = [
     (b'{"messages": ', "not JSON (Expecting value"),
     (b'{"messages": "caf\xe9"}', "byte 17 (0xe9) is not UTF-8"),
-    ([HELLO], "a JSON list, not an object."),
+    ([HELLO], "a list, not an object."),
     ("Hello", "a string, not an object."),
     ({"question": "Hello"}, 'no field "messages" (fields there: question). A conversation is {"messages": '),
     ({}, "(fields there: none)"),
@@ -107,7 +121,7 @@ CONVERSATIONS_THAT_ARE_NONE = [
         "The weight of messages[1] is 0.5; it must be 0",
     ),
     ({"messages": [user("Hello")]}, "no message in messages is the assistant's"),
-    ({"messages": [*HELLO, user("Bye")]}, "the last message of messages has no answer."),
+    ({"messages": [*HELLO, user("Bye")]}, "the last message of messages is not answered."),
     ({"messages": [user("a"), user("b"), assistant("c")]}, "messages[1] is the user's, but the user has spoken just"),
     ({"messages": [*HELLO, assistant("c")]}, "messages[2] is the assistant's, but the assistant has spoken just"),
     ({"messages": [assistant("Hi")]}, "messages[0] is the assistant's, but the user speaks first."),
@@ -133,11 +147,14 @@ PAIRS_THAT_ARE_NONE = [
     ({"prompt": "a", "chosen": "b", "rejected": 3}, '"chosen" is a string, but "rejected" is a number.'),
     ({"prompt": "a", "chosen": HELLO, "rejected": "c"}, '"rejected" is a string, but "chosen" is a list'),
     ({"prompt": [user("a")], "chosen": HELLO, "rejected": HELLO}, "prompt + chosen[1] is the user's"),
-    ({"chosen": HELLO, "rejected": [user("Bye"), assistant("Hi")]}, "part before their last answer"),
-    ({"prompt": "Bye", "chosen": HELLO, "rejected": [user("Hello"), assistant("No")]}, "the prompt is a text, and not"),
+    ({"chosen": HELLO, "rejected": [user("Bye"), assistant("Hi")]}, "differ before their last answer"),
+    (
+        {"prompt": "Bye", "chosen": HELLO, "rejected": [user("Hello"), assistant("No")]},
+        "the prompt is a text other than",
+    ),
     (
         {"prompt": [user("a")], "chosen": [assistant("b"), *HELLO], "rejected": [assistant("b"), *HELLO]},
-        "part before their last answer",
+        "differ before their last answer",
     ),
     (
         {"chosen": [assistant("a")], "rejected": [assistant("b")]},

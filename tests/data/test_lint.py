@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from handloom.data import prepare
 from handloom.data.chunking import PIECE
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
-from handloom.data.examples import Conversation, LabeledText, PreferencePair, part, read_examples, split_fraction
+from handloom.data.examples import (
+    Conversation,
+    LabeledText,
+    PreferencePair,
+    read_examples,
+    split_fraction,
+    validation_mask,
+)
 from handloom.data.lint import DataStats, LintSettings, grouped, lint, summary_line
 from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, Place
 from handloom.data.schema import Record
@@ -303,7 +310,8 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     try:
         examples = read_examples(TYPES[task], ["a.jsonl"])
         fitted = FITS[task](examples, Letters(), ExampleEncoder(context_length, overlong))
-        sides = part([example for example, *_ in fitted], fraction)
+        mask = validation_mask([example for example, *_ in fitted], fraction)
+        sides = (mask.count(False), mask.count(True))
     except DataError as error:
         assert stops
         if ", line " in error.problem and "only one" not in error.problem:
@@ -314,7 +322,7 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
         assert [finding.kind for finding in stops] == ["one-label"]
     else:
         assert stops == []
-    assert seen.sides == [len(side) for side in sides]
+    assert seen.sides == list(sides)
     assert seen.texts == len(examples)
 
 

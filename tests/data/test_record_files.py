@@ -136,7 +136,7 @@ REFUSED = [
     ("a.jsonl", '{"a": 1}\n{"a": ', "a.jsonl, line 2: not JSON"),
     ("a.jsonl", '{\n "a": 1\n}\n', "a.jsonl, line 1: not JSON"),
     ("a.jsonl", '{"a": 1}{"a": 2}\n', "a.jsonl, line 1: not JSON (Extra data"),
-    ("a.jsonl", '[{"a": 1}]', "a.jsonl, line 1: a JSON list, not an object."),
+    ("a.jsonl", '[{"a": 1}]', "a.jsonl, line 1: a list, not an object."),
     ("a.json", '[{"a": 1},\n{"a": 2}', "a.json, line 2: not JSON (the list is not closed)"),
     ("a.json", '[{"a": 1}\n{"a": 2}]', "a.json, line 2: not JSON ('{' where a comma or ] should be)"),
     ("a.json", '[{"a": 1},\n]', "a.json, line 2: not JSON (a comma before ])"),

@@ -1,6 +1,6 @@
-"""Examples to tune on: conversations, pairs of answers, texts with labels, and on which side each is.
+"""Examples to tune on: conversations, preference pairs, labelled texts; how they are read, and which are held out.
 
-What a record has to look like is `forms`' business. Knows no tokens and no torch.
+What a record has to look like is a matter of `schema`. Knows no tokens and no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from handloom.data import forms, schema
+from handloom.data import schema
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
 from handloom.data.sources import files_of, find_files, is_pipe
@@ -33,18 +33,18 @@ class Conversation:
 
     @property
     def content(self) -> object:
-        """All that it says, as JSON values; not where it came from."""
+        """All of it as JSON values, but for its origin."""
         return [[message.role, message.content, message.train] for message in self.messages]
 
     @property
-    def parted_by(self) -> object:
-        """What decides its side: conversations in which this is equal are never on both."""
+    def split_key(self) -> object:
+        """Examples with equal keys go to the same split."""
         return [[message.role, message.content] for message in self.messages]
 
     @classmethod
     def of(cls, record: schema.Record) -> Conversation:
-        """From one of the forms of `forms.conversation`."""
-        return cls(forms.conversation(record), record.origin)
+        """From one of the forms of `schema.conversation`."""
+        return cls(schema.conversation(record), record.origin)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PreferencePair:
     """Two answers to one prompt, of which the first is preferred."""
 
     prompt: str | tuple[Message, ...]
-    """A text that the answers go on from as they are, or the messages that they answer."""
+    """A text that the answers continue as they are, or the messages that they answer."""
     chosen: str
     rejected: str
     origin: Origin
@@ -60,20 +60,20 @@ class PreferencePair:
 
     @property
     def content(self) -> object:
-        """All that it says, as JSON values; not where it came from."""
-        return [self.parted_by, self.chosen, self.rejected]
+        """All of it as JSON values, but for its origin."""
+        return [self.split_key, self.chosen, self.rejected]
 
     @property
-    def parted_by(self) -> object:
-        """What decides its side: the prompt, to which there may be several pairs."""
+    def split_key(self) -> object:
+        """The prompt: there may be several pairs for one."""
         if isinstance(self.prompt, str):
             return self.prompt
         return [[message.role, message.content] for message in self.prompt]
 
     @classmethod
     def of(cls, record: schema.Record) -> PreferencePair:
-        """From one of the forms of `forms.pair`."""
-        return cls(*forms.pair(record), record.origin)
+        """From one of the forms of `schema.pair`."""
+        return cls(*schema.pair(record), record.origin)
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,18 @@ class LabeledText:
 
     @property
     def content(self) -> object:
-        """All that it says, as JSON values; not where it came from."""
+        """All of it as JSON values, but for its origin."""
         return [self.text, self.label]
 
     @property
-    def parted_by(self) -> object:
-        """What decides its side: the text, whatever its label."""
+    def split_key(self) -> object:
+        """The text, whatever its label."""
         return self.text
 
     @classmethod
     def of(cls, record: schema.Record) -> LabeledText:
         """From `{"text", "label"}`."""
-        return cls(*forms.labelled(record), record.origin)
+        return cls(*schema.labeled(record), record.origin)
 
 
 Example = Conversation | PreferencePair | LabeledText
@@ -109,7 +109,7 @@ KINDS: dict[str, type[Conversation] | type[PreferencePair] | type[LabeledText]] 
     "dpo": PreferencePair,
     "classify": LabeledText,
 }
-"""What each task takes."""
+"""The examples of each task."""
 
 
 def read_examples(
@@ -120,15 +120,12 @@ def read_examples(
 ) -> list[E]:
     """Every example of some files, in order.
 
-    Args:
-        kind: which there should be.
-        sources: each a file of records, a folder of such (walked as for text), or a glob.
-        encoding_errors: see `ReadOptions`.
-        omissions: told what was left out.
+    Each source is a file of records, a folder of such (walked as for text), or a glob; `omissions` counts what was left
+    out.
 
     Raises:
-        DataError: for the first record that is none, naming file and line; or when there are no files, or no
-            records in them.
+        DataError: for the first record that is not an example of that kind, naming file and line; or when there are no
+            files, or no records in them.
         ConfigError: an unknown `encoding_errors`.
     """
     names = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
@@ -145,7 +142,7 @@ def stream_examples(
     names = list(dict.fromkeys(sources))
     omissions = Omissions() if omissions is None else omissions
     if not names:
-        raise DataError("No data was named.", "Name .jsonl files: --data FILE.")
+        raise DataError("No data was named.", "Name .jsonl files in `data`.")
     find = partial(example_files, omissions=omissions)
     found = [path for name in names for path in find_files(find, name, options, len(names) == 1)]
 
@@ -159,18 +156,29 @@ def stream_examples(
         yield from read_as(example, path, options)
 
 
+def example_files(source: str, omissions: Omissions | None = None) -> list[Path]:
+    """The files of records that a name stands for; DataError if it is missing, empty, or not a file of records."""
+    if source == "-" or is_pipe(source):
+        raise DataError(
+            f"Examples cannot come through {'standard input' if source == '-' else f'the pipe {source}'}: a run reads "
+            "them again when it is resumed.",
+            "Write them to a .jsonl file.",
+        )
+    found = files_of(source, IN_FOLDERS, omissions)
+    for path in found:
+        require_records(path)
+    return found
+
+
 def validation_mask(examples: Sequence[Example], validation_fraction: float) -> list[bool]:
     """For each example whether it is held out.
 
-    That hangs on its own content alone (SHA-256), as the side of a document does: copies are never on both sides,
-    and more data does not move what was there. The share is met on average. Where that leaves one side empty, the
-    example nearest to the other side crosses over.
-
-    Raises:
-        DataError: when all examples are alike, so that one side would stay empty.
+    That depends on its `split_key` alone (SHA-256), as the split of a document does: copies are never in both splits,
+    and more data does not move what was there. The fraction is met on average. Where that leaves one split empty, the
+    example nearest to the other crosses over. Raises DataError when all keys are equal, so that one would stay empty.
     """
-    places = [split_fraction(example) for example in examples]
-    if min(places) == max(places):
+    fractions = [split_fraction(example) for example in examples]
+    if min(fractions) == max(fractions):
         kind = type(examples[0])
         what = {PreferencePair: "prompt", LabeledText: "text"}.get(kind, "conversation")
         raise DataError(
@@ -179,54 +187,25 @@ def validation_mask(examples: Sequence[Example], validation_fraction: float) -> 
             else f"There is only one example ({examples[0].origin}), which leaves none to hold out.",
             "Give at least two that differ; a few hundred are a beginning.",
         )
-    return held_out_of(places, validation_fraction)
+    return mask_of_fractions(fractions, validation_fraction)
 
 
-def held_out_of(places: Sequence[float], validation_fraction: float) -> list[bool]:
-    """The same, of examples of which only the places are known; not all of these are equal."""
-    low, high = min(places), max(places)
+def mask_of_fractions(fractions: Sequence[float], validation_fraction: float) -> list[bool]:
+    """The same, of examples of which only the `split_fraction` is known; not all of these are equal."""
+    low, high = min(fractions), max(fractions)
     mark = validation_fraction if low < validation_fraction else math.nextafter(low, 1)
-    return [place < min(mark, high) for place in places]  # true of `low`, and not of `high`
+    return [fraction < min(mark, high) for fraction in fractions]  # true of `low`, and not of `high`
 
 
-def part(examples: Sequence[E], validation_fraction: float) -> tuple[list[E], list[E]]:
-    """Training and held-out examples, each in their order; see `validation_mask`."""
-    sides: tuple[list[E], list[E]] = ([], [])
-    for example, out in zip(examples, validation_mask(examples, validation_fraction), strict=True):
-        sides[out].append(example)
-    return sides
+def split_fraction(example: Example) -> float:
+    """A number drawn evenly from [0, 1), the same on every machine, that decides an example's split."""
+    return int.from_bytes(_hash(example.split_key)[:8], "big") / 2**64
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """SHA-256 (hex) over what the examples say, in their order."""
-    total = hashlib.sha256()
-    for example in examples:
-        total.update(_hash(example.content))
-    return total.hexdigest()
+    """SHA-256 (hex) over the content of the examples, in their order."""
+    return hashlib.sha256(b"".join(_hash(example.content) for example in examples)).hexdigest()
 
 
 def _hash(content: object) -> bytes:
     return hashlib.sha256(json.dumps(content).encode("ascii")).digest()
-
-
-def split_fraction(example: Example) -> float:
-    """A number drawn evenly from [0, 1), the same on every machine, that decides an example's side."""
-    return int.from_bytes(_hash(example.parted_by)[:8], "big") / 2**64
-
-
-def example_files(source: str, omissions: Omissions | None = None) -> list[Path]:
-    """The files of records that a name stands for.
-
-    Raises:
-        DataError: a source that is missing, empty, or no file of records.
-    """
-    if source == "-" or is_pipe(source):
-        raise DataError(
-            f"Examples cannot come through {'standard input' if source == '-' else f'the pipe {source}'}: a run reads "
-            "them again when it goes on.",
-            "Write them to a .jsonl file.",
-        )
-    found = files_of(source, IN_FOLDERS, omissions)
-    for path in found:
-        require_records(path)
-    return found

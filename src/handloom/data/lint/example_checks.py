@@ -16,7 +16,7 @@ from handloom.data.examples import (
     Example,
     LabeledText,
     PreferencePair,
-    held_out_of,
+    mask_of_fractions,
     split_fraction,
     stream_examples,
 )
@@ -92,7 +92,7 @@ class _Sides:
             detail = f"{len(kept):,} examples, all alike: none can be held out"
             remedy = "Give at least two that differ; a few hundred are a beginning."
             return [None] * len(self._places), Finding("one-side", detail, remedy=remedy)
-        held_out = iter(held_out_of(kept, settings.validation_fraction))
+        held_out = iter(mask_of_fractions(kept, settings.validation_fraction))
         return [int(next(held_out)) if place == place else None for place in self._places], None
 
 
