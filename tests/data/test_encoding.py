@@ -38,7 +38,7 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
     assert f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})" in str(
         refused.value
     )
-    for remedy in ("--context-length", "--overlong truncate", "--overlong skip"):
+    for remedy in ("`context_length`", "`overlong=truncate`", "`overlong=skip`"):
         assert remedy in refused.value.remedy
 
 
@@ -92,7 +92,7 @@ def test_a_pair_is_as_long_as_its_longer_answer(gpt2):
 
 
 def test_a_cut_that_leaves_no_difference_or_no_answer_is_an_error(gpt2):
-    with pytest.raises(DataError, match=r"pairs.jsonl, line 6: both answers are the same as far as a row of 8 tokens"):
+    with pytest.raises(DataError, match=r"pairs.jsonl, line 6: both answers are the same within a row of 8 tokens"):
         encode_pairs([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "truncate"))
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: what stands before the answer fills the row"):
         encode_pairs([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "truncate"))

@@ -135,7 +135,7 @@ def test_labels_may_be_in_a_file_of_their_own(write, tmp_path):
         ("piqa", {**PIQA, "sol1": 3}, "is a int, not a string"),
         ("lambada", {"text": "ends in a space "}, "a choice is empty"),
         ("choice", {**CHOICE, "answer": True}, "must be the number"),
-        ("choice", ["no", "object"], "a JSON list, not an object"),
+        ("choice", ["no", "object"], "a list, not an object"),
         ("choice", LAMBADA, 'no field "context"'),
     ],
 )

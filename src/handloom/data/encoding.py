@@ -1,4 +1,4 @@
-"""Examples become ids, no longer than a row: what is too long is refused, cut or left out, and that is counted.
+"""Examples become ids, no longer than a row: what is too long is refused, truncated or left out, and that is counted.
 
 Knows no batches and no torch.
 """
@@ -11,23 +11,19 @@ from typing import TypeVar
 
 from handloom.data.examples import Conversation, Example, LabeledText, PreferencePair
 from handloom.data.omissions import Omissions
-from handloom.data.schema import Origin
+from handloom.data.text_io import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import EncodedChat, encode_conversation, encode_generation_prompt
 
 E = TypeVar("E", Conversation, PreferencePair, LabeledText)
-T = TypeVar("T")
 
 
 @dataclass
 class ExampleEncoder:
-    """Makes texts fit a row, and counts those that did not.
+    """Makes texts fit a row of `context_length` tokens, and counts those that did not.
 
-    Args:
-        context: tokens that the model reads of a row.
-        policy: `error`; `cut`: leave out their end; `skip`: leave out the example.
-        omissions: told which were cut or left out.
+    `policy` is `error`, `truncate` (their end is left out) or `skip` (the example is).
     """
 
     context_length: int
@@ -37,8 +33,7 @@ class ExampleEncoder:
     def fit(self, texts: Sequence[EncodedChat], origin: Origin, room: int) -> list[EncodedChat] | None:
         """The texts of one example, each at most `room` tokens long; None when it is to be left out.
 
-        Raises:
-            DataError: when the policy is `error`, and one is longer.
+        Raises DataError when the policy is `error`, and one is longer.
         """
         longest = max(len(text.ids) for text in texts)
         if longest <= room:
@@ -46,9 +41,8 @@ class ExampleEncoder:
         if self.policy == "error":
             raise DataError(
                 f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context_length:,}).",
-                "Shorten it, choose a larger --context-length if the model has one, or name a policy: --overlong "
-                "truncate leaves "
-                "out the end of such examples, --overlong skip leaves them out.",
+                "Shorten it, raise `context_length` if the model has a longer one, or use `overlong=truncate`, which "
+                "leaves out the end of such examples, or `overlong=skip`, which leaves them out.",
             )
         self.omissions.add("truncated" if self.policy == "truncate" else "overlong", str(origin))
         return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
@@ -59,53 +53,29 @@ def encode_conversations(
 ) -> list[tuple[Conversation, EncodedChat]]:
     """Those that are not left out, in ids; the last token is only ever a target.
 
-    Raises:
-        DataError: for one that is too long where that is an error, or in which nothing is learned.
+    Raises DataError for one that is too long where that is an error, or without a target, and when none is left.
     """
-    found = _fitted(examples, tokenizer, fitting)
-    for example, (text,) in found:
-        _require_learned(example, text, fitting)
-    return [(example, text) for example, (text,) in found]
+    return [(example, text) for example, (text,) in _encode(examples, tokenizer, fitting)]
 
 
 def encode_pairs(
     examples: Iterable[PreferencePair], tokenizer: Tokenizer, fitting: ExampleEncoder
 ) -> list[tuple[PreferencePair, EncodedChat, EncodedChat]]:
-    """Those that are not left out, in ids: the preferred answer after its prompt, and the other.
-
-    Raises:
-        DataError: as `encode_conversations`, or where cutting makes two answers the same.
-    """
-    found = _fitted(examples, tokenizer, fitting)
-    for example, both in found:
-        for text in both:
-            _require_learned(example, text, fitting)
-        if both[0].ids == both[1].ids:
-            raise DataError(
-                f"{example.origin}: both answers are the same as far as a row of {fitting.context_length:,} tokens "
-                "reaches.",
-                "Remove that line, or leave out what is too long: --overlong skip.",
-            )
-    return [(example, chosen, rejected) for example, (chosen, rejected) in found]
+    """The same: the preferred answer after its prompt, and the other; these must differ when truncated too."""
+    return [(example, chosen, rejected) for example, (chosen, rejected) in _encode(examples, tokenizer, fitting)]
 
 
 def encode_labeled(
     examples: Iterable[LabeledText], tokenizer: Tokenizer, fitting: ExampleEncoder
 ) -> list[tuple[LabeledText, list[int]]]:
-    """Those that are not left out, in ids.
-
-    Raises:
-        DataError: for one that is too long where that is an error.
-    """
-    return [(example, text.ids) for example, (text,) in _fitted(examples, tokenizer, fitting)]
+    """The same, without targets."""
+    return [(example, text.ids) for example, (text,) in _encode(examples, tokenizer, fitting)]
 
 
 def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
-    """The texts of one example as they are, whatever their length: one, or both answers of a pair, each after its
-    prompt.
+    """The texts of one example, whatever their length: one, or both answers of a pair, each after its prompt.
 
-    Raises:
-        DataError: for a conversation in which nothing is learned.
+    Raises DataError for a conversation without a target.
     """
     if isinstance(example, Conversation):
         text = encode_conversation(tokenizer, example.messages)
@@ -122,7 +92,8 @@ def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
         prompt = tokenizer.encode(example.prompt)
     else:
         prompt = encode_generation_prompt(tokenizer, example.prompt)
-    return [_answered(tokenizer, prompt, answer) for answer in (example.chosen, example.rejected)]
+    answers = ([*tokenizer.encode(answer), tokenizer.eos_token_id] for answer in (example.chosen, example.rejected))
+    return [EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids)) for ids in answers]
 
 
 def room_for(kind: type[Example], context_length: int) -> int:
@@ -130,34 +101,28 @@ def room_for(kind: type[Example], context_length: int) -> int:
     return context_length if kind is LabeledText else context_length + 1
 
 
-def _fitted(examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
-    found = [
-        (
-            example,
-            fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), fitting.context_length)),
-        )
-        for example in examples
-    ]
-    kept = [(example, fitted) for example, fitted in found if fitted is not None]
+def _encode(examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
+    length = fitting.context_length
+    kept = []
+    for example in examples:
+        texts = fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), length))
+        if texts is not None:
+            kept.append((example, texts))
     if not kept:
         raise DataError(
-            f"Every example is longer than a row of {fitting.context_length:,} tokens, so that none is left.",
-            "Choose a larger --context-length, or --overlong truncate.",
+            f"Every example is longer than a row of {length:,} tokens, so that none is left.",
+            "Raise `context_length`, or use `overlong=truncate`.",
         )
+    for example, texts in kept:
+        if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
+            raise DataError(
+                f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that nothing "
+                "of it is left to learn.",
+                "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
+            )
+        if len(texts) == 2 and texts[0].ids == texts[1].ids:
+            raise DataError(
+                f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
+                "Remove that line, or leave out what is too long: `overlong=skip`.",
+            )
     return kept
-
-
-def _answered(tokenizer: Tokenizer, prompt: list[int], answer: str) -> EncodedChat:
-    ids = [*tokenizer.encode(answer), tokenizer.eos_token_id]
-    return EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids))
-
-
-def _require_learned(example: Conversation | PreferencePair, text: EncodedChat, fitting: ExampleEncoder) -> None:
-    """Raise DataError when nothing of an answer is left by a cut."""
-    if not any(text.loss_mask):
-        raise DataError(
-            f"{example.origin}: what stands before the answer fills the row of {fitting.context_length:,} tokens, "
-            "so that "
-            "nothing of it is left to learn.",
-            "Shorten that, choose a larger --context-length, or leave out what is too long: --overlong skip.",
-        )

@@ -1,4 +1,4 @@
-"""A record becomes a typed example: its fields checked, its texts and messages taken out; every error names its place.
+"""From a record to a typed example: checks its fields, takes out texts and messages; every error names its place.
 
 Every field is learned, is counted as left out, or is refused by name where the record would mean something else
 without it. Knows no files.
@@ -105,9 +105,9 @@ class Record:
 
     def messages_or_text(self, name: str, role: str) -> tuple[Message, ...]:
         """A field that holds messages, or the text of one."""
-        if isinstance(self.fields[name], list | dict):
-            return self.messages(name)
-        return (Message(role, self.text(self.fields[name], f"The {name}")),)
+        value = self.fields[name]
+        is_text = not isinstance(value, list | dict)
+        return (Message(role, self.text(value, f"The {name}")),) if is_text else self.messages(name)
 
 
 def text_of(record: Record) -> str:
@@ -273,12 +273,9 @@ def _conversational_pair(record: Record, before: tuple[Message, ...]) -> tuple[t
             '"chosen" and "rejected" differ before their last answer.',
             "Each is one message of the assistant after the same messages; shorten both to that.",
         )
-    if not isinstance(record.fields.get("prompt"), list):
-        asked = record.optional("prompt")
-        if asked and asked != prompt[-1].content:
-            raise record.refuse(
-                "the prompt is a text other than the last question in the messages.", 'Remove "prompt".'
-            )
+    repeats = isinstance(record.fields.get("prompt"), list) or record.optional("prompt") in ("", prompt[-1].content)
+    if not repeats:
+        raise record.refuse("the prompt is a text other than the last question in the messages.", 'Remove "prompt".')
     return prompt, answers[0][-1].content, answers[1][-1].content
 
 
