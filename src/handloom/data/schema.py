@@ -226,9 +226,7 @@ def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> Non
 
 def _instruction(record: Record) -> tuple[Message, ...]:
     """Alpaca's earlier turns, instruction and input; an input follows its instruction after a blank line."""
-    turns = record.fields.get("history")
-    if turns in NOTHING:
-        turns = []
+    turns = [] if record.fields.get("history") in NOTHING else record.fields["history"]
     if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
         raise record.refuse(
             "history is not a list of pairs of question and answer.",
