@@ -1,8 +1,8 @@
 """Two corpora that need no download: the documentation and the source of the Python that runs this.
 
-`python-docs` is about 2 MB of English: the docstrings of the standard library, one document a
-module, and the language reference that `help()` shows, one document a topic. `python-source` is
-about 11 MB of code, one document a file. Sources are parsed, never imported.
+`python-docs` is about 2 MB of English: the docstrings of the standard library, one document a module, and the language
+reference that `help()` shows, one document a topic. `python-source` is about 11 MB of code, one document a file.
+Sources are parsed, never imported.
 """
 
 from __future__ import annotations
@@ -32,19 +32,15 @@ _REMEDY = (
 
 
 def python_docs(library: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Docstrings by module, then the language reference by topic.
+    """Titles and texts in sorted order: docstrings by module, then the language reference by topic.
 
-    Args:
-        library: folder of the standard library; default: that of the running Python.
-    Returns:
-        pairs of title and text, in sorted order.
-    Raises:
-        DataError: this Python has no library sources, or no `pydoc_data`.
+    `library` is the folder of the standard library, by default that of the running Python. Raises DataError if that
+    Python is installed without library sources or `pydoc_data`.
     """
     library = library or _library()
     topics = library / "pydoc_data" / "topics.py"
     if not topics.is_file():
-        raise DataError(f"python-docs: this Python has no language reference ({topics} is missing).", _REMEDY)
+        raise DataError(f"python-docs: this Python lacks its language reference ({topics} is missing).", _REMEDY)
     for path in _modules(library):
         text = "\n\n".join(_docstrings(_parsed(path)))
         if text:
@@ -54,7 +50,7 @@ def python_docs(library: Path | None = None) -> Iterator[tuple[str, str]]:
 
 
 def python_source(library: Path | None = None) -> Iterator[tuple[str, str]]:
-    """The standard library's own code, one document a file; arguments and errors as for `python_docs`."""
+    """The standard library's own code, one document a file; otherwise as `python_docs`."""
     library = library or _library()
     for path in _modules(library):
         text = _decoded(path)
@@ -71,20 +67,19 @@ BUILTIN: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
 def _library() -> Path:
     library = Path(sysconfig.get_path("stdlib"))
     if not (library / "ast.py").is_file():
-        raise DataError(f"This Python has no library sources ({library / 'ast.py'} is missing).", _REMEDY)
+        raise DataError(f"This Python lacks its library sources ({library / 'ast.py'} is missing).", _REMEDY)
     return library
 
 
 def _modules(library: Path) -> list[Path]:
+    def kept(names: list[str]) -> list[str]:
+        return [name for name in names if name not in _LEFT_OUT and not name.startswith(_LEFT_OUT_PREFIXES)]
+
     found = []
     for where, folders, files in os.walk(library):
-        folders[:] = [name for name in folders if not _is_left_out(name)]
-        found += [Path(where, name) for name in files if name.endswith(".py") and not _is_left_out(name)]
+        folders[:] = kept(folders)
+        found += [Path(where, name) for name in kept(files) if name.endswith(".py")]
     return sorted(found, key=lambda path: path.relative_to(library).parts)
-
-
-def _is_left_out(name: str) -> bool:
-    return name in _LEFT_OUT or name.startswith(_LEFT_OUT_PREFIXES)
 
 
 def _decoded(path: Path) -> str:

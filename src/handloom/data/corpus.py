@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
@@ -82,28 +83,20 @@ class Corpus:
 
 
 def open_corpus(
-    sources: Sequence[str | Path] | str | Path,
-    *,
-    text_field: str = TEXT_FIELD,
-    encoding_errors: str = "strict",
-    json_as_text: bool = False,
-    document_separator: str = END_OF_TEXT,
+    sources: Sequence[str | Path] | str | Path, options: ReadOptions | None = None, **settings: Any
 ) -> Corpus:
     """Find the documents that `sources` name; their text is read later, while walking.
 
     Each source is a file, a folder, a glob (see `sources.files_of`), `-` (standard input; it and other pipes are read
     to their end now), or the name of a built-in corpus; a file in the current folder that is called like one of these
-    is reached by `./NAME`. For the settings see `ReadOptions`.
+    is reached by `./NAME`. `settings` are those of `ReadOptions`, unless its `options` are given; a source that is
+    missing goes to their `on_error`, unless it is the only one.
 
     Raises:
         DataError: a source that is missing, empty, or holds no text file; a `text_field` where there are no records.
         ConfigError: an unknown `encoding_errors`, or a separator that is not one line.
     """
-    return find_documents(sources, ReadOptions(text_field, encoding_errors, json_as_text, document_separator))
-
-
-def find_documents(sources: Sequence[str | Path] | str | Path, options: ReadOptions) -> Corpus:
-    """The same; a missing source goes to the `on_error` of the options, unless it is the only one."""
+    options = ReadOptions(**settings) if options is None else options
     require_type(sources, "The data", (str, Path, Iterable), "a path, or a list of them")
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     for source in given:

@@ -1,6 +1,8 @@
 """Examples to tune on: conversations, preference pairs, labelled texts; how they are read, and which are held out.
 
-What a record has to look like is a matter of `schema`. Knows no tokens and no torch.
+Every kind of example has `content`: all of it as JSON values, but for its origin; a `split_key`: examples with equal
+keys go to the same split, and of a pair that is the prompt, of a labelled text the text; and `of(record)`, by the
+function of `schema`. Knows no tokens and no torch.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -33,17 +35,14 @@ class Conversation:
 
     @property
     def content(self) -> object:
-        """All of it as JSON values, but for its origin."""
-        return [[message.role, message.content, message.train] for message in self.messages]
+        return [astuple(message) for message in self.messages]
 
     @property
     def split_key(self) -> object:
-        """Examples with equal keys go to the same split."""
         return [[message.role, message.content] for message in self.messages]
 
     @classmethod
     def of(cls, record: schema.Record) -> Conversation:
-        """From one of the forms of `schema.conversation`."""
         return cls(schema.conversation(record), record.origin)
 
 
@@ -60,19 +59,16 @@ class PreferencePair:
 
     @property
     def content(self) -> object:
-        """All of it as JSON values, but for its origin."""
         return [self.split_key, self.chosen, self.rejected]
 
     @property
     def split_key(self) -> object:
-        """The prompt: there may be several pairs for one."""
         if isinstance(self.prompt, str):
             return self.prompt
         return [[message.role, message.content] for message in self.prompt]
 
     @classmethod
     def of(cls, record: schema.Record) -> PreferencePair:
-        """From one of the forms of `schema.pair`."""
         return cls(*schema.pair(record), record.origin)
 
 
@@ -87,17 +83,14 @@ class LabeledText:
 
     @property
     def content(self) -> object:
-        """All of it as JSON values, but for its origin."""
         return [self.text, self.label]
 
     @property
     def split_key(self) -> object:
-        """The text, whatever its label."""
         return self.text
 
     @classmethod
     def of(cls, record: schema.Record) -> LabeledText:
-        """From `{"text", "label"}`."""
         return cls(*schema.labeled(record), record.origin)
 
 

@@ -19,7 +19,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,14 +57,12 @@ class Header:
     checksum: bytes
 
     def pack(self) -> bytes:
-        """The 256 bytes on disk."""
         body = _HEADER.pack(MAGIC, VERSION, *astuple(self))
         body = body.ljust(HEADER_BYTES - _CRC.size, b"\0")
         return body + _CRC.pack(zlib.crc32(body))
 
     @property
     def file_bytes(self) -> int:
-        """Length of the whole file."""
         return HEADER_BYTES + self.n_tokens * self.token_bytes + self.n_documents * 8 + self.names_bytes
 
 
@@ -184,14 +182,11 @@ class ShardWriter:
         self._names += name.replace("\n", " ").encode("utf-8", "replace") + b"\n"
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._partial.unlink, missing_ok=True)
+            stack.callback(self._file.close)  # tries once more to write what a full disk refused
             if kind is None:
                 self._finish()
-        finally:
-            try:
-                self._file.close()  # tries once more to write what a full disk refused
-            finally:
-                self._partial.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         self._write(np.asarray(self._ends, dtype="<u8").tobytes())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from handloom.data import split as plans
 from handloom.data.chunking import chunk_text
-from handloom.data.corpus import Corpus, Document, find_documents
+from handloom.data.corpus import Corpus, Document, open_corpus
 from handloom.data.lint.base import DataStats, LintSettings, Notes
 from handloom.data.lint.languages import SAMPLE, script_and_language
 from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
@@ -35,7 +35,7 @@ def lint_text(
 ) -> Iterator[Finding]:
     """See `lint`."""
     told = Notes()
-    corpus = find_documents(sources, tolerant_records(settings, told))
+    corpus = open_corpus(sources, tolerant_records(settings, told))
     yield from told.drain()
     told.listening = False
     plan, finding = _planned(corpus, settings)
