@@ -52,10 +52,10 @@ def test_the_real_ones_are_as_large_as_promised():
 @pytest.mark.parametrize("name", BUILTIN)
 def test_a_python_without_sources_is_told_what_to_do(name, tmp_path, monkeypatch):
     monkeypatch.setattr("sysconfig.get_path", lambda which: str(tmp_path))
-    with pytest.raises(DataError, match=r"no library sources.*Install Python with its sources"):
+    with pytest.raises(DataError, match=r"lacks its library sources.*Install Python with its sources"):
         list(BUILTIN[name]())
 
 
 def test_a_python_without_topics(tmp_path):
-    with pytest.raises(DataError, match="no language reference"):
+    with pytest.raises(DataError, match="lacks its language reference"):
         list(python_docs(tmp_path))
