@@ -93,20 +93,31 @@ def pad_batch(rows: Sequence[np.ndarray | Sequence[int]], filler: int, length: i
 
 @dataclass(frozen=True)
 class ShuffledSampler:
-    """Which of `count` examples make up the batch of a step: epoch after epoch, each a permutation of its own."""
+    """Which of `count` rows make up the batch of a step: epoch after epoch, each a permutation of its own.
+
+    `rank` and `world_size`: which of how many processes this is; together they take world_size * B rows a step, rank r
+    the r-th block of B, so that they see what one process with batches of world_size * B would.
+    """
 
     count: int
     batch_size: int
     seed: int
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps until every example was seen once; seldom a whole number."""
-        return self.count / self.batch_size
+        """Steps until every row was seen once, over all ranks; seldom a whole number."""
+        return self.count / (self.batch_size * self.world_size)
+
+    def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch (B,) and the number (B,) of each row of `step`, counted from 0; a pure function of (seed, step)."""
+        first = (step * self.world_size + self.rank) * self.batch_size
+        return in_epochs(first, self.batch_size, self.count, self.seed)
 
     def batch(self, step: int) -> np.ndarray:
-        """Numbers of the examples of `step`, counted from 0: (B,). A pure function of (seed, step)."""
-        return in_epochs(step * self.batch_size, self.batch_size, self.count, self.seed)[1]
+        """The numbers alone."""
+        return self.places(step)[1]
 
 
 def bucket_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -128,6 +128,7 @@ def open_corpus(
             raise DataError(
                 f'text_field is "{options.text_field}", but none of {", ".join(names)} has records.',
                 f"Leave it out; it is for files that end in {', '.join(RECORD_SUFFIXES)}.",
+                setting="text_field",
             )
         on_failure.pop_all()
     corpus = Corpus(names, origins, omissions, options.document_separator)

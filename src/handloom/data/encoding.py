@@ -43,6 +43,7 @@ class ExampleEncoder:
                 f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context_length:,}).",
                 "Shorten it, raise `context_length` if the model has a longer one, or use `overlong=truncate`, which "
                 "leaves out the end of such examples, or `overlong=skip`, which leaves them out.",
+                setting="overlong",
             )
         self.omissions.add("truncated" if self.policy == "truncate" else "overlong", str(origin))
         return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]

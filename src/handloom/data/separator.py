@@ -71,9 +71,8 @@ def is_separator(text: str) -> bool:
 def check_separator(text: str) -> None:
     """Raise ConfigError unless documents can be separated by `text`."""
     if not is_separator(text):
-        raise ConfigError(
-            f"document_separator is {text!r}, but must be {LIMITS}.", f'Give a line such as "{END_OF_TEXT}".'
-        )
+        problem = f"document_separator is {text!r}, but must be {LIMITS}."
+        raise ConfigError(problem, f'Give a line such as "{END_OF_TEXT}".', setting="document_separator")
 
 
 def split_documents(read: Chunks, separator: str) -> Iterator[tuple[int, Chunks]]:

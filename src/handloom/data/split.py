@@ -69,11 +69,13 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
         ConfigError: a setting outside its limits.
     """
     if split not in _POLICIES:
-        raise ConfigError(f'split is "{split}", but must be one of {", ".join(_POLICIES)}.', "Choose one of these.")
+        problem = f'split is "{split}", but must be one of {", ".join(_POLICIES)}.'
+        raise ConfigError(problem, "Choose one of these.", setting="split")
     if not 0 <= validation_fraction < 1:
         raise ConfigError(
             f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1.",
             "0.1 holds out a tenth of the text.",
+            setting="validation_fraction",
         )
     plan = SplitPlan("none" if validation_fraction == 0 else "documents", validation_fraction)
     plan.omissions.update(corpus.omissions)

@@ -102,6 +102,7 @@ class ReadOptions:
             raise ConfigError(
                 f'encoding_errors is "{self.encoding_errors}", but must be "strict" or "replace".',
                 "Strict reports bytes that are not UTF-8, replace reads them as \N{REPLACEMENT CHARACTER}.",
+                setting="encoding_errors",
             )
 
     def report(self, error: DataError, origin: Origin) -> None:

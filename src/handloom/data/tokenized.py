@@ -135,7 +135,8 @@ def prepare(
     """
     began = time.monotonic()
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers is {workers}, but must be at least 1.", "Leave it out to use every core.")
+        problem = f"workers is {workers}, but must be at least 1."
+        raise ConfigError(problem, "Leave it out to use every core.", setting="workers")
     corpus = _corpus(sources, reading)
     plan = assign_splits(corpus, validation_fraction=validation_fraction, split=split)
     workers = workers or available_cores()

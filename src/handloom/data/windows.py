@@ -14,8 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from handloom.data.collate import IGNORE_INDEX, pad_batch
-from handloom.data.shuffle import in_epochs
+from handloom.data.collate import IGNORE_INDEX, ShuffledSampler, pad_batch
 from handloom.errors import ConfigError, DataError
 
 LEAST_HELD_OUT = 3
@@ -27,9 +26,8 @@ class Windows:
     """Training batches of B windows over `tokens`, (n,) of any integer type, memory-mapped or not.
 
     `stride` is the number of tokens from one window's start to the next, 1 to T; default T. The last window is moved
-    back so that it ends at the last token, so every token but the first is a target. `seed` is any integer. `rank` and
-    `world_size`: which of how many processes this is; together they take world_size * B windows a step, rank r the r-th
-    block of B, so that they see what one process with batches of world_size * B would.
+    back so that it ends at the last token, so every token but the first is a target. `seed` is any integer. For `rank`
+    and `world_size` see `ShuffledSampler`.
 
     Raises:
         DataError: the text is shorter than one window.
@@ -54,26 +52,20 @@ class Windows:
         _check("world_size", world_size, 1)
         _check("rank", rank, 0, world_size - 1)
         self.tokens = np.asarray(tokens)
-        self.context_length, self.stride, self.batch_size = context_length, stride, batch_size
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self._count = count_windows(len(self.tokens), context_length, stride)
-        self._last_start = len(self.tokens) - 1 - context_length
+        self.context_length, self.stride, self.batch_size, self.seed = context_length, stride, batch_size, seed
+        count = count_windows(len(self.tokens), context_length, stride)
+        self.sampler = ShuffledSampler(count, batch_size, seed, rank=rank, world_size=world_size)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
 
     def __len__(self) -> int:
         """Windows in an epoch."""
-        return self._count
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps until every window was seen once, over all ranks; seldom a whole number."""
-        return self._count / (self.batch_size * self.world_size)
+        return self.sampler.count
 
     def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch (B,) and first token (B,) of each window in the batch of `step`, both int64."""
         _check("step", step, 0)
-        first = (step * self.world_size + self.rank) * self.batch_size
-        epochs, numbers = in_epochs(first, self.batch_size, self._count, self.seed)
-        return epochs, np.minimum(numbers * self.stride, self._last_start)
+        epochs, numbers = self.sampler.places(step)
+        return epochs, np.minimum(numbers * self.stride, len(self.tokens) - 1 - self.context_length)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch of `step`, counted from 0: inputs (B, T) and targets (B, T), int64."""
@@ -223,4 +215,4 @@ def validation_batches(
 def _check(name: str, value: int, least: int, most: int | None = None) -> None:
     if value < least or (most is not None and value > most):
         limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ConfigError(f"{name} is {value}, but must be {limits}.", f"Choose a {name} within that.")
+        raise ConfigError(f"{name} is {value}, but must be {limits}.", f"Choose a {name} within that.", setting=name)
