@@ -25,7 +25,7 @@ from handloom.inference.generation_config import GenerationConfig
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
-from handloom.training.scratch import materialize
+from handloom.training.setup import materialize
 
 
 def main() -> None:

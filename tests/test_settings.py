@@ -57,7 +57,7 @@ def test_every_setting_says_what_it_means():
         ("batch_size = 6\nmicro_batch_size = 4", "batch_size of 6"),
         ("minutes = inf", "minutes is inf.*a finite number"),
         ("heads = 3", "heads 3"),
-        ("context_length = 8\nstride = 9", "stride is 9.*from 1 to the context, 8"),
+        ("context_length = 8\nstride = 9", "stride is 9.*from 1 to the context length, 8"),
         ("learning_rate = nan", "learning_rate is nan"),
         ("steps = ", "is not TOML"),
     ],

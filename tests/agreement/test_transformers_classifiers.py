@@ -123,8 +123,8 @@ def test_labels_that_are_only_counted_have_the_names_that_transformers_gives(tmp
 
 
 def test_tuning_goes_on_only_where_each_text_has_one_label(tmp_path, tokenizer):
-    from handloom.training.tasks import _label_names
+    from handloom.training.tasks import label_names
 
     model = gpt2.open_folder(folder_of(tmp_path / "hf", tokenizer, NAMES, MULTI_LABEL)).load_model()
     with pytest.raises(ModelError, match="problem_type of the model is multi_label_classification"):
-        _label_names([], model)
+        label_names([], model)

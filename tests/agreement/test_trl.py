@@ -94,7 +94,7 @@ def ours(models, records, tmp_path):
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     found = encode_pairs(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
     batch = pairs_batch([tuple(encode_row(text.ids, text.loss_mask) for text in both) for _, *both in found])
-    objective = DPO(lambda step: batch, 1.0, [batch], "key", BETA)
+    objective = DPO(lambda step: batch, 1.0, [batch], "key", beta=BETA)
     objective.compute_reference_logprobs(reference, "fp32")
     return found, objective, batch
 

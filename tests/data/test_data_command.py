@@ -187,8 +187,8 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     """The very rows that the loop took, whatever the run was tuned on."""
     from handloom.loading import find_model
     from handloom.training import run as runs
-    from handloom.training import tuning
     from handloom.training.config import FinetuneConfig, TrainConfig, settings_of
+    from handloom.training.finetune_setup import finetune_setup
     from handloom.training.progress import NullReporter
 
     text = tmp_path / "text.txt"
@@ -212,8 +212,8 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
     runs.begin(tuned, config)
     checkpoint = find_model(tuned).checkpoint
-    _, work = tuning.finetune_setup(settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint)
-    batch = work.objective.batch(3)
+    setup = finetune_setup(settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint)
+    batch = setup.objective.batch(3)
     code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
     assert code == 0
     shown = json.loads(out)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from handloom.checkpoints.gpt2 import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.training.classification import Classification, confusion, confusion_figures
+from handloom.training.classification import Classification, confusion, confusion_metrics
 from handloom.training.tasks import texts_batch
 
 NAMES = ("ham", "spam", "eggs")
@@ -39,8 +39,8 @@ def texts(number, seed=0):
     ]
 
 
-def task(model, *batches):
-    return Classification(model, NAMES, lambda step: batches[step], 1.0, batches, "key")
+def task(*batches):
+    return Classification(lambda step: batches[step], 1.0, batches, "key", names=NAMES)
 
 
 @settings(deadline=None)
@@ -48,7 +48,7 @@ def task(model, *batches):
 def test_figures_are_those_of_scikit_learn(pairs):
     labels, chosen = (list(column) for column in zip(*pairs, strict=True))
     table = confusion(torch.tensor(labels), torch.tensor(chosen), 3)
-    figures, details = confusion_figures(table, NAMES)
+    figures, details = confusion_metrics(table, NAMES)
     assert details["confusion"] == metrics.confusion_matrix(labels, chosen, labels=[0, 1, 2]).tolist()
     assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(labels, chosen))
     of_labels = metrics.precision_recall_fscore_support(labels, chosen, labels=[0, 1, 2], zero_division=0)
@@ -59,9 +59,9 @@ def test_figures_are_those_of_scikit_learn(pairs):
 
 def test_a_text_is_judged_by_its_own_last_token_however_long_the_others_are(model):
     several = texts(12)
-    together = task(model).scores(model, texts_batch(several))
+    together = task().logits(model, texts_batch(several))
     for row, text in zip(together, several, strict=True):
-        alone = task(model).scores(model, texts_batch([text]))[0]
+        alone = task().logits(model, texts_batch([text]))[0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
         reference = model.classifier(model.hidden(torch.tensor([text[0]]))[0, -1])
         torch.testing.assert_close(alone, reference, atol=1e-5, rtol=1e-5)
@@ -78,18 +78,18 @@ def test_transformers_gives_the_same_scores(model):
         ids = [token or 1 for token in ids]  # theirs finds the last token by looking for padding
         with torch.no_grad():
             wanted = theirs(torch.tensor([ids])).logits[0]
-            found = task(model).scores(model, texts_batch([(ids, label)]))[0]
+            found = task().logits(model, texts_batch([(ids, label)]))[0]
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_loss_and_examination_are_over_all_texts(model):
     several = texts(20, seed=2)
-    found = task(model, texts_batch(several[:9]), texts_batch(several[9:])).evaluate(model)
+    found = task(texts_batch(several[:9]), texts_batch(several[9:])).evaluate(model)
     batch = texts_batch(several)
-    scores = task(model).scores(model, batch)
+    scores = task().logits(model, batch)
     assert found.loss == pytest.approx(F.cross_entropy(scores, batch["labels"]).item(), rel=1e-5)
-    assert task(model).loss(model, batch).item() == pytest.approx(20 * found.loss, rel=1e-5)
-    assert task(model).num_targets(batch) == 20
+    assert task().loss(model, batch).item() == pytest.approx(20 * found.loss, rel=1e-5)
+    assert task().num_targets(batch) == 20
     right = (scores.argmax(-1) == batch["labels"]).double().mean()
-    assert found.figures["accuracy"] == pytest.approx(float(right))
+    assert found.metrics["accuracy"] == pytest.approx(float(right))
     assert sum(map(sum, found.details["confusion"])) == 20

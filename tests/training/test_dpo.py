@@ -10,8 +10,8 @@ import torch
 from handloom.data.collate import encode_row
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.training.dpo import DPO, answer_log_likelihoods, dpo_losses
-from handloom.training.loop import parts
+from handloom.training.dpo import DPO, answer_logprobs, dpo_losses
+from handloom.training.objective import micro_batches
 from handloom.training.tasks import pairs_batch
 
 
@@ -51,12 +51,13 @@ def log_likelihood(reader, ids, begin):
 
 def task(batches, validation=(), beta=0.5):
     made = [pairs_batch(batch) for batch in batches]
-    return DPO(lambda step: made[step % len(made)], len(made), map(pairs_batch, validation), "key", beta)
+    held_out = [pairs_batch(batch) for batch in validation]
+    return DPO(lambda step: made[step % len(made)], len(made), held_out, "key", beta=beta)
 
 
 def test_likelihoods_are_those_of_the_answers_alone_whatever_the_padding():
     reader, pairs = model(0), texts(6)
-    found = answer_log_likelihoods(reader, pairs_batch(rows(pairs)))
+    found = answer_logprobs(reader, pairs_batch(rows(pairs)))
     for row, both in zip(found.tolist(), pairs, strict=True):
         assert row == pytest.approx([log_likelihood(reader, *each) for each in both], rel=1e-5)
 
@@ -72,7 +73,7 @@ def test_the_loss_is_the_papers():
     batch = objective.batch(0)
     assert objective.loss(reader, batch).item() == pytest.approx(sum(wanted), rel=1e-4)
     assert objective.num_targets(batch) == 6
-    halves = [objective.loss(reader, part).item() for part in parts(batch, 2)]
+    halves = [objective.loss(reader, part).item() for part in micro_batches(batch, 2)]
     assert halves == pytest.approx([sum(wanted[:3]), sum(wanted[3:])], rel=1e-4)
 
 
@@ -105,6 +106,6 @@ def test_the_examination_says_how_often_and_by_how_much():
     reader.train()
     found = objective.evaluate(reader)
     assert reader.training
-    assert found.figures["margin"] == pytest.approx(sum(margins) / 9, rel=1e-4)
-    assert found.figures["accuracy"] == pytest.approx(sum(margin > 0 for margin in margins) / 9)
-    assert 0 < found.figures["accuracy"] < 1
+    assert found.metrics["margin"] == pytest.approx(sum(margins) / 9, rel=1e-4)
+    assert found.metrics["accuracy"] == pytest.approx(sum(margin > 0 for margin in margins) / 9)
+    assert 0 < found.metrics["accuracy"] < 1

@@ -13,9 +13,11 @@ from handloom.checkpoints import native, peft
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import lora
 from handloom.loading import find_model, load
-from handloom.training import run, tuning
+from handloom.training import run
 from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import FinetuneConfig, merge_finetune
+from handloom.training.finetune_setup import finetune_setup
+from handloom.training.method import TOKEN_CHOICE_BATCHES
 from handloom.training.metrics_log import read_metrics
 from handloom.training.progress import NullReporter
 
@@ -123,8 +125,8 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
     tokens = list(peft.open_adapter(checkpoint.folder).tokens)
     before = find_model(base).load_model()
     weight = before.embedding.token_embedding.weight
-    _, work = tuning.finetune_setup(tune(method="full"), tmp_path, NullReporter())
-    for step in range(tuning.LOOKED_AT):  # in one piece each, by the plain loss
+    work = finetune_setup(tune(method="full"), tmp_path, NullReporter())
+    for step in range(TOKEN_CHOICE_BATCHES):  # in one piece each, by the plain loss
         batch = work.objective.batch(step)
         logits = before(batch["inputs"])
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
@@ -142,7 +144,7 @@ def test_the_tokens_whose_rows_learn_are_those_that_the_data_asks_most_of(tmp_pa
 
 
 def test_rows_for_more_tokens_than_there_are_and_without_lora_are_refused(tmp_path, tune):
-    with pytest.raises(ConfigError, match="trainable_tokens is 301, but the model has 300 tokens"):
+    with pytest.raises(ConfigError, match="trainable_tokens is 301, and the vocabulary has 300 tokens"):
         run.begin(tmp_path / "run", tune(trainable_tokens=301))
     with pytest.raises(ConfigError, match="trainable_tokens is 5, and the method is norms"):
         merge_finetune(None, {"data": ("x",), "method": "norms", "trainable_tokens": 5})
@@ -162,7 +164,7 @@ def test_a_tied_head_that_learns_is_told(tmp_path, tune):
         def __init__(self):
             self.ledgers = []
 
-        def ledger(self, ledger):
+        def memory_estimate(self, ledger):
             self.ledgers.append(ledger)
 
     reporter = Hears()
@@ -177,12 +179,12 @@ def test_a_tied_head_that_learns_is_told(tmp_path, tune):
         ({"method": "lora", "lora_dropout": 0.2}, 4),
         ({"method": "lora", "trainable_tokens": 9}, 4),
         ({"method": "lora", "trainable_tokens": 9, "precision": "bf16", "threads": 2}, 1),
-        ({"method": "lora", "dora": True, "precision": "bf16", "threads": 2}, 1),
+        ({"method": "lora", "use_dora": True, "precision": "bf16", "threads": 2}, 1),
         ({"method": "lora", "dropout": 0.1, "micro_batch_size": 2, "optimizer": "muon"}, 5),
         ({"method": "last:1", "dropout": 0.1}, 4),
         ({"method": "head", "untie_embeddings": True, "precision": "bf16"}, 3),
         ({"method": "full", "precision": "bf16"}, 2),
-        ({"train": ("*.bias", "embedding.position_embedding.*")}, 4),
+        ({"train_params": ("*.bias", "embedding.position_embedding.*")}, 4),
     ],
     ids=str,
 )
@@ -200,19 +202,19 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, tune, settings, stop
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_remembering_frozen_blocks_changes_no_bit(tmp_path, tune, monkeypatch, method, precision):
     asked = {}
-    below = CachedBackbone._below
+    below = CachedBackbone._lower
 
     def counted(self, *rows):
         asked.setdefault(id(self), self)
         return below(self, *rows)
 
-    monkeypatch.setattr(CachedBackbone, "_below", counted)
+    monkeypatch.setattr(CachedBackbone, "_lower", counted)
     settings = {"method": method, "untie_embeddings": True, "steps": 40, "dropout": 0.1, "precision": precision}
     run.begin(tmp_path / "remembered", tune(**settings, eval_every=10))
     (reader,) = asked.values()
     rows = {r["step"]: r for r in read_metrics(tmp_path / "remembered")}
     assert rows
-    assert len(reader.rows) == reader.asked < 40 * 4  # each row was computed once, though it came several times
+    assert len(reader.store) == reader.computed < 40 * 4  # each row was computed once, though it came several times
     run.begin(tmp_path / "anew", tune(**settings, eval_every=10, cache_activations=False))
     assert final_state(tmp_path / "remembered") == final_state(tmp_path / "anew")
     assert losses(tmp_path / "remembered") == losses(tmp_path / "anew")
@@ -310,17 +312,17 @@ def test_epochs_and_what_else_is_left_open_are_decided_and_written_down(tmp_path
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path, tune):
-    with pytest.raises(ConfigError, match="Both --method and --train-params"):
-        merge_finetune(None, {"method": "lora", "train": ("*",), "data": ("x",)})
+    with pytest.raises(ConfigError, match="Both `method` and `train_params`"):
+        merge_finetune(None, {"method": "lora", "train_params": ("*",), "data": ("x",)})
     with pytest.raises(ConfigError, match="method is 'last:0'; it must be one of full, lora"):
         tune(method="last:0")
-    with pytest.raises(ConfigError, match="With the method lora no head learns"):
+    with pytest.raises(ConfigError, match="The method lora does not train the head"):
         tune(untie_embeddings=True)
-    with pytest.raises(ConfigError, match="No data to tune on"):
+    with pytest.raises(ConfigError, match="No data to finetune on"):
         tune(data=())
     with pytest.raises(ConfigError, match="last:9 trains 9 blocks"):
         run.begin(tmp_path / "run", tune(method="last:9"))
-    with pytest.raises(ConfigError, match="context is 99, and the model looks at 64"):
+    with pytest.raises(ConfigError, match="context_length is 99, and the model's context length is 64"):
         run.begin(tmp_path / "run", tune(context_length=99))
     assert not (tmp_path / "run").exists()
 
@@ -380,11 +382,11 @@ def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune,
         def warning(self, text):
             self.warnings.append(text)
 
-    lines = (examples / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (examples / "sft.jsonl").read_text(encoding="utf-8").splitlines()
     doubled = tmp_path / "doubled.jsonl"
     doubled.write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
     settings = {"task": "sft", "steps": 1, "context_length": None}
-    for file, expected in ((examples / "instruct.jsonl", False), (doubled, True)):
+    for file, expected in ((examples / "sft.jsonl", False), (doubled, True)):
         reporter = Hears()
         run.begin(tmp_path / file.stem, tune(**settings, data=(str(file),)), reporter)
         assert any("handloom data check" in text for text in reporter.warnings) == expected
@@ -395,12 +397,12 @@ def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune,
 def test_a_run_goes_on_with_the_model_it_began_with_and_no_other(tmp_path, tune, base, examples, task, method):
     """A run went on with whatever lay where its model had been, and called that its base from then on."""
     model = shutil.copytree(base, tmp_path / "model")
-    data = {} if task == "text" else {"data": (str(examples / "prefer.jsonl"),), "context_length": None}
+    data = {} if task == "text" else {"data": (str(examples / "dpo.jsonl"),), "context_length": None}
     settings = tune(model=str(model), task=task, method=method, **data)
     run.begin(tmp_path / "run", settings, stop_after=3)
     run.begin(tmp_path / "other", tune(model=str(base), method="full"))
     shutil.rmtree(model)
-    with pytest.raises(CheckpointError, match=r"tunes the model .*, cannot be used\. There is no model at"):
+    with pytest.raises(CheckpointError, match=r"finetunes the model .*, which cannot be used\. .*There is no model at"):
         run.resume(tmp_path / "run")
     shutil.copytree(tmp_path / "other", model)
     if (task, method) == ("text", "full"):  # it has nothing to do with the model any more

@@ -92,12 +92,12 @@ def test_a_stop_in_the_middle_of_accumulation_changes_nothing(tmp_path, tiny, mo
     def stop_at_the_third_pass_of_step_two(seed, step, micro_step):
         passes.append((step, micro_step))
         if (step, micro_step) == (2, 2):
-            wishes[0].ask()
+            requests[0].request()
         reseed(seed, step, micro_step)
 
-    wishes: list[StopRequest] = []
+    requests: list[StopRequest] = []
     init = StopRequest.__init__
-    monkeypatch.setattr(StopRequest, "__init__", lambda self, *heard: (init(self, *heard), wishes.append(self))[0])
+    monkeypatch.setattr(StopRequest, "__init__", lambda self, *heard: (init(self, *heard), requests.append(self))[0])
     monkeypatch.setattr(loop, "reseed", stop_at_the_third_pass_of_step_two)
     summary = run.begin(halted, tiny(**settings))
     monkeypatch.undo()
@@ -135,7 +135,7 @@ def test_accumulation_is_normalized_by_tokens_not_by_passes(tmp_path, tiny, monk
     found = {}
 
     def keep(self, loss):
-        found["gradient"] = torch.cat([p.grad.flatten() for p in self.optimizer.named.values()])
+        found["gradient"] = torch.cat([p.grad.flatten() for p in self.optimizer.parameters.values()])
         found["model"] = self.model
         found["batch"] = self.objective.batch(0).values()
         return 1.0
@@ -217,7 +217,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_w
 
 def test_a_model_that_was_no_number_before_the_first_step_is_told_so(tmp_path, tiny, monkeypatch):
     """No learning rate is to blame, and no flag of training helps."""
-    from handloom.training import scratch
+    from handloom.training import setup
 
     def poisoned(shape, seed):
         model = GPT(shape, seed)
@@ -225,7 +225,7 @@ def test_a_model_that_was_no_number_before_the_first_step_is_told_so(tmp_path, t
             model.blocks[1].feedforward.up.weight[0, 0] = math.nan
         return model
 
-    monkeypatch.setattr(scratch, "GPT", poisoned)
+    monkeypatch.setattr(setup, "GPT", poisoned)
     with pytest.raises(DivergenceError, match=r"step 0 .*parameter blocks\.1\.feedforward\.up\.weight") as told:
         run.begin(tmp_path / "run", tiny())
     assert "No step was taken yet" in told.value.remedy

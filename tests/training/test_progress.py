@@ -15,7 +15,7 @@ def test_the_live_line_says_everything():
     screen = io.StringIO()
     console = Console(file=screen, width=80, force_terminal=True, color_system=None, highlight=False)
     pace = StepTimer()
-    pace.stepped(0.5)
+    pace.add_step(0.5)
     with TerminalReporter(console) as terminal:
         terminal.validation(100, EvalResult(4.5, "nats/token", {"bits_per_byte": 1.8}), 4.6)
         terminal.step(100, 500, 4.321, 12345.0, pace)

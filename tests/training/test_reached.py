@@ -109,7 +109,7 @@ def test_labels_do_not_reach_the_head_for_tokens(tmp_path, tune, classifier):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, pattern, named, optimizer):
     with pytest.raises(ConfigError, match=f"task {task} does not depend on {named}"):
-        run.begin(tmp_path / "run", tune(task=task, train=(pattern,), optimizer=optimizer))
+        run.begin(tmp_path / "run", tune(task=task, train_params=(pattern,), optimizer=optimizer))
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -120,17 +120,17 @@ def test_the_examination_is_the_mean_over_all_answers_and_counts_what_is_likelie
     for text in texts:
         likeliest = model(torch.tensor([text.ids]))[0].argmax(-1).tolist()
         right += sum(a == b for a, b, yes in zip(likeliest, text.ids[1:], text.loss_mask[1:], strict=False) if yes)
-    assert found.figures == {"token_accuracy": pytest.approx(right / count)}
+    assert found.metrics == {"token_accuracy": pytest.approx(right / count)}
     assert found.unit == "nats/token"
 
 
 def test_bfloat16_is_close_and_a_batch_in_parts_is_the_whole(model):
-    from handloom.training.loop import parts
+    from handloom.training.objective import micro_batches
 
     rows = [encode_row(*(lambda t: (t.ids, t.loss_mask))(encoded([("ab", "ba" * n, True)]))) for n in (1, 2, 5, 9)]
     task, batch = objective(), batch_of(rows)
     whole = task.loss(model, batch).item()
-    assert sum(task.loss(model, part).item() for part in parts(batch, 2)) == pytest.approx(whole, rel=1e-5)
+    assert sum(task.loss(model, part).item() for part in micro_batches(batch, 2)) == pytest.approx(whole, rel=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert task.loss(model, batch).item() == pytest.approx(whole, rel=0.05)
     assert math.isfinite(whole)

@@ -1,4 +1,4 @@
-"""Signals are wishes while a run trains; a process that ends by one removes what is temporary."""
+"""Signals are requests while a run trains; a process that ends by one removes what is temporary."""
 
 from __future__ import annotations
 

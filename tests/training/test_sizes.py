@@ -16,16 +16,16 @@ from handloom.model.gpt import GPT
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
 from handloom.training import run
+from handloom.training.base_config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, batch_size_for
 from handloom.training.config import FinetuneConfig
-from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH, batch_size_for
 
 
 @given(st.integers(1, 1000))
 def test_the_batch_is_the_largest_that_leaves_enough_steps(rows):
     size = batch_size_for(rows)
     assert size in (1, 2, 4, 8)
-    assert size == 1 or rows >= STEPS_AN_EPOCH * size
-    assert size == USUAL_BATCH or rows < STEPS_AN_EPOCH * size * 2
+    assert size == 1 or rows >= MIN_STEPS_PER_EPOCH * size
+    assert size == DEFAULT_BATCH or rows < MIN_STEPS_PER_EPOCH * size * 2
     assert size <= batch_size_for(rows + 1)
 
 
@@ -81,7 +81,7 @@ def test_every_task_adapts_and_what_is_given_stays(write, task, data):
 def test_many_conversations_are_packed_and_few_are_if_asked(write):
     many = opened("sft", write(conversations(1200)), pack=None)[2]
     assert many["pack"]
-    assert many["rows"] >= STEPS_AN_EPOCH * USUAL_BATCH
+    assert many["rows"] >= MIN_STEPS_PER_EPOCH * DEFAULT_BATCH
     few = write(conversations(60))
     assert not opened("sft", few, pack=None)[2]["pack"]
     assert opened("sft", few, pack=True)[2]["rows"] < 20

@@ -76,17 +76,17 @@ def test_the_clock_beats_by_itself_during_a_long_step(passing):
 def test_the_steps_fill_the_minutes(passing):
     measured = StepTimer(clock=passing.clock)
     for _ in range(10):
-        measured.stepped(0.5)
+        measured.add_step(0.5)
         passing.work(0.5)
-    measured.paused("validation", 2.0, None)
-    measured.paused("save", 1.0, 10)
+    measured.add_pause("validation", 2.0, None)
+    measured.add_pause("save", 1.0, 10)
     steps = measured.steps_within(minutes=1, step=10)
     # 60 s, less 5 gone, less 4 or 5 validations of 2 s, at 0.5 s a step and a tenth of a save.
     every = -(-steps // EVENTS)
     left = EVENTS - 10 // every
     assert steps == 10 + int((60 - 5 - left * 2) / 0.6)
     assert measured.predict(10, steps) == pytest.approx(60, abs=0.6)
-    measured.paused("validation", 20.0, None)  # interrupted, whatever by: one outlier does not count
+    measured.add_pause("validation", 20.0, None)  # interrupted, whatever by: one outlier does not count
     assert measured.steps_within(minutes=1, step=10) == steps
 
 
@@ -99,7 +99,7 @@ def test_a_session_that_goes_on_counts_what_was_before(passing):
 def test_the_first_steps_do_not_count_and_outliers_do_not_matter():
     measured = StepTimer()
     for seconds in (9.0, 8.0, 0.5, 0.5, 0.5, 7.0, 0.5):
-        measured.stepped(seconds)
+        measured.add_step(seconds)
     assert measured.step_seconds() == 0.5
 
 
@@ -112,13 +112,13 @@ def run_of(minutes, times, passing, validation=0.0, session_ends=()):
         began = pace.seconds
         times(step)
         step += 1
-        pace.stepped(pace.seconds - began)
+        pace.add_step(pace.seconds - began)
         if (chosen := pace.plan(minutes, step, total)) is not None:
             total, choices = chosen, choices + 1
         if validation and total and (step % -(-total // EVENTS) == 0 or step == total):
             began = pace.seconds
             passing.work(validation)
-            pace.paused("validation", pace.seconds - began, None)
+            pace.add_pause("validation", pace.seconds - began, None)
         assert step < 100_000
     return step, pace.seconds - start, choices
 

@@ -232,8 +232,8 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     stored = find_model(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
     context_length = config.context_length or model.config.context_length
-    config = replace(config, data=sources.find_again(config.data, run))
-    objective, _, _ = open_task(config, model, tokenizer, context_length, NullReporter(), None)
+    config = replace(config, data=sources.find_again(config.data, run), context_length=context_length)
+    objective = open_task(config, model, tokenizer, NullReporter()).objective
     sources.require_same_data(run, objective.data_hash)
     rows = examples_of(objective.batch(step), tokenizer, model.config.label_names)
     if as_json:

@@ -1,4 +1,4 @@
-"""handloom demo: the whole way, from text to text, in about two minutes."""
+"""handloom demo: from text to a tokenizer, a model and generated text, in about two minutes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROMPTS = ("The", "Return the", "Python is")
 
 
 def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
-    """Learn a tokenizer and a GPT from this Python's own documentation, then write with them.
+    """Train a tokenizer and a GPT on this Python's own documentation, then generate text.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     minutes
         How long to train.
     seed
-        Of the weights, the order of the data, and the texts.
+        Seed of the weights, the data order, and the texts.
     """
     from rich.text import Text
 
@@ -35,23 +35,21 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     config = TrainConfig(minutes=minutes, seed=seed)
     _keep_other_runs(run)
     with TerminalReporter() as terminal:
-        terminal.note("Learning from the documentation of the Python that runs this. Nothing is downloaded.")
+        terminal.note("Training on the documentation of the Python that runs this. Nothing is downloaded.")
         summary = runs.begin(run, config, terminal, overwrite=True)
-    if not summary["finished"]:
-        conclude(run, summary, terminal)
-        return
-    lm = load(run)
-    terminal.console.print("\nNow it writes:\n", style="bold")
-    for prompt in PROMPTS:
+    if summary["finished"]:
+        lm = load(run)
+        terminal.console.print("\nGenerated texts:\n", style="bold")
         request = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.9, seed=seed, overflow="slide")
-        text = lm.complete(prompt, request).completions[0].text
-        terminal.console.print(Text.assemble((prompt, "bold"), visible(text)))
-        terminal.console.print()
+        for prompt in PROMPTS:
+            text = lm.complete(prompt, request).completions[0].text
+            terminal.console.print(Text.assemble((prompt, "bold"), visible(text)))
+            terminal.console.print()
     conclude(run, summary, terminal)
 
 
 def _keep_other_runs(run: Path) -> None:
-    """Raise ConfigError when the folder holds more than a demo: other settings, or a demo that was trained on."""
+    """Raise ConfigError when the folder holds more than a demo: other settings, or a demo that was trained further."""
     from handloom.errors import ConfigError
     from handloom.training.config import TrainConfig, merge
 
@@ -61,5 +59,7 @@ def _keep_other_runs(run: Path) -> None:
     found = dataclasses.replace(merge(settings, {}), minutes=None, seed=0, threads=None, precision="auto")
     if found != TrainConfig():
         raise ConfigError(
-            f"{run} holds a run that is not an untouched demo, so it is kept.", "Name another folder: --run runs/demo2."
+            f"{run} holds a run that is not an untouched demo, so it is kept.",
+            "Name another folder: `run=runs/demo2`.",
+            setting="run",
         )

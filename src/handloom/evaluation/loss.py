@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,14 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: int, batch_size: int) -> Validation:
+def validate(
+    model: Backbone,
+    tokens: np.ndarray,
+    n_bytes: int,
+    context_length: int,
+    batch_size: int,
+    hidden: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Validation:
     """Predict every token but the first, once, each from at most `context_length` tokens before it.
 
     Args:
@@ -40,8 +48,8 @@ def validate(model: Backbone, tokens: np.ndarray, n_bytes: int, context_length: 
     model.eval()
     total, count = 0.0, 0
     for inputs, targets in validation_batches(tokens, context_length, batch_size):
-        hidden = model.hidden(torch.from_numpy(inputs))
-        loss, counted = next_token_loss(hidden, model.lm_head, torch.from_numpy(targets))
+        states = (hidden or model.hidden)(torch.from_numpy(inputs))
+        loss, counted = next_token_loss(states, model.lm_head, torch.from_numpy(targets))
         total += loss.item()
         count += counted
     model.train(was_training)

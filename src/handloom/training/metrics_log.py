@@ -1,17 +1,15 @@
-"""What a run writes down: `metrics.jsonl`, and made from it `samples.md`, `loss.svg` and TensorBoard files.
-
-`metrics.jsonl` is the only record; the others can be made again from it at any time.
-"""
+"""Writes `metrics.jsonl`, and from it `samples.md`, `loss.svg` and TensorBoard files, which can be made again."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from handloom.packages import import_failure
-from handloom.storage import explain_os_error, explaining_os_errors, write_output
+from handloom.storage import explaining_os_errors, write_output
 from handloom.values import parse_json
 
 METRICS = "metrics.jsonl"
@@ -31,21 +29,18 @@ class MetricsLogger:
         self._run, self._unit = run, unit.replace("/", " per ")
         self._file = run / METRICS
         records, damaged = _read(run)
-        self.damaged = _keep_aside(self._file) if damaged else None
-        """Where the records are kept as they were found, if some of them could not be read."""
+        self.damaged = _copy_damaged(self._file) if damaged else None
+        """The copy of the records as they were found, if some of them could not be read."""
         self.records = [record for record in records if record["step"] <= keep_until]
-        write_output(self._file, "".join(_line(record) for record in self.records))
+        write_output(self._file, "".join(map(_line, self.records)))
         self._board = _open_tensorboard(run) if tensorboard else None
 
     def add(self, kind: str, step: int, **values: Any) -> None:
         """Write one record: `train`, `validation`, `sample`, or `screen` for output that was lost."""
         record = {"kind": kind, "step": step, **values}
         self.records.append(record)
-        try:
-            with self._file.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(_line(record))
-        except OSError as error:
-            raise explain_os_error(error, self._file) from error
+        with explaining_os_errors(self._file), self._file.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(_line(record))
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, float | int):
@@ -55,16 +50,20 @@ class MetricsLogger:
         """All records of that kind."""
         return [record for record in self.records if record["kind"] == kind]
 
+    def recent_loss(self) -> float | None:
+        """Mean training loss over the last twentieth of the steps that are done."""
+        losses = [record["loss"] for record in self.of_kind("train")]
+        last = losses[-max(10, len(losses) // 20) :]
+        return sum(last) / len(last) if last else None
+
     def write_samples(self) -> None:
-        """Make `samples.md`: what the model wrote, step by step."""
+        """Make `samples.md`: the generated texts, step by step."""
         lines = ["# Samples\n"]
-        step = None
-        for record in self.of_kind("sample"):
-            if record["step"] != step:
-                step = record["step"]
-                lines.append(f"\n## Step {step}\n")
-            text = (record["prompt"] + record["text"]).replace("\n", "\n    ")
-            lines.append(f"\n    {text}\n")
+        for step, records in itertools.groupby(self.of_kind("sample"), key=lambda record: record["step"]):
+            lines.append(f"\n## Step {step}\n")
+            for record in records:
+                text = (record["prompt"] + record["text"]).replace("\n", "\n    ")
+                lines.append(f"\n    {text}\n")
         write_output(self._run / "samples.md", "".join(lines))
 
     def draw_loss(self) -> None:
@@ -83,13 +82,11 @@ class MetricsLogger:
             last = {k: v for k, v in validation[-1].items() if k not in ("kind", "step", "loss", "seconds")}
             others = [f", {value:.3f} {name.replace('_', ' ')}" for name, value in last.items()]
             axes.set_title(f"validation {validation[-1]['loss']:.3f} {self._unit}" + "".join(others))
-        try:
+        with explaining_os_errors(self._run / "loss.svg"):
             figure.savefig(self._run / "loss.svg", metadata={"Date": None})
-        except OSError as error:
-            raise explain_os_error(error, self._run / "loss.svg") from error
 
     def close(self) -> None:
-        """Make what is made from the records."""
+        """Make the files that are made from the records."""
         self.write_samples()
         self.draw_loss()
         if self._board is not None:
@@ -97,19 +94,18 @@ class MetricsLogger:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of a run; lines that are damaged, as the last one may be by a crash, are left out."""
+    """The records of a run without damaged lines; a crash may damage the last one."""
     return _read(run)[0]
 
 
 def _read(run: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a run, and how many lines are damaged besides a last one that a crash cut off."""
+    """The records of a run, and the number of damaged lines, not counting a last one that a crash cut off."""
     path = run / METRICS
     if not path.exists():
         return [], 0
     *lines, last = path.read_bytes().split(b"\n")  # not splitlines: a sample may hold other line ends, as U+2028
     found = [_record(line) for line in lines]
-    records = [record for record in (*found, _record(last)) if record is not None]
-    return records, found.count(None)
+    return [record for record in (*found, _record(last)) if record is not None], found.count(None)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -117,18 +113,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = parse_json(line.decode("utf-8"))
     except ValueError:
         return None
-    whole = isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record
-    return record if whole else None
+    complete = isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record
+    return record if complete else None
 
 
-def _keep_aside(path: Path) -> Path:
-    """A copy of the damaged records under a name of its own."""
-    number = 1
-    while (kept := path.with_name(f"{path.stem}-damaged-{number}{path.suffix}")).exists():
-        number += 1
-    with explaining_os_errors(kept):
-        shutil.copyfile(path, kept)
-    return kept
+def _copy_damaged(path: Path) -> Path:
+    copies = (path.with_name(f"{path.stem}-damaged-{number}{path.suffix}") for number in itertools.count(1))
+    copy = next(each for each in copies if not each.exists())
+    with explaining_os_errors(copy):
+        shutil.copyfile(path, copy)
+    return copy
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -1,125 +1,119 @@
-"""What a run is to achieve: where its batches come from, what its loss is, how it is examined.
-
-The loop (`loop`) knows none of this; it asks an objective. Here is what they have in common, and the
-first of them: predict the next token of running text. `tasks` opens the others.
-"""
+"""The protocol of an objective, and the module that the training loop calls. The loop knows no task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from handloom.data.tokenized import TokenData
-from handloom.data.windows import Windows
-from handloom.evaluation.loss import validate
-from handloom.model.interface import Backbone
-from handloom.model.loss import IGNORE_INDEX, next_token_loss
-from handloom.tokenizer.base import Tokenizer
+from handloom.model.gpt import GPT
+from handloom.training.activation_cache import CachedBackbone
 
 Batch = dict[str, Tensor]
-"""Tensors by name; the first axis of each is B, so that a batch can be cut into parts."""
+"""Tensors by name; the first axis of each is B, so that a batch can be split into micro-batches."""
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What an examination on held-out data found."""
+    """The result of an evaluation on held-out data."""
 
     loss: float
-    """What the run is to bring down, in its objective's unit."""
+    """What training minimizes, in the objective's unit."""
     unit: str
     """Of the loss, for example `nats/token`."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """What else is worth a line: `bits_per_byte`, `accuracy`."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Further numbers for people: `bits_per_byte`, `accuracy`."""
     details: dict[str, Any] = field(default_factory=dict)
     """What belongs in the summary of a run only: a confusion matrix."""
 
 
 class Objective(Protocol):
-    """What the loop asks. A batch is a pure function of its step, so that nothing has to be remembered."""
+    """A task: batches, loss, evaluation. A batch is a pure function of its step, so that no state has to be saved.
 
-    unit: str
+    Batches are on the CPU; `loss` and `evaluate` move them to the model's device. `cache` computes the hidden states
+    where lower layers are frozen.
+    """
+
+    unit: ClassVar[str]
     """Of the loss."""
     data_hash: str
-    """Of the data: another text or another order of it has another key."""
+    """Of the data: other text, or another order of it, has another hash."""
     steps_per_epoch: float
     """Steps until every training example was seen once."""
-    template: str | None
-    """How conversations are laid out in tokens (`tokenizer.chat`); None where none are learned. A checkpoint tells
-    it, so that whoever talks to the model does it in the way that was learned."""
+    chat_template: str | None
+    """The layout of conversations in tokens (`tokenizer.chat`), saved in checkpoints; None for other tasks."""
 
     def batch(self, step: int) -> Batch:
-        """What optimizer step `step`, counted from 0, learns from."""
+        """The batch of optimizer step `step`, counted from 0."""
 
     def num_targets(self, batch: Batch) -> int:
-        """What the loss of the whole batch is divided by: targets, pairs, examples."""
+        """The divisor of the loss of the whole batch: targets, pairs, examples."""
 
-    def tokens(self, batch: Batch) -> int:
-        """Tokens that the model reads for it."""
+    def loss(self, model: GPT, batch: Batch, cache: CachedBackbone | None = None) -> Tensor:
+        """The summed loss of a micro-batch, a scalar."""
 
-    def loss(self, reader: Backbone, part: Batch) -> Tensor:
-        """The summed loss of a part of a batch, a scalar."""
-
-    def evaluate(self, reader: Backbone) -> EvalResult:
+    def evaluate(self, model: GPT, cache: CachedBackbone | None = None) -> EvalResult:
         """The loss on all held-out data, in float32, with dropout off."""
 
 
-class NextToken:
-    """Predict each token of running text from those before it.
+@dataclass
+class ExampleObjective:
+    """What the objectives on examples share."""
 
-    Args:
-        data: prepared tokens.
-        tokenizer: they were made with.
-        context: T, tokens in a window.
-        stride, batch_size, seed: as `Windows` takes them.
+    batch: Callable[[int], Batch]
+    """The training batch of a step."""
+    steps_per_epoch: float
+    validation: Sequence[Batch]
+    data_hash: str
+    chat_template: str | None = None
 
-    Raises:
-        DataError: unless there is a window of text to learn from, and some to validate with.
+
+class TrainStep(nn.Module):
+    """`forward(batch)` is the loss of a micro-batch, in the precision of training.
+
+    It is all that the loop calls, so that DistributedDataParallel or FSDP can wrap it for every task. Checkpoints are
+    written from `model`, so parameters keep their own names.
     """
 
-    unit = "nats/token"
-    template: str | None = None
-
     def __init__(
-        self,
-        data: TokenData,
-        tokenizer: Tokenizer,
-        *,
-        context_length: int,
-        stride: int | None,
-        batch_size: int,
-        seed: int,
+        self, model: GPT, objective: Objective, precision: str = "fp32", cache: CachedBackbone | None = None
     ) -> None:
-        data.windows(context_length, stride)
-        self.windows = Windows(
-            data.train.tokens, context_length=context_length, stride=stride, batch_size=batch_size, seed=seed
-        )
-        self.data_hash, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
-        self._validation, self._context, self._batch_size = data.validation, context_length, batch_size
-        # The first token of the held-out text is predicted from nothing, so its bytes do not count.
-        self._bytes = data.validation.n_bytes - len(tokenizer.token_bytes(int(data.validation.tokens[0])))
+        super().__init__()
+        self.model, self.objective, self.precision, self.cache = model, objective, precision, cache
 
-    def batch(self, step: int) -> Batch:
-        """inputs and targets, (B, T) each."""
-        inputs, targets = self.windows.batch(step)
-        return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+    def forward(self, batch: Batch) -> Tensor:
+        """The summed loss, a scalar."""
+        with autocast(self.model, self.precision):
+            return self.objective.loss(self.model, batch, self.cache)
 
-    def num_targets(self, batch: Batch) -> int:
-        """Targets."""
-        return int((batch["targets"] != IGNORE_INDEX).sum())
+    def evaluate(self) -> EvalResult:
+        """The loss on all held-out data."""
+        return self.objective.evaluate(self.model, self.cache)
 
-    def tokens(self, batch: Batch) -> int:
-        """All of them."""
-        return batch["inputs"].numel()
+    def train(self, mode: bool = True) -> TrainStep:
+        """Switch dropout on or off; cached layers never have any."""
+        super().train(mode)
+        if self.cache is not None:
+            for frozen in (self.model.embedding, *self.model.blocks[: self.cache.layer]):
+                frozen.eval()
+        return self
 
-    def loss(self, reader: Backbone, part: Batch) -> Tensor:
-        """Surprise at the targets, in nats."""
-        hidden = reader.hidden(part["inputs"])  # (B, T, C)
-        return next_token_loss(hidden, reader.lm_head, part["targets"])[0]
 
-    def evaluate(self, reader: Backbone) -> EvalResult:
-        """Surprise at every held-out token but the first."""
-        found = validate(reader, self._validation.tokens, self._bytes, self._context, self._batch_size)
-        return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})
+def autocast(model: GPT, precision: str) -> AbstractContextManager[Any]:
+    """Matrix products in bfloat16 within the block, if that is the precision."""
+    return torch.autocast(model.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def to_device(batch: Batch, model: GPT) -> Batch:
+    """The batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def micro_batches(batch: Batch, number: int) -> Iterator[Batch]:
+    """A batch in that many parts of equal size."""
+    for tensors in zip(*(tensor.chunk(number) for tensor in batch.values()), strict=True):
+        yield dict(zip(batch, tensors, strict=True))

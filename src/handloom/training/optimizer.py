@@ -1,4 +1,4 @@
-"""From gradients to steps: AdamW for everything, or Muon for the matrices and AdamW for the rest."""
+"""AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -12,20 +12,13 @@ from handloom.errors import CheckpointError
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal: every direction of a matrix learns equally fast.
+    """Momentum (in Nesterov's form) whose update is orthogonalized: every direction of a matrix learns equally fast.
 
-    The update of an m x n matrix is scaled by 0.2 * sqrt(max(m, n)), which gives it the size that
-    AdamW's would have, so that one learning rate serves both.
+    The update of an m x n matrix is scaled by 0.2 * sqrt(max(m, n)), AdamW's typical size, so that one learning rate
+    serves both. `dtype` is that of the orthogonalization; bfloat16 is enough where the processor is fast at it.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale from
     Liu et al. 2025, "Muon is Scalable for LLM Training".
-
-    Args:
-        parameters: matrices only, or groups of them.
-        lr: learning rate.
-        momentum: of the running mean of gradients, taken in Nesterov's form.
-        weight_decay: share of the weight removed per unit of learning rate.
-        dtype: of the orthogonalization; bfloat16 is enough where the processor is quick at it.
     """
 
     def __init__(
@@ -41,17 +34,21 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every matrix once. Those of one shape go through the iteration together, which is quicker."""
+        """Move every matrix once. Matrices of one shape go through the iteration together, which is faster."""
         for group in self.param_groups:
-            for same in _by_shape(group["params"]):
-                updates = orthogonalize(torch.stack([self._ahead(p, group["momentum"]) for p in same]))  # (N, m, n)
-                scale = 0.2 * max(same[0].shape) ** 0.5
-                for parameter, update in zip(same, updates, strict=True):
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"]:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, matrices in by_shape.items():
+                momenta = [self._nesterov_momentum(p, group["momentum"]) for p in matrices]
+                updates = orthogonalize(torch.stack(momenta))  # (N, m, n)
+                scale = 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(matrices, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"] * scale)
 
-    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Update the running mean of gradients and look one step ahead of it: (m, n)."""
+    def _nesterov_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Update the running mean of gradients, and look one step ahead of it: (m, n)."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -60,25 +57,12 @@ class Muon(torch.optim.Optimizer):
         return parameter.grad.lerp(mean, momentum).to(self.dtype)  # (m, n)
 
 
-def _by_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
-    groups: dict[torch.Size, list[Tensor]] = {}
-    for parameter in parameters:
-        groups.setdefault(parameter.shape, []).append(parameter)
-    return list(groups.values())
-
-
 def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Push all singular values of each matrix to about 1, keeping its directions.
+    """Push all singular values of each matrix to about 1, keeping its directions: (N, m, n) or (m, n) -> the same.
 
-    A quintic Newton-Schulz iteration: f(s) = a s + b s^3 + c s^5 on each singular value, with
-    coefficients chosen for a steep start rather than exact convergence (values end in 0.7 to 1.2).
-
-    Args:
-        matrices: (N, m, n), or one matrix (m, n).
-        iterations: five are enough for values above 1e-3 of the largest.
-
-    Returns:
-        as given.
+    A quintic Newton-Schulz iteration: f(s) = a s + b s^3 + c s^5 on each singular value, with coefficients chosen for
+    a steep start rather than exact convergence (values end in 0.7 to 1.2). Five iterations are enough for values
+    above 1e-3 of the largest.
     """
     if matrices.ndim == 2:
         return orthogonalize(matrices[None], iterations)[0]
@@ -94,18 +78,10 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Optimizer:
-    """All parameters of a model in their groups, under one learning rate.
+    """The trainable parameters of a model in their groups, under one learning rate schedule.
 
-    Everything with two dimensions (matrices, embeddings) decays; biases and LayerNorms do not.
-    With `muon`, the matrices inside the blocks are Muon's and the rest stays AdamW's.
-
-    Args:
-        model: whose parameters to train; those with requires_grad False are left alone.
-        name: `adamw` or `muon`.
-        learning_rate: its peak.
-        weight_decay: for tensors of two dimensions.
-        betas: AdamW's two decay rates.
-        muon_dtype: of Muon's orthogonalization.
+    Tensors of two dimensions (matrices, embeddings) decay; biases and LayerNorms do not. With `muon` the matrices
+    inside the blocks go to Muon, everything else to AdamW. Parameters with requires_grad False are left alone.
     """
 
     def __init__(
@@ -118,16 +94,16 @@ class Optimizer:
         muon_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.learning_rate = learning_rate
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        inner = {n for n, p in self.named.items() if n.startswith("blocks.") and p.ndim == 2}
-        by_muon = inner if name == "muon" else set()
-        decay = [p for n, p in self.named.items() if p.ndim == 2 and n not in by_muon]
-        plain = [p for p in self.named.values() if p.ndim != 2]
-        groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        inner = {n: p for n, p in self.parameters.items() if n.startswith("blocks.") and p.ndim == 2}
+        by_muon = inner if name == "muon" else {}
+        decayed = [p for n, p in self.parameters.items() if p.ndim == 2 and n not in by_muon]
+        plain = [p for p in self.parameters.values() if p.ndim != 2]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         groups = [group for group in groups if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
         if by_muon:
-            matrices = [self.named[n] for n in self.named if n in by_muon]
+            matrices = list(by_muon.values())
             self.parts.append(Muon(matrices, learning_rate, weight_decay=weight_decay, dtype=muon_dtype))
         if groups:
             self.parts.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True))
@@ -140,32 +116,28 @@ class Optimizer:
             part.step()
 
     def zero_grad(self) -> None:
-        """Gradients back to zero, in place: fresh memory would cost page faults every step."""
+        """Set gradients to zero in place: fresh memory would cost page faults every step."""
         for part in self.parts:
             part.zero_grad(set_to_none=False)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything it remembers, as `parameter name/key` -> tensor."""
-        tensors = {}
-        for name, parameter in self.named.items():
-            for part in self.parts:
-                for key, value in part.state.get(parameter, {}).items():
-                    tensors[f"{name}/{key}"] = value
-        return tensors
+        """The state of all parts, as `parameter name/key` -> tensor."""
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self.parameters.items()
+            for part in self.parts
+            for key, value in part.state.get(parameter, {}).items()
+        }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state_tensors`.
-
-        Raises:
-            CheckpointError: when a tensor belongs to no parameter here.
-        """
-        owner = {id(p): part for part in self.parts for g in part.param_groups for p in g["params"]}
+        """The inverse of `state_tensors`. Raises CheckpointError for the state of a parameter that is not trained."""
+        part_of = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for path, value in tensors.items():
             name, _, key = path.rpartition("/")
-            if name not in self.named:
+            if name not in self.parameters:
                 raise CheckpointError(
-                    f"The optimizer's memory holds {path}, but the model trains no parameter {name}.",
+                    f"The optimizer state holds {path}, but the model trains no parameter {name}.",
                     "Resume with the settings that the run began with.",
                 )
-            parameter = self.named[name]
-            owner[id(parameter)].state[parameter][key] = value.clone()
+            parameter = self.parameters[name]
+            part_of[id(parameter)].state[parameter][key] = value.clone()

@@ -1,4 +1,4 @@
-"""Randomness as a function of where we are, so that nothing has to be remembered to repeat it; and torch as it was."""
+"""Randomness as a pure function of the position in a run, so that no generator state has to be saved."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 import torch
 
 
-def seed_for(*place: int) -> int:
-    """A 63-bit seed that depends on all of `place`, for example (seed, step, micro-step)."""
-    digest = hashlib.sha256(" ".join(map(str, place)).encode("ascii")).digest()
+def seed_for(*position: int) -> int:
+    """A 63-bit seed from all of `position`, for example (seed, step, micro-step)."""
+    digest = hashlib.sha256(" ".join(map(str, position)).encode("ascii")).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def reseed(*place: int) -> None:
-    """Set torch's generator by `place`: dropout at that place is the same whatever came before."""
-    torch.manual_seed(seed_for(*place))
+def reseed(*position: int) -> None:
+    """Seed torch's generators by `position`: dropout there does not depend on what was drawn before."""
+    torch.manual_seed(seed_for(*position))
 
 
 @contextmanager
-def left_as_found() -> Iterator[None]:
-    """What is global to torch is after the block as before it: the state of its generator, and its threads."""
+def preserving_torch_state() -> Iterator[None]:
+    """Restore torch's global generator and number of threads after the block."""
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
         yield

@@ -1,11 +1,12 @@
-"""Files of examples become what a tuning run learns from: conversations, preferred answers, labels."""
+"""Opens the examples of a finetuning task: encode, split, make batches, describe; the result is an objective."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,268 +23,245 @@ from handloom.data.collate import (
     stack,
 )
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
-from handloom.data.examples import Conversation, LabeledText, PreferencePair, digest, read_examples, validation_mask
+from handloom.data.examples import KINDS, LabeledText, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
 from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
+from handloom.training.base_config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, batch_size_for
 from handloom.training.classification import Classification
 from handloom.training.config import FinetuneConfig
 from handloom.training.dpo import DPO
 from handloom.training.objective import Batch, Objective
-from handloom.training.progress import Reporter
+from handloom.training.progress import Reporter, pluralize, report_sentences
 from handloom.training.sft import SFT
-from handloom.training.sizes import STEPS_AN_EPOCH, USUAL_BATCH
-from handloom.training.work import batch_size_of, pluralize, tell
 
-Opened = tuple[Objective, str, dict[str, Any]]
 _LABELS_SHOWN = 6
 _QUESTIONS = 2
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """The data of a run, as an objective."""
+
+    objective: Objective
+    description: str
+    """In one line for people."""
+    stats: dict[str, Any]
+    """In numbers, for `data.json`."""
 
 
 def open_task(
     config: FinetuneConfig,
     model: GPT,
     tokenizer: Tokenizer,
-    context_length: int,
     reporter: Reporter,
-    reference: Callable[[], GPT] | None,
-) -> Opened:
-    """What a task other than text is learned from.
+    reference: Callable[[], GPT] | None = None,
+) -> OpenedData:
+    """The data of a task other than text; precision and context_length are decided.
 
-    Args:
-        config: with its precision decided.
-        model: to be trained; to tell labels apart it is given a head, if it has none.
-        tokenizer: of the model.
-        context: tokens in a row.
-        reporter: told what was cut or left out.
-        reference: gives the model as it was before the first step, to compare preferences with; None where only
-            batches are asked for.
-
-    Returns:
-        the objective; its data in one line for people; and in numbers, for `data.json`.
-
-    Raises:
-        DataError: for data that cannot be learned from, naming file and line.
+    For classify the model gets a classification head if it has none. For dpo `reference` loads the model before the
+    first step; without it there are only batches. Raises DataError, naming file and line, for data that cannot be
+    trained on.
     """
+    examples = _Examples(config, tokenizer, reporter)
     if config.task == "sft":
-        return _instruct(config, tokenizer, context_length, reporter)
+        return _open_sft(examples)
     if config.task == "dpo":
-        return _prefer(config, tokenizer, context_length, reporter, reference)
-    return _classify(config, model, tokenizer, context_length, reporter)
+        return _open_dpo(examples, reporter, reference)
+    return _open_classify(examples, model, reporter)
 
 
-def _instruct(config: FinetuneConfig, tokenizer: Tokenizer, context_length: int, reporter: Reporter) -> Opened:
-    fitting = ExampleEncoder(context_length, config.overlong)
-    examples = read_examples(Conversation, config.data, config.encoding_errors, fitting.omissions)
-    found = encode_conversations(examples, tokenizer, fitting)
-    tell(fitting.omissions.sentences(), reporter)
-    kept = [example for example, _ in found]
-    sides: tuple[list[Row], list[Row]] = ([], [])
-    out_of_training = validation_mask(kept, config.validation_fraction)
-    for (_, text), out in zip(found, out_of_training, strict=True):
-        sides[out].append(encode_row(text.ids, text.loss_mask))
-    packed = tuple(pack(side, context_length) for side in sides) if config.pack is not False else sides
-    packs = len(packed[0]) >= STEPS_AN_EPOCH * USUAL_BATCH if config.pack is None else config.pack
-    training, validation = packed if packs else sides
-    names = ("inputs", "targets", "segments") if packs else ("inputs", "targets")
+_ENCODERS: dict[str, Any] = {"sft": encode_conversations, "dpo": encode_pairs, "classify": encode_labeled}
 
-    def batch(rows: Sequence[Row]) -> Batch:
-        made = stack(rows)
-        return tensors({name: made[name] for name in names})
 
-    size = batch_size_of(config, len(training))
-    order = ShuffledSampler(len(training), size, config.seed)
-    objective = SFT(
-        lambda step: batch([training[number] for number in order.batch(step)]),
-        order.steps_per_epoch,
-        (batch([validation[n] for n in some]) for some in bucket_by_length([*map(len, validation)], size)),
-        _key(config, kept, tokenizer, context_length, CHAT_TEMPLATE, packs),
-        CHAT_TEMPLATE,
+class _Examples:
+    """The examples of a task, read, encoded and split."""
+
+    def __init__(self, config: FinetuneConfig, tokenizer: Tokenizer, reporter: Reporter) -> None:
+        assert config.context_length is not None
+        self.config, self.tokenizer, self.context_length = config, tokenizer, config.context_length
+        encoder = ExampleEncoder(self.context_length, config.overlong)
+        self.omissions = encoder.omissions
+        kind: Any = KINDS[config.task]
+        examples = read_examples(kind, config.data, config.encoding_errors, encoder.omissions)
+        self.encoded = _ENCODERS[config.task](examples, tokenizer, encoder)
+        report_sentences(encoder.omissions.sentences(), reporter)
+        self.examples: list[Any] = [example for example, *_ in self.encoded]
+        self.held_out = validation_mask(self.examples, config.validation_fraction)
+
+    def split(self, items: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+        """Training and held-out items, one for each example, each in their order."""
+        splits: tuple[list[Any], list[Any]] = ([], [])
+        for item, held_out in zip(items, self.held_out, strict=True):
+            splits[held_out].append(item)
+        return splits
+
+    def batches(
+        self,
+        splits: tuple[list[Any], list[Any]],
+        collate: Callable[[list[Any]], Batch],
+        length: Callable[[Any], int],
+        *hashed: object,
+    ) -> dict[str, Any]:
+        """The fields of an `ExampleObjective`; its rows depend on `hashed` too, besides examples and settings."""
+        training, validation = splits
+        self.batch_size = batch_size_of(self.config, len(training))
+        sampler = ShuffledSampler(len(training), self.batch_size, self.config.seed)
+        buckets = bucket_by_length([length(item) for item in validation], self.batch_size)
+        return {
+            "batch": lambda step: collate([training[number] for number in sampler.batch(step)]),
+            "steps_per_epoch": sampler.steps_per_epoch,
+            "validation": [collate([validation[number] for number in bucket]) for bucket in buckets],
+            "data_hash": self._data_hash(*hashed),
+        }
+
+    def _data_hash(self, *hashed: object) -> str:
+        """A hash of everything that rows are made of, but not of their order, which is the seed's."""
+        settings = [self.config.task, self.config.validation_fraction, self.config.overlong, self.context_length]
+        parts = [digest(self.examples), *settings, self.tokenizer.fingerprint, *hashed]
+        return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()[:32]
+
+    def stats(self, template: str | None, **more: object) -> dict[str, Any]:
+        """The data in numbers."""
+        held_out = sum(self.held_out)
+        return {
+            "task": self.config.task,
+            "template": template,
+            "training_examples": len(self.held_out) - held_out,
+            "validation_examples": held_out,
+            "batch_size": self.batch_size,
+            "omitted": self.omissions.to_dict(),
+            **more,
+        }
+
+    def questions(self, messages: Callable[[Any], Sequence[Message]]) -> list[str]:
+        """The first user messages of some held-out conversations, as prompts of samples."""
+        held_out = self.split(self.examples)[1]
+        firsts = (next(m.content for m in messages(example) if m.role == "user") for example in held_out)
+        return list(dict.fromkeys(firsts))[:_QUESTIONS]
+
+
+def batch_size_of(config: FinetuneConfig, rows: int) -> int:
+    """Rows in a step: as the settings say, otherwise as suits so many rows; whole micro-batches in any case.
+
+    Where steps or minutes are given, a smaller batch would only train on less, so an epoch need have but one step.
+    """
+    if config.batch_size is not None:
+        return config.batch_size
+    by_epochs = config.steps is None and config.minutes is None
+    size, micro = batch_size_for(rows, MIN_STEPS_PER_EPOCH if by_epochs else 1), config.micro_batch_size or 1
+    return max(micro, size // micro * micro)
+
+
+def _open_sft(examples: _Examples) -> OpenedData:
+    context_length, use_packed = examples.context_length, examples.config.pack
+    splits = rows = examples.split(encode_row(text.ids, text.loss_mask) for _, text in examples.encoded)
+    if use_packed is not False:
+        packed = pack(rows[0], context_length), pack(rows[1], context_length)
+        use_packed = use_packed or len(packed[0]) >= MIN_STEPS_PER_EPOCH * DEFAULT_BATCH
+        splits = packed if use_packed else rows
+    names = ("inputs", "targets", "segments") if use_packed else ("inputs", "targets")
+
+    def collate(some: list[Row]) -> Batch:
+        arrays = stack(some)
+        return tensors({name: arrays[name] for name in names})
+
+    fields = examples.batches(splits, collate, len, CHAT_TEMPLATE, use_packed)
+    trained, read = sum(row.n_targets for row in splits[0]), sum(map(len, splits[0]))
+    description = (
+        f"{pluralize(len(rows[0]), 'conversation')}: {read:,} tokens in {pluralize(len(splits[0]), 'row')} of up to "
+        f"{context_length:,}, {trained:,} of them with a loss; held out: {len(rows[1]):,}."
     )
-    learned, read = sum(row.n_targets for row in training), sum(map(len, training))
-    line = (
-        f"{pluralize(len(sides[0]), 'conversation')}: {read:,} tokens in {pluralize(len(training), 'row')} of up to "
-        f"{context_length:,}, {learned:,} of them learned; held out: {len(sides[1]):,}."
-    )
-    report = _report(config, fitting, len(sides[0]), len(sides[1]), CHAT_TEMPLATE, size)
-    report |= {"pack": packs, "rows": len(training), "tokens": read, "learned_tokens": learned}
-    asked = [example.messages for example, out in zip(kept, out_of_training, strict=True) if out]
-    return objective, line, {**report, "questions": _questions(asked)}
+    numbers = {"pack": use_packed, "rows": len(splits[0]), "tokens": read, "learned_tokens": trained}
+    stats = examples.stats(CHAT_TEMPLATE, **numbers, questions=examples.questions(lambda example: example.messages))
+    return OpenedData(SFT(**fields, chat_template=CHAT_TEMPLATE), description, stats)
 
 
-def _prefer(
-    config: FinetuneConfig,
-    tokenizer: Tokenizer,
-    context_length: int,
-    reporter: Reporter,
-    reference: Callable[[], GPT] | None,
-) -> Opened:
-    fitting = ExampleEncoder(context_length, config.overlong)
-    examples = read_examples(PreferencePair, config.data, config.encoding_errors, fitting.omissions)
-    found = encode_pairs(examples, tokenizer, fitting)
-    tell(fitting.omissions.sentences(), reporter)
-    kept = [example for example, _, _ in found]
-    template = None if any(isinstance(example.prompt, str) for example in kept) else CHAT_TEMPLATE
-    sides: tuple[list[tuple[Row, Row]], list[tuple[Row, Row]]] = ([], [])
-    out_of_training = validation_mask(kept, config.validation_fraction)
-    for (_, *both), out in zip(found, out_of_training, strict=True):
-        chosen, rejected = (encode_row(text.ids, text.loss_mask) for text in both)
-        sides[out].append((chosen, rejected))
-    training, validation = sides
-    size = batch_size_of(config, len(training))
-    order = ShuffledSampler(len(training), size, config.seed)
-    longest = [max(map(len, both)) for both in validation]
-    objective = DPO(
-        lambda step: pairs_batch([training[number] for number in order.batch(step)]),
-        order.steps_per_epoch,
-        (pairs_batch([validation[n] for n in some]) for some in bucket_by_length(longest, size)),
-        _key(config, kept, tokenizer, context_length, template),
-        config.dpo_beta,
-        template,
+def _open_dpo(examples: _Examples, reporter: Reporter, reference: Callable[[], GPT] | None) -> OpenedData:
+    config = examples.config
+    as_text = any(isinstance(example.prompt, str) for example in examples.examples)
+    template = None if as_text else CHAT_TEMPLATE
+    splits = examples.split(
+        tuple(encode_row(text.ids, text.loss_mask) for text in pair) for _, *pair in examples.encoded
     )
+    fields = examples.batches(splits, pairs_batch, lambda pair: max(map(len, pair)), template)
+    objective = DPO(**fields, chat_template=template, beta=config.dpo_beta)
     if reference is not None:
-        reporter.note(f"Asking the model as it is how likely {2 * len(kept):,} answers are.")
+        reporter.note(f"Computing reference log-probabilities of {2 * len(examples.examples):,} answers.")
         objective.compute_reference_logprobs(reference(), config.precision)
-    read = sum(len(row) for both in training for row in both)
-    line = f"{pluralize(len(training), 'pair')} of answers: {read:,} tokens; held out: {len(validation):,}."
-    report = _report(config, fitting, len(training), len(validation), template, size)
-    asked = [
-        example.prompt
-        for example, out in zip(kept, out_of_training, strict=True)
-        if out and not isinstance(example.prompt, str)
-    ]
-    return objective, line, {**report, "tokens": read, "questions": _questions(asked) if template else []}
+    read = sum(len(row) for pair in splits[0] for row in pair)
+    description = f"{pluralize(len(splits[0]), 'pair')} of answers: {read:,} tokens; held out: {len(splits[1]):,}."
+    questions = [] if as_text else examples.questions(lambda example: example.prompt)
+    return OpenedData(objective, description, examples.stats(template, tokens=read, questions=questions))
 
 
-def _questions(conversations: Sequence[Sequence[Message]]) -> list[str]:
-    """What some held-out conversations begin with, to ask the model on its way."""
-    firsts = (next(message.content for message in each if message.role == "user") for each in conversations)
-    return list(dict.fromkeys(firsts))[:_QUESTIONS]
-
-
-def pairs_batch(both: Sequence[tuple[Row, Row]]) -> Batch:
-    """Pairs of rows as inputs and targets, (B, 2, T) each."""
-    rows = [row for pair in both for row in pair]
-    inputs, targets = (
-        pad_batch([row.inputs for row in rows], 0),
-        pad_batch([row.targets for row in rows], IGNORE_INDEX),
-    )
-    B, T = len(both), inputs.shape[1]
-    return tensors({"inputs": inputs.reshape(B, 2, T), "targets": targets.reshape(B, 2, T)})
-
-
-def _classify(
-    config: FinetuneConfig, model: GPT, tokenizer: Tokenizer, context_length: int, reporter: Reporter
-) -> Opened:
-    fitting = ExampleEncoder(context_length, config.overlong)
-    examples = read_examples(LabeledText, config.data, config.encoding_errors, fitting.omissions)
-    found = encode_labeled(examples, tokenizer, fitting)
-    tell(fitting.omissions.sentences(), reporter)
-    kept = [example for example, _ in found]
-    names = _label_names(kept, model)
-    sides: tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]] = ([], [])
-    for (example, ids), out in zip(found, validation_mask(kept, config.validation_fraction), strict=True):
-        sides[out].append((ids, names.index(example.label)))
-    training, validation = sides
-    _warn_of_unseen(names, {label for _, label in training}, {label for _, label in validation}, reporter)
+def _open_classify(examples: _Examples, model: GPT, reporter: Reporter) -> OpenedData:
+    names = label_names(examples.examples, model)
+    splits = examples.split((ids, names.index(example.label)) for example, ids in examples.encoded)
+    counts = [Counter(names[label] for _, label in split) for split in splits]
+    if missing := [name for name in names if not counts[0][name]]:
+        reporter.warning(f"There is no training text with the label {' or '.join(missing)}.")
+    if missing := [name for name in names if not counts[1][name]]:
+        reporter.warning(f"There is no held-out text with the label {' or '.join(missing)}, so its F1 is 0.")
     if not model.config.label_names:
-        model.add_classification_head(names, config.seed)
-    size = batch_size_of(config, len(training))
-    order = ShuffledSampler(len(training), size, config.seed)
-    lengths = [len(ids) for ids, _ in validation]
-    objective = Classification(
-        model,
-        names,
-        lambda step: texts_batch([training[number] for number in order.batch(step)]),
-        order.steps_per_epoch,
-        (texts_batch([validation[n] for n in some]) for some in bucket_by_length(lengths, size)),
-        _key(config, kept, tokenizer, context_length, names),
-    )
-    numbers = Counter(names[label] for _, label in training)
-    shown = ", ".join(f"{name} {numbers[name]:,}" for name in names[:_LABELS_SHOWN])
+        model.add_classification_head(names, examples.config.seed)
+    fields = examples.batches(splits, texts_batch, lambda text: len(text[0]), names)
+    shown = ", ".join(f"{name} {counts[0][name]:,}" for name in names[:_LABELS_SHOWN])
     more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
-    read = sum(len(ids) for ids, _ in training)
-    line = (
-        f"{pluralize(len(training), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
-        f"held out: {len(validation):,}."
+    read = sum(len(ids) for ids, _ in splits[0])
+    description = (
+        f"{pluralize(len(splits[0]), 'text')} with {len(names)} labels ({shown}{more}), {read:,} tokens; "
+        f"held out: {len(splits[1]):,}."
     )
-    report = _report(config, fitting, len(training), len(validation), None, size)
-    return objective, line, {**report, "tokens": read, "labels": {name: numbers[name] for name in names}}
+    stats = examples.stats(None, tokens=read, labels={name: counts[0][name] for name in names})
+    return OpenedData(Classification(**fields, names=names), description, stats)
 
 
-def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
-    """Texts in ids with their labels, as inputs (B, T), last (B) and labels (B)."""
-    ids = [np.array(text, dtype=np.int64) for text, _ in texts]
-    last = np.array([len(text) - 1 for text in ids])
-    return tensors({"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])})
-
-
-def _label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
-    """All labels, in the order of their ids; numbers by size, words by their letters.
+def label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
+    """The labels in the order of their ids: the model's own, or sorted.
 
     Raises:
-        DataError: for a single label, or one that the model was not made for.
+        DataError: for a single label, or one that the model does not have.
         ModelError: for a model that does not give each text one label.
     """
     if model.config.problem_type != SINGLE_LABEL:
         raise ModelError(
-            f"The problem_type of the model is {model.config.problem_type}, and classify learns one label for each "
-            "text.",
-            "Tune a model without labels, such as the one that it came from.",
+            f"The problem_type of the model is {model.config.problem_type}, and classify trains one label per text.",
+            "Finetune a model without labels, such as its base model.",
         )
     found = {example.label: example for example in reversed(examples)}
     if known := model.config.label_names:
         for label, example in found.items():
             if label not in known:
                 raise DataError(
-                    f"{example.origin}: the model has no label {label!r}; it knows {', '.join(known)}.",
-                    "Mend the label, or tune a model that knows none yet.",
+                    f"{example.origin}: the model has the labels {', '.join(known)}, not {label!r}.",
+                    "Fix the label, or finetune a model without labels.",
                 )
         return known
     if len(found) == 1:
         raise DataError(
-            f"All {len(examples)} texts have the label {examples[0].label!r}, so there is nothing to tell apart.",
+            f"All {len(examples)} texts have the label {examples[0].label!r}, so there is nothing to classify.",
             "Add texts with another label.",
         )
     numbers = all(label.removeprefix("-").isdecimal() for label in found)
     return tuple(sorted(found, key=lambda label: (int(label), label) if numbers else (0, label)))
 
 
-def _warn_of_unseen(names: Sequence[str], learned: set[int], tested: set[int], reporter: Reporter) -> None:
-    missing = [name for number, name in enumerate(names) if number not in learned]
-    if missing:
-        reporter.warning(f"No text is learned from that has the label {' or '.join(missing)}.")
-    missing = [name for number, name in enumerate(names) if number not in tested]
-    if missing:
-        reporter.warning(f"No held-out text has the label {' or '.join(missing)}; its F1 is 0 for that.")
+def pairs_batch(pairs: Sequence[Sequence[Row]]) -> Batch:
+    """Pairs of rows as inputs and targets, (B, 2, T) each."""
+    rows = [row for pair in pairs for row in pair]
+    inputs, targets = pad_batch([row.inputs for row in rows], 0), pad_batch([row.targets for row in rows], IGNORE_INDEX)
+    B, T = len(pairs), inputs.shape[1]
+    return tensors({"inputs": inputs.reshape(B, 2, T), "targets": targets.reshape(B, 2, T)})
 
 
-def _report(
-    config: FinetuneConfig, fitting: ExampleEncoder, training: int, validation: int, template: str | None, size: int
-) -> dict[str, Any]:
-    return {
-        "task": config.task,
-        "template": template,
-        "training_examples": training,
-        "validation_examples": validation,
-        "batch_size": size,
-        "omitted": fitting.omissions.to_dict(),
-    }
-
-
-def _key(
-    config: FinetuneConfig,
-    examples: Sequence[Conversation] | Sequence[PreferencePair] | Sequence[LabeledText],
-    tokenizer: Tokenizer,
-    context_length: int,
-    *more: object,
-) -> str:
-    """Stands for everything that rows are made of; not for their order, which is the seed's."""
-    about = [config.task, config.validation_fraction, config.overlong, context_length, tokenizer.fingerprint]
-    made_of = [digest(examples), *about, *more]
-    return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()[:32]
+def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
+    """Encoded texts with their label ids, as inputs (B, T), last (B) and labels (B)."""
+    ids = [np.array(text, dtype=np.int64) for text, _ in texts]
+    last = np.array([len(text) - 1 for text in ids])
+    return tensors({"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])})
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> Batch:

@@ -1,4 +1,4 @@
-"""How many steps fit into the minutes that were given, by a clock that stands still while the process does."""
+"""The number of steps that fit into given minutes, by a clock that stands still while the process is suspended."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVENTS = 5
-"""Validations and samples in a run whose settings do not say how often."""
+"""Validations, samples and checkpoints in a run whose settings do not say how often."""
 
-BEAT = 0.2
-"""Seconds between two looks at the clock."""
+BEAT, GAP = 0.2, 1.0
+"""Seconds between two readings of the clock; a longer pause than GAP may be a suspended process."""
 
-GAP = 1.0
-"""A pause between two looks from which on it is asked whether the process was running at all, in seconds."""
-
-FIRST_SHARE, FIRST_SECONDS, FIRST_STEPS = 0.05, 30.0, 7
-"""When the steps are chosen first: after this share of the time or so many seconds, and so many steps."""
+FIRST_FRACTION, FIRST_SECONDS, FIRST_STEPS = 0.05, 30.0, 7
+"""The steps are first chosen after this fraction of the time or so many seconds, and so many steps."""
 
 TOLERANCE = 0.02
-"""A choice stands while another would differ by at most this share."""
+"""A choice stands while a new one would differ by at most this fraction."""
 
 
 class Clock:
-    """Computing time, in seconds: what passes while the process is not suspended.
+    """Computing time in seconds: what passes while the process is not suspended.
 
-    The clock is read five times a second. Where two readings lie more than a second apart, nothing of the process
-    was running for so long (SIGSTOP, a laptop asleep, a container that was paused) or the readings themselves were
-    held up by work. The process's own processor time tells which: no more than that counts of such a gap.
+    The clock is read five times a second. Where two readings lie more than a second apart, either the process was
+    suspended (SIGSTOP, a laptop asleep, a paused container) or a long operation held the readings up. Processor time
+    distinguishes the two: of such a gap no more than the process's own processor time counts.
 
-    Args:
-        read: gives the time that passes, and the processor time of all threads, in seconds.
+    `read` returns elapsed time and the processor time of all threads, both in seconds.
     """
 
     def __init__(
@@ -54,7 +50,7 @@ class Clock:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Read the clock again and again for the time of the block, however long a step takes."""
+        """Read the clock regularly during the block, however long a step takes."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -71,23 +67,20 @@ class Clock:
 
 
 class StepTimer:
-    """How fast one session of training goes, and how many steps it will come to.
+    """The speed of one session of training, and the number of steps that it predicts.
 
-    Args:
-        before: seconds that earlier sessions of the same run took.
-        clock: of computing time.
+    `before` are the seconds that earlier sessions of the same run took.
     """
 
     def __init__(self, before: float = 0.0, clock: Clock | None = None) -> None:
-        self.clock = clock or Clock()
-        self._before = before
+        self.clock, self._before = clock or Clock(), before
         self._steps: list[float] = []
         self._pauses: dict[str, tuple[list[float], int | None]] = {}
-        self._next: tuple[float, float] | None = None
+        self._next_plan: tuple[float, float] | None = None
 
     @property
     def seconds(self) -> float:
-        """Computing time of the run up to now, all sessions together."""
+        """Computing time of the run until now, all sessions together."""
         return self._before + self.clock.seconds
 
     @property
@@ -95,79 +88,69 @@ class StepTimer:
         """Whether a step has been timed."""
         return bool(self._steps)
 
-    def stepped(self, seconds: float) -> None:
-        """Note how long an optimizer step took."""
+    def add_step(self, seconds: float) -> None:
+        """Record the time of an optimizer step."""
         self._steps.append(seconds)
 
-    def paused(self, what: str, seconds: float, every: int | None) -> None:
-        """Note how long a validation, a round of samples or a save took, and how often it comes.
-
-        Args:
-            what: which of them.
-            seconds: how long it took.
-            every: steps from one to the next; None: `EVENTS` times in the run.
-        """
-        times, _ = self._pauses.get(what, ([], None))
-        self._pauses[what] = [*times, seconds], every
+    def add_pause(self, kind: str, seconds: float, every: int | None) -> None:
+        """Record the time of a validation, a round of samples or a save, which comes `every` so many steps (None:
+        `EVENTS` times in the run)."""
+        times, _ = self._pauses.get(kind, ([], None))
+        self._pauses[kind] = [*times, seconds], every
 
     def step_seconds(self, last: int = 20) -> float:
-        """Median time of the last steps; the very first ones, which warm caches up, are left out."""
-        measured = self._steps[2:] or self._steps
-        return statistics.median_low(measured[-last:])
+        """Median time of the last steps, without the first two, which warm caches up."""
+        return statistics.median_low((self._steps[2:] or self._steps)[-last:])
 
     def plan(self, minutes: float, step: int, total: int | None) -> int | None:
-        """The number of steps of the run, where it is time to choose it and the choice changes.
+        """The number of steps of the run, if it is time to choose it and the choice changes `total`.
 
-        It is chosen first when enough steps were timed for their median to be trusted, and looked at again whenever
-        a third of what was left, in steps or in time, is over: a choice made in a bad moment is corrected long
-        before the run ends by it.
-
-        Args:
-            minutes: of computing, for the whole run.
-            step: steps that are done.
-            total: the choice up to now, or None.
+        It is first chosen when enough steps were timed for their median to be reliable, and revised whenever a third
+        of what remains, in steps or in time, has passed: a choice made in a slow moment is corrected long before the
+        run ends by it. `step` steps are done; `total` is the choice until now, or None.
         """
         budget, seconds, timed = 60 * minutes, self.seconds, len(self._steps)
         if total is None:
-            early = timed >= FIRST_STEPS and seconds >= min(FIRST_SHARE * budget, FIRST_SECONDS)
+            early = timed >= FIRST_STEPS and seconds >= min(FIRST_FRACTION * budget, FIRST_SECONDS)
             if not early and not (timed and seconds >= budget / 3):
                 return None
         else:
-            self._next = self._next or self._next_look(budget, seconds, step, total)
-            if timed < 3 or (step < self._next[0] and seconds < self._next[1]):
+            self._next_plan = self._next_plan or _next_plan(budget, seconds, step, total)
+            if timed < 3 or (step < self._next_plan[0] and seconds < self._next_plan[1]):
                 return None
         chosen = self.steps_within(minutes, step)
         if total is not None and abs(chosen - total) <= TOLERANCE * total:
             chosen = total
-        self._next = self._next_look(budget, seconds, step, chosen)
+        self._next_plan = _next_plan(budget, seconds, step, chosen)
         return None if chosen == total else chosen
 
-    def _next_look(self, budget: float, seconds: float, step: int, total: int) -> tuple[float, float]:
-        """The step and the time, whichever comes first, at which to look again; never, for the last few steps."""
-        left = total - step
-        if left <= TOLERANCE * total:
-            return math.inf, math.inf
-        return step + math.ceil(left / 3), seconds + max(0.0, budget - seconds) / 3
-
     def steps_within(self, minutes: float, step: int) -> int:
-        """The number of steps, those done included, after which `minutes` will be over."""
-        left, each = minutes * 60 - self.seconds, self._each()
+        """The number of steps, those done included, after which `minutes` will have passed."""
+        left, each = minutes * 60 - self.seconds, self._seconds_per_step()
         total = step + max(0, int(left / each))
-        for _ in range(3):  # the pauses that are left depend on the number of steps, and that on them
-            total = step + max(0, int((left - self._fixed(step, total)) / each))
+        for _ in range(3):  # the remaining pauses depend on the number of steps, and that on them
+            total = step + max(0, int((left - self._remaining_pauses(step, total)) / each))
         return max(total, 1)
 
     def predict(self, step: int, total: int) -> float:
         """Seconds that the whole run of `total` steps will have taken, of which `step` are done."""
-        return self.seconds + self._fixed(step, total) + (total - step) * self._each()
+        return self.seconds + self._remaining_pauses(step, total) + (total - step) * self._seconds_per_step()
 
-    def _fixed(self, step: int, total: int) -> float:
-        """Seconds for what is left of the pauses that come `EVENTS` times."""
+    def _remaining_pauses(self, step: int, total: int) -> float:
+        """Seconds for the remaining pauses of those that come `EVENTS` times in the run."""
         every = max(1, math.ceil(total / EVENTS))
         events = total // every - step // every + (total % every > 0)
         return events * sum(statistics.median_low(times) for times, every in self._pauses.values() if not every)
 
-    def _each(self) -> float:
-        """Seconds for a step and its share of the pauses that come every so many steps."""
-        shares = (statistics.median_low(times) / every for times, every in self._pauses.values() if every)
-        return self.step_seconds() + sum(shares)
+    def _seconds_per_step(self) -> float:
+        """Seconds for a step with its part of the pauses that come every so many steps."""
+        parts = (statistics.median_low(times) / every for times, every in self._pauses.values() if every)
+        return self.step_seconds() + sum(parts)
+
+
+def _next_plan(budget: float, seconds: float, step: int, total: int) -> tuple[float, float]:
+    """The step and the time, whichever comes first, at which to choose again; never, for the last few steps."""
+    left = total - step
+    if left <= TOLERANCE * total:
+        return math.inf, math.inf
+    return step + math.ceil(left / 3), seconds + max(0.0, budget - seconds) / 3

@@ -1,0 +1,121 @@
+"""What a run trains, and how it is set up from scratch; `finetune_setup` begins with a pretrained model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from handloom.checkpoints import native, peft
+from handloom.checkpoints.memory import require_memory
+from handloom.data.corpus import Corpus
+from handloom.data.tokenized import training_documents
+from handloom.finetuning import lora
+from handloom.model.gpt import GPT
+from handloom.tokenizer import load_tokenizer
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.gpt2 import TiktokenTokenizer
+from handloom.tokenizer.train import train_bpe
+from handloom.training import language_modeling as text
+from handloom.training.activation_cache import CachedBackbone
+from handloom.training.base_config import LoopSettings
+from handloom.training.config import TrainConfig
+from handloom.training.objective import Objective
+from handloom.training.progress import Reporter
+from handloom.training.tasks import OpenedData
+
+Save = Callable[[Path, dict[str, Any], dict[str, Tensor]], None]
+"""Writes a checkpoint: its folder, the trainer's state as JSON values, the optimizer's tensors."""
+
+
+@dataclass
+class TrainingSetup:
+    """What a run trains, and how it saves it."""
+
+    config: LoopSettings
+    """With everything decided that was left open."""
+    tokenizer: Tokenizer
+    model: GPT
+    """Its trainable parameters have requires_grad."""
+    data: OpenedData
+    save: Save
+    cache: CachedBackbone | None = None
+    needs: tuple[Path, str] | None = None
+    """The checkpoint of the base model that the run goes on needing, and its fingerprint."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What `summary.json` has in addition to what every run has."""
+
+    @property
+    def objective(self) -> Objective:
+        """Of the data."""
+        return self.data.objective
+
+
+def pretrain_setup(
+    config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None
+) -> TrainingSetup:
+    """What a run from scratch trains (threads and precision are decided): a new model, or that of a checkpoint.
+
+    Raises:
+        HandloomError: for settings or data that do not allow it.
+    """
+    if checkpoint is None:  # before the data is prepared; the smallest vocabulary stands for any
+        require_memory(config.model_config(vocab_size=257), "The run", copies=3)
+    tokenizer = checkpoint.load_tokenizer() if checkpoint else None
+    tokens = text.reopen_text(config, tokenizer, checkpoint)
+    if tokens is None:
+        corpus = text.open_text(config)
+        tokenizer = tokenizer or make_tokenizer(config, corpus, reporter)
+        tokens = text.prepare_text(config, corpus, tokenizer, reporter)
+    assert tokenizer is not None
+    shape = config.model_config(tokenizer.vocab_size)
+    windowing = {"context_length": shape.context_length, "stride": config.stride, "seed": config.seed}
+    objective = text.NextToken(tokens, tokenizer, batch_size=config.batch_size, **windowing)
+    model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
+    data = OpenedData(objective, *text.describe_text(tokens))
+    return TrainingSetup(config, tokenizer, model, data, save_with(model, tokenizer))
+
+
+def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
+    """The tokenizer that the settings name; `train` trains one on the training documents alone."""
+    if config.tokenizer != "train":
+        tokenizer = load_tokenizer(config.tokenizer)
+        if tokenizer.settings.chat_template or tokenizer.settings.more_templates:
+            reporter.note("The tokenizer's chat template is left out: a new model has not seen conversations.")
+            return load_tokenizer(config.tokenizer, templates=False)
+        return tokenizer
+    texts = training_documents(corpus, validation_fraction=config.validation_fraction, split=config.split)
+    reporter.note(f"Training a tokenizer of up to {config.vocab_size:,} tokens.")
+    trained = train_bpe(texts, config.vocab_size)
+    reporter.note(f"Trained a tokenizer of {trained.vocab_size:,} tokens on the training text.")
+    return TiktokenTokenizer(trained)
+
+
+def save_with(
+    model: GPT, tokenizer: Tokenizer, base: native.BaseModelRef | None = None, adapter: lora.LoRAConfig | None = None
+) -> Save:
+    """Saves the whole model, or only the adapter next to `base`; of finetuning with the reference to the base model."""
+
+    def write_adapter(folder: Path) -> None:
+        assert base is not None
+        assert adapter is not None
+        peft.write_adapter(folder, model, adapter, base.name)
+
+    def save(folder: Path, state: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
+        if base is not None:
+            state = {**state, "base": dataclasses.asdict(base)}
+        only = (base, write_adapter) if base is not None and adapter is not None else None
+        native.save(folder, model, tokenizer, state, optimizer=optimizer, adapter=only)
+
+    return save
+
+
+def materialize(model: GPT) -> GPT:
+    """The same model in memory of its own, independent of the checkpoint's file."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
