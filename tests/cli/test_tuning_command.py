@@ -37,11 +37,14 @@ def test_each_command_goes_on_with_runs_of_its_own(tune, inside):
     for flags in ((), ("--embed-dim", 32)):
         refused = inside("train", "--resume", "runs/tuned", *flags)
         assert refused.returncode == 2
-        assert "Go on with it by: handloom finetune --resume runs/tuned" in refused.err
+        assert "Resume it with `handloom finetune`: --resume runs/tuned." in refused.err
     for flags in ((), ("--rank", 4)):
         refused = inside("finetune", "--resume", "runs/demo", *flags)
         assert refused.returncode == 2
-        assert "Go on with it by `handloom train --resume runs/demo`, or tune what it came to" in refused.err
+        assert (
+            "Resume it with `handloom train`: --resume runs/demo. Or finetune its model: --model runs/demo"
+            in refused.err
+        )
     assert "4 steps in" in inside("finetune", "--resume", "runs/tuned").out
     assert "4 steps in" in inside("train", "--resume", "runs/demo").out
 

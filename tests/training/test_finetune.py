@@ -19,6 +19,7 @@ from handloom.training.config import FinetuneConfig, merge_finetune
 from handloom.training.finetune_setup import finetune_setup
 from handloom.training.method import TOKEN_CHOICE_BATCHES
 from handloom.training.metrics_log import read_metrics
+from handloom.training.objective import TrainStep
 from handloom.training.progress import NullReporter
 
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:1")
@@ -241,7 +242,7 @@ def test_frozen_rows_are_what_the_model_says(base):
         assert torch.allclose(reader.hidden(ids), model.hidden(ids), atol=1e-6)
         segments = torch.arange(32).view(2, 16) // 8
         assert torch.allclose(reader.hidden(ids, segments=segments), model.hidden(ids, segments=segments), atol=1e-6)
-    reader.train()
+    TrainStep(model, None, cache=reader).train()
     assert model.blocks[1].training
     assert not model.blocks[0].training
     assert not model.embedding.training
@@ -374,22 +375,19 @@ def test_a_tuned_classifier_is_used_by_its_name(tmp_path, tune, examples):
     assert named == ["a", "b"]
 
 
-def test_what_the_data_check_finds_is_told_before_the_first_step(tmp_path, tune, examples):
+def test_a_run_on_examples_names_the_command_that_checks_them(tmp_path, tune, examples):
     class Hears(NullReporter):
         def __init__(self):
-            self.warnings = []
+            self.notes = []
 
-        def warning(self, text):
-            self.warnings.append(text)
+        def note(self, text):
+            self.notes.append(text)
 
-    lines = (examples / "sft.jsonl").read_text(encoding="utf-8").splitlines()
-    doubled = tmp_path / "doubled.jsonl"
-    doubled.write_text("\n".join([*lines, lines[0]]), encoding="utf-8")
-    settings = {"task": "sft", "steps": 1, "context_length": None}
-    for file, expected in ((examples / "sft.jsonl", False), (doubled, True)):
+    for task in ("text", "sft"):
         reporter = Hears()
-        run.begin(tmp_path / file.stem, tune(**settings, data=(str(file),)), reporter)
-        assert any("handloom data check" in text for text in reporter.warnings) == expected
+        data = {} if task == "text" else {"data": (str(examples / "sft.jsonl"),), "context_length": None}
+        run.begin(tmp_path / task, tune(task=task, steps=1, **data), reporter)
+        assert any("`handloom data check`" in note for note in reporter.notes) == (task == "sft")
 
 
 @pytest.mark.parametrize("task", ["text", "dpo"])

@@ -161,13 +161,13 @@ def test_an_adapter_and_its_base_that_were_moved_together_find_each_other(traine
 
 
 def test_a_base_that_was_pruned_while_its_adapter_was_prepared_is_told(base, tune, tmp_path, monkeypatch):
-    describe = run._describe
+    describe = run._Session.describe
 
     def prune_meanwhile(*told):
         shutil.rmtree(native.step_folder(base, 8))
         describe(*told)
 
-    monkeypatch.setattr(run, "_describe", prune_meanwhile)
+    monkeypatch.setattr(run._Session, "describe", prune_meanwhile)
     with pytest.raises(CheckpointError, match=r"step-00000008 was removed while this run was prepared"):
         run.begin(tmp_path / "lora", tune(base))
     assert not (tmp_path / "lora").exists()

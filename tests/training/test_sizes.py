@@ -92,9 +92,10 @@ def test_few_steps_and_a_batch_larger_than_the_data_are_said_with_the_flag_that_
     settings = {"model": base, "data": (write(conversations(60)),), "task": "sft", "batch_size": 32, **QUICK}
     run.begin(tmp_path / "a", FinetuneConfig(**settings, epochs=1, pack=True), heard)
     assert heard.warnings[-2:] == [
-        "With so little data --epochs 1 comes to 1 step, which is few to learn from. --epochs 51 makes it 30 or more.",
-        "The data is 19 rows, fewer than the batch of 32: each step learns from the same row several times. "
-        "--batch-size 1 suits so little data.",
+        "With so little data `epochs=1` amounts to 1 step, which is few to learn from. `epochs=51` makes it 30 or "
+        "more.",
+        "The data has 19 rows, fewer than the batch of 32, so each step repeats rows. "
+        "`batch_size=1` suits so little data.",
     ]
     heard = Heard()
     run.begin(tmp_path / "b", FinetuneConfig(**settings, steps=1), heard)  # whoever says 1 step means it
@@ -109,7 +110,7 @@ def test_text_adapts_when_it_is_tuned_on_and_says_so_when_it_is_trained_on(base,
     assert tuned["batch_size"] == batch_size_for(tuned["train_tokens"] // 48) < 8
     heard = Heard()
     run.begin(tmp_path / "trained", tiny(data=(str(text),), batch_size=500, steps=1), heard)
-    assert [w.partition(":")[0].partition(" rows")[2] for w in heard.warnings] == [", fewer than the batch of 500"]
+    assert [w.partition(", so")[0].partition(" rows")[2] for w in heard.warnings] == [", fewer than the batch of 500"]
 
 
 def test_rows_that_the_steps_do_not_come_to_are_counted(tmp_path, tiny):

@@ -71,13 +71,9 @@ def _bytes(row: Tensor) -> Any:
 class CachedBackbone:
     """Computes the hidden states of a GPT of which nothing below block `layer` is trained.
 
-    Each row passes through the frozen layers alone, without dropout and padding, so that its output is the same every
-    time, whatever the other rows of the batch are.
-
-    Args:
-        model: below block `layer` it is in evaluation mode (`TrainStep.train`).
-        layer: the lowest block that is trained; the number of blocks if none is.
-        store: where outputs are kept; None: nowhere, and they are computed each time.
+    `layer` is the number of blocks if none is. Each row passes through the frozen layers alone, without padding and
+    without dropout (see `TrainStep.train`), so that its output is the same every time, whatever the other rows of the
+    batch are. Without a `store` it is computed each time.
     """
 
     def __init__(self, model: GPT, layer: int, store: ActivationStore | None) -> None:

@@ -165,22 +165,14 @@ class FinetuneConfig(LoopSettings, DataSettings, TaskSettings):
 
 
 def merge_finetune(file: Path | None, flags: dict[str, Any]) -> FinetuneConfig:
-    """The settings of finetuning: default, overruled by the file, overruled by flags.
-
-    Raises:
-        ConfigError: as `merge_settings`, or when both a method and patterns are given.
-    """
+    """The settings of finetuning, as `merge_settings` has them; not both a method and patterns."""
     if "method" in flags and "train_params" in flags:
         raise ConfigError("Both `method` and `train_params` name what is trained.", "Give one of them.")
     return merge_settings(FinetuneConfig, file, flags, "finetune")
 
 
 def merge(file: Path | None, flags: dict[str, Any]) -> TrainConfig:
-    """The settings of a run from scratch: default, overruled by the file, overruled by flags.
-
-    Raises:
-        ConfigError: as `merge_settings`, or for a shape that no model can have.
-    """
+    """The settings of a run from scratch, as `merge_settings` has them; of a shape that a model can have."""
     config = merge_settings(TrainConfig, file, flags, "train")
     shape = config.model_config(config.vocab_size)  # refuses a wrong shape before any text is read
     check_stride(config.stride, shape.context_length)
@@ -198,11 +190,7 @@ def check_stride(stride: int | None, context_length: int) -> None:
 
 
 def settings_of(values: dict[str, Any]) -> TrainConfig | FinetuneConfig:
-    """The settings that a run wrote down: from scratch, or finetuning.
-
-    Raises:
-        ConfigError: for a setting that this version does not have, or a value that is not allowed.
-    """
+    """The settings that a run wrote down: from scratch, or finetuning. Raises ConfigError for those of another version."""
     kind = FinetuneConfig if "method" in values else TrainConfig
     require_fields(kind, values, "The settings hold")
     return kind(**values)

@@ -31,10 +31,7 @@ def finetune_setup(
 ) -> TrainingSetup:
     """What finetuning trains (threads and precision are decided): its base model, or that of a checkpoint of the run.
 
-    Activations are cached on the disk of `run`, which need not exist yet.
-
-    Raises:
-        HandloomError: for settings, data or a model that do not allow it.
+    Activations are cached on the disk of `run`, which need not exist yet. Raises HandloomError.
     """
     source = _open_base(config, run, reporter, checkpoint)
     tokenizer = source.load_tokenizer()

@@ -26,8 +26,7 @@ from handloom.training.progress import Reporter, pluralize, report_sentences
 class NextToken:
     """Predict each token of running text from those before it, in windows as `windowing` has them (see `Windows`).
 
-    Raises:
-        DataError: unless there is a window of text to train on, and one to validate with.
+    Raises DataError unless there is a window of text to train on, and one to validate with.
     """
 
     unit: ClassVar[str] = "nats/token"

@@ -65,11 +65,7 @@ def _tokens_to_train(config: FinetuneConfig, model: GPT, objective: Objective) -
 
 
 def set_trainable(config: FinetuneConfig, model: GPT, objective: Objective, reporter: Reporter) -> None:
-    """Make trainable what the method or the patterns name and the loss depends on.
-
-    Raises:
-        ConfigError: for a pattern that matches nothing, or if nothing trainable is left.
-    """
+    """Make trainable what the method or the patterns name and the loss depends on. Raises ConfigError for nothing."""
     trainable.require_fits(model, config.train_params)
     patterns = config.train_params or trainable.patterns_of(config.method, _trained_shape(config, model.config))
     trainable.set_trainable(model, patterns)
@@ -88,11 +84,7 @@ def lora_config(config: FinetuneConfig) -> lora.LoRAConfig:
 
 
 def memory_estimate(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
-    """What each method would train in a model of that shape, and its memory.
-
-    Raises:
-        ConfigError: for a pattern that matches nothing, last:N with too many blocks, or too many trainable tokens.
-    """
+    """What each method would train in a model of that shape, and its memory. Raises ConfigError for what does not fit."""
     if config.trainable_tokens > shape.vocab_size:
         raise ConfigError(
             f"The setting trainable_tokens is {config.trainable_tokens}, and the vocabulary has {shape.vocab_size} "

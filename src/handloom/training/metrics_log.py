@@ -16,14 +16,7 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLogger:
-    """The records of one run, in order.
-
-    Args:
-        run: its folder.
-        keep_until: records of later steps are removed; a resumed run repeats them.
-        unit: of the loss.
-        tensorboard: whether to write event files too.
-    """
+    """The records of one run, in order. Those of later steps than `keep_until` are removed: a resumed run repeats them."""
 
     def __init__(self, run: Path, keep_until: int = -1, unit: str = "nats/token", tensorboard: bool = False) -> None:
         self._run, self._unit = run, unit.replace("/", " per ")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from handloom import runtime
 from handloom.console import Console, column, new_console, progress, visible
+from handloom.errors import worded
 from handloom.finetuning.memory_estimate import MemoryEstimate
 from handloom.screen import NAMES, shielded
 from handloom.training.base_config import FEW_STEPS
@@ -80,11 +81,11 @@ class TerminalReporter(Reporter):
 
     def note(self, text: str) -> None:
         """In a dim style."""
-        self.console.print(text, style="dim")
+        self.console.print(worded(text), style="dim")
 
     def warning(self, text: str) -> None:
         """In yellow."""
-        self.console.print(text, style="yellow")
+        self.console.print(worded(text), style="yellow")
 
     def memory_estimate(self, estimate: MemoryEstimate) -> None:
         """A table of the methods, the chosen one first and in bold."""

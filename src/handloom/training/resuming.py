@@ -87,9 +87,7 @@ def start_of(named: Path, changes: dict[str, Any], kind: type[LoopSettings] | No
 def choose_folder(named: Path, start: Start, into: Path | None, drop_later: bool) -> Path:
     """The folder to resume in: that of a new run, if `into` names one, or the run's own.
 
-    Raises:
-        ConfigError: when the run has later checkpoints, which `drop_later` does not allow to be moved or another run
-            needs; or when there is no run.
+    Raises ConfigError when there is no run, or it has later checkpoints that may not be moved.
     """
     if into is not None:
         return into
@@ -118,11 +116,7 @@ def choose_folder(named: Path, start: Start, into: Path | None, drop_later: bool
 
 
 def set_aside_later(start: Start, run: Path, reporter: Reporter) -> None:
-    """Move the checkpoints after the start, and a copy of all records, into a folder of their own in the run.
-
-    Raises:
-        CheckpointError: when the disk refuses.
-    """
+    """Move the checkpoints after the start, and a copy of all records, into a folder of their own in the run."""
     if run != start.run or not start.later:
         return
     name = f"after-step-{start.progress.step}"
@@ -139,11 +133,7 @@ def set_aside_later(start: Start, run: Path, reporter: Reporter) -> None:
 
 
 def copy_start(start: Start, new: Path) -> None:
-    """Give a new run the checkpoint it is resumed from, the best one until then, and the records up to there.
-
-    Raises:
-        CheckpointError: when the disk refuses.
-    """
+    """Give a new run the checkpoint it is resumed from, the best one until then, and the records up to there."""
     copied = {start.progress.step: start.checkpoint.folder}
     best = start.progress.best_step
     if start.run is not None and best is not None and (folder := native.step_folder(start.run, best)).is_dir():
@@ -182,11 +172,7 @@ def _read_trainer_state(checkpoint: native.Checkpoint) -> tuple[RunConfig, Progr
 
 
 def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]:
-    """The settings in the run's config.toml that differ from its checkpoint, since a person edited them.
-
-    Raises:
-        ConfigError: for a setting that cannot change, or a file that cannot be read.
-    """
+    """The settings in the run's config.toml that differ from its checkpoint, since a person edited them."""
     file = run / "config.toml"
     if not file.is_file():
         return {}
@@ -256,11 +242,11 @@ def _wrong_kind(run: Path, settings: LoopSettings) -> ConfigError:
     if isinstance(settings, FinetuneConfig):
         return ConfigError(
             f"The run {run} finetunes the model {settings.model}; it was not begun from scratch.",
-            "Resume it with `handloom finetune`.",
+            f"Resume it with `handloom finetune`: `resume={run}`.",
         )
     return ConfigError(
         f"The run {run} was begun from scratch; it does not finetune a model.",
-        f"Resume it with `handloom train`, or finetune its model: `model={run}`.",
+        f"Resume it with `handloom train`: `resume={run}`. Or finetune its model: `model={run}`.",
     )
 
 

@@ -58,11 +58,7 @@ class TrainingSetup:
 def pretrain_setup(
     config: TrainConfig, reporter: Reporter, checkpoint: native.Checkpoint | None = None
 ) -> TrainingSetup:
-    """What a run from scratch trains (threads and precision are decided): a new model, or that of a checkpoint.
-
-    Raises:
-        HandloomError: for settings or data that do not allow it.
-    """
+    """What a run from scratch trains (threads and precision are decided): a new model, or that of a checkpoint."""
     if checkpoint is None:  # before the data is prepared; the smallest vocabulary stands for any
         require_memory(config.model_config(vocab_size=257), "The run", copies=3)
     tokenizer = checkpoint.load_tokenizer() if checkpoint else None

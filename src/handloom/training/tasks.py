@@ -222,9 +222,7 @@ def _open_classify(examples: _Examples, model: GPT, reporter: Reporter) -> Opene
 def label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
     """The labels in the order of their ids: the model's own, or sorted.
 
-    Raises:
-        DataError: for a single label, or one that the model does not have.
-        ModelError: for a model that does not give each text one label.
+    Raises DataError for a single label or one that the model does not have, ModelError for one with multiple labels.
     """
     if model.config.problem_type != SINGLE_LABEL:
         raise ModelError(
