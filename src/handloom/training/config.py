@@ -50,7 +50,7 @@ LEARNING_RATES = {
 
 @dataclass(frozen=True)
 class TaskSettings(Settings):
-    """What finetuning is about: first in `--help`."""
+    """What finetuning is about; the first of its flags."""
 
     model: str = essential("gpt2", "Model to finetune: a run, a folder, or the name of a pulled model.", path=True)
     data: tuple[str, ...] = ()  # stated by FinetuneConfig; here for its place
@@ -190,7 +190,7 @@ def check_stride(stride: int | None, context_length: int) -> None:
 
 
 def settings_of(values: dict[str, Any]) -> TrainConfig | FinetuneConfig:
-    """The settings that a run wrote down: from scratch, or finetuning. Raises ConfigError for those of another version."""
+    """The settings that a run wrote down: from scratch or finetuning. Raises ConfigError for unknown ones."""
     kind = FinetuneConfig if "method" in values else TrainConfig
     require_fields(kind, values, "The settings hold")
     return kind(**values)

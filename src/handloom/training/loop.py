@@ -179,9 +179,7 @@ class Trainer:
             return
         began, template, config = self.timer.seconds, self.objective.chat_template, self.config
         lm = LanguageModel(self.model, self.setup.tokenizer, template=template)
-        request = GenerationConfig(
-            max_new_tokens=config.sample_tokens, top_p=0.9, seed=config.seed, overflow="slide"
-        )
+        request = GenerationConfig(max_new_tokens=config.sample_tokens, top_p=0.9, seed=config.seed, overflow="slide")
         for prompt in config.sample_prompts:
             as_chat = template is not None and prompt != ""
             text = lm.complete([Message("user", prompt)] if as_chat else prompt or None, request).completions[0].text

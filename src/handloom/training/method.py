@@ -84,7 +84,7 @@ def lora_config(config: FinetuneConfig) -> lora.LoRAConfig:
 
 
 def memory_estimate(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
-    """What each method would train in a model of that shape, and its memory. Raises ConfigError for what does not fit."""
+    """What each method would train in a model of that shape, and its memory. Raises ConfigError."""
     if config.trainable_tokens > shape.vocab_size:
         raise ConfigError(
             f"The setting trainable_tokens is {config.trainable_tokens}, and the vocabulary has {shape.vocab_size} "

@@ -16,7 +16,7 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLogger:
-    """The records of one run, in order. Those of later steps than `keep_until` are removed: a resumed run repeats them."""
+    """The records of one run, in order. Those later than step `keep_until` are removed: a resumed run repeats them."""
 
     def __init__(self, run: Path, keep_until: int = -1, unit: str = "nats/token", tensorboard: bool = False) -> None:
         self._run, self._unit = run, unit.replace("/", " per ")
