@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.checkpoints import native
+from handloom.console import pluralize
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import trainable
 from handloom.loading import ModelSource, base_of, find_model
@@ -21,7 +22,7 @@ from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.base_config import FEW_STEPS
 from handloom.training.config import FinetuneConfig, check_stride
 from handloom.training.method import add_adapter, lora_config, memory_estimate, micro_batch_size_for, set_trainable
-from handloom.training.progress import Reporter, pluralize
+from handloom.training.progress import Reporter
 from handloom.training.setup import TrainingSetup, materialize, save_with
 from handloom.training.tasks import OpenedData, batch_size_of, open_task
 

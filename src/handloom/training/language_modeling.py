@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handloom.checkpoints import native
+from handloom.console import pluralize
 from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare
@@ -20,7 +21,7 @@ from handloom.tokenizer.base import Tokenizer
 from handloom.training.activation_cache import CachedBackbone
 from handloom.training.base_config import DataSettings
 from handloom.training.objective import Batch, EvalResult, to_device
-from handloom.training.progress import Reporter, pluralize, report_sentences
+from handloom.training.progress import Reporter, report_sentences
 
 
 class NextToken:

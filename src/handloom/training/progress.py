@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handloom import runtime
-from handloom.console import Console, column, new_console, progress, visible
+from handloom.console import Console, column, megabytes, new_console, progress, visible
 from handloom.errors import worded
 from handloom.finetuning.memory_estimate import MemoryEstimate
 from handloom.screen import NAMES, shielded
@@ -154,18 +154,6 @@ def metric_text(name: str, value: float) -> str:
     """A metric for people: `bits_per_byte` -> `1.734 bits/byte`, `token_accuracy` -> `94.3% token accuracy`."""
     number = f"{value:.1%}" if name.endswith("accuracy") else f"{value:.3f}"
     return f"{number} {name.replace('_per_', '/').replace('_', ' ')}"
-
-
-def pluralize(number: int, one: str, many: str | None = None) -> str:
-    """`1 document`, `2 documents`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def megabytes(count: int) -> str:
-    """Bytes for people: `18 kB`, `3.2 MB`, `1,530 MB`."""
-    if count < 1e6:
-        return f"{count / 1e3:,.0f} kB"
-    return f"{count / 1e6:,.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
 
 
 def clock(seconds: float) -> str:

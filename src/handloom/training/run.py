@@ -13,6 +13,7 @@ from typing import Any
 
 from handloom import locks, ownership, replacement, runtime, storage
 from handloom.checkpoints import native
+from handloom.console import pluralize
 from handloom.data.builtin import BUILTIN
 from handloom.data.omissions import Omissions
 from handloom.data.sources import files_of
@@ -24,7 +25,7 @@ from handloom.training.base_config import STEPS, LoopSettings, batch_size_for
 from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.finetune_setup import finetune_setup
 from handloom.training.loop import Progress, Trainer
-from handloom.training.progress import NullReporter, Reporter, pluralize, report_sentences
+from handloom.training.progress import NullReporter, Reporter, report_sentences
 from handloom.training.seeding import preserving_torch_state
 from handloom.training.setup import TrainingSetup, pretrain_setup
 from handloom.training.signals import stop_on_signals

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from handloom.console import pluralize
 from handloom.data.collate import (
     IGNORE_INDEX,
     Row,
@@ -34,7 +35,7 @@ from handloom.training.classification import Classification
 from handloom.training.config import FinetuneConfig
 from handloom.training.dpo import DPO
 from handloom.training.objective import Batch, Objective
-from handloom.training.progress import Reporter, pluralize, report_sentences
+from handloom.training.progress import Reporter, report_sentences
 from handloom.training.sft import SFT
 
 _LABELS_SHOWN = 6
