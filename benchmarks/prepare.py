@@ -2,9 +2,9 @@
 
     python benchmarks/prepare.py --megabytes 100
 
-Ours is the whole of `handloom.data.prepare`: walking the text twice, hashing, splitting, starting
-the workers, tokenizing, writing and checking the shards. tiktoken's is `encode_ordinary_batch` alone,
-on the same pieces in one process, with as many threads as we have workers; its tokens are thrown away.
+Ours is the whole of `handloom.data.prepare`: walking the text twice, hashing, splitting, tokenizing in
+threads, writing and checking the shards. tiktoken's is `encode_ordinary_batch` alone,
+on the same pieces in one process, with as many threads; its tokens are thrown away.
 Each runs in a process tree of its own, whose memory (proportional set size) is sampled from outside.
 """
 
@@ -115,7 +115,7 @@ def main() -> None:
     """Generate the text, measure both, print them side by side."""
     parser = argparse.ArgumentParser(description="Speed and memory of preparing text.")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the generated text")
-    parser.add_argument("--workers", type=int, default=available_cores(), help="processes, and tiktoken's threads")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="threads, ours and tiktoken's")
     parser.add_argument("--only", choices=("ours", "tiktoken"), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -126,7 +126,7 @@ def main() -> None:
         file = Path(folder, "text.txt")
         write_text(file, given.megabytes * _MB)
         size = file.stat().st_size
-        print(f"{size / _MB:,.0f} MB of text, {given.workers} workers or threads")
+        print(f"{size / _MB:,.0f} MB of text, {given.workers} threads")
         for name in ("ours", "tiktoken"):
             arguments = ["--only", name, "--file", str(file), "--workers", str(given.workers)]
             result = measured(arguments, Path(folder))

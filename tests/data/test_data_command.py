@@ -106,7 +106,7 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
     write(**{"1.txt": "Another story."})
     code, _, err = handloom("show", "--run", run)
     assert code == 2
-    assert "is not what it was" in " ".join(err.split())
+    assert "has changed (hash" in " ".join(err.split())
     (run / "data.json").write_bytes(b"{")
     code, _, err = handloom("show", "--run", run)
     assert code == 2

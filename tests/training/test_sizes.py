@@ -137,11 +137,11 @@ def text_of(kind, folder):
 REASONS = {
     "repetition": (
         "It has 1.35 MB, but repeats itself so much that its tokens are ",
-        "Give text that says something else, a smaller --vocab-size, or a smaller --context-length.",
+        "Give text with other content, lower `vocab_size`, or lower `context_length`.",
     ),
     "copies": (
         "299 documents were left out as exact copies of others.",
-        "Give text that says something else, or a smaller --context-length.",
+        "Give text with other content, or lower `context_length`.",
     ),
 }
 
@@ -165,7 +165,7 @@ def test_why_much_text_is_few_tokens_is_said_by_the_run_and_by_the_check(tmp_pat
 
 def test_a_short_text_is_still_told_to_be_longer(tmp_path, tiny):
     (tmp_path / "a.txt").write_text("Too short, though nothing in it is said twice.", encoding="utf-8")
-    with pytest.raises(DataError, match="Give more text, or a smaller --context-length"):
+    with pytest.raises(DataError, match="Give more text, or lower `context_length`"):
         run.begin(tmp_path / "run", tiny(data=(str(tmp_path / "a.txt"),), context_length=128))
     with pytest.raises(ConfigError, match="batch_size is 0; it must be at least 1"):
         tiny(batch_size=0)

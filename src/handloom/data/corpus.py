@@ -38,16 +38,11 @@ class Document:
 
     name: str
     pieces: Callable[[], Iterable[str]]
-    path: Path | None = None
-    """The text file that it begins."""
-    part: int = 1
-    """Which of the documents separated within its file."""
-    line: int = 1
-    """The line that it begins in, of a text file."""
-    origin: Origin | None = None
-    """The record, where it is one."""
-    omitted: Sequence[tuple[str, str]] = ()
-    """What of the record is left out: reasons of `omissions`, each with what it is counted by."""
+    path: Path | None = None  # the text file that it begins
+    part: int = 1  # which of the documents separated within its file
+    line: int = 1  # where it begins in its text file
+    origin: Origin | None = None  # the record, where it is one
+    omitted: Sequence[tuple[str, str]] = ()  # what of the record is left out, see `Record`
 
     @property
     def file(self) -> str:

@@ -50,8 +50,7 @@ class Conversation:
 class PreferencePair:
     """Two answers to one prompt, of which the first is preferred."""
 
-    prompt: str | tuple[Message, ...]
-    """A text that the answers continue as they are, or the messages that they answer."""
+    prompt: str | tuple[Message, ...]  # a text that the answers continue as they are, or the messages they answer
     chosen: str
     rejected: str
     origin: Origin

@@ -24,12 +24,10 @@ class Separation:
     """Where documents were separated within files, and where `<|endoftext|>` stayed within a text."""
 
     separator: str = END_OF_TEXT
-    files: int = 0
-    """Text files in which documents are separated, and the `documents` in them."""
-    documents: int = 0
+    files: int = 0  # text files in which documents are separated
+    documents: int = 0  # in these
     first_file: str = ""
-    end_of_text: int = 0
-    """How often `<|endoftext|>` stands within a document, and is learned as ordinary text."""
+    end_of_text: int = 0  # how often `<|endoftext|>` stands within a document, and is learned as ordinary text
     first_document: str = ""
 
     def add(self, name: str, file: str, part: int, end_of_text: int) -> None:

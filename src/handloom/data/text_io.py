@@ -67,10 +67,8 @@ class Origin:
 
     file: str
     line: int = 0
-    column: int = 0
-    """Where it is not the first record of its line."""
-    unit: str = "line"
-    """`row` in a file without lines."""
+    column: int = 0  # where it is not the first record of its line
+    unit: str = "line"  # `row` in a file without lines
 
     def __str__(self) -> str:
         line = f", {self.unit} {self.line}" if self.line else ""

@@ -118,10 +118,8 @@ def _why_short(n_tokens: int, n_bytes: int, copies: int) -> tuple[str, str]:
 class Window:
     """What a model reads at once, and which of its predictions count."""
 
-    inputs: np.ndarray
-    """(T,) int64."""
-    targets: np.ndarray
-    """(n,) int64, n at most T: the tokens that follow each of the last n inputs."""
+    inputs: np.ndarray  # (T,) int64
+    targets: np.ndarray  # (n,) int64, n at most T: the tokens that follow each of the last n inputs
 
 
 def windows_of(
