@@ -1,4 +1,4 @@
-"""Opens a file and unpacks it as its suffix says: .gz, .bz2, .xz, .zst. Knows nothing of what the bytes mean."""
+"""Opens a file and unpacks it by its suffix: .gz, .bz2, .xz, .zst. Bytes only."""
 
 from __future__ import annotations
 

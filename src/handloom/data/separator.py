@@ -142,7 +142,7 @@ def _numbered(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, int,
 def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
     """The text in parts, none empty, each with whether it is a separator."""
     mark = separator.strip()
-    held, start = "", 0  # held[:start] is done with; its last character tells whether a line begins behind it
+    held, start = "", 0  # held[:start] is done with; its last character shows whether a line begins after it
     for chunk in chunks:
         held += chunk
         end = held.rfind("\n") + 1

@@ -142,7 +142,9 @@ def prepare(
     workers = workers or available_cores()
     depends_on = [VERSION, tokenizer.fingerprint, plan.digest, plan.policy, plan.fraction]
     folder = _folder_of(hashlib.sha256(json.dumps(depends_on).encode("utf-8")).hexdigest()[:32])
-    reused = folder.is_dir() or not _Preparation(corpus, plan, tokenizer, workers, on_progress).make(folder)
+    reused = folder.is_dir() or not _Preparation(
+        corpus, plan, tokenizer, workers=workers, on_progress=on_progress
+    ).make(folder)
     data = _open(folder, tokenizer, verify)
     train, validation = data.train, data.validation
     report = PrepareStats(
