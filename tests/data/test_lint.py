@@ -499,7 +499,7 @@ def test_turns_that_are_only_context_are_no_question_of_their_own(check):
     ]
     found, seen = check({"a.jsonl": records}, task="sft")
     assert [finding.kind for finding in found if finding.severity != NOTE] == []
-    assert seen.omissions.to_dict() == {"field": {"count": 40, "by": {"id": 40}}, "context_length": {"count": 40}}
+    assert seen.omissions.to_dict() == {"field": {"count": 40, "by": {"id": 40}}, "context": {"count": 40}}
 
 
 def test_every_form_of_file_is_checked_to_its_end(check):
