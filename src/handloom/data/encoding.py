@@ -50,27 +50,27 @@ class ExampleEncoder:
 
 
 def encode_conversations(
-    examples: Iterable[Conversation], tokenizer: Tokenizer, fitting: ExampleEncoder
+    examples: Iterable[Conversation], tokenizer: Tokenizer, encoder: ExampleEncoder
 ) -> list[tuple[Conversation, EncodedChat]]:
     """Those that are not left out, in ids; the last token is only ever a target.
 
     Raises DataError for one that is too long where that is an error, or without a target, and when none is left.
     """
-    return [(example, text) for example, (text,) in _encode(examples, tokenizer, fitting)]
+    return [(example, text) for example, (text,) in _encode(examples, tokenizer, encoder)]
 
 
 def encode_pairs(
-    examples: Iterable[PreferencePair], tokenizer: Tokenizer, fitting: ExampleEncoder
+    examples: Iterable[PreferencePair], tokenizer: Tokenizer, encoder: ExampleEncoder
 ) -> list[tuple[PreferencePair, EncodedChat, EncodedChat]]:
     """The same: the preferred answer after its prompt, and the other; these must differ when truncated too."""
-    return [(example, chosen, rejected) for example, (chosen, rejected) in _encode(examples, tokenizer, fitting)]
+    return [(example, chosen, rejected) for example, (chosen, rejected) in _encode(examples, tokenizer, encoder)]
 
 
 def encode_labeled(
-    examples: Iterable[LabeledText], tokenizer: Tokenizer, fitting: ExampleEncoder
+    examples: Iterable[LabeledText], tokenizer: Tokenizer, encoder: ExampleEncoder
 ) -> list[tuple[LabeledText, list[int]]]:
     """The same, without targets."""
-    return [(example, text.ids) for example, (text,) in _encode(examples, tokenizer, fitting)]
+    return [(example, text.ids) for example, (text,) in _encode(examples, tokenizer, encoder)]
 
 
 def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
@@ -102,11 +102,11 @@ def room_for(kind: type[Example], context_length: int) -> int:
     return context_length if kind is LabeledText else context_length + 1
 
 
-def _encode(examples: Iterable[E], tokenizer: Tokenizer, fitting: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
-    length = fitting.context_length
+def _encode(examples: Iterable[E], tokenizer: Tokenizer, encoder: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
+    length = encoder.context_length
     kept = []
     for example in examples:
-        texts = fitting.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), length))
+        texts = encoder.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), length))
         if texts is not None:
             kept.append((example, texts))
     if not kept:

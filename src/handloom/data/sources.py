@@ -167,48 +167,31 @@ def _walk(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> Iter
                 folders.clear()
                 continue
             visited.add(real)
-            below = [path for name in sorted(folders) if _is_walked(path := Path(where, name), omissions)]
+            below = [Path(where, name) for name in sorted(folders)]
+            below = [path for path in below if _is_taken(path, suffixes, omissions, is_folder=True)]
             starts += [path for path in below if path.is_symlink()]
             folders[:] = [path.name for path in below if not path.is_symlink()]
-            for name in sorted(files):
-                if _is_read(path := Path(where, name), suffixes, omissions):
-                    yield path
+            yield from (path for name in sorted(files) if _is_taken(path := Path(where, name), suffixes, omissions))
 
 
-def _is_walked(folder: Path, omissions: Omissions) -> bool:
-    """Whether a folder below another is walked; if not, that is counted."""
-    if folder.name == "__pycache__" or _is_temporary(folder.name):
+def _is_taken(path: Path, suffixes: tuple[str, ...], omissions: Omissions, *, is_folder: bool = False) -> bool:
+    """Whether a file in a folder is read, or a folder walked; if not, that is counted, but for locks and the like."""
+    name, reason, by = path.name, "", ""
+    if name == "__pycache__" or name.startswith(UNFINISHED) or (name.startswith(".") and name.endswith(".lock")):
         return False
-    reason = ""
-    if folder.name.startswith("."):
+    if name.startswith("."):
         reason = "hidden"
-    elif is_own_folder(folder):
+    elif is_folder and is_own_folder(path):
         reason = "own-folder"
-    elif folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+    elif is_folder and path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
         reason = "link-loop"
+    elif not is_folder and not path.is_file():
+        reason = "no-file"
+    elif not is_folder and not has_suffix(name, suffixes):
+        reason, by = "suffix", path.suffix.lower() or "without any"
     if reason:
-        omissions.add(reason, folder.as_posix())
+        omissions.add(reason, path.as_posix(), by=by)
     return not reason
-
-
-def _is_temporary(name: str) -> bool:
-    """Whether it is a lock or an unfinished folder of ours: not data, and not worth counting."""
-    return name.startswith(UNFINISHED) or (name.startswith(".") and name.endswith(".lock"))
-
-
-def _is_read(path: Path, suffixes: tuple[str, ...], omissions: Omissions) -> bool:
-    """Whether a file in a folder is read; if not, that is counted."""
-    if _is_temporary(path.name):
-        return False
-    if path.name.startswith("."):
-        omissions.add("hidden", path.as_posix())
-    elif not path.is_file():
-        omissions.add("no-file", path.as_posix())
-    elif not has_suffix(path.name, suffixes):
-        omissions.add("suffix", path.as_posix(), by=path.suffix.lower() or "without any")
-    else:
-        return True
-    return False
 
 
 def _files_matching(pattern: str, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
