@@ -51,7 +51,7 @@ def test_settings_are_paths_too(tmp_path):
 
 
 def test_a_name_that_no_file_can_have_is_refused():
-    with pytest.raises(ConfigError, match="--data holds a NUL"):
+    with pytest.raises(ConfigError, match="`data` contains a NUL"):
         TrainConfig(data=("a\0b",))
 
 

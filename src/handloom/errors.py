@@ -12,13 +12,7 @@ from contextlib import contextmanager
 
 
 class HandloomError(Exception):
-    """Base of every error that Handloom raises on purpose.
-
-    Args:
-        problem: one or two sentences: what, where, and the limit.
-        remedy: one or two sentences: what to do about it.
-        setting: the name of the one setting that the error is about, if there is one.
-    """
+    """Base of every error that Handloom raises on purpose; `setting` names the one setting that it is about, if any."""
 
     def __init__(self, problem: str, remedy: str, *, setting: str | None = None) -> None:
         super().__init__(f"{problem} {remedy}")

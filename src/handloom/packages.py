@@ -1,7 +1,4 @@
-"""Packages that are missing or do not load, told in a sentence with what to type.
-
-Knows none of them: an error of the import is looked at when it has happened.
-"""
+"""The error for a package that is missing or does not load, with the command that installs it."""
 
 from __future__ import annotations
 
@@ -17,12 +14,9 @@ _TORCH_INDEX = " --index-url https://download.pytorch.org/whl/cpu"
 def import_failure(
     error: ImportError | OSError, needed_by: str = "Handloom", kind: type[HandloomError] = ConfigError
 ) -> HandloomError | None:
-    """What to tell of an error that came while a package was imported; None for any other error.
+    """The error, of that kind, for one that was raised while a package was imported; None for any other.
 
-    Args:
-        error: as it was caught, with its traceback.
-        needed_by: what cannot be done without the package; begins the sentence.
-        kind: of the error that is returned.
+    `needed_by` begins its sentence: what cannot be done without the package.
     """
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package, problem, force = error.name.partition(".")[0], "which is not installed", ""
@@ -39,7 +33,7 @@ def import_failure(
 
 
 def _being_imported(error: BaseException) -> str:
-    """The first package of others whose module was executed when the error came; empty if none was."""
+    """The first foreign package whose module was executed when the error was raised; empty if none was."""
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
@@ -51,7 +45,7 @@ def _being_imported(error: BaseException) -> str:
 
 
 def _requirement(package: str) -> str:
-    """The package, with the versions that Handloom works with if it always needs it: its own metadata has them."""
+    """The package, with its versions from our metadata if Handloom always needs it."""
     try:
         wanted = metadata.requires("handloom") or []
     except metadata.PackageNotFoundError:

@@ -1,7 +1,4 @@
-"""What this machine is and what it grants us: cores, memory, instruction sets, folders.
-
-Knows nothing of models or text. torch is imported only inside the functions that ask it.
-"""
+"""The machine: cores, memory, instruction sets, folders, paths. torch is imported only inside functions."""
 
 from __future__ import annotations
 
@@ -25,11 +22,7 @@ def expanded(given: str | Path, what: str) -> str:
     """The text of a path as a user gave it, the one way in for flags, settings, environment and Python callers.
 
     `~` and `~name` at the beginning stand for home folders, as in a shell; a file of such a name in the current
-    folder is reached by `./~name`, and where there is no user of that name, without.
-
-    Args:
-        given: the path.
-        what: what it was given for, as an error is to call it: a flag, a setting, an environment variable.
+    folder is reached by `./~name`, and without where that user does not exist. An error calls the path "for `what`".
 
     Raises:
         ConfigError: for an empty path, one that no file can have, or a home folder that is not known.
@@ -39,11 +32,11 @@ def expanded(given: str | Path, what: str) -> str:
     if not text.strip():
         raise ConfigError(
             f"The path for {what} is empty.",
-            'A shell variable that is not set leaves nothing behind, as in "$NAME". Give a path (. is the current '
-            "folder), or leave it out.",
+            'A shell variable that is not set is empty, as in "$NAME". Give a path (. is the current folder), or leave '
+            "it out.",
         )
     if "\0" in text:
-        raise ConfigError(f"The path for {what} holds a NUL character.", "No file has such a name; check it.")
+        raise ConfigError(f"The path for {what} contains a NUL character.", "File names cannot; check it.")
     path = os.path.expanduser(text)
     if path == text and text.startswith("~"):
         name = Path(text).parts[0]
@@ -63,7 +56,7 @@ def is_there(path: str) -> bool:
 
 
 def found_from(name: str, folders: Iterable[Path]) -> str:
-    """A path that was named from another folder: as it is if it is there, else in the first folder that has it."""
+    """A path that was given in another folder: itself if it exists, else that in the first folder where it does."""
     return next(filter(is_there, (name, *(str(folder / name) for folder in folders))), name)
 
 
@@ -77,31 +70,25 @@ def _homeless(what: str) -> ConfigError:
 
 def cache_folder() -> Path:
     """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
-    named = os.environ.get("HANDLOOM_CACHE")
-    return (
-        user_path(named, "HANDLOOM_CACHE")
-        if named is not None
-        else _users_folder("XDG_CACHE_HOME", ".cache", "HANDLOOM_CACHE")
-    )
+    return _chosen_folder("HANDLOOM_CACHE") or _users_folder("XDG_CACHE_HOME", ".cache", "HANDLOOM_CACHE")
 
 
 def models_folder() -> Path:
     """Where pulled models are kept: `$HANDLOOM_MODELS`, else `models` in the user's data folder.
 
-    Not the cache: whoever clears that means to lose what can be made again, and a machine without a
-    network cannot fetch a model again.
+    Not in the cache: that is for what can be made again, and a machine without a network cannot fetch a model again.
     """
-    named = os.environ.get("HANDLOOM_MODELS")
-    if named is not None:
-        return user_path(named, "HANDLOOM_MODELS")
-    return _users_folder("XDG_DATA_HOME", ".local/share", "HANDLOOM_MODELS") / "models"
+    chosen = _chosen_folder("HANDLOOM_MODELS")
+    return chosen or _users_folder("XDG_DATA_HOME", ".local/share", "HANDLOOM_MODELS") / "models"
+
+
+def _chosen_folder(variable: str) -> Path | None:
+    chosen = os.environ.get(variable)
+    return None if chosen is None else user_path(chosen, variable)
 
 
 def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
-    """Our folder in the one that the environment names, else in the usual one below the home folder.
-
-    By the rules of freedesktop.org an empty variable, or a relative path in one, counts as none.
-    """
+    """Our folder in `$variable`, else below the home folder; freedesktop.org ignores a variable without a full path."""
     base = Path(os.environ.get(variable, ""))
     if base.is_absolute():
         return base / "handloom"
@@ -112,23 +99,17 @@ def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
 
 
 def available_cores() -> int:
-    """How many cores this process may use: its affinity, or less if a container's quota says so."""
+    """How many cores this process may use: its affinity, or less by the quota of a container (cgroup 2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, int(quota))) if quota is not None else cores
-
-
-def _cgroup_quota() -> float | None:
-    """Cores that the container's quota allows (cgroup 2), or None where there is none."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # not in a container, or in one without a quota: "max"
+        return cores
 
 
 def memory_bytes() -> int:
-    """All memory that this process could have: the machine's with its swap, or less if a container allows less."""
+    """All memory that this process could have: the machine's with its swap, or less by the limit of a container."""
     import psutil
 
     total = int(psutil.virtual_memory().total) + int(psutil.swap_memory().total)
@@ -140,29 +121,20 @@ def memory_bytes() -> int:
 
 
 def set_num_threads(threads: int | None) -> int:
-    """Set how many threads compute; None means $OMP_NUM_THREADS, else all granted cores. Returns the number set."""
+    """Set how many threads compute; None means $OMP_NUM_THREADS, else all available cores. Returns the number set."""
     import torch
 
-    threads = plain(threads) or _threads_of_openmp() or available_cores()
+    outermost = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    from_openmp = int(outermost) if outermost.isdecimal() else 0
+    threads = plain(threads) or from_openmp or available_cores()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads
 
 
-def _threads_of_openmp() -> int | None:
-    """What OMP_NUM_THREADS says for the outermost level, if it says a number."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
-
-
 def choose_precision(asked: str) -> str:
-    """`fp32` or `bf16`: as asked, or for `auto` bf16 only where the processor computes it natively.
-
-    Elsewhere bfloat16 is emulated and 5 to 35 times slower than float32.
-    """
-    if asked != "auto":
-        return asked
-    return "bf16" if has_native_bf16() else "fp32"
+    """`fp32` or `bf16`; `auto` is bf16 where it is native: emulated it is 5 to 35 times slower than float32."""
+    return asked if asked != "auto" else "bf16" if has_native_bf16() else "fp32"
 
 
 def has_native_bf16() -> bool:
@@ -174,8 +146,8 @@ def has_native_bf16() -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held so far, in bytes (its high-water mark)."""
-    try:  # Linux's getrusage begins with the mark of whoever started this process
+    """The peak resident memory of this process, in bytes."""
+    try:  # Linux's getrusage begins with the peak of the parent process
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, ValueError, IndexError):
@@ -192,7 +164,7 @@ def peak_memory_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """What decides the bits of a result beside the settings: versions and processor."""
+    """What decides the bits of a result in addition to the settings: versions and processor."""
     import numpy
     import torch
 

@@ -1,7 +1,6 @@
-"""Standard output and error as a screen that may vanish: what cannot be shown is dropped, and known to be lost.
+"""Standard output and error that never fail: what cannot be shown is dropped, and the loss is recorded.
 
-A pipe whose reader has ended, a full disk under a redirected log, a terminal that was closed, and a descriptor that
-was closed from the beginning are one case each of the same thing. Knows nothing of ours.
+A pipe whose reader has ended, a full disk below a redirected log, a terminal or a descriptor that was closed.
 """
 
 from __future__ import annotations
@@ -9,60 +8,39 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 NAMES = ("stdout", "stderr")
 
 
-class Screen(io.TextIOBase):
-    """A text stream that never fails.
-
-    Each write is tried, so that a disk that has room again shows the later lines.
-
-    Args:
-        stream: where to write; None where the descriptor is closed.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self.lost = "was closed before this began" if stream is None else ""
-        """Why something could not be shown, the first time; empty while everything was."""
+class _Closed(io.TextIOBase):
+    """What stands for a descriptor that is closed."""
 
     def write(self, text: str) -> int:
-        """Show it, if that is possible; returns how much was taken, which is all."""
-        self._try("write", text)
+        return len(text)
+
+
+class Screen:
+    """A text stream that never fails, on top of another; `lost` says why something was not shown, the first time."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = _Closed() if stream is None else stream
+        self.lost = "was closed before this began" if stream is None else ""
+
+    def write(self, text: str) -> int:
+        """Show the text if possible, also after an earlier failure; returns its length."""
+        self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Show what waits, if that is possible."""
-        self._try("flush")
+        """Show what is buffered, if possible."""
+        self._try(self._stream.flush)
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return self._stream is not None and self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Of the stream below."""
-        if self._stream is None:
-            raise io.UnsupportedOperation("fileno")
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream below."""
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def _try(self, what: str, *arguments: str) -> None:
-        if self._stream is None:
-            return
+    def _try(self, show: Callable[..., object], *arguments: str) -> None:
         try:
-            getattr(self._stream, what)(*arguments)
+            show(*arguments)
         except (OSError, ValueError) as error:  # ValueError: closed, or a character that it cannot show
             self.lost = self.lost or getattr(error, "strerror", None) or str(error)
 
@@ -72,10 +50,7 @@ class Screen(io.TextIOBase):
 
 @contextmanager
 def shielded(*names: str) -> Iterator[None]:
-    """For the time of the block, nothing that is printed to these of `NAMES` can fail.
-
-    A stream that is a `Screen` already stays, and so does one that a live display of rich stands for.
-    """
+    """Within the block, printing to these of `NAMES` cannot fail; streams that a live display of rich wraps stay."""
     before = {name: getattr(sys, name) for name in names}
     for name, stream in before.items():
         if not isinstance(stream, Screen) and not hasattr(stream, "rich_proxied_file"):
@@ -89,17 +64,16 @@ def shielded(*names: str) -> Iterator[None]:
 
 
 def losses() -> list[str]:
-    """Which streams have lost something, and why, such as `stdout: Broken pipe`."""
+    """The streams that have lost something, and why, such as `stdout: Broken pipe`."""
     streams = {name: getattr(sys, name) for name in NAMES}
     below = {name: getattr(stream, "rich_proxied_file", stream) for name, stream in streams.items()}
     return [f"{name}: {s.lost}" for name, s in below.items() if isinstance(s, Screen) and s.lost]
 
 
 def fill_closed() -> None:
-    """Where a descriptor was closed before this process began, put one that swallows everything.
+    """Open the null device in place of descriptors 0 to 2 that were closed before this process began.
 
-    Otherwise the next file that is opened would get its number, and `print(..., file=sys.stderr)` would write to
-    standard output.
+    Otherwise the next file that is opened would get that number, and receive what is printed.
     """
     for number in range(3):
         try:
@@ -115,10 +89,8 @@ def fill_closed() -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """What still waits to be written goes nowhere, so that Python does not complain about it at the end."""
-    try:
+    """Discard what is still buffered, so that Python does not complain about it at the end."""
+    with suppress(OSError, ValueError):  # an output that is not a file, or closed
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-    except (OSError, ValueError):  # an output that is no file, or closed, has no such end
-        pass

@@ -1,6 +1,6 @@
 """The one base of all settings: fields of a dataclass, each with its default, help, group, choices and range.
 
-Flags, `--help`, TOML files and documentation are made from the fields. Knows no torch.
+Flags, their help, TOML files and documentation are made from the fields. Knows no torch.
 """
 
 from __future__ import annotations
@@ -43,17 +43,16 @@ def setting(
     remedy: str | None = None,
     convert: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """A field of settings: its rules are data. The rules do not apply to None.
+    """A field of settings: its rules are data, and do not apply to None.
 
     Args:
-        default: its value if none is given.
-        meaning: one sentence for `--help`. What follows "; None: " says what None stands for.
-        choices: the values that a text may have; `--help` lists them.
-        group: the heading of `--help` below which its flag stands.
+        meaning: one sentence for the help. What follows "; None: " says what None stands for.
+        choices: the values that a text may have; the help lists them.
+        group: the heading below which its flag stands.
         at_least, above, at_most, below: the range of a number.
         path: whether it names files or folders, so that `~` stands for the home folder.
         remedy: what to do about a value that is not allowed, where there is more to say than the limit.
-        convert: makes the value of what a caller passed, before anything is checked.
+        convert: makes the value from what a caller passed, before anything is checked.
     """
     limits = (("at least", at_least), ("above", above), ("at most", at_most), ("below", below))
     metadata = {

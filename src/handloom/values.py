@@ -1,7 +1,4 @@
-"""Values as callers and files give them: numpy's numbers as Python's, and JSON that may hold anything.
-
-Knows neither numpy nor torch.
-"""
+"""Values from callers and files: numpy's numbers as Python's, and JSON from anywhere. Knows neither numpy nor torch."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import json
 from typing import Any
 
 DEEPEST = 200
-"""Lists and objects within each other that are read; real files have fewer than ten."""
+"""Nested lists and objects that are read; real files have fewer than ten."""
 
 
 def plain(value: Any) -> Any:
@@ -23,29 +20,29 @@ def plain(value: Any) -> Any:
 def plain_fields(settings: Any) -> None:
     """Make every field of a frozen dataclass `plain`; for `__post_init__`."""
     for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if (made := plain(value)) is not value:
-            object.__setattr__(settings, field.name, made)
+        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
 
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text from anywhere.
 
     Raises:
-        ValueError: for what is no JSON, a name with two values, or lists within lists beyond `DEEPEST`, which would
-            end Python's stack.
+        ValueError: for what is not JSON, a name with two values, or nesting beyond `DEEPEST`, which could overflow
+            Python's stack.
     """
+    too_deep = ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
     try:
         value = json.loads(text, object_pairs_hook=unambiguous)
     except RecursionError:
-        raise ValueError(_too_deep()) from None
-    if _brackets(text) > DEEPEST and _depth(value) > DEEPEST:
-        raise ValueError(_too_deep())
+        raise too_deep from None
+    brackets = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if brackets > DEEPEST and _is_too_deep(value):
+        raise too_deep
     return value
 
 
 def kind_of(value: Any) -> str:
-    """What kind of JSON value this is, in words."""
+    """The kind of a JSON value in words."""
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
 
@@ -60,21 +57,12 @@ def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _brackets(text: str | bytes) -> int:
-    """At least the depth of a text, counted quickly."""
-    return text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
-
-
-def _too_deep() -> str:
-    return f"lists and objects lie more than {DEEPEST} deep within each other"
-
-
-def _depth(value: Any) -> int:
-    """How many lists and objects lie within each other, counted a level at a time."""
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, list | dict)]:
-        depth += 1
-        if depth > DEEPEST:
-            break
+def _is_too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested beyond `DEEPEST`; goes down a level at a time, without recursion."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [one for one in level if isinstance(one, list | dict)]
+        if not level:
+            return False
         level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-    return depth
+    return True

@@ -110,7 +110,7 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
     (run / "data.json").write_bytes(b"{")
     code, _, err = handloom("show", "--run", run)
     assert code == 2
-    assert "is torn" in " ".join(err.split())
+    assert "is damaged" in " ".join(err.split())
 
 
 def test_show_refuses_what_contradicts_a_run(handloom, tmp_path):

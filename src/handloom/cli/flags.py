@@ -17,11 +17,7 @@ from handloom.runtime import user_path
 
 
 def path_of(argument: str | None = None) -> Parameter:
-    """How a word of the command line becomes a path.
-
-    Args:
-        argument: what to call the path in an error where it has no flag before it.
-    """
+    """How a word of the command line becomes a path; an error calls it `argument` where no flag is before it."""
 
     def convert(_: type, tokens: Sequence[Token]) -> Path:
         return user_path(tokens[0].value, tokens[0].keyword or argument or "an argument")
@@ -42,13 +38,9 @@ ESSENTIAL, RUN, DATA, MODEL, LENGTH, MACHINE, OUTPUT = (
 def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:
     """A dataclass like `settings` whose every field is optional and None when its flag is not given.
 
-    The help of each flag is the field's, with its choices and default behind it. Where the default is None, what
-    the help says after "None: " is shown in its place. A field without help is no flag.
-
-    Args:
-        settings: a dataclass with a help text in the metadata of its fields.
-        several: whether one flag of a list takes several words; otherwise it takes one, and may be repeated.
-        without: fields to leave out.
+    The help of each flag is the field's, with its choices and default behind it; where the default is None, what
+    the help says after "None: ". Fields without help, and those in `without`, are left out. Unless `several`, a flag of
+    a list takes one word, and may be repeated.
     """
     fields: list[tuple[str, Any, Any]] = []
     types = typing.get_type_hints(settings)
@@ -101,16 +93,14 @@ def _flag(name: str, prefix: str = "") -> str:
     return f"--{prefix}{name.replace('_', '-')}"
 
 
-_SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`")
+_SETTING = re.compile(r"`(?!handloom`)([a-z][a-z0-9_]*)(?:=([^`]+))?`")
 
 
 def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
     """The text with settings in backticks as flags: `overflow=slide` as --overflow slide, `pack=false` as --no-pack.
 
-    Args:
-        text: an error or a note. Backticks around anything but a setting of some command stay.
-        app: all commands.
-        words: the command line; its command comes first, and what it takes without a flag is shown as MODEL.
+    Backticks around anything but a setting of some command of the app stay. The command that the words call comes
+    first; what it takes without a flag is shown as MODEL.
     """
     current, _ = find_command(app, words)
 

@@ -12,16 +12,26 @@ from cyclopts import App, Group
 if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
 
-HEADINGS = (
-    "Arguments", "Essentials", "Run", "Data", "Model", "LoRA", "Optimization", "Sampling", "Length and search",
-    "Options", "Precision and threads", "Output",
-)  # fmt: skip
-"""The groups of flags, in the order of `--help`."""
-
-FIRST = (
-    "--model", "--data", "--task", "--method", "--run", "--steps", "--minutes", "--epochs", "--preset",
-)  # fmt: skip
-"""The flags that stand first below their heading."""
+HEADINGS = {
+    "Essentials": "model data task method run steps minutes epochs preset",
+    "Options": "",
+    "Run": "",
+    "Data": "text-field json-as-text encoding-errors document-separator validation-fraction split overlong "
+    "detokenize documents without-end-of-text labels general training text-bytes",
+    "Model": "",
+    "LoRA": "",
+    "Optimization": "",
+    "Sampling": "temperature top-k top-p min-p typical-p repetition-penalty frequency-penalty presence-penalty "
+    "no-repeat-ngram-size logit-bias bad-words seed",
+    "Length and search": "max-new-tokens min-new-tokens stop overflow forced-eos num-beams length-penalty",
+    "Precision and threads": "threads batch-size workers",
+    "Output": "stream json out items stats logprobs echo all ids explain",
+}
+"""The groups of flags in the order of `--help`, each with the flags of commands that belong to it where neither the
+command nor a setting names a group; those of the first group stand first wherever they are."""
+_PLACES = {f"--{name}": (heading, at) for heading, names in HEADINGS.items() for at, name in enumerate(names.split())}
+_UNGROUPED, _FEW = "Parameters", 8
+"""The title that cyclopts gives to flags without a group, and how many of them need none."""
 
 _INDENT, _WIDTH = "  ", 100
 
@@ -69,7 +79,7 @@ EXAMPLES = {
 
 def heading(name: str) -> Group:
     """The group of flags of that name."""
-    return Group(name, sort_key=HEADINGS.index(name) if name in HEADINGS else len(HEADINGS))
+    return Group(name, sort_key=list(HEADINGS).index(name) if name in HEADINGS else len(HEADINGS))
 
 
 def find_command(app: App, words: Sequence[str]) -> tuple[App, str]:
@@ -98,12 +108,16 @@ class HelpFormatter:
 
     def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
         """Print the heading and its entries."""
-        if not panel.entries:
-            return
-        labels = 12 if panel.format == "command" else 26
-        _print(console, "\n" + _plain(panel.title).replace("Parameters", "Options"), style="bold")
-        for entry in sorted(panel.entries, key=_rank):
-            _print(console, _entry(entry, labels, min(console.width, _WIDTH)))
+        groups: dict[str, list[HelpEntry]] = {}
+        titles = [_heading_of(entry, panel) for entry in panel.entries]
+        for title, entry in zip(titles, panel.entries, strict=True):
+            alone = titles.count(title) == 1 and title in HEADINGS and _plain(panel.title) == _UNGROUPED
+            groups.setdefault("Options" if alone else title, []).append(entry)
+        order = list(HEADINGS)
+        for title in sorted(groups, key=lambda title: order.index(title) if title in order else -1):
+            _print(console, f"\n{title}", style="bold")
+            for entry in sorted(groups[title], key=_rank):
+                _print(console, _entry(entry, 12 if panel.format == "command" else 26, min(console.width, _WIDTH)))
 
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
         """Print how the command is called."""
@@ -115,10 +129,22 @@ class HelpFormatter:
             _print(console, "\n" + textwrap.fill(" ".join(paragraph.split()), min(console.width, _WIDTH)))
 
 
+def _heading_of(entry: HelpEntry, panel: HelpPanel) -> str:
+    title = _plain(panel.title)
+    if title != _UNGROUPED:
+        return title
+    place = next((_PLACES[name] for name in entry.names if name in _PLACES), None)
+    if place is None or entry.positional_label or place[0] == "Essentials" or len(panel.entries) <= _FEW:
+        return "Options"
+    return place[0]
+
+
 def _rank(entry: HelpEntry) -> int:
+    """Positional parameters, then the essential flags, then the others as they come."""
     if entry.positional_label:
         return -1
-    return min((FIRST.index(name) for name in entry.names if name in FIRST), default=len(FIRST))
+    essential = HEADINGS["Essentials"].split()
+    return min((essential.index(name[2:]) for name in entry.names if name[2:] in essential), default=len(essential))
 
 
 def _entry(entry: HelpEntry, labels: int, width: int) -> str:

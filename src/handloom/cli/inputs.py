@@ -10,11 +10,7 @@ from handloom.errors import RequestError
 
 
 def read_lines(file: Path) -> list[str]:
-    """One prompt a line.
-
-    Raises:
-        RequestError: as `read_file`, or for an empty line.
-    """
+    """One prompt a line; raises RequestError as `read_file`, or for an empty line."""
     lines = read_file(file).split("\n")
     if "" in lines:
         raise RequestError(
@@ -25,11 +21,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def standard_input(what: str) -> BinaryIO:
-    """Standard input as bytes.
-
-    Raises:
-        RequestError: when this process was started without one, as services are.
-    """
+    """Standard input as bytes; raises RequestError when this process was started without one, as services are."""
     stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
     if stream is None or stream.closed:
         raise RequestError(
@@ -40,28 +32,19 @@ def standard_input(what: str) -> BinaryIO:
 
 
 def read_standard_input(what: str, *, exact: bool = False) -> str:
-    """All that comes through standard input; unless `exact`, as `decoded` has it, without its last line end.
-
-    Raises:
-        RequestError: when there is none, or it cannot be read, or is not UTF-8.
-    """
+    """The text of standard input, as `decoded`; raises RequestError when it is closed, broken or not UTF-8."""
     stream = standard_input(what)
     if stream.isatty():
         print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
     try:
         return decoded(stream.read(), "Standard input", exact=exact)
     except OSError as error:
-        raise RequestError(
-            f"Standard input cannot be read: {error.strerror or error}.", "Pipe a text into the command."
-        ) from None
+        problem = f"Standard input cannot be read: {error.strerror or error}."
+        raise RequestError(problem, "Pipe a text into the command.") from None
 
 
 def read_file(file: Path, what: str = "The prompt file") -> str:
-    """The text of a file, without its last line end.
-
-    Raises:
-        RequestError: when it cannot be read, or is not UTF-8.
-    """
+    """The text of a file, as `decoded`; raises RequestError when it cannot be read, or is not UTF-8."""
     try:
         return decoded(file.read_bytes(), f"{what} {file}")
     except OSError as error:
@@ -69,7 +52,7 @@ def read_file(file: Path, what: str = "The prompt file") -> str:
 
 
 def decoded(raw: bytes, where: str, *, exact: bool = False) -> str:
-    """The text of a prompt that came as bytes. The line end that editors and `echo` put last is not meant."""
+    """Bytes as text, without a byte order mark and the last line end, which editors and `echo` add, unless `exact`."""
     try:
         text = raw.decode("utf-8" if exact else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The command line: names of commands, and what becomes of an error. Commands are imported when called."""
+"""The command line: names of commands, and what becomes of an error. A command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ for _number, _title in enumerate(GROUPS):
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    The exit code is 0 when all is done, 2 after an error that the user can mend, 130 after Ctrl-C, 143 after SIGTERM
-    and 129 after SIGHUP. Notes on standard error may always be lost; standard output only where it is no product.
+    The exit code is 0 when all is done, 2 after an error that the user can fix, 130 after Ctrl-C, 143 after SIGTERM
+    and 129 after SIGHUP. Notes on standard error may always be lost; standard output only where it is not the product.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, debug = _without_debug(words)
@@ -108,13 +108,11 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not after us
     except HandloomError as error:
-        _show_traceback(debug)
-        fail(worded(str(error)))
+        fail(str(error), debug)
     except CycloptsError as error:
-        _show_traceback(debug)
         from handloom.cli.usage_errors import usage_error
 
-        fail(usage_error(error, words))
+        fail(usage_error(error, words), debug)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         screen.abandon(sys.stdout)
@@ -124,21 +122,21 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
     except (ImportError, OSError) as error:
         from handloom.packages import import_failure
 
-        if told := import_failure(error):
-            _show_traceback(debug)
-            fail(worded(str(told)))
+        if failure := import_failure(error):
+            fail(str(failure), debug)
         if isinstance(error, ImportError):
             raise
         screen.abandon(sys.stdout)
-        _show_traceback(debug)
-        fail(_refused(error))
+        where = f" {error.filename}" if error.filename is not None else ""
+        reason = error.strerror or str(error)
+        fail(f"The system refused{where}: {reason}. With --debug the same command shows where it happened.", debug)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise
-        _show_traceback(debug)
         fail(
-            "This needs more memory than the machine has. Choose a smaller --micro-batch-size, --batch-size, "
-            "--context-length or model; for writing, a smaller --n."
+            "This needs more memory than the machine has. Lower `micro_batch_size`, `batch_size` or `context_length`, "
+            "or choose a smaller model; for generation, lower `n`.",
+            debug,
         )
     sys.exit(0)
 
@@ -152,22 +150,19 @@ class _Hyphen(str):
         return False
 
 
-def _show_traceback(debug: bool) -> None:
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-
-
-def fail(message: str) -> NoReturn:
-    """Print one clear paragraph on standard error and exit with 2."""
+def fail(message: str, debug: bool = False) -> NoReturn:
+    """Print one paragraph on standard error, its settings as flags, after a traceback to debug; exit with 2."""
     from rich.text import Text
 
     from handloom.console import new_console, visible
 
+    if debug:
+        import traceback
+
+        traceback.print_exc()
     console = new_console(stderr=True)
     # Only a terminal's lines are broken, and no word: paths stay whole, for copying and for other programs.
-    paragraph = visible(" ".join(message.split()))
+    paragraph = visible(worded(" ".join(message.split())))
     text = Text.assemble(("Error: ", "bold red"), paragraph, overflow="ignore")
     console.print(text, soft_wrap=not console.is_terminal)
     sys.exit(2)
@@ -188,9 +183,3 @@ def _configure_stdio() -> None:
                 encoding=None if stream.isatty() else "utf-8",
                 errors="replace" if stream is sys.stdout else "backslashreplace",
             )
-
-
-def _refused(error: OSError) -> str:
-    where = f" {error.filename}" if error.filename is not None else ""
-    reason = error.strerror or str(error)
-    return f"The system refused{where}: {reason}. With --debug the same command shows where it happened."

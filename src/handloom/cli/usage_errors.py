@@ -1,15 +1,14 @@
-"""What is wrong with a command line, in our words: problem, then remedy, in one paragraph.
+"""What is wrong with a command line: problem, then remedy, in one paragraph.
 
 cyclopts finds the fault; its own wording differs between versions and names Python types.
 """
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterable, Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import CycloptsError
 from cyclopts.exceptions import (
     CoercionError,
     MissingArgumentError,
@@ -19,16 +18,13 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from handloom.errors import did_you_mean
+
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def usage_error(error: CycloptsError, words: Sequence[str]) -> str:
-    """The paragraph to print.
-
-    Args:
-        error: what cyclopts found.
-        words: the command line, without the program's name.
-    """
+    """The paragraph to print for what cyclopts found in a command line, given without the program's name."""
     chain = list(error.command_chain or ())
     if isinstance(error, UnknownCommandError):
         chain = _before(words, (error.unused_tokens or [""])[0])
@@ -60,7 +56,7 @@ def _problem(error: CycloptsError, command: str) -> str:
 
 def _unknown_command(error: CycloptsError, command: str) -> str:
     token = (error.unused_tokens or [""])[0]
-    known = _commands(error.app) if error.app is not None else []
+    known = [name for name in error.app or () if not name.startswith("-")]
     kind = "flag" if token.startswith("-") else "command"
     return f"`{command}` has no {kind} {_quoted(token)}.{_nearest(token, known)}"
 
@@ -88,10 +84,6 @@ def _wrong_value(error: CoercionError) -> str:
     return f"{name} is {given}; it must be {kind or 'something else'}."
 
 
-def _commands(app: App) -> list[str]:
-    return [name for name in app if not name.startswith("-")]
-
-
 def _before(words: Sequence[str], token: str) -> list[str]:
     """The names of commands that stand before `token`."""
     at = words.index(token) if token in words else 0
@@ -99,8 +91,7 @@ def _before(words: Sequence[str], token: str) -> list[str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]}?" if near else ""
+    return f" {did_you_mean(name, known)}".rstrip()
 
 
 def _quoted(text: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 
 from handloom.data.chunking import PIECE, SAFE, chunk_text, split_tail
 from handloom.data.corpus import Corpus, Document
@@ -124,8 +124,9 @@ def pieces(corpus: Corpus, plan: SplitPlan, before: str = SAFE) -> Iterator[Piec
         else:
             parts = ((assignment == VALIDATION, text) for text in chunks)
         for split, group in groupby(parts, key=lambda part: int(part[0])):
-            for text, ends in _marking_last(chunk_text((text for _, text in group), before=before)):
-                yield Piece(split, document.name, text, ends)
+            texts = chunk_text((text for _, text in group), before=before)
+            for text, after in pairwise(chain(texts, ("",))):  # no text is empty
+                yield Piece(split, document.name, text, ends=not after)
         total.update(text_hash.digest())
     if next(assigned, None) is not None or total.hexdigest() != plan.digest:
         raise _changed(corpus)
@@ -160,16 +161,6 @@ def _hashing(chunks: Iterable[str], text_hash: hashlib._Hash) -> Iterator[str]:
     for text in chunks:
         text_hash.update(text.encode("utf-8"))
         yield text
-
-
-def _marking_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
-    held = next(texts, None)
-    for text in texts:
-        if held is not None:
-            yield held, False
-        held = text
-    if held is not None:
-        yield held, True
 
 
 def _settle_policy(plan: SplitPlan, split: str, corpus: Corpus) -> None:

@@ -63,16 +63,12 @@ class TokenData:
     train: Shard
     validation: Shard
     folder: Path
+    copies: int = 0  # documents that were left out as exact copies of others, where that is known
 
     @property
     def key(self) -> str:
         """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
         return self.folder.name
-
-    @property
-    def copies(self) -> int:
-        """Documents that were left out as exact copies of others, where that is known."""
-        return 0
 
     def windows(self, context_length: int, stride: int | None) -> int:
         """Windows of text in an epoch; DataError, with the reason, for a split that is too short."""
@@ -88,18 +84,13 @@ class TokenData:
         return iter((self.train, self.validation)[split].names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedData(TokenData):
     """The same, with the corpus it was made from."""
 
     report: PrepareStats
     corpus: Corpus
     plan: SplitPlan
-
-    @property
-    def copies(self) -> int:
-        """Documents that were left out as exact copies of others."""
-        return self.plan.omissions["duplicate"]
 
     def names(self, split: int) -> Iterator[str]:
         """As for any tokens, but called as the sources call them now; reads the text again."""
@@ -162,7 +153,8 @@ def prepare(
         workers=0 if reused else workers,
         seconds=time.monotonic() - began,
     )
-    return PreparedData(train, validation, folder, report=report, corpus=corpus, plan=plan)
+    copies = plan.omissions["duplicate"]
+    return PreparedData(train, validation, folder, copies, report=report, corpus=corpus, plan=plan)
 
 
 def open_cached(key: str, tokenizer: Tokenizer) -> TokenData | None:
