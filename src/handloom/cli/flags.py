@@ -28,11 +28,8 @@ def path_of(argument: str | None = None) -> Parameter:
 PathFlag = Annotated[Path, path_of()]
 ModelPath = Annotated[Path, path_of("MODEL")]
 
-ESSENTIAL, RUN, DATA, MODEL, LENGTH, MACHINE, OUTPUT = (
-    Parameter(group=heading(name))
-    for name in ("Essentials", "Run", "Data", "Model", "Length and search", "Precision and threads", "Output")
-)
-"""Where `--help` puts a parameter of a command: `json: Annotated[bool, OUTPUT] = False`."""
+ESSENTIAL, RUN = (Parameter(group=heading(name)) for name in ("Essentials", "Run"))
+"""Where `--help` puts a parameter of a command: `run: Annotated[PathFlag | None, ESSENTIAL] = None`."""
 
 
 def flags_of(settings: type, *, several: bool = True, without: Collection[str] = ()) -> type:

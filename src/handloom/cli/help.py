@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import typing
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
@@ -23,15 +24,15 @@ HEADINGS = {
     "Optimization": "",
     "Sampling": "temperature top-k top-p min-p typical-p repetition-penalty frequency-penalty presence-penalty "
     "no-repeat-ngram-size logit-bias bad-words seed",
-    "Length and search": "max-new-tokens min-new-tokens stop overflow forced-eos num-beams length-penalty",
+    "Search and length": "max-new-tokens min-new-tokens stop overflow forced-eos num-beams length-penalty",
     "Precision and threads": "threads batch-size workers",
     "Output": "stream json out items stats logprobs echo all ids explain",
 }
-"""The groups of flags in the order of `--help`, each with the flags of commands that belong to it where neither the
-command nor a setting names a group; those of the first group stand first wherever they are."""
-_PLACES = {f"--{name}": (heading, at) for heading, names in HEADINGS.items() for at, name in enumerate(names.split())}
-_UNGROUPED, _FEW = "Parameters", 8
-"""The title that cyclopts gives to flags without a group, and how many of them need none."""
+"""The groups of flags in the order of `--help`, each with the parameters of commands that belong to it where neither
+the command nor a setting names a group; those of the first group stand first wherever they are."""
+_PLACES = {name.replace("-", "_"): heading for heading, names in HEADINGS.items() for name in names.split()}
+_FEW = 6
+"""A command with so many parameters needs no groups."""
 
 _INDENT, _WIDTH = "  ", 100
 
@@ -100,7 +101,17 @@ def describe(app: App, words: Sequence[str]) -> None:
         return
     if command.default_command is not None:
         command.help = command.default_command.__doc__
+        _place(command.default_command)
     command.help_epilogue = "\n  ".join(["Examples", *EXAMPLES[name]]) if EXAMPLES[name] else ""
+
+
+def _place(function: Callable[..., Any]) -> None:
+    """Put the parameters of a command that are in the table into their group."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, hint in hints.items():
+        group = _PLACES.get(name.removeprefix("as_"), "Essentials")
+        if group != "Essentials" and len(hints) > _FEW:
+            function.__annotations__[name] = Annotated[hint, Parameter(group=heading(group))]
 
 
 class HelpFormatter:
@@ -108,16 +119,11 @@ class HelpFormatter:
 
     def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
         """Print the heading and its entries."""
-        groups: dict[str, list[HelpEntry]] = {}
-        titles = [_heading_of(entry, panel) for entry in panel.entries]
-        for title, entry in zip(titles, panel.entries, strict=True):
-            alone = titles.count(title) == 1 and title in HEADINGS and _plain(panel.title) == _UNGROUPED
-            groups.setdefault("Options" if alone else title, []).append(entry)
-        order = list(HEADINGS)
-        for title in sorted(groups, key=lambda title: order.index(title) if title in order else -1):
-            _print(console, f"\n{title}", style="bold")
-            for entry in sorted(groups[title], key=_rank):
-                _print(console, _entry(entry, 12 if panel.format == "command" else 26, min(console.width, _WIDTH)))
+        if panel.entries:
+            ungrouped = "Arguments" if all(entry.positional_label for entry in panel.entries) else "Options"
+            _print(console, f"\n{_plain(panel.title).replace('Parameters', ungrouped)}", style="bold")
+        for entry in sorted(panel.entries, key=_rank):
+            _print(console, _entry(entry, 12 if panel.format == "command" else 26, min(console.width, _WIDTH)))
 
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
         """Print how the command is called."""
@@ -127,16 +133,6 @@ class HelpFormatter:
         """Print what the command does, a paragraph at a time."""
         for paragraph in filter(None, _plain(description).split("\n\n")):
             _print(console, "\n" + textwrap.fill(" ".join(paragraph.split()), min(console.width, _WIDTH)))
-
-
-def _heading_of(entry: HelpEntry, panel: HelpPanel) -> str:
-    title = _plain(panel.title)
-    if title != _UNGROUPED:
-        return title
-    place = next((_PLACES[name] for name in entry.names if name in _PLACES), None)
-    if place is None or entry.positional_label or place[0] == "Essentials" or len(panel.entries) <= _FEW:
-        return "Options"
-    return place[0]
 
 
 def _rank(entry: HelpEntry) -> int:
