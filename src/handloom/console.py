@@ -67,7 +67,7 @@ def new_console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 def panel(body: Any, title: str, width: int) -> Panel:
-    """A box around `body`; the title, too, is no markup."""
+    """A box around `body`; its title is not markup either."""
     return Panel(body, title=Text(visible(title)), title_align="left", width=width)
 
 

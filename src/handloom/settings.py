@@ -230,7 +230,7 @@ def merge_settings(kind: type[S], file: Path | None, flags: Mapping[str, Any], c
 
     Raises:
         ConfigError: for a file that is missing or not TOML, a key that does not exist (names the nearest that does, or
-            the command whose `--help` lists them), or a value that is not allowed; what the file is to blame for names
+            the command whose help lists them), or a value that is not allowed; what the file is to blame for names
             the file.
     """
     values = read_toml(file) if file is not None else {}
@@ -239,7 +239,7 @@ def merge_settings(kind: type[S], file: Path | None, flags: Mapping[str, Any], c
         if key not in known:
             raise ConfigError(
                 f"{file} has a setting {key!r}, which does not exist.",
-                did_you_mean(key, known) or f"`handloom {command} --help` lists all settings.",
+                did_you_mean(key, known) or f"`handloom {command} -h` lists all settings.",
             )
     for pair in kind.exclusive:
         for one, other in (pair, pair[::-1]):
