@@ -92,7 +92,7 @@ CASES = [
     _tuned("A history of another form", "history.jsonl", {"history": ["Hi"], "instruction": "a", "output": "b"}),
     _tuned("Two systems that differ", "systems.jsonl", {"system": "a", "messages": [SYSTEM, *TURNS]}),
     _tuned("Tools beside messages", "tools.jsonl", {"messages": TURNS, "tools": [{"type": "function"}]}),
-    _tuned("Two examples in one", "both.jsonl", {"messages": TURNS, "context_length": "A greeting."}),
+    _tuned("Two examples in one", "both.jsonl", {"messages": TURNS, "context": "A greeting."}),
     _tuned("A call of a tool", "call.jsonl", {"messages": [*TURNS, TURNS[0], CALL]}),
     _tuned("A turn of a tool", "tool.jsonl", {"messages": [TURNS[0], {"from": "observation", "value": "{}"}]}),
     _tuned("A message without its text", "said.jsonl", {"conversations": [{"from": "human"}]}),

@@ -18,9 +18,9 @@ from handloom.loading import load
 
 FOX = "The quick brown fox jumps over the lazy dog. "
 QUESTIONS = [
-    {"context_length": "The quick brown", "choices": ["fox", "dog over"], "answer": "fox"},
-    {"context_length": "The lazy", "choices": ["fox", "dog"], "answer": 1},
-    {"context_length": "", "choices": ["The", "jumps"], "answer": 0},
+    {"context": "The quick brown", "choices": ["fox", "dog over"], "answer": "fox"},
+    {"context": "The lazy", "choices": ["fox", "dog"], "answer": 1},
+    {"context": "", "choices": ["The", "jumps"], "answer": 0},
 ]
 
 

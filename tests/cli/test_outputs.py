@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-QUESTIONS = [{"context_length": "The quick", "choices": ["fox", "dog"], "answer": 0}] * 3
+QUESTIONS = [{"context": "The quick", "choices": ["fox", "dog"], "answer": 0}] * 3
 
 
 @pytest.fixture

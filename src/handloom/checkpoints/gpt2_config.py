@@ -197,7 +197,7 @@ def _labels(values: dict[str, Any], refused: dict[str, str]) -> dict[str, Any]:
     if kind not in PROBLEM_TYPES:
         refused["problem_type"] = f"Handloom has {', '.join(PROBLEM_TYPES)}"
     plain = {str(number): str(name) for number, name in names.items()}
-    return {"labels": tuple(plain[str(i)] for i in range(len(plain))), "problem_type": kind}
+    return {"label_names": tuple(plain[str(i)] for i in range(len(plain))), "problem_type": kind}
 
 
 _MOST_LABELS = 1 << 20
