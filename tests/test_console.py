@@ -149,7 +149,7 @@ def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
 
     tokenizer = load_tokenizer("gpt2")
     tokens = tokenizer.encode("Hi \x1b[2J[bold]")
-    print_examples([{"tokens": tokens, "learned": [True] * len(tokens), "label": "[/]"}], tokenizer, 0, False)
+    print_examples([{"tokens": tokens, "loss_mask": [True] * len(tokens), "label": "[/]"}], tokenizer, 0, False)
     shown = capsys.readouterr().out
     assert "label [/]" in shown
     assert "\\x1b[2J[bold]" in shown

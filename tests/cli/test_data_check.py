@@ -59,14 +59,14 @@ def test_messy_data_ends_with_1_and_fits_the_screen(inside, write, monkeypatch):
     for said in (
         "Error: 1 malformed line",
         "a.jsonl:31  not JSON",
-        "Error: 1 conversation in which no assistant speaks",
+        "Error: 1 conversation without an assistant's message",
         "  a.jsonl:34  2,0",
         "Warning: 5 look-alikes of special tokens",
         "and 2 more, which --all lists",
         "U+202E RIGHT-TO-LEFT OVERRIDE",
         "the context, 1,024, ends here",
         "-> Add an answer.",
-        "A run would stop, or its validation would lie.",
+        "A run would stop, or its validation would be false.",
     ):
         assert said in result.out
     assert "\x1b" not in result.out

@@ -75,7 +75,7 @@ def test_lists_take_several_words_or_come_several_times():
 
 
 def test_subcommands_take_either_spelling_too():
-    assert parsed("data", "show", "--batch_size", "3")["order"].batch_size == 3
+    assert parsed("data", "show", "--batch_size", "3")["batch_size"] == 3
 
 
 def test_a_hyphen_alone_is_standard_input_wherever_text_is_wanted(inside):

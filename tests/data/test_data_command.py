@@ -116,10 +116,10 @@ def test_show_takes_a_run(handloom, write, gpt2, tmp_path):
 def test_show_refuses_what_contradicts_a_run(handloom, tmp_path):
     code, _, err = handloom("show", "--run", tmp_path, "--seed", 1, "--split", "tail")
     assert code == 2
-    assert "--seed, --split cannot stand beside --run" in " ".join(err.split())
+    assert "--seed, --split cannot be combined with --run" in " ".join(err.split())
     code, _, err = handloom("show", "--run", tmp_path)
     assert code == 2
-    assert "is not a run folder: it has no config.toml." in " ".join(err.split())
+    assert "is not a run folder: config.toml is missing." in " ".join(err.split())
 
 
 def test_prepare_prints_a_table(handloom, write):
@@ -229,7 +229,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
             continue
         targets = batch["targets"].view(-1, len(inputs))[number].tolist()
         assert row["tokens"][:-1] == inputs[: len(row["tokens"]) - 1]
-        learned = [token for token, is_learned in zip(row["tokens"], row["learned"], strict=True) if is_learned]
+        learned = [token for token, is_learned in zip(row["tokens"], row["loss_mask"], strict=True) if is_learned]
         assert learned == [target for target in targets if target >= 0]
     code, out, _ = handloom("show", "--run", tuned, "--step", 3)
     assert code == 0

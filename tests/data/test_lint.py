@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from handloom.cli.flags import in_flags
+from handloom.cli.main import app
 from handloom.data import prepare
 from handloom.data.chunking import PIECE
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
@@ -407,9 +409,9 @@ def test_bytes_that_a_run_replaces_are_a_warning(check):
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        ({"task": "instrct"}, "Did you mean 'instruct'"),
+        ({"task": "clasify"}, "Did you mean 'classify'"),
         ({"overlong": "truncat"}, "Did you mean 'truncate'"),
-        ({"context_length": 0}, "context is 0"),
+        ({"context_length": 0}, "context_length is 0"),
         ({"validation_fraction": 0}, "above 0"),
         ({"validation_fraction": 1.0}, "below 1"),
     ],
@@ -487,8 +489,8 @@ def test_the_summary_says_the_worst_first_and_nothing_where_there_are_only_notes
 
 def test_the_documentation_names_every_kind():
     page = (Path(__file__).resolve().parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
-    for kind in RULES.values():
-        assert f"| {kind.many or kind.one} | {kind.remedy} |" in page
+    for rule in RULES.values():
+        assert f"| {rule.title(2).removeprefix('2 ')} | {in_flags(rule.remedy, app)} |" in page
 
 
 def test_turns_that_are_only_context_are_no_question_of_their_own(check):

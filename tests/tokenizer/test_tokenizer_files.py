@@ -178,4 +178,4 @@ def test_ids_without_a_token_are_known_however_it_is_encoded(small, folder):
     edit_vocabulary(folder, lambda words: words.update({word: at + 5 * (at > 99) for word, at in words.items()}))
     for fast in (False, True):
         assert load_tokenizer(folder, fast=fast).unused_ids == (100, 101, 102, 103, 104)
-    assert small.unused == ()
+    assert small.unused_ids == ()

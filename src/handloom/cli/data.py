@@ -1,81 +1,52 @@
-"""`handloom data`: prepare text, look at the very batches of a run; `data_check` has the linter."""
+"""`handloom data`: prepare text, show the batches of a run; `data_check` has the linter."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from handloom.cli.flags import PathFlag
+from handloom.cli.flags import PathFlag, flags_of, given
+from handloom.settings import setting_names
+from handloom.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from handloom.data import PreparedData, Windows
     from handloom.data.tokenized import TokenData
     from handloom.tokenizer.base import Tokenizer
-    from handloom.training.config import FinetuneConfig, TrainConfig
+    from handloom.training.config import FinetuneConfig
 
-app = App(name="data", help="Prepare and check data, and look at the very batches of a run.", help_format="plaintext")
+app = App(name="data", help="Prepare and check data, and show the batches of a run.", help_format="plaintext")
 app.command(
     "handloom.cli.data_check:check",
     name="check",
-    help="Look for what a run would stop at, or learn badly.\n\n"
+    help="Find what would stop a run, or be learned badly.\n\n"
     "All data is read to its end, however many faults it has. The exit code is 0, or 1 where a run would stop or its "
-    "validation would lie.",
+    "validation would be false.",
 )
 
-_Data = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-_Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Reading:
-    """How text is read and parted; None is the default of `handloom.data.prepare`."""
-
-    text_field: str | None = None
-    "Field of a record (.jsonl, .json, .csv, ...) that holds its text [default: text]."
-    json_as_text: Annotated[bool | None, Parameter(negative="")] = None
-    "Take JSON as the text it is, with its braces and field names."
-    encoding_errors: str | None = None
-    "Bytes that are not UTF-8: strict (an error) or replace [default: strict]."
-    document_separator: str | None = None
-    'Line between two documents of a text file; "" for none [default: <|endoftext|>].'
-    validation_fraction: float | None = None
-    "Share of the text held out for validation [default: 0.1]."
-    split: str | None = None
-    "How to hold out: documents, tail (the end of each document), or auto [default: auto]."
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Order:
-    """Which windows make up a batch; None is the default that `show` gives it."""
-
-    context_length: int | None = None
-    "Tokens in a window [default: 64]."
-    stride: int | None = None
-    "Tokens between the starts of two windows [default: the context]."
-    batch_size: int | None = None
-    "Windows in a batch [default: 2]."
-    seed: int | None = None
-    "Decides the order of the windows [default: 0]."
+DataFlag = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+JsonSwitch = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+READING = {"text_field", "json_as_text", "encoding_errors", "document_separator", "validation_fraction", "split"}
+"""The settings of a run that decide how text is read and split."""
+ReadFlags: Any = flags_of(TrainConfig, without=set(setting_names(TrainConfig)) - READING)
 
 
 @app.command
 def prepare(
     *,
-    data: _Data = None,
+    data: DataFlag = None,
     tokenizer: str = "gpt2",
-    reading: Reading = Reading(),  # frozen, and cyclopts wants an instance
     workers: int | None = None,
-    verify: _Flag = False,
-    as_json: _Json = False,
+    verify: Switch = False,
+    as_json: JsonSwitch = False,
+    reading: Annotated[ReadFlags, Parameter(name="*")] = ReadFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
-    """Tokenize text into the cache, and say what came of it.
+    """Tokenize text into the cache, and print statistics.
 
     Parameters
     ----------
@@ -95,7 +66,7 @@ def prepare(
     from handloom.tokenizer import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
-    prepared = _prepare(data, loaded, _given(reading), workers=workers, verify=verify or None)
+    prepared = _prepare(data, loaded, given(reading) | {"workers": workers, "verify": verify or None})
     if as_json:
         print_json({**asdict(prepared.report), "folder": str(prepared.folder)})
     else:
@@ -107,12 +78,15 @@ def show(
     *,
     step: int = 0,
     run: PathFlag | None = None,
-    data: _Data = None,
+    data: DataFlag = None,
     tokenizer: str | None = None,
-    order: Order = Order(),
-    reading: Reading = Reading(),
-    ids: _Flag = False,
-    as_json: _Json = False,
+    context_length: int | None = None,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    ids: Switch = False,
+    as_json: JsonSwitch = False,
+    reading: Annotated[ReadFlags, Parameter(name="*")] = ReadFlags(),  # noqa: B008
 ) -> None:
     """Print the batch that training takes at a step, as text.
 
@@ -121,11 +95,19 @@ def show(
     step
         Which step, counted from 0.
     run
-        A run folder: show the very batch it saw. All other settings are then the run's.
+        A run folder: show the batch that it saw. All other settings are then the run's.
     data
         Files, folders, globs, - for standard input, or python-docs and python-source.
     tokenizer
         gpt2, or a folder with vocab.json and merges.txt [default: gpt2].
+    context_length
+        Tokens in a window [default: 64].
+    stride
+        Tokens between the starts of two windows [default: the context length].
+    batch_size
+        Windows in a batch [default: 2].
+    seed
+        Decides the order of the windows [default: 0].
     ids
         Print token ids instead of text.
     as_json
@@ -137,30 +119,27 @@ def show(
     from handloom.tokenizer import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
-    windowing: dict[str, Any] = {"context_length": 64, "batch_size": 2, "seed": 0, **_given(order)}
-    parting = _given(reading)
+    order = {"context_length": context_length, "stride": stride, "batch_size": batch_size, "seed": seed}
+    chosen = {name: value for name, value in order.items() if value is not None} | given(reading)
     if run is not None:
-        _refuse_beside_run(run, {"data": data, "tokenizer": tokenizer, **asdict(order), **asdict(reading)})
+        _refuse_with_run(run, {"data": data, "tokenizer": tokenizer} | chosen)
         config, tokenizer = _config_of(run), str(run / "tokenizer")
         if isinstance(config, FinetuneConfig) and config.task != "text":
-            _show_examples(run, config, step, ids, as_json)
+            _show_examples(run, config, step, (ids, as_json))
             return
-        data, parting, windowing = (
-            list(sources.find_again(config.data, run)),
-            _like(Reading, config),
-            _like(Order, config),
-        )
-        windowing["context_length"] = (
-            config.context_length
-            if isinstance(config, FinetuneConfig)
-            else config.model_config(vocab_size=257).context_length  # no matter which vocabulary
-        )
+        data = list(sources.find_again(config.data, run))
+        chosen = {name: getattr(config, name) for name in (*order, *READING)}
+        if not isinstance(config, FinetuneConfig):  # whatever the vocabulary
+            chosen["context_length"] = config.model_config(vocab_size=257).context_length
     loaded = load_tokenizer(tokenizer or "gpt2")
+    windowing = {"context_length": 64, "batch_size": 2, "seed": 0} | {
+        name: chosen.pop(name) for name in order if name in chosen
+    }
     prepared: TokenData
     if run is not None and (gone := sources.unrepeatable(data or [])):
         prepared = _from_cache(run, gone, loaded)
     else:
-        prepared = _prepare(data, loaded, parting)
+        prepared = _prepare(data, loaded, chosen)
     if run is not None:
         sources.require_same_data(run, prepared.key)
     windows = Windows(prepared.train.tokens, **windowing)
@@ -168,19 +147,11 @@ def show(
     if as_json:
         print_json({"step": step, "windows": batch})
     else:
-        print_batch(batch, windows, loaded, step, ids)
+        print_batch(batch, windows, loaded, step=step, ids=ids)
 
 
-def _given(flags: Reading | Order) -> dict[str, Any]:
-    return {name: value for name, value in asdict(flags).items() if value is not None}
-
-
-def _like(flags: type[Reading | Order], config: TrainConfig | FinetuneConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in fields(flags)}
-
-
-def _prepare(data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any], **more: Any) -> PreparedData:
-    """Prepare with a progress bar on a terminal's standard error, which only long work gets to show."""
+def _prepare(data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, Any]) -> PreparedData:
+    """Prepare with a progress bar on a terminal's standard error."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from handloom.console import column, progress
@@ -189,22 +160,19 @@ def _prepare(data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, A
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with progress(column("Tokenizing"), *columns) as bar:
         task = bar.add_task("", total=None)
-        return prepare(
-            data or [],
-            tokenizer,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-            **settings,
-            **more,
-        )
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return prepare(data or [], tokenizer, on_progress=on_progress, **settings)
 
 
-def _refuse_beside_run(run: Path, others: dict[str, Any]) -> None:
+def _refuse_with_run(run: Path, others: dict[str, Any]) -> None:
     from handloom.errors import ConfigError
 
-    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
-    if given:
+    if names := [f"`{name}`" for name, value in others.items() if value is not None]:
         raise ConfigError(
-            f"{', '.join(given)} cannot stand beside --run {run}, which settles it.", "Leave one of them out."
+            f"{', '.join(names)} cannot be combined with --run {run}, which determines it.", "Leave one of them out."
         )
 
 
@@ -216,12 +184,12 @@ def _config_of(run: Path) -> TrainConfig | FinetuneConfig:
 
     for needed in (run / "config.toml", run / "tokenizer"):
         if not needed.exists():
-            raise CheckpointError(f"{run} is not a run folder: it has no {needed.name}.", "Check the path.")
+            raise CheckpointError(f"{run} is not a run folder: {needed.name} is missing.", "Check the path.")
     return settings_of(read_toml(run / "config.toml"))
 
 
-def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_json: bool) -> None:
-    """The batch of a run that was tuned on examples."""
+def _show_examples(run: Path, config: FinetuneConfig, step: int, form: tuple[bool, bool]) -> None:
+    """The batch of a run that was finetuned on examples, as ids or text, and as JSON or not."""
     from handloom.cli.data_view import examples_of, print_examples
     from handloom.console import print_json
     from handloom.data import sources
@@ -236,6 +204,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
     objective = open_task(config, model, tokenizer, NullReporter()).objective
     sources.require_same_data(run, objective.data_hash)
     rows = examples_of(objective.batch(step), tokenizer, model.config.label_names)
+    ids, as_json = form
     if as_json:
         print_json({"step": step, "rows": rows})
     else:
@@ -243,7 +212,7 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, ids: bool, as_j
 
 
 def _from_cache(run: Path, gone: list[str], tokenizer: Tokenizer) -> TokenData:
-    """The tokens of a run whose text cannot be read again, so that nobody waits for a pipe."""
+    """The tokens of a run whose text cannot be read again."""
     from handloom.data import sources
     from handloom.data.tokenized import open_cached
     from handloom.errors import DataError
@@ -263,24 +232,21 @@ def _described(windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step
 
     inputs, targets = windows.batch(step)
     epochs, starts = windows.places(step)
-    last_tokens = starts + inputs.shape[1] - 1
-    shown = [[prepared.train.document_at(token) for token in pair] for pair in zip(starts, last_tokens, strict=True)]
+    ends = starts + inputs.shape[1] - 1
+    shown = [[prepared.train.document_at(token) for token in pair] for pair in zip(starts, ends, strict=True)]
     wanted = {number for pair in shown for number in pair}
-    names = islice(prepared.names(TRAIN), max(wanted) + 1)
-    named = {number: name for number, name in enumerate(names) if number in wanted}
-    batch = []
-    for row, (epoch, start) in enumerate(zip(epochs.tolist(), starts.tolist(), strict=True)):
-        tokens = inputs[row].tolist()
-        first, last = (named[number] for number in shown[row])
-        batch.append(
-            {
-                "number": (step * windows.batch_size + row) % len(windows) + 1,
-                "epoch": epoch,
-                "first_token": start,
-                "documents": [first] if first == last else [first, last],
-                "inputs": tokens,
-                "targets": targets[row].tolist(),
-                "text": tokenizer.decode(tokens),
-            }
-        )
-    return batch
+    named = {
+        number: name for number, name in enumerate(islice(prepared.names(TRAIN), max(wanted) + 1)) if number in wanted
+    }
+    return [
+        {
+            "number": (step * windows.batch_size + row) % len(windows) + 1,
+            "epoch": int(epochs[row]),
+            "first_token": int(starts[row]),
+            "documents": list(dict.fromkeys(named[number] for number in shown[row])),
+            "inputs": inputs[row].tolist(),
+            "targets": targets[row].tolist(),
+            "text": tokenizer.decode(inputs[row].tolist()),
+        }
+        for row in range(len(inputs))
+    ]

@@ -1,82 +1,96 @@
-"""What every check is told, and what it remembers beside its findings."""
+"""What both linters stand on: settings, statistics, reading to the end whatever is faulty, and findings on copies."""
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from handloom.data.examples import KINDS
 from handloom.data.lint.lengths import Lengths
-from handloom.data.lint.rules import Finding
+from handloom.data.lint.rules import NOTE, WARNING, Finding, Place
 from handloom.data.omissions import Omissions
-from handloom.data.separator import Separation
-from handloom.data.text_io import TEXT_FIELD, ReadOptions
-from handloom.errors import ConfigError, did_you_mean
-from handloom.tokenizer.base import END_OF_TEXT
+from handloom.data.separator import Separation, check_separator
+from handloom.data.text_io import (
+    TEXT_FIELD,
+    EmptyError,
+    EncodingError,
+    NoAssistantError,
+    NoLabelError,
+    Origin,
+    ReadOptions,
+    UnreadableError,
+    form_of,
+    read_raw,
+)
+from handloom.errors import ConfigError, DataError
+from handloom.settings import Settings, setting
+from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
-TASKS = ("text", *KINDS)
+if TYPE_CHECKING:
+    from handloom.data.lint.near_duplicates import NearDuplicates
+
 SPLITS = ("train", "validation")
-OVERLONG = ("error", "truncate", "skip")
+_RULE_OF: dict[type[DataError], str] = {
+    UnreadableError: "unreadable",
+    EmptyError: "empty",
+    NoLabelError: "no-label",
+    NoAssistantError: "no-assistant",
+}
 
 
 @dataclass(frozen=True)
-class LintSettings:
-    """The settings of the run that the data is meant for, as far as they decide about data.
+class LintSettings(Settings):
+    """The settings of a run that decide about data; an unknown `split` is refused while the text is split."""
 
-    Raises:
-        ConfigError: one outside its limits; a `split` that does not exist is refused while the text is parted.
-    """
+    task: str = setting(
+        "text",
+        "Running text, sft (conversations), dpo (pairs of answers) or classify (texts with labels).",
+        choices=("text", *KINDS),
+    )
+    context_length: int = setting(1024, "Tokens in a row.", at_least=1, remedy="Name the context length of the model.")
+    overlong: str = setting(
+        "error", "What the run is to do with examples longer than a row.", choices=("error", "truncate", "skip")
+    )
+    text_field: str = setting(TEXT_FIELD, "Field of a record (.jsonl, .json, .csv, ...) that holds its text.")
+    json_as_text: bool = setting(False, "Take JSON as the text it is, with its braces and field names.")
+    encoding_errors: str = setting(
+        "strict", "What to do about bytes that are not UTF-8: refuse or replace them.", choices=("strict", "replace")
+    )
+    document_separator: str = setting(END_OF_TEXT, 'Line between two documents of a text file; "" for none.')
+    validation_fraction: float = setting(
+        0.1, "Share of the data held out for validation.", above=0, below=1, remedy="0.1 holds out a tenth of the data."
+    )
+    split: str = setting("auto", "How to hold out: documents, tail (the end of each document), or auto.")
 
-    task: str = "text"
-    context_length: int = 1024
-    text_field: str = TEXT_FIELD
-    encoding_errors: str = "strict"
-    json_as_text: bool = False
-    document_separator: str = END_OF_TEXT
-    validation_fraction: float = 0.1
-    split: str = "auto"
-    overlong: str = "error"
-
-    def __post_init__(self) -> None:
-        ReadOptions(encoding_errors=self.encoding_errors, document_separator=self.document_separator)
-        for name, known in (("task", TASKS), ("overlong", OVERLONG)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} is {value!r}, but must be one of {', '.join(known)}.",
-                    did_you_mean(value, known) or "Choose one of these.",
-                )
+    def check_together(self) -> None:
+        """Refuse settings of running text for another task."""
+        check_separator(self.document_separator)
         if self.task != "text" and (self.text_field != TEXT_FIELD or self.json_as_text):
             name = "json_as_text" if self.json_as_text else "text_field"
             raise ConfigError(
                 f"The setting {name} is for running text, but the task is {self.task}.",
-                f"Leave --{name.replace('_', '-')} out.",
-            )
-        if self.context_length < 1:
-            raise ConfigError(
-                f"context is {self.context_length}, but must be at least 1.", "Name the context of the model."
-            )
-        if not 0 < self.validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction is {self.validation_fraction}, but must be above 0 and below 1.",
-                "0.1 holds out a tenth of the data.",
+                f"Leave `{name}` out.",
+                setting=name,
             )
 
 
 @dataclass
 class DataStats:
-    """What a check saw on its way, filled while its findings are taken."""
+    """What a check counts next to its findings; complete when the findings have been taken."""
 
     texts: int = 0
     """Documents or examples that could be read."""
     policy: str = ""
-    """How text is parted; examples are parted one by one."""
+    """How text is split; examples are split one by one."""
     sides: list[int] = field(default_factory=lambda: [0, 0])
     """Documents or examples to learn from, and held out."""
     tokens: list[int] = field(default_factory=lambda: [0, 0])
-    """Of running text, to learn from and held out."""
+    sizes: list[int] = field(default_factory=lambda: [0, 0])
+    """Tokens and UTF-8 bytes of running text, to learn from and held out."""
     lengths: Lengths = field(default_factory=Lengths)
     """Of each in tokens; of a pair that of its longer text."""
     languages: Counter[str] = field(default_factory=Counter)
@@ -89,32 +103,156 @@ class DataStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        values: dict[str, Any] = {"texts": self.texts, "split": dict(zip(SPLITS, self.sides, strict=True))}
+        values: dict[str, Any] = {"texts": self.texts, "split": _by_split(self.sides)}
         if self.policy:
-            values["split"] |= {"policy": self.policy, "tokens": dict(zip(SPLITS, self.tokens, strict=True))}
+            values["split"] |= {"policy": self.policy, "tokens": _by_split(self.tokens)}
         values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
         values["omitted"] = self.omissions.to_dict()
         if self.separation is not None:
             values["separation"] = self.separation.to_dict()
         if self.labels:
-            values["labels"] = {
-                label: dict(zip(SPLITS, numbers, strict=True)) for label, numbers in self.labels.items()
-            }
+            values["labels"] = {label: _by_split(numbers) for label, numbers in self.labels.items()}
         return values
 
 
-class Notes:
-    """Findings that come up while reading, until they are asked for."""
+def _by_split(numbers: Sequence[int]) -> dict[str, int]:
+    return dict(zip(SPLITS, numbers, strict=True))
 
-    def __init__(self) -> None:
-        self.listening = True
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be checked, and how."""
+
+    sources: list[str | Path]
+    tokenizer: Tokenizer
+    settings: LintSettings
+    stats: DataStats
+    on_progress: Callable[[int], None]
+
+    def count_text(self, language: str | None) -> None:
+        """Count one more text, in a language unless it is blank."""
+        self.stats.texts += 1
+        if language is not None:
+            self.stats.languages[language] += 1
+        self.on_progress(self.stats.texts)
+
+
+class FaultCollector:
+    """Turns the faults that readers report into findings, so that reading goes on."""
+
+    def __init__(self, settings: LintSettings) -> None:
+        self._settings = settings
+        self.muted = False
         self._findings: list[Finding] = []
+        self._opened: set[str] = set()
 
-    def __call__(self, finding: Finding) -> None:
-        if self.listening:
-            self._findings.append(finding)
+    def options(self) -> ReadOptions:
+        """The options of a run, tolerant."""
+        chosen = self._settings
+        return ReadOptions(
+            text_field=chosen.text_field,
+            json_as_text=chosen.json_as_text,
+            document_separator=chosen.document_separator,
+            on_error=self._on_error,
+        )
 
-    def drain(self) -> Iterator[Finding]:
-        """Those since the last time."""
+    def drain(self) -> list[Finding]:
+        """The findings since the last call."""
         findings, self._findings = self._findings, []
-        yield from findings
+        return findings
+
+    def _on_error(self, error: DataError, origin: Origin) -> None:
+        place, detail = place_of(origin), error.problem.removeprefix(f"{origin}: ").rstrip(".")
+        if self.muted:
+            return
+        if not isinstance(error, EncodingError):
+            kind = _RULE_OF.get(type(error), "malformed")
+            self._findings.append(Finding(kind, detail, place, remedy=error.remedy))
+        elif origin.line or form_of(Path(origin.file)) != "text":  # of a text file, `bytes_of` finds each line
+            self._findings.append(self._not_utf8(detail, place))
+
+    def _not_utf8(self, detail: str, place: Place) -> Finding:
+        if self._settings.encoding_errors == "strict":
+            return Finding("encoding", detail, place)
+        return Finding("encoding", detail, place, severity=WARNING, remedy="Convert the text to UTF-8.")
+
+    def start_of(self, path: Path, name: str) -> Iterator[Finding]:
+        """A byte order mark at the beginning of a file, once a file."""
+        if name not in self._opened:
+            self._opened.add(name)
+            if next(read_raw(path, name), b"").startswith(codecs.BOM_UTF8):
+                yield Finding("bom", "at the beginning of the file", Place(name))
+
+    def bytes_of(self, path: Path, name: str) -> Iterator[Finding]:
+        """The lines of a text file that are not UTF-8, and mixed line ends; none of a file that cannot be read."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        line, ends = 1, {"\\n": 0, "\\r\\n": 0, "\\r": 0}
+        try:
+            for raw in read_raw(path, name):
+                try:
+                    decoder.decode(raw)
+                except UnicodeDecodeError as error:
+                    decoder.reset()
+                    detail = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+                    yield self._not_utf8(detail, Place(name, line + error.object.count(b"\r", 0, error.start)))
+                both = raw.endswith(b"\r\n")
+                ends["\\r\\n"] += both
+                ends["\\n"] += raw.endswith(b"\n") and not both
+                ends["\\r"] += raw.count(b"\r") - both
+                line += raw.endswith(b"\n") + raw.count(b"\r") - both
+        except DataError:
+            return
+        there = [f"{number:,} of {end}" for end, number in ends.items() if number]
+        if len(there) > 1:
+            yield Finding("line-ends", ", ".join(there), Place(name))
+
+
+def place_of(origin: Origin) -> Place:
+    """The same place, for a finding."""
+    return Place(origin.file, origin.line or None, origin.column or None)
+
+
+def finding_of(kind: str, error: DataError, place: Place | None = None, prefix: str = "") -> Finding:
+    """A finding with the words of an error."""
+    return Finding(kind, error.problem.removeprefix(prefix).rstrip("."), place, remedy=error.remedy)
+
+
+def copy_findings(
+    copies: NearDuplicates,
+    places: Sequence[Place],
+    apart: Callable[[int, int], bool],
+    *,
+    removed: bool = False,
+    conflicts: Collection[int] = (),
+    questions: Iterable[tuple[int, int, str]] = (),
+) -> Iterator[Finding]:
+    """Texts that repeat an earlier one: exactly, but for case and white space, in their question, or nearly.
+
+    `apart` tells whether two texts are on different sides of the split. `removed`: a run leaves exact copies out.
+    `conflicts` are texts whose copy has another label. Each text is named once.
+    """
+    named = set[int]()
+
+    def finding(kind: str, detail: str, pair: tuple[int, int], **more: Any) -> Finding:
+        number, earlier = pair
+        return Finding(kind, detail.format(places[earlier]), places[number], places[earlier], **more)
+
+    pairs = [(pair, "copy") for pair in copies.exact] + [(pair, "near-copy") for pair in copies.loose]
+    for pair, kind in sorted(pairs):
+        named.add(pair[0])
+        if kind == "copy" and removed:
+            yield finding(kind, "of {}", pair, severity=NOTE, remedy="Nothing: a run leaves them out.")
+        elif apart(*pair):
+            suffix = ", but for case and white space" if kind == "near-copy" else ""
+            yield finding("copy-across", "of {}" + suffix, pair)
+        elif pair[0] not in conflicts:
+            yield finding(kind, "of {}", pair)
+    for number, earlier, how in questions:
+        if number not in named and apart(number, earlier):
+            named.add(number)
+            yield finding("question-across", f"as at {{}}, with {how}", (number, earlier))
+    for number, earlier, common in copies.similar():
+        if number not in named:
+            kind = "similar-across" if apart(number, earlier) else "similar"
+            detail = f"about {common:.0%} in common with {{}}"
+            yield finding(kind, detail, (number, earlier), size=round(common * 100))

@@ -1,167 +1,137 @@
-"""Checks running text: each document, copies among them, and the two sides that a run would make of them.
+"""Checks running text: each document, copies among them, and the split that a run would make.
 
-The text is walked three times: to part it, to look at it, and to count its tokens.
+The text is read three times: to split it, to check it, and to count its tokens.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from handloom.data import split as plans
+from handloom.data import split as splitting
 from handloom.data.chunking import chunk_text
 from handloom.data.corpus import Corpus, Document, open_corpus
-from handloom.data.lint.base import DataStats, LintSettings, Notes
+from handloom.data.lint.base import FaultCollector, Job, copy_findings, finding_of, place_of
 from handloom.data.lint.languages import SAMPLE, script_and_language
 from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
-from handloom.data.lint.rules import NOTE, Finding, Place
+from handloom.data.lint.rules import Finding, Place
 from handloom.data.lint.text_checks import text_problems
-from handloom.data.lint.tolerant import Marks, faults_of, tolerant_records, where
 from handloom.data.split import TRAIN, VALIDATION, SplitPlan, assign_splits
 from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import DataError
-from handloom.tokenizer.base import Tokenizer
 
 
-def lint_text(
-    sources: Sequence[str | Path],
-    tokenizer: Tokenizer,
-    settings: LintSettings,
-    seen: DataStats,
-    on_progress: Callable[[int], None],
-) -> Iterator[Finding]:
+def lint_text(job: Job) -> Iterator[Finding]:
     """See `lint`."""
-    told = Notes()
-    corpus = open_corpus(sources, tolerant_records(settings, told))
-    yield from told.drain()
-    told.listening = False
-    plan, finding = _planned(corpus, settings)
-    seen.omissions.update(corpus.omissions if plan is None else plan.omissions)
-    seen.separation = None if plan is None else plan.separation
-    told.listening = True
-    copies, places, marks = NearDuplicates(), list[Place](), Marks()
+    faults = FaultCollector(job.settings)
+    corpus = open_corpus(job.sources, faults.options())
+    yield from faults.drain()
+    faults.muted = True
+    plan, refused = _split(corpus, job)
+    job.stats.omissions.update(corpus.omissions if plan is None else plan.omissions)
+    job.stats.separation = None if plan is None else plan.separation
+    faults.muted = False
+    copies, places = NearDuplicates(), list[Place]()
     for number, document in enumerate(corpus.documents()):
-        reading = FingerprintReader()
+        place = place_of(document.origin) if document.origin else Place(document.file, document.line)
         if document.origin or document.path:
-            file = document.origin.file if document.origin else document.file
-            yield from marks.of(document.path or Path(file), file)
-        yield from _document(document, reading, settings, seen, told)
-        if reading.words:
-            copies.add(number, reading.finish())
-        places.append(_place_of(document))
-        seen.texts += 1
-        on_progress(seen.texts)
-    yield from told.drain()
-    told.listening = False
+            yield from faults.start_of(document.path or Path(place.file), place.file)
+        fingerprint = FingerprintReader()
+        yield from _check_document(document, place, fingerprint, (job, faults))
+        if fingerprint.words:
+            copies.add(number, fingerprint.finish())
+        places.append(place)
+    yield from faults.drain()
+    faults.muted = True
     if plan is not None:
-        yield from _copies(copies, places, plan)
-        yield from _lengths(corpus, plan, tokenizer, settings, seen, parted=finding is None)
-    if finding is not None:
-        yield finding
+        assignments = plan.assignments
+        yield from copy_findings(
+            copies, places, lambda one, other: assignments[one] != assignments[other], removed=True
+        )
+        _count_tokens(corpus, plan, job)
+        if refused is None:
+            yield from _check_split(plan, job)
+    if refused is not None:
+        yield refused
 
 
-def _planned(corpus: Corpus, settings: LintSettings) -> tuple[SplitPlan | None, Finding | None]:
-    """The parting that a run would make, with what is wrong about it."""
+def _split(corpus: Corpus, job: Job) -> tuple[SplitPlan | None, Finding | None]:
+    """The split that a run would make, with what is wrong about it."""
+    settings = job.settings
     try:
-        plan = assign_splits(corpus, validation_fraction=settings.validation_fraction, split=settings.split)
-        return plan, None
+        return assign_splits(corpus, validation_fraction=settings.validation_fraction, split=settings.split), None
     except DataError as error:
-        refused = error
+        refused = finding_of("one-side", error)
     try:
-        return assign_splits(corpus, validation_fraction=0), _of("one-side", refused)
+        return assign_splits(corpus, validation_fraction=0), refused
     except DataError as error:
-        return None, _of("no-data", error)
+        return None, finding_of("no-data", error)
 
 
-def _of(kind: str, error: DataError) -> Finding:
-    return Finding(kind, error.problem.rstrip("."), remedy=error.remedy)
-
-
-def _document(
-    document: Document, reading: FingerprintReader, settings: LintSettings, seen: DataStats, told: Notes
+def _check_document(
+    document: Document, place: Place, fingerprint: FingerprintReader, context: tuple[Job, FaultCollector]
 ) -> Iterator[Finding]:
-    """What is wrong with one document, whose text is handed on to `reading`."""
-    faults, at = list(told.drain()), _place_of(document)
+    """What is wrong with one document, whose text also goes into `fingerprint`."""
+    job, faults = context
+    found = faults.drain()
     if document.path is not None:
-        faults += faults_of(document.path, document.name, settings.encoding_errors)
-    yield from faults
-    not_utf8 = {fault.place.line for fault in faults if fault.place and fault.kind == "encoding"}
-    line, behind = at.line or 1, 0  # where a piece begins: its line, and how far into that
+        found += faults.bytes_of(document.path, document.name)
+    yield from found
+    not_utf8 = {fault.place.line for fault in found if fault.place and fault.kind == "encoding"}
+    line, behind = place.line or 1, 0  # where a piece begins: its line, and how far into that
     characters, sample = 0, ""
     for piece in chunk_text(document.pieces()):
         ends = [found.start() for found in re.finditer("\n", piece)]
         for kind, start, detail in text_problems(piece):
             down = bisect_left(ends, start)
-            column = start - ends[down - 1] if down else behind + start + 1
-            place = Place(at.file, line + down, column)
+            at = Place(place.file, line + down, start - ends[down - 1] if down else behind + start + 1)
             if document.origin:  # which holds a whole text, whatever lines that has
-                place, detail = at, f"{detail} at character {characters + start + 1:,}"
-            if kind != "replacement" or place.line not in not_utf8:  # or that would be said twice
-                yield Finding(kind, detail, place)
+                at, detail = place, f"{detail} at character {characters + start + 1:,}"
+            if kind != "replacement" or at.line not in not_utf8:  # or it would be reported twice
+                yield Finding(kind, detail, at)
         line += len(ends)
         behind = len(piece) - ends[-1] - 1 if ends else behind + len(piece)
         characters += len(piece)
         sample += piece[: SAMPLE - len(sample)]
-        reading.add(piece)
-    yield from told.drain()
+        fingerprint.add(piece)
+    yield from faults.drain()
     if characters == 0:
-        yield Finding("empty-document", "nothing in it", at)
-    elif characters and not reading.words:
-        yield Finding("blank", f"{characters:,} characters", at)
-    elif characters:
-        seen.languages[script_and_language(sample)] += 1
+        yield Finding("empty-document", "nothing in it", place)
+    elif not fingerprint.words:
+        yield Finding("blank", f"{characters:,} characters", place)
+    job.count_text(script_and_language(sample) if fingerprint.words else None)
 
 
-def _place_of(document: Document) -> Place:
-    return where(document.origin) if document.origin else Place(document.file, document.line)
-
-
-def _copies(copies: NearDuplicates, places: Sequence[Place], plan: SplitPlan) -> Iterator[Finding]:
-    """Documents that say the same. A run leaves exact copies out, so these are nothing to worry about."""
-    for number, earlier in copies.exact:
-        remedy = "Nothing: a run leaves them out."
-        detail = f"of {places[earlier]}"
-        yield Finding("copy", detail, places[number], places[earlier], severity=NOTE, remedy=remedy)
-    for number, earlier in copies.loose:
-        across = plan.assignments[number] != plan.assignments[earlier]
-        kind, detail = "copy-across" if across else "near-copy", f"of {places[earlier]}"
-        detail += ", but for case and white space" if across else ""
-        yield Finding(kind, detail, places[number], places[earlier])
-    for number, earlier, share in copies.similar():
-        kind = "similar-across" if plan.assignments[number] != plan.assignments[earlier] else "similar"
-        detail = f"about {share:.0%} in common with {places[earlier]}"
-        yield Finding(kind, detail, places[number], places[earlier], size=round(share * 100))
-
-
-def _lengths(
-    corpus: Corpus, plan: SplitPlan, tokenizer: Tokenizer, settings: LintSettings, seen: DataStats, parted: bool
-) -> Iterator[Finding]:
-    """Counts tokens as a run would prepare them, and finds sides that are too short for it."""
-    length, name, sizes = 0, "", [0, 0]
-    for piece in plans.pieces(corpus, plan):
+def _count_tokens(corpus: Corpus, plan: SplitPlan, job: Job) -> None:
+    """Count tokens as a run would prepare them."""
+    length, name = 0, ""
+    for piece in splitting.pieces(corpus, plan):
         if name and piece.name != name:
-            seen.lengths.add(length)
+            job.stats.lengths.add(length)
             length = 0
         name = piece.name
-        tokens = len(tokenizer.encode(piece.text)) + piece.ends
+        tokens = len(job.tokenizer.encode(piece.text)) + piece.ends
         length += tokens
-        seen.tokens[piece.split] += tokens
-        sizes[piece.split] += len(piece.text.encode("utf-8"))
+        job.stats.tokens[piece.split] += tokens
+        job.stats.sizes[piece.split] += len(piece.text.encode("utf-8"))
     if name:
-        seen.lengths.add(length)
-    if not parted:
-        return
-    seen.policy = plan.policy
-    seen.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
-    copies, context_length = plan.omissions["duplicate"], settings.context_length
+        job.stats.lengths.add(length)
+
+
+def _check_split(plan: SplitPlan, job: Job) -> Iterator[Finding]:
+    """Sides of the split that are too short for a run."""
+    stats, context_length, copies = job.stats, job.settings.context_length, plan.omissions["duplicate"]
+    stats.policy = plan.policy
+    stats.sides = [plan.count(TRAIN), plan.count(TRAIN if plan.policy == "tail" else VALIDATION)]
+    train_bytes, held_out_bytes = stats.sizes
     for check in (
-        partial(count_windows, seen.tokens[TRAIN], context_length, context_length, n_bytes=sizes[TRAIN], copies=copies),
-        partial(check_held_out, seen.tokens[VALIDATION], n_bytes=sizes[VALIDATION], copies=copies),
+        partial(count_windows, stats.tokens[TRAIN], context_length, context_length, n_bytes=train_bytes, copies=copies),
+        partial(check_held_out, stats.tokens[VALIDATION], n_bytes=held_out_bytes, copies=copies),
     ):
         try:
             check()
         except DataError as error:
-            yield _of("one-side", error)
+            yield finding_of("one-side", error)

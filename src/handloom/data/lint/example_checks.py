@@ -1,11 +1,11 @@
-"""Checks examples to tune on: each one, copies among them, and the two sides that a run would make of them."""
+"""Checks examples to finetune on: each one, copies among them, their labels, and the split that a run would make."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,100 +20,76 @@ from handloom.data.examples import (
     split_fraction,
     stream_examples,
 )
-from handloom.data.lint.base import DataStats, LintSettings, Notes
-from handloom.data.lint.label_checks import LabelChecks
+from handloom.data.lint.base import SPLITS, FaultCollector, Job, copy_findings, finding_of, place_of
 from handloom.data.lint.languages import script_and_language
-from handloom.data.lint.near_duplicates import Fingerprint, NearDuplicates, fingerprint_of, normalize
+from handloom.data.lint.near_duplicates import NearDuplicates, fingerprint_of, normalize
 from handloom.data.lint.rules import WARNING, Finding, Place
 from handloom.data.lint.text_checks import text_problems
-from handloom.data.lint.tolerant import Marks, tolerant_records, where
 from handloom.errors import DataError
-from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import encode_conversation
 
+UNBALANCED = 10
+"""How many times as frequent as another a label may be."""
 
-def lint_examples(
-    sources: Sequence[str | Path],
-    tokenizer: Tokenizer,
-    settings: LintSettings,
-    seen: DataStats,
-    on_progress: Callable[[int], None],
-) -> Iterator[Finding]:
+
+def lint_examples(job: Job) -> Iterator[Finding]:
     """See `lint`."""
-    told, sides, known = Notes(), _Sides(), _Known()
-    fitting = ExampleEncoder(settings.context_length, settings.overlong, seen.omissions)
-    kind, marks = KINDS[settings.task], Marks()
-    options = tolerant_records(settings, told)
-    for example in stream_examples(kind, map(str, sources), options, seen.omissions):  # type: ignore[type-var]
-        place = where(example.origin)
-        yield from marks.of(Path(place.file), place.file)
-        faults = list(told.drain())
-        yield from faults
-        not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in faults)
-        yield from _oddities(example, place, not_utf8)
-        finding, length = _fitted(example, tokenizer, fitting, place)
+    settings, stats, faults, known = job.settings, job.stats, FaultCollector(job.settings), _Examples()
+    encoder = ExampleEncoder(settings.context_length, settings.overlong, stats.omissions)
+    kind = KINDS[settings.task]
+    for example in stream_examples(kind, map(str, job.sources), faults.options(), stats.omissions):  # type: ignore[type-var]
+        place = place_of(example.origin)
+        yield from faults.start_of(Path(place.file), place.file)
+        found = faults.drain()
+        yield from found
+        not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in found)
+        yield from _text_findings(example, place, not_utf8)
+        finding, length = _length_finding(example, job, encoder, place)
         if finding is not None:
             yield finding
         left_out = settings.overlong == "skip" and finding is not None and finding.kind == "overlong"
-        yield from known.add(example, place)
-        sides.add(None if left_out else split_fraction(example))
-        seen.lengths.add(length)
-        seen.languages[script_and_language(" ".join(part.text for part in _parts(example)))] += 1
-        seen.texts += 1
-        on_progress(seen.texts)
-    yield from told.drain()
-    parted, finding = sides.part(settings)
+        yield from known.add(example, place, left_out)
+        stats.lengths.add(length)
+        job.count_text(script_and_language(" ".join(part.text for part in _parts(example))))
+    yield from faults.drain()
+    sides, finding = known.split(job)
     if finding is not None:
         yield finding
-    seen.sides = [parted.count(0), parted.count(1)]
-    yield from known.across(parted)
+    stats.sides = [sides.count(0), sides.count(1)]
+    yield from known.copies(sides)
     if kind is LabeledText:
-        seen.labels = known.labels.count(parted)
-        yield from known.labels.check(seen.labels, known.places)
+        stats.labels = known.count_labels(sides)
+        yield from known.label_findings(stats.labels)
 
 
-class _Sides:
-    """Where each example lies on the line that a run cuts in two; not a number for what is left out."""
-
-    def __init__(self) -> None:
-        self._places = array("d")
-
-    def add(self, place: float | None) -> None:
-        self._places.append(float("nan") if place is None else place)
-
-    def part(self, settings: LintSettings) -> tuple[list[int | None], Finding | None]:
-        """0 for each example to learn from, 1 for each that is held out, None where a run has neither."""
-        kept = [place for place in self._places if place == place]
-        if not kept:
-            what = KINDS[settings.task].MANY
-            detail = f"all {len(self._places):,} are longer than a row" if self._places else f"no {what} at all"
-            return [None] * len(self._places), Finding("no-data", detail)
-        if min(kept) == max(kept):
-            detail = f"{len(kept):,} examples, all alike: none can be held out"
-            remedy = "Give at least two that differ; a few hundred are a beginning."
-            return [None] * len(self._places), Finding("one-side", detail, remedy=remedy)
-        held_out = iter(mask_of_fractions(kept, settings.validation_fraction))
-        return [int(next(held_out)) if place == place else None for place in self._places], None
-
-
-class _Known:
-    """What is kept of all examples so far, to find those that say the same."""
+class _Examples:
+    """What is kept of each example, by its number, to find copies, labels that contradict, and the split."""
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
-        self.labels = LabelChecks()
+        self._places: list[Place] = []
+        self._fractions = array("d")  # where the split cuts; not a number for what is left out
         self._copies = NearDuplicates()
         self._questions: dict[bytes, tuple[int, bytes]] = {}
         self._asked_again: list[tuple[int, int, str]] = []
+        self._labels: list[str] = []
+        self._texts: dict[bytes, int] = {}
+        self._conflicts: set[int] = set()  # texts with another label elsewhere
 
-    def add(self, example: Example, place: Place) -> Iterator[Finding]:
-        """One more example; found are contradictions between labels."""
-        number = len(self.places)
-        self.places.append(place)
-        found = _print(example)
+    def add(self, example: Example, place: Place, left_out: bool) -> Iterator[Finding]:
+        """One more example; the findings are contradictions between labels."""
+        number = len(self._places)
+        self._places.append(place)
+        self._fractions.append(float("nan") if left_out else split_fraction(example))
+        content = example.text if isinstance(example, LabeledText) else json.dumps(example.content)
+        found = fingerprint_of(content, (part.text for part in _parts(example) if part.role != "system"))
         self._copies.add(number, found)
         if isinstance(example, LabeledText):
-            yield from self.labels.add(found.loose, example.label, place, self.places)
+            self._labels.append(example.label)
+            earlier = self._texts.setdefault(found.loose, number)
+            if self._labels[earlier] != example.label:
+                self._conflicts.add(number)
+                detail = f"{example.label!r}, but {self._labels[earlier]!r} at {self._places[earlier]}"
+                yield Finding("label-conflict", detail, place, self._places[earlier])
             return
         question, answer = _question(example)
         first, answered = self._questions.setdefault(question, (number, answer))
@@ -121,35 +97,56 @@ class _Known:
             how = "the same answer" if answer == answered else "another answer"
             self._asked_again.append((number, first, how))
 
-    def across(self, sides: Sequence[int | None]) -> Iterator[Finding]:
+    def split(self, job: Job) -> tuple[list[int | None], Finding | None]:
+        """For each example 0 (to learn from), 1 (held out) or None (neither), and what is wrong with the split."""
+        kept = [fraction for fraction in self._fractions if fraction == fraction]
+        neither: list[int | None] = [None] * len(self._fractions)
+        if not kept:
+            what = KINDS[job.settings.task].MANY
+            detail = f"all {len(neither):,} are longer than a row" if neither else f"no {what} at all"
+            return neither, Finding("no-data", detail)
+        if min(kept) == max(kept):
+            detail = f"{len(kept):,} examples, all alike: none can be held out"
+            remedy = "Give at least two that differ; a few hundred are a beginning."
+            return neither, Finding("one-side", detail, remedy=remedy)
+        held_out = iter(mask_of_fractions(kept, job.settings.validation_fraction))
+        return [int(next(held_out)) if fraction == fraction else None for fraction in self._fractions], None
+
+    def copies(self, sides: Sequence[int | None]) -> Iterator[Finding]:
         """Copies, on one side or on both, and questions that are asked on both."""
-        copied = set()
-        pairs = [(*pair, "copy") for pair in self._copies.exact]
-        pairs += [(*pair, "near-copy") for pair in self._copies.loose]
-        for number, earlier, kind in sorted(pairs):
-            copied.add(number)
-            detail = f"of {self.places[earlier]}"
-            if _apart(sides, number, earlier):
-                detail += ", but for case and white space" if kind == "near-copy" else ""
-                kind = "copy-across"
-            elif number in self.labels.conflicts:
+
+        def apart(number: int, other: int) -> bool:
+            return None not in (sides[number], sides[other]) and sides[number] != sides[other]
+
+        yield from copy_findings(
+            self._copies, self._places, apart, conflicts=self._conflicts, questions=self._asked_again
+        )
+
+    def count_labels(self, sides: Sequence[int | None]) -> dict[str, list[int]]:
+        """Of each label the texts to learn from, and held out; the most frequent label first."""
+        counts: dict[str, list[int]] = {}
+        for label, side in zip(self._labels, sides, strict=True):
+            numbers = counts.setdefault(label, [0, 0])
+            if side is not None:
+                numbers[side] += 1
+        return dict(sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0])))
+
+    def label_findings(self, counts: dict[str, list[int]]) -> Iterator[Finding]:
+        """What is wrong with the labels as a whole."""
+        totals = {label: sum(numbers) for label, numbers in counts.items() if sum(numbers)}
+        if len(totals) == 1:
+            yield Finding("one-label", f"{next(iter(totals))!r}")
+            return
+        for label, total in totals.items():
+            if total == 1:
+                yield Finding("rare-label", repr(label), self._places[self._labels.index(label)])
                 continue
-            yield Finding(kind, detail, self.places[number], self.places[earlier])
-        for number, earlier, how in self._asked_again:
-            if number not in copied and _apart(sides, number, earlier):
-                copied.add(number)
-                detail = f"as at {self.places[earlier]}, with {how}"
-                yield Finding("question-across", detail, self.places[number], self.places[earlier])
-        for number, earlier, share in self._copies.similar():
-            if number not in copied:
-                kind = "similar-across" if _apart(sides, number, earlier) else "similar"
-                detail = f"about {share:.0%} in common with {self.places[earlier]}"
-                size = round(share * 100)
-                yield Finding(kind, detail, self.places[number], self.places[earlier], size=size)
-
-
-def _apart(sides: Sequence[int | None], number: int, other: int) -> bool:
-    return None not in (sides[number], sides[other]) and sides[number] != sides[other]
+            for side, name in enumerate(SPLITS):
+                if not counts[label][side]:
+                    yield Finding("label-side", f"{label!r} is not in {name} ({total:,} texts)")
+        if totals and max(totals.values()) >= UNBALANCED * min(totals.values()):
+            (most, many), (least, few) = next(iter(totals.items())), list(totals.items())[-1]
+            yield Finding("unbalanced", f"{most!r} {many:,} times, {least!r} {few:,}")
 
 
 class _Part(NamedTuple):
@@ -175,69 +172,56 @@ def _parts(example: Example) -> Iterator[_Part]:
         yield _Part("rejected", example.rejected, "assistant")
 
 
-def _oddities(example: Example, place: Place, not_utf8: bool) -> Iterator[Finding]:
+def _text_findings(example: Example, place: Place, not_utf8: bool) -> Iterator[Finding]:
     for part in _parts(example):
         for kind, start, detail in text_problems(part.text, turns=not isinstance(example, LabeledText)):
-            if kind != "replacement" or not not_utf8:  # or that would be said twice
+            if kind != "replacement" or not not_utf8:  # or it would be reported twice
                 yield Finding(kind, f"{detail} at character {start + 1:,} of {part.name}", place)
 
 
-def _print(example: Example) -> Fingerprint:
-    """Of what an example says: of a labelled text without its label, of a conversation without the system's words."""
-    said = example.text if isinstance(example, LabeledText) else json.dumps(example.content)
-    return fingerprint_of(said, (part.text for part in _parts(example) if part.role != "system"))
-
-
 def _question(example: Conversation | PreferencePair) -> tuple[bytes, bytes]:
-    """Hashes of what is asked and of what is answered, but for case and white space.
+    """Hashes of the question and of the answer, but for case and white space.
 
-    Of a conversation that is all before the first answer that is learned, and that answer.
+    The question of a conversation is all before the first answer that is a training target.
     """
     parts = list(_parts(example))
     if isinstance(example, PreferencePair):
-        asked, answers = parts[:-2], parts[-2:]
-    else:
-        answers_at = [n for n, message in enumerate(example.messages) if message.role == "assistant"]
-        first = next((n for n in answers_at if example.messages[n].train), answers_at[0])
-        asked, answers = parts[:first], parts[first : first + 1]
-    return _hash(asked), _hash(answers)
+        return _hash(parts[:-2]), _hash(parts[-2:])
+    answers_at = [n for n, message in enumerate(example.messages) if message.role == "assistant"]
+    first = next((n for n in answers_at if example.messages[n].train), answers_at[0])
+    return _hash(parts[:first]), _hash(parts[first : first + 1])
 
 
 def _hash(parts: list[_Part]) -> bytes:
     return hashlib.sha256(json.dumps([normalize(part.text) for part in parts]).encode("ascii")).digest()[:16]
 
 
-def _fitted(
-    example: Example, tokenizer: Tokenizer, fitting: ExampleEncoder, place: Place
-) -> tuple[Finding | None, int]:
-    """What a run would say of an example's length or of what it teaches, and the length in tokens."""
+def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: Place) -> tuple[Finding | None, int]:
+    """What a run would report about an example's length or its training targets, and the length in tokens."""
+    prefix = f"{example.origin}: "
     try:
-        texts = in_ids(example, tokenizer)
+        texts = in_ids(example, job.tokenizer)
     except DataError as error:
         assert isinstance(example, Conversation)
-        return _nothing(error, example, place), len(encode_conversation(tokenizer, example.messages).ids)
-    length, room = max(len(text.ids) for text in texts), room_for(type(example), fitting.context_length)
+        length = len(encode_conversation(job.tokenizer, example.messages).ids)
+        return finding_of("nothing-learned", error, place, prefix), length
+    length, room = max(len(text.ids) for text in texts), room_for(type(example), encoder.context_length)
     if length <= room:
         return None, length
     detail = f"{length:,} tokens, where a row has room for {room:,}"
-    if fitting.policy == "error":
+    if encoder.policy == "error":
         return Finding("overlong", detail, place, size=length), length
     try:
-        if fitting.policy == "skip":
-            fitting.fit(texts, example.origin, room)
+        if encoder.policy == "skip":
+            encoder.fit(texts, example.origin, room)
         elif isinstance(example, Conversation):
-            encode_conversations([example], tokenizer, fitting)
+            encode_conversations([example], job.tokenizer, encoder)
         elif isinstance(example, PreferencePair):
-            encode_pairs([example], tokenizer, fitting)
+            encode_pairs([example], job.tokenizer, encoder)
         else:
-            encode_labeled([example], tokenizer, fitting)
+            encode_labeled([example], job.tokenizer, encoder)
     except DataError as error:
-        return _nothing(error, example, place), length
-    what = "cut off" if fitting.policy == "truncate" else "left out"
-    remedy = f"Nothing, if they may be {what}; that is what --overlong {fitting.policy} does."
+        return finding_of("nothing-learned", error, place, prefix), length
+    what = "cut off" if encoder.policy == "truncate" else "left out"
+    remedy = f"Nothing, if they may be {what}: `overlong={encoder.policy}` does that."
     return Finding("overlong", detail, place, size=length, severity=WARNING, remedy=remedy), length
-
-
-def _nothing(error: DataError, example: Example, place: Place) -> Finding:
-    problem = error.problem.removeprefix(f"{example.origin}: ").rstrip(".")
-    return Finding("nothing-learned", problem, place, remedy=error.remedy)

@@ -1,9 +1,9 @@
-"""Which texts say the same: to the letter, but for case and white space, or nearly. Texts are not kept.
+"""Texts that are equal: exactly, but for case and white space, or nearly. Texts are not kept.
 
-Nearly the same are two texts whose sets of three words in a row have four fifths in common. That is estimated by
-MinHash, from the least values that 64 hash functions take on the set (Broder, "On the resemblance and containment of
-documents", 1997), and candidates are found by bands of four of these (Leskovec, Rajaraman and Ullman, "Mining of
-Massive Datasets", section 3.4). Memory is about 600 bytes a text, whatever its length. Knows no files.
+Nearly equal are two texts whose sets of three words in a row have four fifths in common. MinHash estimates that from
+the least values of 64 hash functions on the set (Broder, "On the resemblance and containment of documents", 1997);
+candidates agree in a band of four of these (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4).
+Memory is about 600 bytes a text, whatever its length. Knows no files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import unicodedata
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,17 +29,18 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")  # where no spaces part words, eac
 _CHUNK = 4096
 
 
-def _numbers(name: bytes) -> np.ndarray:
-    """Some that are the same everywhere: (HASHES, 1) uint64."""
-    return np.frombuffer(hashlib.shake_128(name).digest(HASHES * 8), dtype="<u8").reshape(HASHES, 1)
+def _constants(name: bytes, n: int) -> np.ndarray:
+    """(n,) uint64, random but the same everywhere."""
+    return np.frombuffer(hashlib.shake_128(name).digest(n * 8), dtype="<u8")
 
 
-_TIMES, _PLUS = _numbers(b"times") | np.uint64(1), _numbers(b"plus")
-_PLACE = np.frombuffer(hashlib.shake_128(b"place").digest(SHINGLE * 8), dtype="<u8") | np.uint64(1)
+_TIMES = _constants(b"times", HASHES)[:, None] | np.uint64(1)  # (HASHES, 1)
+_PLUS = _constants(b"plus", HASHES)[:, None]  # (HASHES, 1)
+_PLACE = _constants(b"place", SHINGLE) | np.uint64(1)  # (SHINGLE,)
 
 
 def normalize(text: str) -> str:
-    """`text` without what case, white space and width of letters make of it."""
+    """`text` without differences of case, white space and width of letters."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -54,14 +55,13 @@ class Fingerprint:
 
 
 class FingerprintReader:
-    """Takes in a text piece by piece, and gives its print. A piece begins where a word does."""
+    """Computes the fingerprint of a text that comes in pieces, each of which begins where a word does."""
 
     def __init__(self) -> None:
         self._exact, self._loose = hashlib.sha256(), hashlib.sha256()
         self._least = np.full(HASHES, 2**32 - 1, dtype=np.uint64)  # (HASHES,)
         self._last = np.empty(0, dtype=np.uint64)
-        self.words = 0
-        """What white space parts, so far."""
+        self.words = 0  # separated by white space
         self._signs = 0
 
     def add(self, text: str) -> None:
@@ -90,23 +90,16 @@ class FingerprintReader:
 
 
 def fingerprint_of(exact: str, texts: Iterable[str]) -> Fingerprint:
-    """Of an example.
-
-    Args:
-        exact: all that it says.
-        texts: what it says, without what many examples have in common.
-    """
-    reading = FingerprintReader()
+    """Of an example: `exact` is its whole content, `texts` are those without what many examples have in common."""
+    reader = FingerprintReader()
     for text in texts:
-        reading.add(text)
-    found = reading.finish()
-    return Fingerprint(
-        hashlib.sha256(exact.encode("utf-8", "surrogatepass")).digest()[:16], found.loose, found.signature
-    )
+        reader.add(text)
+    whole = hashlib.sha256(exact.encode("utf-8", "surrogatepass"))
+    return replace(reader.finish(), exact=whole.digest()[:16])
 
 
 class NearDuplicates:
-    """Prints of all texts so far, numbered as they come."""
+    """Fingerprints of all texts, by the texts' numbers."""
 
     def __init__(self) -> None:
         self._exact: dict[bytes, int] = {}
@@ -114,9 +107,9 @@ class NearDuplicates:
         self._signatures = bytearray()
         self._signed = array("q")
         self.exact: list[tuple[int, int]] = []
-        """Number of a text, and of the earlier one that says the same to the letter."""
+        """Number of a text, and of an earlier one that is equal."""
         self.loose: list[tuple[int, int]] = []
-        """The same but for case and white space, and not to the letter."""
+        """The same for texts that are equal but for case and white space."""
 
     def add(self, number: int, found: Fingerprint) -> None:
         """One more text."""
@@ -129,9 +122,9 @@ class NearDuplicates:
             self._signed.append(number)
 
     def similar(self) -> Iterator[tuple[int, int, float]]:
-        """Number of a text, of an earlier one nearly the same, and the estimated share they have in common.
+        """Number of a text, of an earlier one nearly equal, and the estimated share they have in common.
 
-        Copies are not among them. Each text is named once at most, beside the earliest in one of its bands.
+        Copies are not among them. Each text comes once at most, with the earliest in one of its bands.
         """
         signatures = np.frombuffer(self._signatures, dtype=np.uint32).reshape(-1, HASHES)
         found: dict[int, tuple[int, float]] = {}

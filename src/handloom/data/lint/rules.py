@@ -1,4 +1,4 @@
-"""What can be found in data: each kind with how bad it is and what to do about it; findings, grouped for people.
+"""The rules of the linter, each with its severity and remedy; findings, and findings grouped for people.
 
 Knows no files and no tokens.
 """
@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
-"""An error makes a run stop, or its validation lie; a warning is learned from, and seldom meant; a note is good to
-know."""
+"""An error stops a run, or falsifies its validation; a warning is learned, and rarely intended."""
 
 
 @dataclass(frozen=True)
@@ -19,150 +18,101 @@ class Rule:
     """One thing that can be found."""
 
     severity: str
-    one: str
-    """What one of it is called, behind its number."""
-    many: str
-    """What several are called; empty where it is not counted."""
+    name: str
+    """In words; "copy|copies" stands for its singular and plural, and a name without either is not counted."""
     remedy: str
+
+    def title(self, count: int) -> str:
+        """The name after a number."""
+        shown = " ".join(word.split("|")[count != 1 and "|" in word] for word in self.name.split(" "))
+        return f"{count:,} {shown}" if "|" in self.name else shown
 
 
 RULES = {
     # A run would stop at these
-    "unreadable": Rule(
-        ERROR, "file that cannot be read", "files that cannot be read", "Mend the path or the file, or leave it out."
-    ),
-    "no-data": Rule(ERROR, "nothing to learn from", "", "Add data."),
-    "malformed": Rule(ERROR, "malformed line", "malformed lines", "Mend or remove these lines."),
+    "unreadable": Rule(ERROR, "file|files that cannot be read", "Fix the path or the file, or leave it out."),
+    "no-data": Rule(ERROR, "nothing to learn from", "Add data."),
+    "malformed": Rule(ERROR, "malformed line|lines", "Fix or remove these lines."),
     "encoding": Rule(
         ERROR,
-        "line that is not UTF-8",
-        "lines that are not UTF-8",
-        "Convert the text to UTF-8, or read such bytes as \N{REPLACEMENT CHARACTER} with --encoding-errors replace.",
+        "line|lines that is|are not UTF-8",
+        "Convert the text to UTF-8, or read such bytes as \N{REPLACEMENT CHARACTER}: `encoding_errors=replace`.",
     ),
-    "empty": Rule(
-        ERROR, "example with an empty text", "examples with an empty text", "Fill it in, or remove these lines."
-    ),
-    "no-label": Rule(ERROR, "text without a label", "texts without a label", "Label or remove these texts."),
+    "empty": Rule(ERROR, "example|examples with an empty text", "Fill it in, or remove these lines."),
+    "no-label": Rule(ERROR, "text|texts without a label", "Label or remove these texts."),
     "no-assistant": Rule(
-        ERROR,
-        "conversation in which no assistant speaks",
-        "conversations in which no assistant speaks",
-        "Add the answers, or remove these lines.",
+        ERROR, "conversation|conversations without an assistant's message", "Add the answers, or remove these lines."
     ),
-    "nothing-learned": Rule(
-        ERROR, "example that teaches nothing", "examples that teach nothing", "Remove these lines."
-    ),
+    "nothing-learned": Rule(ERROR, "example|examples without a training target", "Remove these lines."),
     "overlong": Rule(
         ERROR,
-        "example longer than a row",
-        "examples longer than a row",
-        "Shorten these examples, choose a larger --context-length if the model has one, or name a policy, here and "
-        "for the "
-        "run: --overlong truncate or --overlong skip.",
+        "example|examples longer than a row",
+        "Shorten these examples, choose a larger `context_length` if the model has one, or name a policy, here and "
+        "for the run: `overlong=truncate` or `overlong=skip`.",
     ),
-    "one-label": Rule(ERROR, "all texts have one label", "", "Add texts with another label."),
-    "one-side": Rule(ERROR, "a side of the split is too small", "", "Add data."),
-    # A run would go through, and its validation lie
+    "one-label": Rule(ERROR, "all texts have one label", "Add texts with another label."),
+    "one-side": Rule(ERROR, "one part of the split is too small", "Add data."),
+    # A run would finish, and its validation be false
     "copy-across": Rule(
         ERROR,
-        "copy on the other side of the split",
-        "copies on the other side of the split",
-        "Keep one of each: validation must not ask what was learned by heart.",
+        "copy|copies on the other side of the split",
+        "Keep one of each: validation must not contain training data.",
     ),
     # A run would learn from these
     "similar-across": Rule(
         WARNING,
-        "text nearly the same as one on the other side of the split",
-        "texts nearly the same as one on the other side of the split",
-        "Keep one of each if they are variants of one text; validation looks better than it is otherwise.",
+        "text|texts nearly the same as one on the other side of the split",
+        "Keep one of each if they are variants of one text; otherwise validation looks better than it is.",
     ),
     "question-across": Rule(
         WARNING,
-        "question that is asked on both sides of the split",
-        "questions that are asked on both sides of the split",
-        "Keep one of each, or know that validation asks what was learned.",
+        "question|questions on both sides of the split",
+        "Keep one of each, or expect validation to contain questions of the training data.",
     ),
-    "copy": Rule(
-        WARNING,
-        "exact copy of an earlier text",
-        "exact copies of an earlier text",
-        "Keep one of each, unless it is to count twice.",
-    ),
+    "copy": Rule(WARNING, "exact copy|copies of an earlier text", "Keep one of each, unless it is to count twice."),
     "near-copy": Rule(
-        WARNING,
-        "copy but for case and white space",
-        "copies but for case and white space",
-        "Keep one of each, unless it is to count twice.",
+        WARNING, "copy|copies but for case and white space", "Keep one of each, unless it is to count twice."
     ),
     "label-conflict": Rule(
-        WARNING,
-        "text that has another label elsewhere",
-        "texts that have another label elsewhere",
-        "Decide for one label: both cannot be learned.",
+        WARNING, "text|texts with another label elsewhere", "Decide for one label: both cannot be learned."
     ),
     "rare-label": Rule(
         WARNING,
-        "label that appears once",
-        "labels that appear once",
+        "label|labels that occurs|occur once",
         "Add texts with that label, or leave it out: one text is either learned from or held out.",
     ),
-    "label-side": Rule(
-        WARNING,
-        "label that is missing on a side of the split",
-        "labels that are missing on a side of the split",
-        "Add texts with that label.",
-    ),
-    "unbalanced": Rule(
-        WARNING, "labels are unbalanced", "", "Add texts with the rare labels, and read F1 rather than accuracy."
-    ),
-    "blank": Rule(WARNING, "document of white space only", "documents of white space only", "Remove these."),
+    "label-side": Rule(WARNING, "label|labels missing on a side of the split", "Add texts with that label."),
+    "unbalanced": Rule(WARNING, "labels are unbalanced", "Add texts with the rare labels, and read F1, not accuracy."),
+    "blank": Rule(WARNING, "document|documents of white space only", "Remove these."),
     "special-token": Rule(
         WARNING,
-        "look-alike of a special token",
-        "look-alikes of special tokens",
+        "look-alike|look-alikes of special tokens",
         "These are read as ordinary text and learned as such. Remove them if another template left them behind.",
     ),
-    "control": Rule(
-        WARNING, "control character", "control characters", "Remove these, unless the model is to write them."
-    ),
+    "control": Rule(WARNING, "control character|characters", "Remove these, unless the model is to write them."),
     "replacement": Rule(
         WARNING,
-        "replacement character (U+FFFD)",
-        "replacement characters (U+FFFD)",
-        "Text was lost here when it was decoded; convert it again from where it came.",
+        "replacement character|characters (U+FFFD)",
+        "Text was lost here when it was decoded; convert it again from its source.",
     ),
     "mojibake": Rule(
         WARNING,
-        "place that looks wrongly decoded",
-        "places that look wrongly decoded",
-        "UTF-8 was read as Windows-1252; convert the text again from where it came.",
+        "place|places that looks|look wrongly decoded",
+        "UTF-8 was read as Windows-1252; convert the text again from its source.",
     ),
     "bidi": Rule(
         WARNING,
-        "control of writing direction",
-        "controls of writing direction",
+        "control|controls of writing direction",
         "Remove these: text is shown in another order than it is learned in.",
     ),
     # Good to know
-    "similar": Rule(
-        NOTE,
-        "text nearly the same as an earlier one",
-        "texts nearly the same as an earlier one",
-        "Nothing, if that is meant.",
-    ),
-    "invisible": Rule(NOTE, "invisible character", "invisible characters", "Remove these, unless they are meant."),
-    "empty-document": Rule(NOTE, "empty document", "empty documents", "Nothing: a run leaves these out."),
-    "line-ends": Rule(
-        NOTE,
-        "file with line ends of several kinds",
-        "files with line ends of several kinds",
-        "Nothing: all are read as \\n.",
-    ),
-    "bom": Rule(
-        NOTE, "byte order mark", "byte order marks", "Nothing: a run leaves it out at the beginning of a file."
-    ),
+    "similar": Rule(NOTE, "text|texts nearly the same as an earlier one", "Nothing, if that is intended."),
+    "invisible": Rule(NOTE, "invisible character|characters", "Remove these, unless they are intended."),
+    "empty-document": Rule(NOTE, "empty document|documents", "Nothing: a run leaves these out."),
+    "line-ends": Rule(NOTE, "file|files with line ends of several kinds", "Nothing: all are read as \\n."),
+    "bom": Rule(NOTE, "byte order mark|marks", "Nothing: a run leaves it out at the beginning of a file."),
 }
-"""Every kind, the worst first."""
+"""Every rule, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +128,14 @@ class Place:
         numbers = (number for number in (self.line, self.column) if number is not None)
         return ":".join([self.file, *map(str, numbers)])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found."""
+    """One violation of a rule; severity and remedy are the rule's unless they are given."""
 
     kind: str
     """A key of `RULES`."""
@@ -194,31 +148,21 @@ class Finding:
     size: int = 0
     """How bad it is among its kind, where that can be counted."""
     severity: str = ""
-    """Empty: that of its kind."""
     remedy: str = ""
-    """Empty: that of its kind."""
 
     def __post_init__(self) -> None:
         for name in ("severity", "remedy"):
-            if not getattr(self, name):
-                object.__setattr__(self, name, getattr(RULES[self.kind], name))
+            object.__setattr__(self, name, getattr(self, name) or getattr(RULES[self.kind], name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without what is empty."""
-        values: dict[str, Any] = {} if self.place is None else _place(self.place)
-        values["detail"] = self.detail
-        if self.other is not None:
-            values["other"] = _place(self.other)
-        return {**values, "remedy": self.remedy}
-
-
-def _place(place: Place) -> dict[str, Any]:
-    return {name: value for name, value in asdict(place).items() if value is not None}
+        values = {**(self.place.to_dict() if self.place else {}), "detail": self.detail}
+        return {**values, **({"other": self.other.to_dict()} if self.other else {}), "remedy": self.remedy}
 
 
 @dataclass
 class Group:
-    """All findings of one kind and severity: how many, and the first of them."""
+    """All findings of one kind and severity: their number, and the first of them."""
 
     kind: str
     severity: str
@@ -229,11 +173,8 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Its number, and what it is called."""
-        kind = RULES[self.kind]
-        if not kind.many:
-            return kind.one
-        return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
+        """Number and name."""
+        return RULES[self.kind].title(self.count)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -242,12 +183,7 @@ class Group:
 
 
 def grouped(findings: Iterable[Finding], keep: int | None = 3) -> list[Group]:
-    """Findings by kind, the worst kinds first.
-
-    Args:
-        findings: taken to their end.
-        keep: how many of a kind are kept; None: all of them.
-    """
+    """Findings by kind, the worst kinds first; of each kind the first `keep` (None: all) are kept."""
     groups: dict[tuple[str, str], Group] = {}
     for finding in findings:
         key = (finding.kind, finding.severity)
@@ -262,12 +198,12 @@ def grouped(findings: Iterable[Finding], keep: int | None = 3) -> list[Group]:
 
 
 def count(groups: Iterable[Group], severity: str) -> int:
-    """How many findings of that severity there are."""
+    """The number of findings of that severity."""
     return sum(group.count for group in groups if group.severity == severity)
 
 
 def counted(groups: Iterable[Group]) -> str:
-    """How many errors, warnings and notes, in words."""
+    """The number of errors, warnings and notes, in words."""
     groups = list(groups)
     numbers = {severity: count(groups, severity) for severity in SEVERITIES}
     words = [f"{n:,} {severity}{'' if n == 1 else 's'}" for severity, n in numbers.items() if n]
@@ -275,11 +211,7 @@ def counted(groups: Iterable[Group]) -> str:
 
 
 def summary_line(findings: Iterable[Finding]) -> str | None:
-    """One sentence to say before a run; None where there is nothing worse than notes.
-
-    Args:
-        findings: taken to their end.
-    """
+    """One sentence to show before a run; None where there is nothing worse than notes."""
     groups = [group for group in grouped(findings, keep=1) if group.severity != NOTE]
     if not groups:
         return None

@@ -1,6 +1,6 @@
-"""What is odd in a text: what cannot be seen, was wrongly decoded, or looks like a special token.
+"""Problems in a text: characters that cannot be seen, were wrongly decoded, or look like a special token.
 
-Knows one text in memory, already read: its line ends are `\\n`.
+Knows one text in memory, whose line ends are `\\n`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from handloom.tokenizer.chat import ROLES, header_of
 
 
 class TextProblem(NamedTuple):
-    """One odd place."""
+    """One place: the key of its rule, its first character, counted from 0, and what exactly."""
 
     kind: str
-    """A key of `findings.KINDS`."""
     start: int
-    """Its first character, counted from 0."""
     detail: str
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # what "Trojan Source" (Boucher and Anderson, 2021) is made of
-# The joiners U+200C and U+200D belong into emoji and many scripts, but not beside ASCII; tag characters into flags.
+# The joiners U+200C and U+200D belong into emoji and many scripts, but not next to ASCII; tag characters into flags.
 _INVISIBLE = re.compile(
     r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]"
     r"|(?<=[\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?=[\x00-\x7f])"
@@ -60,31 +58,39 @@ _SELDOM = "\u00c2\u00c3\u00e2\u00f0"  # first letters that hardly ever stand bef
 _CLOSING = "\u00bb\u201d\u201c\u2019\u2026"  # what may well follow a capital letter
 
 
+_PATTERNS = {
+    "special-token": _SPECIAL,
+    "control": _CONTROL,
+    "bidi": _BIDI,
+    "invisible": _INVISIBLE,
+    "replacement": re.compile("\N{REPLACEMENT CHARACTER}"),
+}
+
+
 def text_problems(text: str, *, turns: bool = False) -> Iterator[TextProblem]:
-    """Everything odd in a text.
+    """Every problem in a text, kind by kind, each in the order of the text.
 
-    Args:
-        text: any, long or short.
-        turns: whether a line such as "Assistant:" is odd, as it is inside a message of a conversation.
-
-    Returns:
-        kind by kind, each in the order of the text.
+    With `turns`, a line such as "Assistant:" is one too, as it is inside a message of a conversation.
     """
-    for kind, pattern in (("special-token", _SPECIAL), ("control", _CONTROL)):
+    for kind, pattern in _PATTERNS.items():
+        if kind not in ("special-token", "control") and text.isascii():
+            return
         for found in pattern.finditer(text):
-            shown = found.group() if kind == "special-token" else named(found.group())
-            yield TextProblem(kind, found.start(), shown)
-    if turns:
-        for found in _TURN.finditer(text):
-            yield TextProblem("special-token", found.start(), f"{found.group().strip()} on a line of its own")
-    if text.isascii():
-        return
-    for kind, pattern in (("bidi", _BIDI), ("invisible", _INVISIBLE)):
-        for found in pattern.finditer(text):
-            yield TextProblem(kind, found.start(), named(found.group()))
-    for found in re.finditer("\N{REPLACEMENT CHARACTER}", text):
-        yield TextProblem("replacement", found.start(), around(text, found.start()))
+            yield TextProblem(kind, found.start(), _shown_match(kind, found))
+        if kind == "control" and turns:
+            for found in _TURN.finditer(text):
+                yield TextProblem("special-token", found.start(), f"{found.group().strip()} on a line of its own")
     yield from _mojibake(text)
+
+
+def _shown_match(kind: str, found: re.Match[str]) -> str:
+    """The match itself, the characters around it, or its code point and name."""
+    if kind == "special-token":
+        return found.group()
+    if kind == "replacement":
+        return f'in "{" ".join(found.string[max(0, found.start() - 12) : found.start() + 13].split())}"'
+    name = _NAMES.get(found.group()) or unicodedata.name(found.group(), "")
+    return f"U+{ord(found.group()):04X} {name}".rstrip()
 
 
 def _mojibake(text: str) -> Iterator[TextProblem]:
@@ -112,15 +118,3 @@ def _meant(letters: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return meant if meant.isprintable() or meant == "\u00a0" else None
-
-
-def named(character: str) -> str:
-    """Code point and name."""
-    name = _NAMES.get(character) or unicodedata.name(character, "")
-    return f"U+{ord(character):04X}{' ' if name else ''}{name}"
-
-
-def around(text: str, start: int, reach: int = 12) -> str:
-    """A few characters on both sides of a place, on one line."""
-    shown = " ".join(text[max(0, start - reach) : start + reach + 1].split())
-    return f'in "{shown}"'
