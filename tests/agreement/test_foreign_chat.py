@@ -87,11 +87,11 @@ def test_what_is_typed_never_becomes_a_special_token(both):
 
 def test_a_template_that_refuses_and_one_that_is_none(both):
     ours, _ = both
-    with pytest.raises(RequestError, match="chat template refuses these messages: no system here"):
+    with pytest.raises(RequestError, match="chat template rejects these messages: no system here"):
         encode_generation_prompt(ours, [Message("system", "x")], TRIMMED)
-    with pytest.raises(RequestError, match="chat template refuses"):
+    with pytest.raises(RequestError, match="chat template rejects"):
         encode_generation_prompt(ours, [Message("user", "x")], "{% for %}")
-    with pytest.raises(RequestError, match="chat template refuses"):  # the sandbox
+    with pytest.raises(RequestError, match="chat template rejects"):  # the sandbox
         encode_generation_prompt(ours, [Message("user", "x")], "{{ messages.__class__.__mro__ }}")
 
 

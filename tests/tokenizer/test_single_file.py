@@ -47,7 +47,7 @@ def test_it_is_the_same_tokenizer(tmp_path, small, single, pairs):
         ("model", "byte_fallback", True, "byte_fallback is True"),
         ("model", "end_of_word_suffix", "</w>", "end_of_word_suffix is '</w>'"),
         ("model", "vocab", [], "the model is 'BPE'"),
-        ("model", "speed", 3, "model: speed is 3; Handloom does not know what that changes"),
+        ("model", "speed", 3, "model: speed is 3; its effect is unknown to Handloom"),
         ("pre_tokenizer", "type", "Whitespace", "the pre_tokenizer is 'Whitespace'"),
         ("pre_tokenizer", "use_regex", False, "use_regex is false"),
         (None, "normalizer", {"type": "NFC"}, "the normalizer is 'NFC'"),
@@ -58,7 +58,7 @@ def test_it_is_the_same_tokenizer(tmp_path, small, single, pairs):
         (None, "added_tokens", [{"id": 7, "content": "<x>", "shade": 1}], "added token: shade is 1"),
         (None, "added_tokens", [{"id": 7, "content": "<x>"}], "added token '<x>' has the id 7; .* it is 2"),
         (None, "added_tokens", [{"id": "b", "content": "<x>"}], "id of '<x>' is 'b'"),
-        (None, "added_tokens", [3], "an added token is 3, which has no content"),
+        (None, "added_tokens", [3], "an added token is 3, which lacks a content"),
     ],
 )
 def test_another_way_of_cutting_text_is_refused_by_name(tmp_path, single, where, key, value, named):
@@ -70,15 +70,15 @@ def test_another_way_of_cutting_text_is_refused_by_name(tmp_path, single, where,
 @pytest.mark.parametrize(
     ("name", "said", "named"),
     [
-        ("tokenizer_config.json", {"speed": 3, "pace": "x"}, "speed is 3, pace is 'x'; Handloom does not know"),
+        ("tokenizer_config.json", {"speed": 3, "pace": "x"}, "speed is 3, pace is 'x'; its effect is unknown"),
         ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}, "tokenizer_class is 'BertTokenizer'"),
         ("tokenizer_config.json", {"add_bos_token": True}, "add_bos_token is True"),
         ("tokenizer_config.json", {"do_lower_case": True}, "do_lower_case is True"),
-        ("tokenizer_config.json", {"eos_token": "</s>"}, "eos_token is '</s>', which has no id"),
-        ("special_tokens_map.json", {"eos_token": "</s>"}, "eos_token is '</s>', which has no id"),
+        ("tokenizer_config.json", {"eos_token": "</s>"}, "eos_token is '</s>', which .* lacks"),
+        ("special_tokens_map.json", {"eos_token": "</s>"}, "eos_token is '</s>', which .* lacks"),
         ("special_tokens_map.json", {"soft_token": "x"}, "soft_token is 'x'"),
         ("generation_config.json", {"stop_strings": ["x"]}, "stop_strings is"),
-        ("generation_config.json", {"eos_token_id": "x"}, "eos_token_id is 'x'; it is no id"),
+        ("generation_config.json", {"eos_token_id": "x"}, "eos_token_id is 'x'; it is not an id"),
         ("vocab.json", {"a": 3}, "vocab.json: 'a' has the id 3; in tokenizer.json of the same folder, it is 64"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_tokenizer_of_a_class_that_needs_the_file_is_refused_without(tmp_path,
 def test_the_end_may_stand_among_the_added_tokens(tmp_path, single):
     end = single["model"]["vocab"].pop(END_OF_TEXT)
     write(tmp_path, single)
-    with pytest.raises(DataError, match=r"has no <\|endoftext\|>, and no other file names another end"):
+    with pytest.raises(DataError, match=r"lacks <\|endoftext\|>, and no other file names another end"):
         load_tokenizer(tmp_path)
     single["added_tokens"] = [{"id": end, "content": END_OF_TEXT, "special": True}]
     assert load_tokenizer(write(tmp_path, single)).eos_token_id == end

@@ -70,26 +70,26 @@ DAMAGE = {
     "vocabulary a list": (write("vocab.json", b"[1, 2]"), "vocab.json holds a JSON list"),
     "vocabulary binary": (write("vocab.json", b"\xff\xfe\x00"), "vocab.json is not UTF-8 text: byte 0"),
     "merges binary": (write("merges.txt", b"ab\xff"), "merges.txt is not UTF-8 text: byte 2"),
-    "merges empty": (write("merges.txt", b""), "vocab.json: '.*' is no byte, no merge in .*merges.txt"),
+    "merges empty": (
+        write("merges.txt", b""),
+        "vocab.json: '.*' is neither a byte, nor made by a merge in .*merges.txt",
+    ),
     "merges a folder": (
         lambda f: ((f / "merges.txt").unlink(), (f / "merges.txt").mkdir()),
         "merges.txt cannot be read",
     ),
-    "no end of text": (
-        lambda f: edit_vocabulary(f, lambda v: v.pop(END_OF_TEXT)),
-        r"vocab.json has no <\|endoftext\|>",
-    ),
+    "no end of text": (lambda f: edit_vocabulary(f, lambda v: v.pop(END_OF_TEXT)), r"vocab.json lacks <\|endoftext\|>"),
     "same id twice": (
         lambda f: edit_vocabulary(f, lambda v: v.update({"a": v["b"]})),
         "vocab.json: 'a' and 'b' share the id 65",
     ),
     "foreign token": (
         lambda f: edit_vocabulary(f, lambda v: v.update({"word": 9999})),
-        "vocab.json: 'word' is no byte, no merge in .*merges.txt and no added token",
+        "vocab.json: 'word' is neither a byte, nor made by a merge in .*merges.txt, nor an added token",
     ),
     "byte missing": (
         lambda f: edit_vocabulary(f, lambda v: v.pop("q")),
-        "vocab.json lacks the byte 'q' and names no unk_token: it would vanish",
+        "vocab.json lacks the byte 'q' and an unk_token: it would vanish",
     ),
     "token missing": (
         lambda f: edit_vocabulary(f, lambda v: v.pop("at")),
@@ -97,20 +97,20 @@ DAMAGE = {
     ),
     "id no number": (
         lambda f: edit_vocabulary(f, lambda v: v.update({"a": "64"})),
-        "vocab.json: the id of 'a' is '64', which is no id below",
+        "vocab.json: the id of 'a' is '64'; it must be a whole number below",
     ),
-    "id true": (lambda f: edit_vocabulary(f, lambda v: v.update({"a": True})), "which is no id below"),
-    "id below 0": (lambda f: edit_vocabulary(f, lambda v: v.update({"a": -1})), "which is no id below"),
+    "id true": (lambda f: edit_vocabulary(f, lambda v: v.update({"a": True})), "it must be a whole number below"),
+    "id below 0": (lambda f: edit_vocabulary(f, lambda v: v.update({"a": -1})), "it must be a whole number below"),
     "unknown parts": (
         lambda f: edit_merges(f, lambda m: m.insert(3, "q xyz")),
         "lacks the token 'xyz' of .*merges.txt's merge number 3, 'q' \\+ 'xyz'",
     ),
-    "a line cut short": (lambda f: edit_merges(f, lambda m: m.insert(3, "q")), "line 4: 'q' is no pair"),
+    "a line cut short": (lambda f: edit_merges(f, lambda m: m.insert(3, "q")), "line 4: 'q' is not a pair"),
     "a merge twice": (
         lambda f: edit_merges(f, lambda m: m.insert(5, m[2])),
         "merges.txt: merge number 5, .* is there twice",
     ),
-    "merges cut off": (lambda f: edit_merges(f, lambda m: m.pop(-2)), "vocab.json: '.*' is no byte"),
+    "merges cut off": (lambda f: edit_merges(f, lambda m: m.pop(-2)), "vocab.json: '.*' is neither a byte"),
 }
 
 

@@ -8,12 +8,15 @@ Source: `AddedVocabulary` of Hugging Face's library tokenizers, whose order and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import regex
 
 from handloom.tokenizer.pretokenize import well_formed
+
+_WORD = regex.compile(r"\w")
+_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,25 @@ class AddedToken:
 
 
 class AddedTokenMatcher:
-    """Finds added tokens in a text.
-
-    Args:
-        tokens: all of a tokenizer.
-        special: whether special ones are matched too.
-    """
+    """Finds the added tokens of a tokenizer in a text; special ones only with `special`."""
 
     def __init__(self, tokens: Sequence[AddedToken], special: bool) -> None:
-        rounds = ([t for t in tokens if t.normalized == normalized] for normalized in (False, True))
-        # A special token that is not matched still hides what overlaps it, as in the library.
-        self._rounds = [
-            (_alternatives(found), {t.content: t for t in found})
-            for found in rounds
-            if any(special or not t.special for t in found)
-        ]
         self._special = special
+        self._rounds: list[tuple[regex.Pattern[str], dict[str, AddedToken]]] = []
+        for normalized in (False, True):
+            # A special token that is not matched still hides what overlaps it, as in the library.
+            found = {token.content: token for token in tokens if token.normalized == normalized}
+            if any(special or not token.special for token in found.values()):
+                contents = sorted(found, key=len, reverse=True)  # the leftmost, and there the longest
+                self._rounds.append((regex.compile("|".join(map(regex.escape, contents))), found))
 
-    def split(self, text: str) -> Iterator[str | int]:
-        """The parts of a text in order: ids of added tokens, and what lies between them; nothing empty."""
+    def split(self, text: str) -> list[str | int]:
+        """The parts of a text in order: ids of added tokens, and the texts between them; nothing empty."""
         parts: list[str | int] = [text] if text else []
         for pattern, tokens in self._rounds:
-            parts = [
-                new for part in parts for new in ([part] if isinstance(part, int) else self._cut(part, pattern, tokens))
-            ]
-        return iter(parts)
+            cut = ([part] if isinstance(part, int) else self._cut(part, pattern, tokens) for part in parts)
+            parts = [new for some in cut for new in some]
+        return parts
 
     def _cut(self, text: str, pattern: regex.Pattern[str], tokens: dict[str, AddedToken]) -> list[str | int]:
         parts: list[str | int] = []
@@ -72,46 +69,28 @@ class AddedTokenMatcher:
                 start = max(done, len(text[:start].rstrip(_WHITE)))
             if token.rstrip:
                 end = len(text) - len(text[end:].lstrip(_WHITE))
-            if done < start:
-                parts.append(text[done:start])
-            parts.append(token.id)
+            parts += [text[done:start], token.id]
             done = end
-        if done < len(text):
-            parts.append(text[done:])
-        return parts
+        return [part for part in (*parts, text[done:]) if part != ""]
 
+    def encode(
+        self,
+        text: str,
+        encode: Callable[[str], list[int]],
+        *,
+        add_prefix_space: bool,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> list[int]:
+        """Ids of a text: those of its added tokens, and those that `encode` returns for the parts between them.
 
-_WORD = regex.compile(r"\w")
-_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-
-
-def _alternatives(tokens: Sequence[AddedToken]) -> regex.Pattern[str]:
-    """The leftmost, and there the longest."""
-    contents = sorted((token.content for token in tokens), key=len, reverse=True)
-    return regex.compile("|".join(map(regex.escape, contents)))
-
-
-def encode_parts(
-    text: str,
-    matcher: AddedTokenMatcher,
-    add_prefix_space: bool,
-    encode: Callable[[str], list[int]],
-    stand_ins: Mapping[int, str] | None = None,
-) -> list[int]:
-    """Ids of a text: those of its added tokens, and what `encode` gives for the parts between them.
-
-    Args:
-        text: a lone surrogate counts as U+FFFD.
-        matcher: of the added tokens.
-        add_prefix_space: whether each part gets a space before it unless it has one.
-        encode: ids of a text without added tokens.
-        stand_ins: characters that hide others from the matcher, for `str.translate`.
-    """
-    ids: list[int] = []
-    for part in matcher.split(well_formed(text)):
-        if isinstance(part, int):
-            ids.append(part)
-        else:
-            part = part.translate(stand_ins) if stand_ins else part
-            ids += encode(" " + part if add_prefix_space and not part.startswith(" ") else part)
-    return ids
+        With `add_prefix_space`, each part gets a space before it unless it has one. `stand_ins` replace characters
+        after the matching, for `str.translate`; a lone surrogate counts as U+FFFD.
+        """
+        ids: list[int] = []
+        for part in self.split(well_formed(text)):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                part = part.translate(stand_ins) if stand_ins else part
+                ids += encode(" " + part if add_prefix_space and not part.startswith(" ") else part)
+        return ids

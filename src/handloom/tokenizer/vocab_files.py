@@ -1,7 +1,7 @@
 """A byte-level BPE on disk: GPT-2's `vocab.json` and `merges.txt`, or both in one `tokenizer.json`.
 
-Both write bytes as visible characters: a printable byte as itself, any other as the next character from
-U+0100 on (so the space is Ġ). Knows what the files must say about each other, not how text is encoded.
+Both write bytes as visible characters: a printable byte as itself, any other as the next character from U+0100 on (so
+the space is Ġ). Checks the files against each other; does not encode text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ _BYTE_OF_LETTER = dict(zip(LETTERS, BYTE_ORDER, strict=True))
 _IDS = 1 << 24
 _NEVER_IN_UTF8 = {LETTERS[ID_OF_BYTE[byte]] for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
 
-REMEDY = (
-    "Handloom reads folders that it has written itself, GPT-2's own files, and byte-level BPE of Hugging Face's "
-    "tokenizers. Copy the folder again from where it came."
-)
-
 Merge = tuple[str, str]
 """Two tokens, as the files spell them, that become one."""
+
+
+def damaged(problem: str) -> DataError:
+    """The error for files that are missing, incomplete or contradict each other."""
+    return DataError(
+        problem,
+        "Handloom reads folders that it has written itself, GPT-2's own files, and byte-level BPE of Hugging Face's "
+        "tokenizers. Copy the folder again from its source.",
+    )
 
 
 def visible(token: bytes) -> str:
@@ -49,7 +53,7 @@ def visible(token: bytes) -> str:
 
 
 def bytes_of(word: str) -> bytes:
-    """The inverse of `visible`; a word that spells no bytes, such as an added token with a space, is itself."""
+    """The inverse of `visible`; a word that spells no bytes, such as an added token with a space, stays."""
     try:
         return bytes([_BYTE_OF_LETTER[letter] for letter in word])
     except KeyError:
@@ -63,11 +67,7 @@ def as_text(vocabulary: Mapping[str, int], merges: Iterable[Merge]) -> tuple[str
 
 
 def write(folder: Path, contents: Mapping[str, str]) -> None:
-    """Write files, by their names, each complete or not at all.
-
-    Raises:
-        DataError: the folder cannot be made or written.
-    """
+    """Write files by name, each completely or not at all; raises DataError where the folder cannot be written."""
     folder = user_path(folder, "the tokenizer")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,24 +76,19 @@ def write(folder: Path, contents: Mapping[str, str]) -> None:
     except (OSError, CheckpointError) as error:
         why = error.problem if isinstance(error, CheckpointError) else f"{error.strerror or error}."
         raise DataError(
-            f"The tokenizer cannot be saved in {folder}: {why}",
-            "Choose a folder that can be written, on a disk with space left.",
+            f"The tokenizer cannot be saved in {folder}: {why}", "Choose a writable folder on a disk with free space."
         ) from error
 
 
 def read_pair(vocabulary: Path, merges: Path) -> tuple[dict[str, Any], list[Merge]]:
-    """The contents of `vocab.json` and of `merges.txt`, not yet held against each other.
-
-    Raises:
-        DataError: a file is missing or incomplete.
-    """
+    """The contents of `vocab.json` and of `merges.txt`, not yet checked against each other."""
     pairs = []
     for number, line in enumerate(read_text(merges).split("\n"), start=1):
         if not line or (number == 1 and line.startswith("#version")):
             continue
         left, _, right = line.partition(" ")
         if not right or " " in right:
-            raise DataError(f"{merges}, line {number}: {line!r} is no pair of tokens.", REMEDY)
+            raise damaged(f"{merges}, line {number}: {line!r} is not a pair of tokens.")
         pairs.append((left, right))
     return read_json(vocabulary), pairs
 
@@ -101,64 +96,50 @@ def read_pair(vocabulary: Path, merges: Path) -> tuple[dict[str, Any], list[Merg
 def check(
     vocabulary: Mapping[str, Any],
     merges: Sequence[Merge],
-    added: Collection[str],
+    *,
     paths: tuple[Path, Path],
-    unk: bool = False,
+    added: Collection[str],
+    unk: bool,
 ) -> None:
-    """Refuse a vocabulary and merges that do not describe one byte-level BPE.
+    """Raise DataError for the first fault of a vocabulary and merges (read from `paths`) as one byte-level BPE.
 
-    Args:
-        vocabulary: id of every token, as the file has it.
-        merges: first the one that goes first.
-        added: contents of added tokens, which no merge has to make.
-        paths: of both, for messages.
-        unk: whether a token stands for bytes that are not in the vocabulary.
-
-    Raises:
-        DataError: naming the first fault.
+    `added` are contents of added tokens, which no merge has to make. `unk`: a token stands for bytes without one.
     """
     path, where = paths
     owners: dict[object, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < _IDS:
-            raise DataError(f"{path}: the id of {token!r} is {number!r}, which is no id below {_IDS:,}.", REMEDY)
+            raise damaged(f"{path}: the id of {token!r} is {number!r}; it must be a whole number below {_IDS:,}.")
         if number in owners:
-            raise DataError(f"{path}: {owners[number]!r} and {token!r} share the id {number}.", REMEDY)
+            raise damaged(f"{path}: {owners[number]!r} and {token!r} share the id {number}.")
         owners[number] = token
     made, seen = set(LETTERS), set[Merge]()
     for number, (left, right) in enumerate(merges, start=1):
+        name = f"merge number {number}, {left!r} + {right!r}"
         for token in (left, right, left + right):
             if token not in vocabulary:
-                raise DataError(
-                    f"{path} lacks the token {token!r} of {where}'s merge number {number}, {left!r} + {right!r}.",
-                    REMEDY,
-                )
+                raise damaged(f"{path} lacks the token {token!r} of {where}'s {name}.")
         if (left, right) in seen:
-            raise DataError(f"{where}: merge number {number}, {left!r} + {right!r}, is there twice.", REMEDY)
+            raise damaged(f"{where}: {name}, is there twice.")
         seen.add((left, right))
         made.add(left + right)
     for token in vocabulary:
         # A word that nothing makes is what is left when merges are lost; special tokens look like <pad> or [PAD].
         if token not in made and token not in added and (token[:1] + token[-1:]) not in ("<>", "[]"):
-            raise DataError(f"{path}: {token!r} is no byte, no merge in {where} and no added token.", REMEDY)
+            raise damaged(f"{path}: {token!r} is neither a byte, nor made by a merge in {where}, nor an added token.")
     for letter in LETTERS if not unk else ():
         if letter not in vocabulary and letter not in _NEVER_IN_UTF8:
-            raise DataError(
-                f"{path} lacks the byte {letter!r} and names no unk_token: it would vanish from every text.", REMEDY
-            )
+            raise damaged(f"{path} lacks the byte {letter!r} and an unk_token: it would vanish from every text.")
 
 
 def always_reached(pairs: Sequence[tuple[int, int]]) -> bool:
-    """Whether each token that merges make is what its own bytes encode to.
+    """Whether each token that merges make is what its own bytes encode to; pair number n makes the token 256 + n.
 
-    Where that holds, three ways to encode agree: applying the merges in order, joining the neighbours whose
-    union has the lowest number (tiktoken), and looking whole pieces up first. Elsewhere they may differ.
+    Where that holds, three ways to encode agree: applying the merges in order, joining the neighbours whose union has
+    the lowest number (tiktoken), and looking whole pieces up first. Elsewhere they may differ.
 
-    A token is reached if nothing merges across the seam between its halves before they are complete. So
-    both halves are taken apart again, the one that was made last first (of two equal ones the right one).
-
-    Args:
-        pairs: pair number n makes the token 256 + n; those below are the bytes.
+    A token is reached if nothing merges across the seam between its halves before they are complete. So both halves
+    are taken apart again, the one that was made last first (of two equal ones the right one).
     """
     made = {pair: token for token, pair in enumerate(pairs, start=256)}
     never = len(made) + 256
@@ -186,34 +167,26 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DataError(f"There is no tokenizer file {path}.", REMEDY) from error
+        raise damaged(f"There is no tokenizer file {path}.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.", REMEDY) from error
+        raise damaged(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: byte {error.start} is wrong.", REMEDY) from error
+        raise damaged(f"{path} is not UTF-8 text: byte {error.start} is wrong.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file with a JSON object.
-
-    Raises:
-        DataError: it is missing, incomplete, or something else.
-    """
+    """A file with a JSON object; raises as `read_text`, and DataError for other content."""
     try:
         found = parse_json(read_text(path))
     except ValueError as error:
-        raise DataError(f"{path} is not complete JSON: {error}.", REMEDY) from error
+        raise damaged(f"{path} is not complete JSON: {error}.") from error
     if not isinstance(found, dict):
-        raise DataError(f"{path} holds a JSON {type(found).__name__}, not an object with names.", REMEDY)
+        raise damaged(f"{path} holds a JSON {type(found).__name__}, not an object with names.")
     return found
 
 
 def plain_vocabulary(pairs: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """GPT-2's order: the bytes, a token per merge, and last the end of text.
-
-    Args:
-        pairs: as `always_reached`.
-    """
+    """GPT-2's order: the bytes, a token per merge (`pairs` as in `always_reached`), and last the end of text."""
     words = list(LETTERS)
     for left, right in pairs:
         words.append(words[left] + words[right])
