@@ -16,6 +16,7 @@ from handloom.checkpoints import formats, gguf_import, gpt2, model_store, nanogp
 from handloom.errors import CheckpointError, ConfigError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.language_model import LanguageModel
+from handloom.model import surgery
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.runtime import found_from, user_path
@@ -238,7 +239,7 @@ def attach(
         CheckpointError: when it does not fit.
     """
     if checkpoint and checkpoint.config.label_names and not model.config.label_names:
-        model.add_classification_head(checkpoint.config.label_names, 0)
+        surgery.add_classification_head(model, checkpoint.config.label_names, 0)
     adapter.attach(model, name)
 
 

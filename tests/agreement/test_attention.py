@@ -11,6 +11,7 @@ from handloom.model.attention import causal_mask, explicit_attention, fused_atte
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
+from handloom.model.surgery import set_attention
 
 SHAPES = [
     GPTConfig(vocab_size=61, context_length=32, layers=3, heads=4, embed_dim=32),
@@ -34,7 +35,7 @@ def model_and_tokens(config, batch=3):
 def test_fused_attention_equals_the_explicit_softmax(config):
     model, tokens = model_and_tokens(config)
     fused = model(tokens)
-    model.use_fused_attention(False)
+    set_attention(model, "eager")
     torch.testing.assert_close(fused, model(tokens), atol=2e-5, rtol=1e-5)
 
 
@@ -43,7 +44,7 @@ def test_fused_gradients_equal_the_explicit_ones(config):
     model, tokens = model_and_tokens(config)
     found = []
     for fused in (True, False):
-        model.use_fused_attention(fused)
+        set_attention(model, "sdpa" if fused else "eager")
         model.zero_grad()
         model(tokens).logsumexp(-1).sum().backward()
         found.append([p.grad.clone() for p in model.parameters()])
@@ -102,7 +103,7 @@ def test_a_cache_can_forget_its_end():
     model, tokens = model_and_tokens(config)
     cache = KVCache(config, batch=len(tokens))
     model(tokens, cache)
-    cache.truncate(10)
+    cache.crop(10)
     again = model(tokens[:, 10:12], cache)
     torch.testing.assert_close(again, model(tokens)[:, 10:12], atol=2e-5, rtol=1e-5)
 

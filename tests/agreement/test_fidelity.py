@@ -28,7 +28,7 @@ def fresh_head(lm):
 
 def exact_gelu(lm):
     for block in lm.model.blocks:
-        block.feedforward.bend = F.gelu
+        block.feedforward.activation = torch.nn.GELU()
 
 
 def other_epsilon(lm):

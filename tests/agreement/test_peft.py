@@ -13,6 +13,7 @@ from handloom.checkpoints import gpt2, peft
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, trainable_tokens
 from handloom.finetuning.lora import LoRAConfig
+from handloom.model.surgery import add_classification_head
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -124,7 +125,7 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
 
 def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     ours = gpt2.open_folder(base).load_model()
-    ours.add_classification_head(("ham", "spam", "eggs"), seed=1)
+    add_classification_head(ours, ("ham", "spam", "eggs"), seed=1)
     lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
     peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     config = GPT2Config.from_pretrained(base, num_labels=3, pad_token_id=0)

@@ -14,6 +14,7 @@ from handloom.checkpoints import gpt2
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
+from handloom.model.surgery import set_attention
 
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")
 
@@ -56,7 +57,7 @@ def pair(request, tmp_path_factory):
 @pytest.mark.parametrize("fused", [False, True])
 def test_every_activation_is_the_same(pair, fused):
     theirs, ours = pair
-    ours.use_fused_attention(fused)
+    set_attention(ours, "sdpa" if fused else "eager")
     x = tokens(theirs.config, 2, theirs.config.n_positions)
     differences = activations.compare(activations.activations(ours, x), activations.reference_activations(theirs, x))
     assert len(differences) == 3 + 6 * theirs.config.n_layer
@@ -64,7 +65,7 @@ def test_every_activation_is_the_same(pair, fused):
     assert differences[-1].name == "logits"
     assert differences[-1].worst <= 1e-4
     assert differences[-1].scale > 1  # or all this would say little
-    ours.use_fused_attention(None)
+    set_attention(ours, None)
 
 
 def test_loss_and_every_gradient_are_the_same(pair):

@@ -17,6 +17,7 @@ from handloom.inference.classify import classify
 from handloom.loading import load
 from handloom.model.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.surgery import add_classification_head
 from handloom.tokenizer.train import train_bpe
 
 TEXTS = ["the fox", "a quick brown dog", "x"]
@@ -32,7 +33,7 @@ def folder_of(target, tokenizer, labels, problem_type):
     """A classifier in a Hugging Face folder, whose scores are far from each other."""
     config = GPTConfig(vocab_size=280, context_length=24, layers=1, heads=2, embed_dim=16)
     model = GPT(config, seed=1).eval()
-    model.add_classification_head(labels, seed=2)
+    add_classification_head(model, labels, seed=2)
     with torch.no_grad():
         model.classifier.weight.mul_(40)
     export_folder(target, model, tokenizer)

@@ -14,6 +14,7 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.surgery import add_classification_head
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.train import train_bpe
 
@@ -125,7 +126,7 @@ def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
     from handloom.inference.classify import classify
 
     model = GPT(GPTConfig(vocab_size=280, context_length=24, layers=2, heads=2, embed_dim=16), seed=1).eval()
-    model.add_classification_head(("ham", "spam", "eggs"), seed=2)
+    add_classification_head(model, ("ham", "spam", "eggs"), seed=2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)

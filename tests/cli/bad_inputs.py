@@ -104,7 +104,9 @@ def build_world(folder: Path) -> None:
         run.begin(Path("runs/demo"), config)
         demo = native.open_checkpoint(NEWEST)
         model = demo.load_model()
-        model.add_classification_head(("ham", "spam"), 0)
+        from handloom.model.surgery import add_classification_head
+
+        add_classification_head(model, ("ham", "spam"), 0)
         native.save(Path("runs/spam"), model, demo.load_tokenizer(), {})
         native.save(Path("runs/later"), demo.load_model(), demo.load_tokenizer(), {"template": "turns-9"})
     finally:

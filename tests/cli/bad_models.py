@@ -122,8 +122,10 @@ def gguf_but_no_library(stack: ExitStack) -> None:
 
 
 def several_labels(stack: ExitStack) -> None:
+    from handloom.model.surgery import add_classification_head
+
     judge = gpt2_folders.random_model()
-    judge.add_classification_head(("toxic", "insult"), 0)
+    add_classification_head(judge, ("toxic", "insult"), 0)
     tokenizer().save(gpt2_folders.write(THEIRS, judge))
     gpt2_folders.edit_json(THEIRS / "config.json", problem_type="multi_label_classification")
     lines = [json.dumps({"text": f"text {n}", "label": label}) for n, label in enumerate(["toxic", "insult"] * 20)]

@@ -35,7 +35,7 @@ def test_a_change_in_the_arithmetic_is_noticed_against_transformers(trained_run,
 
     lm = load(trained_run)
     if what == "scale":
-        lm.model.blocks[0].attention.scale *= 1.5
+        lm.model.blocks[0].attention.core.scale *= 1.5
     else:
         lm.model.final_norm.eps = 0.1
     checks = {check.name: check for check in verify(lm)}

@@ -176,7 +176,7 @@ def test_settings_without_meaning_are_refused_at_once(model, settings):
 
 def test_numbers_that_are_none_are_an_error(model):
     class Damaged:
-        training = False
+        training, config = False, model.config
         lm_head = torch.nn.Linear(16, 257, bias=False)
         torch.nn.init.constant_(lm_head.weight, float("nan"))
 

@@ -11,6 +11,7 @@ from handloom.finetuning.lora import LoRAConfig
 from handloom.finetuning.memory_estimate import MicroBatch, estimate_memory
 from handloom.model.config import GPTConfig, preset
 from handloom.model.gpt import GPT
+from handloom.model.surgery import untie_embeddings
 
 CONFIG = GPTConfig(vocab_size=60, context_length=12, layers=3, heads=2, embed_dim=16)
 SMALL = MicroBatch(2, 12, bf16=False)
@@ -19,7 +20,7 @@ SMALL = MicroBatch(2, 12, bf16=False)
 def learns(method, config=CONFIG, untie=False):
     model = GPT(config)
     if untie:
-        model.untie_embeddings()
+        untie_embeddings(model)
     trainable.set_trainable(model, trainable.patterns_of(method, model.config))
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
@@ -46,8 +47,8 @@ def test_a_tied_head_is_the_token_embedding_and_an_untied_one_is_not():
 def test_an_untied_head_says_the_same_until_it_learns():
     model, ids = GPT(CONFIG), torch.arange(12)[None]
     before = model(ids)
-    model.untie_embeddings()
-    model.untie_embeddings()  # a second time changes nothing
+    untie_embeddings(model)
+    untie_embeddings(model)  # a second time changes nothing
     assert model(ids).equal(before)
     assert not model.config.tie_embeddings
     model.lm_head.weight.add_(1.0)

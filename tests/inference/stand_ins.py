@@ -6,6 +6,7 @@ import torch
 
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.kv_cache import KVCache
 
 
 class Tune:
@@ -24,12 +25,15 @@ class Tune:
     def eval(self):
         return self
 
+    def new_cache(self, rows=1, capacity=None):
+        return KVCache(self.config, rows, capacity)
+
     def hidden(self, tokens, cache):
         cache.require_room(tokens.shape[1])
         layer = cache.layers[0]
         if not self.played and not cache.length:
             layer.keys[: len(tokens), 0, 0, 0] = torch.arange(len(tokens))
-        layer.lengths = [length + tokens.shape[1] for length in layer.lengths]
+        cache.advance(tokens.shape[1])
         return layer.keys[: len(tokens), :, 0].expand(-1, tokens.shape[1], -1)
 
     def unembed(self, hidden):

@@ -22,6 +22,7 @@ from handloom.inference.logprobs import prompt_logprobs, token_logprobs
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
+from handloom.model.surgery import set_attention
 
 PROMPTS = st.lists(st.lists(st.integers(0, 256), min_size=1, max_size=30), min_size=1, max_size=5)
 
@@ -45,7 +46,7 @@ def tame(context_length=12, **shape):
 @given(prompts=PROMPTS, steps=st.integers(1, 30), keep=st.randoms(use_true_random=False))
 def test_logits_are_those_of_each_row_alone_whoever_joins_leaves_or_moves(fused, prompts, steps, keep):
     model = tame()
-    model.use_fused_attention(fused)
+    set_attention(model, "sdpa" if fused else "eager")
     together = batch_of(model, prompts, steps)
     alone = {row: batch_of(model, [prompt], steps) for row, prompt in enumerate(prompts)}
     running = list(alone)
@@ -94,7 +95,7 @@ def test_a_cache_of_uneven_rows_answers_as_each_row_does():
         cache.write_rows([row], part)
         wanted.append(model(torch.tensor([[*tokens, 8, 9, 10]]))[0, -3:])
     assert cache.lengths == [5, 2]
-    assert cache.start.tolist() == [[5], [2]]
+    assert cache.next_position.tolist() == [[5], [2]]
     found = model(torch.tensor([[8, 9, 10]] * 2), cache)
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-5, rtol=0)
     assert cache.lengths == [8, 5]

@@ -9,6 +9,7 @@ from stand_ins import lively
 from handloom.errors import ModelError, RequestError
 from handloom.inference.classify import classify
 from handloom.inference.language_model import LanguageModel
+from handloom.model.surgery import add_classification_head
 
 LABELS = ("ham", "spam", "eggs")
 TEXTS = ["a", "Buy now", "Café!", "abc " * 5, "Hello there"]
@@ -17,7 +18,7 @@ TEXTS = ["a", "Buy now", "Café!", "abc " * 5, "Hello there"]
 @pytest.fixture(scope="module")
 def judge(byte_tokenizer):
     model = lively()
-    model.add_classification_head(LABELS, 0)
+    add_classification_head(model, LABELS, 0)
     with torch.no_grad():
         model.classifier.weight.mul_(30)
     return LanguageModel(model, byte_tokenizer)

@@ -21,8 +21,7 @@ from handloom.loading import load
 from handloom.model import attention
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding
-from handloom.model.gpt import GPT
-from handloom.model.kv_cache import LayerCache
+from handloom.model.kv_cache import KVCache, LayerCache
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
@@ -96,9 +95,9 @@ def test_a_kernel_without_its_mask(lm, monkeypatch):
 
 
 def test_a_spelled_out_attention_with_another_scale(lm, monkeypatch):
-    real = attention.attention_weights
-    monkeypatch.setattr(attention, "attention_weights", lambda q, k, *more: real(q * 1.1, k, *more))
-    assert failed(lm) == {"fused = explicit"}
+    real = attention.attention_scores
+    monkeypatch.setattr(attention, "attention_scores", lambda q, k, *more: real(q * 1.1, k, *more))
+    assert failed(lm) == {"fused = explicit", "ours = transformers"}
 
 
 def test_a_cache_that_forgets_the_newest(lm, monkeypatch):
@@ -106,8 +105,8 @@ def test_a_cache_that_forgets_the_newest(lm, monkeypatch):
         keys, values = real(self, k, v)
         return keys.roll(1, -2), values
 
-    real = LayerCache.append
-    monkeypatch.setattr(LayerCache, "append", append)
+    real = LayerCache.update
+    monkeypatch.setattr(LayerCache, "update", append)
     assert failed(lm) >= {"cached = uncached"}
     assert failed(lm) <= {"cached = uncached", "batch = single", "decode after overflow"}
 
@@ -130,7 +129,7 @@ def test_rows_that_see_each_other(lm, monkeypatch):
 
 
 def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
-    monkeypatch.setattr(LayerCache, "mask", lambda self, T: None)
+    monkeypatch.setattr(KVCache, "mask", lambda self, T: None)
     assert failed(lm) == {"batch = single"}
 
 
@@ -185,7 +184,7 @@ def test_a_check_that_cannot_be_ended_fails(lm, monkeypatch):
     def fail(*_):
         raise ModelError("It is not to be.", "Nothing helps.")
 
-    monkeypatch.setattr(GPT, "use_fused_attention", fail)
+    monkeypatch.setattr("handloom.inspection.verify.set_attention", fail)
     assert checks(lm)["fused = explicit"].detail == "It is not to be."
 
 
@@ -225,7 +224,7 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
     subject = load(exported) if read else lm
     model = subject.model
     if what == "GELU":
-        model.blocks[1].feedforward.bend = F.gelu
+        model.blocks[1].feedforward.activation = torch.nn.GELU()
     elif what == "epsilon":
         model.final_norm.eps = 1e-2
     elif what == "head":
@@ -233,7 +232,7 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
         with torch.no_grad():
             model.lm_head.weight.copy_(model.embedding.token_embedding.weight.roll(1, 0))
     elif what == "scale":
-        model.blocks[1].attention.scale *= 1.01
+        model.blocks[1].attention.core.scale *= 1.01
     elif what == "positions":
         monkeypatch.setattr(
             model.embedding.position_embedding, "forward", lambda p: model.embedding.position_embedding.weight[p - 1]

@@ -85,7 +85,7 @@ def test_the_element_and_its_token_are_those_that_were_changed(lm, twin):
 
 
 def test_in_attention_weights_the_token_is_the_one_that_looks(lm, twin):
-    twin.model.blocks[1].attention.scale *= 2
+    twin.model.blocks[1].attention.core.scale *= 2
     found = compare_models(lm, twin, FOX)
     assert found.first is not None
     assert found.first.name == "blocks.1.attention.weights"
@@ -256,7 +256,7 @@ def test_the_summary_is_short_however_deep_the_model(tokenizer, layers, lines):
 def test_the_block_of_the_divergence_is_shown_part_by_part(tokenizer):
     config = dataclasses.replace(SHAPE, layers=4)
     one, other = (LanguageModel(random_model(config), tokenizer) for _ in range(2))
-    other.model.blocks[2].attention.scale *= 1.5
+    other.model.blocks[2].attention.core.scale *= 1.5
     names = [name for name, _ in compare_models(one, other, FOX).summary()]
     assert names == ["embedding", "block 0", "block 1", "blocks.2.attention_norm", "blocks.2.attention.weights"]
 

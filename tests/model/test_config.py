@@ -8,6 +8,7 @@ from handloom.errors import ConfigError
 from handloom.model.config import PRESETS, GPTConfig, preset
 from handloom.model.gpt import GPT
 from handloom.model.summary import model_summary, parameter_count
+from handloom.model.surgery import set_attention
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_flops_agree_with_those_that_pytorch_counts():
 
     config = GPTConfig(vocab_size=300, context_length=64, layers=3, heads=4, embed_dim=32)
     model = GPT(config)
-    model.use_fused_attention(False)
+    set_attention(model, "eager")
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 64, dtype=torch.int64))
     # PyTorch counts products only, and all 64 positions for each query, masked or not.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from handloom.errors import ModelError
 from handloom.model.config import GPTConfig, preset
+from handloom.model.embedding import require_ids
 from handloom.model.gpt import GPT
 from handloom.model.loss import next_token_loss
+from handloom.model.surgery import set_attention
 
 CONFIG = GPTConfig(vocab_size=97, context_length=24, layers=3, heads=4, embed_dim=32)
 
@@ -19,7 +22,7 @@ CONFIG = GPTConfig(vocab_size=97, context_length=24, layers=3, heads=4, embed_di
 def test_no_position_depends_on_a_later_token(fused):
     """The gradient of a position's logits by the embedding of every later token is exactly zero."""
     model = GPT(CONFIG, seed=0)
-    model.use_fused_attention(fused)
+    set_attention(model, "sdpa" if fused else "eager")
     tokens = torch.arange(CONFIG.context_length)[None]
     seen = {}
     model.embedding.register_forward_hook(lambda _m, _i, out: seen.update(x=out.retain_grad() or out))
@@ -79,9 +82,16 @@ def test_the_seed_decides_the_weights():
 
 
 @pytest.mark.parametrize("tokens", [torch.tensor([[0, 97]]), torch.tensor([[-1]]), torch.tensor([[0.5]])])
-def test_what_is_no_token_is_refused(tokens):
+def test_ids_that_the_model_does_not_have_are_refused(tokens):
     with pytest.raises(ModelError, match="from 0 to 96"):
+        require_ids(tokens.numpy(), CONFIG.vocab_size)
+    with pytest.raises((IndexError, RuntimeError)):  # unchecked, they are never computed with in silence
         GPT(CONFIG)(tokens)
+
+
+def test_ids_of_the_model_pass():
+    for ids in ([0, 96], [], np.array([5], dtype=np.uint16)):
+        require_ids(ids, CONFIG.vocab_size)
 
 
 def test_a_tied_head_is_the_token_embedding():
@@ -102,14 +112,14 @@ def test_dropout_stands_where_gpt2_has_it():
     """On the embeddings, on the attention weights, and on what each half of a block adds: 1 + 3 * layers."""
     model = GPT(GPTConfig(**{**CONFIG.to_dict(), "dropout": 0.3}))
     modules = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
-    assert modules == [0.3] * (1 + 2 * CONFIG.layers)
-    assert [block.attention.dropout for block in model.blocks] == [0.3] * CONFIG.layers
+    assert modules == [0.3] * (1 + 3 * CONFIG.layers)
+    assert [block.attention.core.dropout.p for block in model.blocks] == [0.3] * CONFIG.layers
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_texts_in_one_row_are_read_as_if_each_stood_alone(fused):
     model = GPT(CONFIG, seed=0).eval()
-    model.use_fused_attention(fused)
+    set_attention(model, "sdpa" if fused else "eager")
     generator = torch.Generator().manual_seed(0)
     lengths = ((5, 9, 3), (17,), (1, 1, 20))
     texts = [[torch.randint(97, (1, n), generator=generator) for n in row] for row in lengths]
@@ -117,7 +127,7 @@ def test_texts_in_one_row_are_read_as_if_each_stood_alone(fused):
     for at, row in enumerate(texts):
         rows[at, : sum(lengths[at])] = torch.cat(row, dim=1)[0]
         segments[at, : sum(lengths[at])] = torch.repeat_interleave(torch.arange(len(row)), torch.tensor(lengths[at]))
-    together = model.hidden(rows, segments=segments)  # (3, 24, C)
+    together = model.hidden(rows, segment_ids=segments)  # (3, 24, C)
     for at, row in enumerate(texts):
         place = 0
         for text in row:
@@ -130,4 +140,5 @@ def test_texts_in_one_row_are_read_as_if_each_stood_alone(fused):
 def test_a_model_may_be_read_in_two_parts(layer):
     model = GPT(CONFIG, seed=0)
     tokens = torch.randint(97, (2, 9))
-    assert torch.equal(model.above(model.below(tokens, layer), layer), model.hidden(tokens))
+    lower = model.hidden(tokens, stop_at_layer=layer)
+    assert torch.equal(model.hidden(lower, start_at_layer=layer), model.hidden(tokens))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from handloom.checkpoints.gpt2 import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.surgery import add_classification_head
 from handloom.training.classification import Classification, confusion, confusion_metrics
 from handloom.training.tasks import texts_batch
 
@@ -21,7 +22,7 @@ NAMES = ("ham", "spam", "eggs")
 @pytest.fixture(scope="module")
 def model():
     model = GPT(GPTConfig(50, context_length=16, layers=2, heads=2, embed_dim=16), 0).eval()
-    model.add_classification_head(NAMES, 1)
+    add_classification_head(model, NAMES, 1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

@@ -241,7 +241,7 @@ def test_frozen_rows_are_what_the_model_says(base):
     with torch.no_grad():
         assert torch.allclose(reader.hidden(ids), model.hidden(ids), atol=1e-6)
         segments = torch.arange(32).view(2, 16) // 8
-        assert torch.allclose(reader.hidden(ids, segments=segments), model.hidden(ids, segments=segments), atol=1e-6)
+        assert torch.allclose(reader.hidden(ids, segments=segments), model.hidden(ids, segment_ids=segments), atol=1e-6)
     TrainStep(model, None, cache=reader).train()
     assert model.blocks[1].training
     assert not model.blocks[0].training

@@ -13,6 +13,7 @@ from handloom.errors import ConfigError
 from handloom.finetuning import lora, trainable
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.surgery import untie_embeddings
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.optimizer import Muon, Optimizer
@@ -116,7 +117,7 @@ def test_patterns_of_what_no_loss_reaches_are_refused(tmp_path, tune, task, patt
 def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     """Not heads, embeddings, rows for tokens, or lengths of rows; a detour's two matrices are inside."""
     model = GPT(GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8, label_names=("a", "b")))
-    model.untie_embeddings()
+    untie_embeddings(model)
     lora.add_adapter(model, lora.LoRAConfig(rank=2, use_dora=True), 0, tokens=torch.tensor([1, 5]))
     trainable.set_trainable(model, ("*",))
     optimizer = Optimizer(model, "muon", 1e-2, 0.1, (0.9, 0.95))

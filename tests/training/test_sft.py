@@ -95,7 +95,7 @@ def test_a_conversation_does_not_see_the_others_in_its_row(model):
         """The hidden states of a text in a row, and what they are when it is alone."""
         batch, begins = batch_of([row]), {int(n): (row.segments == n).argmax() for n in row.segments}
         (at,) = (at for at in begins.values() if row.inputs[at : at + len(text)].tolist() == text.inputs.tolist())
-        return model.hidden(batch["inputs"], segments=batch["segments"])[0, at : at + len(text)]
+        return model.hidden(batch["inputs"], segment_ids=batch["segments"])[0, at : at + len(text)]
 
     first, second, other = (
         encode_row(text.ids, text.loss_mask)

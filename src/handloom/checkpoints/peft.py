@@ -26,6 +26,7 @@ from handloom.checkpoints import native
 from handloom.checkpoints.gpt2 import names
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, trainable_tokens
+from handloom.model import surgery
 from handloom.model.gpt import GPT
 
 CONFIG = "adapter_config.json"
@@ -153,7 +154,7 @@ class Adapter:
             short = name.removeprefix(_PREFIX)
             if short == _LABEL_HEAD and tensor.ndim == 2:
                 if model.classifier is None:  # PEFT does not know what labels are called
-                    model.add_classification_head(tuple(str(label) for label in range(len(tensor))), 0)
+                    surgery.add_classification_head(model, tuple(str(label) for label in range(len(tensor))), 0)
                 assert model.classifier is not None
                 _require_shape(name, tensor, tuple(model.classifier.weight.shape), self.folder)
                 with torch.no_grad():

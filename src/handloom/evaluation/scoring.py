@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from handloom.errors import ConfigError, ModelError
+from handloom.model.embedding import require_ids
 from handloom.model.interface import Backbone, evaluating
 from handloom.model.loss import IGNORE_INDEX, score_tokens
 
@@ -155,6 +156,8 @@ def _read(model: Backbone, windows: Sequence[Window]) -> list[WindowScore]:
     inputs = torch.zeros((len(windows), longest), dtype=torch.int64)  # (B, T)
     targets = torch.full_like(inputs, IGNORE_INDEX)  # (B, T)
     for row, window in enumerate(windows):
+        require_ids(window.inputs, model.config.vocab_size)
+        require_ids(window.targets, model.config.vocab_size)
         end = len(window.inputs)
         inputs[row, :end] = torch.from_numpy(window.inputs)
         targets[row, end - len(window.targets) : end] = torch.from_numpy(window.targets)

@@ -26,6 +26,7 @@ from handloom.errors import ConfigError, ModelError
 from handloom.finetuning import trainable_tokens
 from handloom.finetuning.trainable_tokens import TokenDelta, TrainableTokensEmbedding
 from handloom.model.gpt import GPT
+from handloom.model.surgery import linear_layers, replace
 from handloom.quantization.bf16 import use_dtype_of
 
 LORA_PARAMETERS = ("*.lora_A", "*.lora_B", "*.magnitude")
@@ -80,7 +81,7 @@ class LoRAAdapter(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(outputs, rank))
         self.magnitude = None if rows is None else nn.Parameter(rows)
         self.scale, self.dropout = scale, dropout
-        self.share = 1.0
+        self.weight = 1.0
         """How much of the detour is taken: 1 all of it, 0 nothing."""
 
     def forward(self, x: Tensor, y: Tensor, base: nn.Linear) -> Tensor:
@@ -88,22 +89,22 @@ class LoRAAdapter(nn.Module):
         dropped = F.dropout(x, self.dropout, self.training)  # (..., inputs)
         narrow = F.linear(dropped, self.lora_A)  # (..., rank)
         if self.magnitude is None:
-            wide = self.lora_B * (self.scale * self.share)  # (outputs, rank)
+            wide = self.lora_B * (self.scale * self.weight)  # (outputs, rank)
             return F.linear(narrow, wide)  # (..., outputs)
         turn = self.magnitude / self._row_lengths(base.weight)  # (outputs)
         plain = y - base.bias if base.bias is not None else y  # (..., outputs)
         if dropped is not x:
             plain = F.linear(dropped, use_dtype_of(dropped, base.weight))  # (..., outputs)
         turned = turn * self.scale * F.linear(narrow, self.lora_B)  # (..., outputs)
-        return self.share * ((turn - 1) * plain + turned)
+        return self.weight * ((turn - 1) * plain + turned)
 
     def delta(self, weight: Tensor) -> Tensor:
         """What the detour is to the matrix it lies beside: (outputs, inputs) -> (outputs, inputs), float32."""
         low = self.scale * self.lora_B.detach() @ self.lora_A.detach()  # (outputs, inputs)
         if self.magnitude is None:
-            return self.share * low
+            return self.weight * low
         turn = (self.magnitude.detach() / self._row_lengths(weight))[:, None]  # (outputs, 1)
-        return self.share * (turn * (weight.float() + low) - weight.float())
+        return self.weight * (turn * (weight.float() + low) - weight.float())
 
     @torch.no_grad()
     def _row_lengths(self, weight: Tensor) -> Tensor:
@@ -119,6 +120,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
+        self.in_features, self.out_features = base.in_features, base.out_features
         self.adapter_layers = nn.ModuleDict()
         self._apart: Tensor | None = None  # the matrix as it was, while detours are merged into it
 
@@ -139,7 +141,7 @@ class LoRALinear(nn.Module):
 
     def laid(self) -> list[LoRAAdapter]:
         """The detours of which something is taken."""
-        return [d for d in self.adapter_layers.values() if isinstance(d, LoRAAdapter) and d.share]
+        return [d for d in self.adapter_layers.values() if isinstance(d, LoRAAdapter) and d.weight]
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -221,9 +223,9 @@ def insert_adapter(
     for path, (rank, scale) in layers.items():
         layer = found[path]
         if not isinstance(layer, LoRALinear):
-            parent, _, own = path.rpartition(".")
+            assert isinstance(layer, nn.Linear)
             layer = LoRALinear(layer)
-            setattr(model.get_submodule(parent), own, layer)
+            replace(model, path, layer)
         layer.unmerge()
         weight = layer.base.weight
         rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if use_dora else None
@@ -231,13 +233,6 @@ def insert_adapter(
         layer.adapter_layers[name] = detour.train(model.training)
     if tokens is not None:
         trainable_tokens.insert_adapter(model, name, tokens)
-
-
-def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Linear | LoRALinear]]:
-    """The linear layers inside the blocks by name, with those that have detours already."""
-    for i, block in enumerate(model.blocks):
-        for part in ("attention.qkv", "attention.out", "feedforward.up", "feedforward.down"):
-            yield f"blocks.{i}.{part}", block.get_submodule(part)  # type: ignore[misc]
 
 
 def adapter_layers(model: GPT, name: str) -> dict[str, LoRAAdapter]:
@@ -253,23 +248,23 @@ def adapter_layers(model: GPT, name: str) -> dict[str, LoRAAdapter]:
 
 def adapters(model: GPT) -> dict[str, float]:
     """The adapters that the model has, and how much of each is taken."""
-    return {name: parts[0].share for name, parts in _parts(model).items()}
+    return {name: parts[0].weight for name, parts in _parts(model).items()}
 
 
-def set_adapters(model: GPT, shares: Mapping[str, float]) -> None:
+def set_adapters(model: GPT, weights: Mapping[str, float]) -> None:
     """Take so much of each adapter; those that are not named are switched off.
 
     Raises:
         ModelError: for an adapter that the model does not have.
     """
     known = _parts(model)
-    for name in shares:
+    for name in weights:
         if name not in known:
             raise ModelError(f"The model has no adapter {name!r}.", f"It has: {', '.join(known) or 'none'}.")
     unmerge(model)
     for name, parts in known.items():
         for part in parts:
-            part.share = shares.get(name, 0.0)
+            part.weight = weights.get(name, 0.0)
 
 
 def merge(model: GPT) -> None:
@@ -294,8 +289,7 @@ def unload(model: GPT) -> None:
     """Forget the adapters; what is not merged is gone."""
     for path, layer in list(linear_layers(model)):
         if isinstance(layer, LoRALinear):
-            parent, _, own = path.rpartition(".")
-            setattr(model.get_submodule(parent), own, layer.base)
+            replace(model, path, layer.base)
     trainable_tokens.unload(model)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from handloom.finetuning import lora, trainable
 from handloom.finetuning.trainable import Cost
+from handloom.model import surgery
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.loss import CHUNK_TOKENS
@@ -147,9 +148,9 @@ def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT
     with torch.device("meta"):
         model = GPT(config)
         if untie:
-            model.untie_embeddings()
+            surgery.untie_embeddings(model)
         if how is not None:
-            layers = [path for path, _ in lora.linear_layers(model) if lora.named(path, how.target_modules)]
+            layers = [path for path, _ in surgery.linear_layers(model) if lora.named(path, how.target_modules)]
             tokens = torch.zeros(how.trainable_tokens, dtype=torch.int64) if how.trainable_tokens else None
             detours = dict.fromkeys(layers, (how.rank, how.scale))
             lora.insert_adapter(model, detours, "adapter", use_dora=how.use_dora, tokens=tokens)

@@ -44,7 +44,7 @@ class TokenDelta(nn.Module):
         for name, buffer in (("ids", ids), ("was", was), ("places", places)):
             self.register_buffer(name, buffer, persistent=False)
         self.rows = nn.Parameter(was.clone())
-        self.share = 1.0
+        self.weight = 1.0
         """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
 
 
@@ -65,14 +65,14 @@ class TrainableTokensEmbedding(nn.Module):
         self._put()
         weight: Tensor = self.base.weight
         for rows in self._learning():
-            weight = _Exchanged.apply(weight, rows.rows, rows.ids, rows.share)
+            weight = _Exchanged.apply(weight, rows.rows, rows.ids, rows.weight)
         return weight
 
     @property
     def trainable_tokens(self) -> TrainableTokens | None:
         """The rows that learn, if a single set does and is taken whole: so the loss need not reckon the others'."""
         learning = self._learning()
-        if len(learning) != 1 or learning[0].share != 1:
+        if len(learning) != 1 or learning[0].weight != 1:
             return None
         return TrainableTokens(learning[0].rows, learning[0].ids)
 
@@ -81,13 +81,13 @@ class TrainableTokensEmbedding(nn.Module):
         self._put()
         found = F.embedding(tokens, self.base.weight)  # (..., C)
         for rows in self._learning():  # adds nothing, and leads the gradient back to the rows
-            nothing = rows.share * (rows.rows - rows.rows.detach())  # (n, C)
+            nothing = rows.weight * (rows.rows - rows.rows.detach())  # (n, C)
             found = found + F.embedding(rows.places[tokens], F.pad(nothing, (0, 0, 0, 1)))
         return found
 
     def laid(self) -> list[TokenDelta]:
         """The sets of which something is taken."""
-        return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.share]
+        return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.weight]
 
     def _learning(self) -> list[TokenDelta]:
         return [rows for rows in self.laid() if rows.rows.requires_grad and torch.is_grad_enabled()]
@@ -118,7 +118,7 @@ class TrainableTokensEmbedding(nn.Module):
         weight = self.base.weight.data
         for rows in self.laid():
             change = weight[rows.ids] - rows.was  # 0, unless an earlier set has the token too
-            weight[rows.ids] = rows.was.lerp(rows.rows.detach(), rows.share) + change
+            weight[rows.ids] = rows.was.lerp(rows.rows.detach(), rows.weight) + change
 
 
 class _Exchanged(torch.autograd.Function):
@@ -127,14 +127,14 @@ class _Exchanged(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor, ids: Tensor, share: float) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.share = share
+        ctx.weight = share
         return weight.data
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         (ids,) = ctx.saved_tensors
         whole = gradient if ctx.needs_input_grad[0] else None
-        return whole, gradient[ids] * ctx.share, None, None
+        return whole, gradient[ids] * ctx.weight, None, None
 
 
 def insert_adapter(model: GPT, name: str, ids: Tensor) -> TokenDelta:

@@ -19,8 +19,8 @@ from handloom.inference.logits_processors import no_choice, process_logits
 from handloom.inference.logprobs import TokenLogprob, token_logprobs, window_start
 from handloom.inference.sampling import logits_to_probs, sample
 from handloom.inference.sequence import FinishReason, Sequence
+from handloom.model.embedding import require_ids
 from handloom.model.gpt import GPT
-from handloom.model.kv_cache import KVCache
 from handloom.tokenizer.base import Tokenizer
 
 
@@ -99,8 +99,10 @@ class Engine:
 
         Raises:
             RequestError: when it cannot be served; others are not affected.
+            ModelError: for an id that the model does not have.
         """
         require_possible(config, self._batch.model, len(prompt))
+        require_ids(prompt, self._batch.model.config.vocab_size)
         self._waiting.append((self._added, Sequence(prompt, config, self._tokenizer, row)))
         self._added += 1
         return self._added - 1
@@ -193,7 +195,7 @@ class Batch:
         self.model = model
         self.texts: list[list[int]] = []
         self._context = model.config.context_length
-        self._cache = KVCache(model.config, 0, 0, model.dtype)
+        self._cache = model.new_cache(0, 0)
         self._windows: list[int] = []  # where the part of each text begins that is in the cache, or will be
         self._rooms: list[int] = []  # tokens of the window that each row needs at most
 
@@ -246,7 +248,7 @@ class Batch:
         """Read (G, T) tokens as the whole of what `rows` hold; the last hidden states, (G, C)."""
         if len(rows) == len(self.texts):
             return self.model.hidden(tokens, self._cache)[:, -1]
-        part = KVCache(self.model.config, len(rows), tokens.shape[1], self.model.dtype)
+        part = self.model.new_cache(len(rows), tokens.shape[1])
         hidden = self.model.hidden(tokens, part)[:, -1]  # (G, C)
         self._cache.write_rows(rows, part)
         return hidden

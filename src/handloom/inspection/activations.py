@@ -144,7 +144,7 @@ def _keep_weights(found: dict[str, Tensor], name: str, attention: Attention) -> 
     def keep(qkv: Tensor) -> None:
         B, T, _ = qkv.shape
         q, k, _ = qkv.view(B, T, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        found[name] = attention_weights(q, k, attention.scale)  # (B, H, T, T)
+        found[name] = attention_weights(q, k, attention.core.scale)  # (B, H, T, T)
 
     return keep
 

@@ -25,7 +25,7 @@ from handloom.inspection import activations, ids
 from handloom.inspection.check import TOLERANCE, Check
 from handloom.inspection.golden import golden
 from handloom.locks import TemporaryFolder
-from handloom.model.kv_cache import KVCache
+from handloom.model.surgery import set_attention
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
 _TEXTS = (
@@ -140,14 +140,14 @@ class _Subject:
         """PyTorch's attention kernel computes what the spelled-out softmax does."""
         scores = []
         for fused in (True, False):
-            self.model.use_fused_attention(fused)
+            set_attention(self.model, "sdpa" if fused else "eager")
             scores.append(self.model(self.ids))
-        self.model.use_fused_attention(None)
+        set_attention(self.model, None)
         return self.compare("fused = explicit", *scores)
 
     def cached(self) -> Check:
         """A text read in pieces has the scores that it has as a whole."""
-        cache = KVCache(self.model.config, len(self.ids))
+        cache = self.model.new_cache(len(self.ids))
         T = self.ids.shape[1]
         lengths = [max(1, T // 2), *[1] * (T - max(1, T // 2))]
         found = [self.model(piece, cache) for piece in self.ids.split(lengths, dim=1)]  # each (B, t, V)

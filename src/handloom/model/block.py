@@ -1,4 +1,4 @@
-"""One Transformer block: attention between tokens, then thought within each token."""
+"""One Transformer block: attention, then a position-wise MLP; pre-norm, residual."""
 
 from __future__ import annotations
 

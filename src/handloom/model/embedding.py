@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handloom.errors import ModelError
 from handloom.model.config import GPTConfig
 from handloom.model.loss import TrainableTokens
 
@@ -70,3 +74,21 @@ def _empty(rows: int, width: int) -> nn.Embedding:
     PyTorch's own drawing costs a second where weights are only announced (device `meta`): it imports a compiler.
     """
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
+def require_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> None:
+    """Check ids once, where text becomes ids; a forward pass does not, since that would wait for the device.
+
+    Raises:
+        ModelError: for an id outside 0 to `vocab_size` - 1, or one that is not a whole number.
+    """
+    found = np.asarray(ids)
+    if not found.size:
+        return
+    low, high = found.min(), found.max()
+    if found.dtype.kind not in "iu" or low < 0 or high >= vocab_size:
+        raise ModelError(
+            f"The token ids range from {low} to {high} ({found.dtype}); the model's are the whole numbers from 0 to "
+            f"{vocab_size - 1}.",
+            "Encode the text with the model's own tokenizer.",
+        )

@@ -1,23 +1,23 @@
 """The whole model: tokens -> hidden states -> logits.
 
-`forward(tokens)` is `unembed(hidden(tokens))`, always. That one split serves decoding (only the
-last position needs logits), the chunked loss, and reading half-finished thoughts of inner layers.
+`forward(tokens)` is `unembed(hidden(tokens))`, always. That one split serves decoding (only the last position needs
+logits), the chunked loss, and the logit lens.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from handloom.errors import ModelError
-from handloom.model.attention import Attention, segment_mask, segment_offsets
+from handloom.model.attention import segment_mask, segment_offsets
 from handloom.model.block import Block
 from handloom.model.config import GPTConfig
 from handloom.model.embedding import Embedding, TiedHead
-from handloom.model.kv_cache import KVCache
+from handloom.model.kv_cache import KVCache, LayerCache
 
 
 class GPT(nn.Module):
@@ -81,48 +81,41 @@ class GPT(nn.Module):
         self,
         tokens: Tensor,
         cache: KVCache | None = None,
-        segments: Tensor | None = None,
-        lengths: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        *,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
     ) -> Tensor:
-        """The final hidden states.
+        """The final hidden states, (B, T, C), after the final LayerNorm.
 
         Args:
-            tokens: (B, T) int64.
+            tokens: (B, T) int64, each from 0 to vocab_size - 1 (`require_ids`).
             cache: what was read before; these tokens are added to it.
-            segments: (B, T) int64, which of several texts in the row each token belongs to. Texts do not see
+            segment_ids: (B, T) int64, which of several texts in the row each token belongs to. Texts do not see
                 each other, and each begins at position 0. Not together with a cache.
-            lengths: (B) int64, how many tokens at the beginning of each row are no padding. What is said of padding
-                means nothing, so that a reader may leave it out. This one does not need to know.
-
-        Returns:
-            (B, T, C), after the final LayerNorm.
+            start_at_layer: go on from what this block reads, (B, T, C), given in place of tokens.
+            stop_at_layer: return what this block would read, (B, T, C), without the final LayerNorm.
 
         Raises:
             ModelError: when the tokens do not fit the context, or are not (B, T).
         """
-        self._check(tokens, 0 if cache is None else cache.length)
-        if cache is None:
-            return self.above(self.below(tokens, 0, segments), 0, segments)
-        cache.require_room(tokens.shape[1])
-        x = self.embedding(tokens, cache.start)  # (B, T, C)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, layer)  # (B, T, C)
-        return self.final_norm(x)  # (B, T, C)
-
-    def below(self, tokens: Tensor, layer: int, segments: Tensor | None = None) -> Tensor:
-        """What block `layer` is given to read: the embeddings and the blocks before it. (B, T) -> (B, T, C)."""
-        mask = None if segments is None else segment_mask(segments)
-        x = self.embedding(tokens, 0 if segments is None else segment_offsets(segments))  # (B, T, C)
-        for block in self.blocks[:layer]:
-            x = block(x, mask=mask)  # (B, T, C)
-        return x
-
-    def above(self, x: Tensor, layer: int, segments: Tensor | None = None) -> Tensor:
-        """The final hidden states, from what block `layer` is given: (B, T, C) -> (B, T, C)."""
-        mask = None if segments is None else segment_mask(segments)
-        for block in self.blocks[layer:]:
-            x = block(x, mask=mask)  # (B, T, C)
-        return self.final_norm(x)  # (B, T, C)
+        first = 0 if start_at_layer is None else start_at_layer
+        if start_at_layer is None:
+            self._require_shape(tokens, 0 if cache is None else cache.length)
+        mask: Tensor | None = None
+        start: int | Tensor = 0
+        layers: Sequence[LayerCache | None] = [None] * len(self.blocks)
+        if cache is not None:
+            cache.require_room(tokens.shape[1])
+            mask, start, layers = cache.mask(tokens.shape[1]), cache.next_position, cache.layers
+        elif segment_ids is not None:
+            mask, start = segment_mask(segment_ids), segment_offsets(segment_ids)  # (B, 1, T, T), (B, T)
+        x = self.embedding(tokens, start) if start_at_layer is None else tokens  # (B, T, C)
+        for block, layer in list(zip(self.blocks, layers, strict=True))[first:stop_at_layer]:
+            x = block(x, layer, mask)  # (B, T, C)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.final_norm(x) if stop_at_layer is None else x  # (B, T, C)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(..., C) -> logits (..., V)."""
@@ -143,56 +136,18 @@ class GPT(nn.Module):
         """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
         return self.unembed(self.hidden(tokens, cache))
 
-    def use_fused_attention(self, fused: bool | None) -> None:
-        """Choose between PyTorch's attention kernel and the spelled-out softmax; None: whichever is quicker."""
-        for module in self.modules():
-            if isinstance(module, Attention):
-                module.fused = fused
+    def new_cache(self, rows: int = 1, capacity: int | None = None) -> KVCache:
+        """An empty cache for this model, on its device and in its type."""
+        return KVCache(self.config, rows, capacity, dtype=self.dtype, device=self.device)
 
-    def set_dropout(self, probability: float) -> None:
-        """Drop activations with that probability while training, at every place where GPT-2 does."""
-        self.config = dataclasses.replace(
-            self.config, dropout=probability, embedding_dropout=None, attention_dropout=None, residual_dropout=None
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = probability
-            elif isinstance(module, Attention):
-                module.dropout = probability
-
-    def untie_embeddings(self) -> None:
-        """Give a tied head its own copy of the token embedding; the scores stay what they are."""
-        if not isinstance(self.lm_head, TiedHead):
-            return
-        embedding = self.lm_head.weight
-        self.config = dataclasses.replace(self.config, tie_embeddings=False)
-        with torch.device("meta"):
-            self.lm_head = nn.Linear(self.config.embed_dim, self.config.vocab_size, bias=False)
-        self.lm_head.weight = nn.Parameter(embedding.detach().clone())
-
-    def add_classification_head(self, labels: tuple[str, ...], seed: int) -> None:
-        """Give the model a fresh head that tells texts apart by these labels, drawn as its matrices are."""
-        self.config = dataclasses.replace(self.config, label_names=labels)
-        self.classifier = nn.Linear(self.config.embed_dim, len(labels), bias=False)
-        nn.init.normal_(self.classifier.weight, 0.0, 0.02, torch.Generator().manual_seed(seed))
-
-    def _check(self, tokens: Tensor, start: int) -> None:
+    def _require_shape(self, tokens: Tensor, start: int) -> None:
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ModelError(
                 f"The model takes tokens of shape (B, T) with T at least 1, and got {tuple(tokens.shape)}.",
                 "For a single sequence use tokens[None, :].",
             )
-        if tokens.is_meta:
-            return
-        low, high = tokens.aminmax()
-        if tokens.is_floating_point() or low < 0 or high >= self.config.vocab_size:
-            raise ModelError(
-                f"The tokens reach from {low} to {high} ({tokens.dtype}); the model knows the whole numbers from 0 to "
-                f"{self.config.vocab_size - 1}.",
-                "Encode the text with the model's own tokenizer.",
-            )
         if start + tokens.shape[1] > self.config.context_length:
             raise ModelError(
                 f"{start + tokens.shape[1]} tokens do not fit the model's context of {self.config.context_length}.",
-                "Shorten the text, or generate with the overflow policy `slide`.",
+                "Shorten the text, or generate with `overflow=slide`.",
             )

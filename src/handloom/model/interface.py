@@ -8,11 +8,16 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from handloom.model.config import GPTConfig
 from handloom.model.kv_cache import KVCache
 
 
 class Backbone(Protocol):
     """A GPT, or something that stands for one."""
+
+    @property
+    def config(self) -> GPTConfig:
+        """Its shape."""
 
     @property
     def training(self) -> bool:
@@ -22,13 +27,7 @@ class Backbone(Protocol):
     def lm_head(self) -> nn.Module:
         """(..., C) -> logits (..., V)."""
 
-    def hidden(
-        self,
-        tokens: Tensor,
-        cache: KVCache | None = None,
-        segments: Tensor | None = None,
-        lengths: Tensor | None = None,
-    ) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """(B, T) -> (B, T, C), after the final LayerNorm."""
 
     def train(self, mode: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""Matrices that do not learn may be kept in bfloat16: half the memory, and no conversion at every step.
+"""Frozen matrices in bfloat16: half the memory, and no conversion at every step.
 
 Knows no files, no optimizer.
 """
@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.model.gpt import GPT
+from handloom.model.surgery import replace
 
 
 class BF16Linear(nn.Linear):
-    """A linear layer whose matrix is in bfloat16, and computes in whatever its input is in."""
+    """A linear layer whose matrix is in bfloat16, and computes in the type of its input."""
+
+    @classmethod
+    def from_float(cls, layer: nn.Linear) -> BF16Linear:
+        """The layer with its matrix rounded; the bias is the same one."""
+        with torch.device("meta"):
+            packed = cls(layer.in_features, layer.out_features, bias=False)
+        packed.weight = nn.Parameter(layer.weight.detach().to(torch.bfloat16), requires_grad=False)
+        packed.bias = layer.bias
+        return packed
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
@@ -22,25 +32,17 @@ class BF16Linear(nn.Linear):
 
 def use_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
     """The matrix in the type that x is in; autocast converts by itself where it is on."""
-    return weight if torch.is_autocast_enabled("cpu") else weight.to(x.dtype)
+    return weight if torch.is_autocast_enabled(x.device.type) else weight.to(x.dtype)
 
 
 def to_bf16(model: GPT) -> None:
     """Round the matrices of all blocks to bfloat16, one after another; norms, biases and embeddings stay float32.
 
-    Rounding changes a number by up to 0.4 %: the model is then a close relative of what it was, not the same.
+    Rounding changes a number by up to 0.4 %: the model is then close to what it was, not the same.
 
     Args:
-        model: edited in place; nothing of it may be learning.
+        model: edited in place; nothing of it may require a gradient.
     """
-    for block in model.blocks:
-        for name, layer in list(block.named_modules()):
-            if type(layer) is not nn.Linear:
-                continue
-            kept = BF16Linear.__new__(BF16Linear)
-            nn.Module.__init__(kept)
-            kept.in_features, kept.out_features = layer.in_features, layer.out_features
-            kept.weight = nn.Parameter(layer.weight.detach().to(torch.bfloat16), requires_grad=False)
-            kept.bias = layer.bias
-            parent, _, own = name.rpartition(".")
-            setattr(block.get_submodule(parent) if parent else block, own, kept)
+    for path, layer in list(model.blocks.named_modules()):
+        if type(layer) is nn.Linear:  # those inside a `LoRALinear` as well
+            replace(model.blocks, path, BF16Linear.from_float(layer))

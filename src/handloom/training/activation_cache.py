@@ -83,13 +83,13 @@ class CachedBackbone:
     def hidden(self, tokens: Tensor, segments: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
         """(B, T) -> (B, T, C), as `GPT.hidden`; beyond `lengths` (B) rows are padding, with undefined output."""
         lower = self._lower(tokens, segments, lengths)  # (B, T, C)
-        return self.model.above(lower, self.layer, segments)  # (B, T, C)
+        return self.model.hidden(lower, segment_ids=segments, start_at_layer=self.layer)  # (B, T, C)
 
     @torch.no_grad()
     def _lower(self, tokens: Tensor, segments: Tensor | None, lengths: Tensor | None) -> Tensor:
         """The input of the first trained block, (B, T, C); 0 for padding."""
         if self.layer == 0:  # the embedding alone, which is the same however many rows are read
-            return self.model.below(tokens, 0, segments)
+            return self.model.hidden(tokens, segment_ids=segments, stop_at_layer=0)
         B, T = tokens.shape
         rows = []
         for row, end in enumerate([T] * B if lengths is None else lengths.tolist()):
@@ -101,13 +101,13 @@ class CachedBackbone:
     def _row(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
         """The same for one row: (1, T) -> (1, T, C)."""
         if self.store is None:
-            return self.model.below(tokens, self.layer, segments).float()
+            return self.model.hidden(tokens, segment_ids=segments, stop_at_layer=self.layer).float()
         mixed = torch.is_autocast_enabled(tokens.device.type)
         key = hashlib.blake2b(bytes([mixed]) + tokens.cpu().numpy().tobytes(), digest_size=16)
         key.update(b"" if segments is None else segments.cpu().numpy().tobytes())
         row = self.store.get(key.digest(), (*tokens.shape, self.model.config.embed_dim))
         if row is None:
             self.computed += 1
-            row = self.model.below(tokens, self.layer, segments).float().cpu()  # (1, T, C)
+            row = self.model.hidden(tokens, segment_ids=segments, stop_at_layer=self.layer).float().cpu()  # (1, T, C)
             self.store.put(key.digest(), row)
         return row.to(tokens.device)

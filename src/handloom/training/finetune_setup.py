@@ -13,6 +13,7 @@ from handloom.console import pluralize
 from handloom.errors import CheckpointError, ConfigError
 from handloom.finetuning import trainable
 from handloom.loading import ModelSource, base_of, find_model
+from handloom.model import surgery
 from handloom.model.gpt import GPT
 from handloom.quantization import bf16
 from handloom.tokenizer.base import Tokenizer
@@ -137,8 +138,8 @@ def _prepare_model(model: GPT, config: FinetuneConfig, checkpoint: native.Checkp
     """Edit the model as the settings have it; returns them with the context length decided. Raises ConfigError."""
     materialize(model)
     if config.untie_embeddings:
-        model.untie_embeddings()
-    model.set_dropout(config.dropout)
+        surgery.untie_embeddings(model)
+    surgery.set_dropout(model, config.dropout)
     limit = model.config.context_length
     context_length = limit if config.context_length is None else config.context_length
     if context_length > limit:
@@ -149,7 +150,7 @@ def _prepare_model(model: GPT, config: FinetuneConfig, checkpoint: native.Checkp
         )
     check_stride(config.stride, context_length)
     if checkpoint and config.with_lora and checkpoint.config.label_names:
-        model.add_classification_head(checkpoint.config.label_names, config.seed)
+        surgery.add_classification_head(model, checkpoint.config.label_names, config.seed)
     return dataclasses.replace(config, context_length=context_length)
 
 

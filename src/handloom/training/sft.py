@@ -55,7 +55,7 @@ def answer_hidden_states(model: GPT, batch: Batch, cache: CachedBackbone | None 
     batch = to_device(batch, model)
     mask = batch["targets"] != IGNORE_INDEX  # (B, T)
     if cache is None:
-        hidden = model.hidden(batch["inputs"], segments=batch.get("segments"))  # (B, T, C)
+        hidden = model.hidden(batch["inputs"], segment_ids=batch.get("segments"))  # (B, T, C)
     else:
         positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)  # (T)
         lengths = (mask * positions).amax(dim=1)  # (B), up to the last target

@@ -26,6 +26,7 @@ from handloom.data.collate import (
 from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
 from handloom.data.examples import KINDS, LabeledText, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
+from handloom.model import surgery
 from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
@@ -207,7 +208,7 @@ def _open_classify(examples: _Examples, model: GPT, reporter: Reporter) -> Opene
     if missing := [name for name in names if not counts[1][name]]:
         reporter.warning(f"There is no held-out text with the label {' or '.join(missing)}, so its F1 is 0.")
     if not model.config.label_names:
-        model.add_classification_head(names, examples.config.seed)
+        surgery.add_classification_head(model, names, examples.config.seed)
     fields = examples.batches(splits, texts_batch, lambda text: len(text[0]), names)
     shown = ", ".join(f"{name} {counts[0][name]:,}" for name in names[:_LABELS_SHOWN])
     more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
