@@ -229,6 +229,8 @@ class _Subject:
         """Whether scores of the same shape differ by no more than the tolerance."""
         (difference,) = activations.compare({name: found}, {name: expected})
         passed = not difference.exceeds(self.tolerance)
+        if difference.worst == torch.inf:
+            return Check(name, False, f"the model's logits are not finite numbers, at {difference.where}")
         place = "" if passed else f", at {difference.where}"
         detail = f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}{place}"
         return Check(name, passed, detail)
