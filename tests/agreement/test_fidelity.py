@@ -78,16 +78,16 @@ def test_a_matrix_that_the_table_forgets_to_turn_is_found(folder, monkeypatch):
     monkeypatch.setattr(gpt2, "_IN_BLOCK", tuple(in_block))
     found = against_transformers(load(folder))
     assert found.passed is False
-    assert "first differs: blocks.0.attention," in found.detail
+    assert "first differs: blocks.0.attention.out," in found.detail
 
 
 @pytest.mark.parametrize(
     ("misread", "part"),
     [
         (fresh_head, "logits"),
-        (exact_gelu, "blocks.0.feedforward"),
+        (exact_gelu, "blocks.0.feedforward.out"),
         (other_epsilon, "blocks.0.attention_norm"),
-        (moved_positions, "embedding"),
+        (moved_positions, "blocks.0.resid_pre"),
     ],
 )
 def test_every_other_misreading_is_found(folder, misread, part):

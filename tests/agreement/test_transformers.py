@@ -102,10 +102,10 @@ def test_greedy_continuations_are_the_same(pair):
 @pytest.mark.parametrize(
     ("harm", "first"),
     [
-        ("blocks.1.attention.out.weight", "blocks.1.attention"),
-        ("blocks.1.attention.qkv.weight", "blocks.1.attention.weights"),
-        ("blocks.0.feedforward.up.bias", "blocks.0.feedforward"),
-        ("embedding.position_embedding.weight", "embedding"),
+        ("blocks.1.attention.out.weight", "blocks.1.attention.out"),
+        ("blocks.1.attention.qkv.weight", "blocks.1.attention.pattern"),
+        ("blocks.0.feedforward.up.bias", "blocks.0.feedforward.out"),
+        ("embedding.position_embedding.weight", "blocks.0.resid_pre"),
         ("final_norm.bias", "final_norm"),
     ],
 )

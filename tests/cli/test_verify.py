@@ -40,7 +40,7 @@ def test_a_change_in_the_arithmetic_is_noticed_against_transformers(trained_run,
         lm.model.final_norm.eps = 0.1
     checks = {check.name: check for check in verify(lm)}
     assert checks["ours = transformers"].passed is False
-    assert ("final_norm" if what == "epsilon" else "blocks.0.attention") in checks["ours = transformers"].detail
+    assert ("final_norm" if what == "epsilon" else "blocks.0.attention.out") in checks["ours = transformers"].detail
     assert checks["export and import"].passed is True
 
 
@@ -88,7 +88,7 @@ def test_the_same_in_json(inside, two):
     assert done.returncode == 1
     (line,) = done.out.splitlines()
     found = json.loads(line)
-    assert found["first"]["name"] == "embedding"
+    assert found["first"]["name"] == "blocks.0.resid_pre"
     token = found["first"]["token"]
     assert found["ids"][token["place"]] == token["id"]
     assert found["first"]["where"][1] == token["place"]

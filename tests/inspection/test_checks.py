@@ -206,14 +206,14 @@ def half_turned(model):
 @pytest.mark.parametrize(
     ("what", "first"),
     [
-        ("GELU", "blocks.1.feedforward"),
-        ("square", "blocks.0.attention"),
+        ("GELU", "blocks.1.feedforward.out"),
+        ("square", "blocks.0.attention.out"),
         ("epsilon", "final_norm"),
         ("head", "logits"),
-        ("scale", "blocks.1.attention.weights"),
-        ("positions", "embedding"),
+        ("scale", "blocks.1.attention.pattern"),
+        ("positions", "blocks.0.resid_pre"),
         ("norm", "blocks.0.attention_norm"),
-        ("residual", "blocks.0"),
+        ("residual", "blocks.0.resid_post"),
     ],
 )
 @pytest.mark.parametrize("read", [False, True])

@@ -50,12 +50,12 @@ def test_a_model_and_its_export_are_the_same(lm, exported):
 @pytest.mark.parametrize(
     ("weight", "first"),
     [
-        ("embedding.token_embedding.weight", "embedding"),
+        ("embedding.token_embedding.weight", "blocks.0.resid_pre"),
         ("blocks.0.attention_norm.bias", "blocks.0.attention_norm"),
-        ("blocks.0.attention.qkv.weight", "blocks.0.attention.weights"),
-        ("blocks.1.attention.out.bias", "blocks.1.attention"),
+        ("blocks.0.attention.qkv.weight", "blocks.0.attention.pattern"),
+        ("blocks.1.attention.out.bias", "blocks.1.attention.out"),
         ("blocks.1.feedforward_norm.weight", "blocks.1.feedforward_norm"),
-        ("blocks.1.feedforward.down.weight", "blocks.1.feedforward"),
+        ("blocks.1.feedforward.down.weight", "blocks.1.feedforward.out"),
         ("final_norm.bias", "final_norm"),
     ],
 )
@@ -76,7 +76,7 @@ def test_the_element_and_its_token_are_those_that_were_changed(lm, twin):
         twin.model.embedding.position_embedding.weight[place, channel] += 0.25
     found = compare_models(lm, twin, FOX)
     assert found.first is not None
-    assert found.first.name == "embedding"
+    assert found.first.name == "blocks.0.resid_pre"
     assert found.first.where == (0, place, channel)
     assert found.position(found.first) == place
     assert found.first.theirs - found.first.ours == pytest.approx(0.25, abs=1e-6)
@@ -88,7 +88,7 @@ def test_in_attention_weights_the_token_is_the_one_that_looks(lm, twin):
     twin.model.blocks[1].attention.core.scale *= 2
     found = compare_models(lm, twin, FOX)
     assert found.first is not None
-    assert found.first.name == "blocks.1.attention.weights"
+    assert found.first.name == "blocks.1.attention.pattern"
     assert found.position(found.first) == found.first.where[2]
     assert found.weights.differing == ()
 
@@ -111,10 +111,10 @@ def test_the_tolerance_is_a_share_of_the_largest_number(lm, twin):
     assert first is not None
     share = first.worst / max(1.0, first.scale)
     later = compare_models(lm, twin, FOX, tolerance=share * 1.001).first
-    assert later is None or later.name != "embedding"
+    assert later is None or later.name != "blocks.0.resid_pre"
     below = compare_models(lm, twin, FOX, tolerance=share * 0.999).first
     assert below is not None
-    assert below.name == "embedding"
+    assert below.name == "blocks.0.resid_pre"
     assert compare_models(lm, twin, FOX, tolerance=1e9).first is None
 
 
@@ -123,7 +123,7 @@ def test_a_nan_is_the_first_divergence(lm, twin):
         twin.model.blocks[1].feedforward.up.bias[0] = torch.nan
     found = compare_models(lm, twin, FOX, tolerance=1e9)
     assert found.first is not None
-    assert found.first.name == "blocks.1.feedforward"
+    assert found.first.name == "blocks.1.feedforward.out"
 
 
 # Precisions
@@ -152,7 +152,7 @@ def test_bfloat16_arithmetic_is_that_of_training(lm):
     found = compare_models(lm, "bf16", FOX, tolerance=1e-3)
     assert found.weights.differing == ()
     assert found.first is not None
-    assert found.first.name == "blocks.0.attention.weights"
+    assert found.first.name == "blocks.0.attention.pattern"
     x = torch.tensor([found.ids])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = lm.model(x).float()
@@ -213,7 +213,7 @@ def test_settings_that_differ_are_told(lm, tokenizer):
     assert found.weights.lone == ("lm_head.weight",)
     assert isinstance(other.model.lm_head, nn.Linear)
     assert found.first is not None
-    assert found.first.name == "blocks.0.feedforward"
+    assert found.first.name == "blocks.0.feedforward.out"
 
 
 def test_different_tokenizers_compare_on_ids_that_both_have(lm, twin):
@@ -247,7 +247,7 @@ def test_the_summary_is_short_however_deep_the_model(tokenizer, layers, lines):
     found = compare_models(one, other, FOX)
     summary = found.summary()
     assert len(summary) == lines + 1
-    assert [summary[0][0], summary[-1][0]] == ["embedding", "final_norm"]
+    assert [summary[0][0], summary[-1][0]] == ["blocks.0.resid_pre", "final_norm"]
     assert summary[-1][1] is found.first
     if layers == 48:
         assert [name for name, _ in summary[1:3]] == ["blocks 0 to 3", "blocks 4 to 7"]
@@ -258,7 +258,13 @@ def test_the_block_of_the_divergence_is_shown_part_by_part(tokenizer):
     one, other = (LanguageModel(random_model(config), tokenizer) for _ in range(2))
     other.model.blocks[2].attention.core.scale *= 1.5
     names = [name for name, _ in compare_models(one, other, FOX).summary()]
-    assert names == ["embedding", "block 0", "block 1", "blocks.2.attention_norm", "blocks.2.attention.weights"]
+    assert names == [
+        "blocks.0.resid_pre",
+        "block 0",
+        "block 1",
+        "blocks.2.attention_norm",
+        "blocks.2.attention.pattern",
+    ]
 
 
 def test_a_line_of_several_blocks_is_the_worst_of_them(lm, twin):

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 _RESULTS = {True: ("passed", "green"), False: ("failed", "bold red"), None: ("not checked", "")}
 _PARTS = {
-    "embedding": "the sum of token and position embedding",
     "attention_norm": "the LayerNorm before attention",
-    "attention.weights": "how much tokens look at each other",
-    "attention": "what attention adds",
+    "attention.pattern": "how much tokens look at each other",
+    "attention.out": "what attention adds",
     "feedforward_norm": "the LayerNorm before the feed-forward network",
-    "feedforward": "what the feed-forward network adds",
-    "": "the residual stream behind it",
+    "feedforward.out": "what the feed-forward network adds",
+    "resid_post": "the residual stream behind it",
     "final_norm": "the LayerNorm behind the last block",
     "logits": "the scores of the next token",
 }
@@ -159,6 +158,8 @@ def _verdict(one: str, other: str, found: Comparison, tolerance: float) -> Itera
 
 def _described(difference: Difference) -> str:
     """A part in words."""
+    if difference.name == "blocks.0.resid_pre":
+        return "the sum of token and position embedding"
     if not difference.name.startswith("blocks."):
         return _PARTS[difference.name]
     _, number, *rest = difference.name.split(".")
@@ -166,8 +167,8 @@ def _described(difference: Difference) -> str:
 
 
 def _looked_at(found: Comparison) -> str:
-    """For attention weights the head, and the token that is looked at."""
-    if found.first is None or not found.first.name.endswith(".weights"):
+    """For an attention pattern the head, and the token that is looked at."""
+    if found.first is None or not found.first.name.endswith(".pattern"):
         return ""
     _, head, _, key = found.first.where
     return f", where head {head} looks at token {key}, {found.tokens[key]!r}"

@@ -5,8 +5,8 @@ The only place that imports transformers, and only when its model is asked for. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handloom.model.attention import Attention, attention_weights
+from handloom.inspection import hooks
 from handloom.model.gpt import GPT
 
 
@@ -24,11 +24,11 @@ class Difference:
     """How far one activation of ours is from the reference's."""
 
     name: str
-    """For example `blocks.3.attention`, or `logits`."""
+    """For example `blocks.3.attention.out`, or `logits` (`hooks.activation_names`)."""
     worst: float
     """The largest |ours - theirs|."""
     where: tuple[int, ...]
-    """The place of that element: batch and token first, or batch, head, query and key in attention weights."""
+    """The place of that element: batch and token first, or batch, head, query and key in attention patterns."""
     ours: float
     theirs: float
     scale: float
@@ -56,47 +56,35 @@ def first_difference(differences: Iterable[Difference], tolerance: float = 1e-5)
 
 @torch.no_grad()
 def activations(model: GPT, tokens: Tensor) -> dict[str, Tensor]:
-    """What each part of our model puts out for `tokens` (B, T), by the name of the part, in order.
+    """Activations of our model for `tokens` (B, T), by their names in `hooks`, in the order a token meets them.
 
-    `blocks.N.attention.weights` (B, H, T, T) are spelled out even when the fused kernel is in use.
+    The patterns come from a pass of their own, with the softmax spelled out; all others from the model as it is.
     """
-    found: dict[str, Tensor] = {}
-    taps: list[tuple[nn.Module, Callable[[Any], None]]] = [
-        (model.embedding, _keep(found, "embedding")),
-        (model.final_norm, _keep(found, "final_norm")),
-    ]
-    for i, block in enumerate(model.blocks):
-        assert isinstance(block.attention, Attention)
-        taps += [
-            (block.attention.qkv, _keep_weights(found, f"blocks.{i}.attention.weights", block.attention)),
-            *((getattr(block, part), _keep(found, f"blocks.{i}.{part}")) for part in _PARTS),
-            (block, _keep(found, f"blocks.{i}")),
-        ]
-    with _tapped(taps):
-        found["logits"] = model(tokens)
-    return found
+    names = [name for name in hooks.activation_names(model) if _PART.fullmatch(name)]
+    patterns = [name for name in names if name.endswith(".pattern")]
+    with hooks.record(model, *patterns) as found:
+        model(tokens)
+    with hooks.record(model, *(name for name in names if name not in patterns)) as others:
+        model(tokens)
+    found.update(others)
+    return {name: found[name] for name in names}
 
 
 @torch.no_grad()
 def reference_activations(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
     """The same of a GPT2LMHeadModel of transformers, under our names.
 
-    Attention weights are there if it was loaded with `attn_implementation="eager"`.
+    Attention patterns are there if it was loaded with `attn_implementation="eager"`.
     """
     found: dict[str, Tensor] = {}
     inner: Any = model.transformer
-    taps: list[tuple[nn.Module, Callable[[Any], None]]] = [
-        (inner.drop, _keep(found, "embedding")),
-        (inner.ln_f, _keep(found, "final_norm")),
-    ]
+    taps = [_keep(found, "blocks.0.resid_pre", inner.drop)]
     for i, block in enumerate(inner.h):
-        parts = (getattr(block, part) for part in _PARTS.values())
-        taps += [
-            (block.attn, _keep(found, f"blocks.{i}.attention.weights", 1)),
-            *((part, _keep(found, f"blocks.{i}.{ours}")) for ours, part in zip(_PARTS, parts, strict=True)),
-            (block, _keep(found, f"blocks.{i}")),
-        ]
-    with _tapped(taps):
+        parts = {name: getattr(block, theirs) for name, theirs in _THEIRS.items()}
+        taps.append(_keep(found, f"blocks.{i}.attention.pattern", block.attn, 1))
+        taps += [_keep(found, f"blocks.{i}.{name}", part) for name, part in parts.items()]
+        taps.append(_keep(found, f"blocks.{i}.resid_post", block))
+    with hooks.tapped([*taps, _keep(found, "final_norm", inner.ln_f)]):
         found["logits"] = model(tokens).logits
     return found
 
@@ -126,40 +114,23 @@ def reference(folder: Path) -> nn.Module:
     return model.eval()
 
 
-_PARTS = {"attention_norm": "ln_1", "attention": "attn", "feedforward_norm": "ln_2", "feedforward": "mlp"}
+_THEIRS = {"attention_norm": "ln_1", "attention.out": "attn", "feedforward_norm": "ln_2", "feedforward.out": "mlp"}
+_PART = re.compile(
+    r"blocks\.0\.resid_pre|final_norm|logits|"
+    r"blocks\.\d+\.(attention_norm|attention\.(pattern|out)|feedforward_norm|feedforward\.out|resid_post)"
+)
+"""What the two models are compared by: what each part adds, and the stream after each block."""
 
 
-def _keep(found: dict[str, Tensor], name: str, element: int = 0) -> Callable[[Any], None]:
-    """Remember a module's output, or that element of it if it has several."""
+def _keep(found: dict[str, Tensor], name: str, module: nn.Module, element: int = 0) -> hooks.Tap:
+    """Record a module's output, or that element of it if it has several."""
 
     def keep(output: Any) -> None:
         value = output if isinstance(output, Tensor) else output[element]
         if value is not None:
             found[name] = value
 
-    return keep
-
-
-def _keep_weights(found: dict[str, Tensor], name: str, attention: Attention) -> Callable[[Any], None]:
-    def keep(qkv: Tensor) -> None:
-        B, T, _ = qkv.shape
-        q, k, _ = qkv.view(B, T, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        found[name] = attention_weights(q, k, attention.core.scale)  # (B, H, T, T)
-
-    return keep
-
-
-@contextmanager
-def _tapped(taps: Iterable[tuple[nn.Module, Callable[[Any], None]]]) -> Iterator[None]:
-    """Call each function with its module's output, while the block lasts."""
-    hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, keep=keep: keep(output)) for module, keep in taps
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return hooks.Tap(module, keep)
 
 
 def _difference(name: str, ours: Tensor, theirs: Tensor) -> Difference:

@@ -71,8 +71,8 @@ class Comparison:
     """The first that exceeds the tolerance."""
 
     def position(self, difference: Difference) -> int:
-        """Which token of the text an element belongs to, counted from 0; of attention weights the one that looks."""
-        return difference.where[2 if difference.name.endswith(".weights") else 1]
+        """Which token of the text an element belongs to, counted from 0; of attention patterns the one that looks."""
+        return difference.where[2 if difference.name.endswith(".pattern") else 1]
 
     def summary(self) -> list[tuple[str, Difference]]:
         """Names and worst differences up to the first divergence: whole blocks first, then part by part."""
@@ -198,7 +198,7 @@ def _weights(one: GPT, other: GPT) -> Weights:
 
 
 def _block(name: str) -> int | None:
-    found = re.match(r"blocks\.(\d+)", name)
+    found = None if name == "blocks.0.resid_pre" else re.match(r"blocks\.(\d+)", name)
     return int(found.group(1)) if found else None
 
 

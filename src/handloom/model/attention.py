@@ -7,6 +7,7 @@ never stores the (T, S) matrix. Tests hold them together. `AttentionCore` takes 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ from handloom.model.kv_cache import LayerCache
 
 
 class AttentionCore(nn.Module):
-    """q, k, v -> z, the step between the projections: softmax(scale * q k^T) v, by whichever path is quicker.
+    """q, k, v -> z, the step between the projections: softmax(scale * q k^T) v, by either path.
 
-    A pre-hook on it is given q (B, H, T, D), k and v (B, H, S, D) and the mask; its output is z (B, H, T, D).
+    A pre-hook on it is given q (B, H, T, D), k and v (B, H, S, D) and the mask; its output is z (B, H, T, D). The
+    explicit path passes its scores and its pattern, (B, H, T, S), through modules of those names.
 
     Args:
         scale: what the scores are multiplied by.
@@ -29,32 +31,17 @@ class AttentionCore(nn.Module):
     def __init__(self, scale: float, dropout: float) -> None:
         super().__init__()
         self.scale = scale
+        self.implementation: Literal["sdpa", "eager"] | None = None
+        """`sdpa` for PyTorch's kernel, `eager` for the explicit path, None for whichever is quicker."""
         self.dropout = nn.Dropout(dropout)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, H, T, D), twice (B, H, S, D), and as `explicit_attention` takes it the mask -> (B, H, T, D)."""
-        attend = fused_attention if fused_is_faster(q, k) else explicit_attention
-        return attend(q, k, v, dropout=self.dropout.p if self.training else 0.0, scale=self.scale, mask=mask)
-
-
-class SDPACore(AttentionCore):
-    """PyTorch's fused kernel, always."""
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `AttentionCore`."""
-        dropout = self.dropout.p if self.training else 0.0
-        return fused_attention(q, k, v, dropout=dropout, scale=self.scale, mask=mask)
-
-
-class EagerCore(AttentionCore):
-    """The softmax spelled out, with its scores and its pattern, (B, H, T, S), as the outputs of modules."""
-
-    def __init__(self, scale: float, dropout: float) -> None:
-        super().__init__(scale, dropout)
         self.scores, self.pattern = nn.Identity(), nn.Identity()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `AttentionCore`."""
+        """(B, H, T, D), twice (B, H, S, D), and the mask as `explicit_attention` takes it -> (B, H, T, D)."""
+        fused = fused_is_faster(q, k) if self.implementation is None else self.implementation == "sdpa"
+        if fused:
+            dropout = self.dropout.p if self.training else 0.0
+            return fused_attention(q, k, v, dropout=dropout, scale=self.scale, mask=mask)
         scores = self.scores(attention_scores(q, k, self.scale, mask))  # (B, H, T, S)
         pattern = self.pattern(scores.softmax(dim=-1))  # (B, H, T, S)
         return self.dropout(pattern).to(v.dtype) @ v  # (B, H, T, D)

@@ -22,10 +22,11 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.attention = Attention(config, layer)
+        self.residual = nn.Identity()  # a place where the stream between the two steps can be read and replaced
         self.feedforward_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.feedforward = FeedForward(config)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); cache and mask as `Attention` takes them."""
-        x = x + self.attention(self.attention_norm(x), cache, mask)  # (B, T, C)
+        x = self.residual(x + self.attention(self.attention_norm(x), cache, mask))  # (B, T, C)
         return x + self.feedforward(self.feedforward_norm(x))  # (B, T, C)

@@ -9,11 +9,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from handloom.model.attention import Attention, AttentionCore, EagerCore, SDPACore
+from handloom.model.attention import Attention
 from handloom.model.embedding import TiedHead
 from handloom.model.gpt import GPT
-
-_CORES: dict[str | None, type[AttentionCore]] = {"sdpa": SDPACore, "eager": EagerCore, None: AttentionCore}
 
 
 def linear_layers(model: GPT) -> Iterator[tuple[str, nn.Module]]:
@@ -71,5 +69,4 @@ def set_attention(model: GPT, implementation: Literal["sdpa", "eager"] | None) -
     """Compute attention by PyTorch's kernel, or with the softmax spelled out; None: by whichever is quicker."""
     for module in model.modules():
         if isinstance(module, Attention):
-            core = module.core
-            module.core = _CORES[implementation](core.scale, core.dropout.p).train(core.training)
+            module.core.implementation = implementation
