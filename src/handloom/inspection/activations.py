@@ -65,7 +65,7 @@ def activations(model: GPT, tokens: Tensor) -> dict[str, Tensor]:
     with hooks.record(model, *patterns) as found:
         model(tokens)
     with hooks.record(model, *(name for name in names if name not in patterns)) as others:
-        model(tokens)
+        others["logits"] = model(tokens)
     found.update(others)
     return {name: found[name] for name in names}
 
