@@ -45,7 +45,7 @@ def test_texts_side_by_side_are_judged_as_if_alone(judge, size):
 
 def test_a_text_that_is_too_long_is_refused_or_cut_as_in_training(judge):
     text = "abcdefgh" * 4
-    with pytest.raises(RequestError, match="The text has 32 tokens, and the model looks at 24 at most"):
+    with pytest.raises(RequestError, match="The text has 32 tokens, and the model's context is 24"):
         judge.classify(text)
     assert judge.classify(text, "truncate") == judge.classify(text[:24])
 
@@ -60,5 +60,5 @@ def test_what_cannot_be_classified_is_refused(judge, lm):
         judge.classify("\ud800")
     with pytest.raises(RequestError, match="overlong is 'skip'"):
         judge.classify("a", "skip")
-    with pytest.raises(ModelError, match="The model knows no labels"):
+    with pytest.raises(ModelError, match="The model does not have a classification head"):
         lm.classify("a")

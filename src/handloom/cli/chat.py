@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import ModelPath, flags_of, given, heading
+from handloom.cli.flags import flags_of
 from handloom.cli.inputs import standard_input
-from handloom.cli.model_argument import AdapterFlag, load_named, require_positive, typed_stop
+from handloom.cli.model_argument import (
+    AdapterFlag,
+    ModelFlag,
+    ThreadsFlag,
+    flag,
+    load_named,
+    require_positive,
+    typed_settings,
+    typed_stop,
+)
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
 from handloom.inference.generation_config import NOT_IN_CHAT, GenerationConfig
@@ -45,31 +54,19 @@ COMMANDS = (*PLAIN, "/edit", "/save", "/system")
 
 
 def chat(
-    model: Annotated[ModelPath, Parameter(group=heading("Essentials"))] = Path("runs/demo"),
+    model: ModelFlag = Path("runs/demo"),
     *,
-    adapter: Annotated[AdapterFlag, Parameter(group=heading("Essentials"))] = None,
-    system: Annotated[str | None, Parameter(group=heading("Essentials"))] = None,
-    threads: Annotated[int | None, Parameter(group=heading("Precision and threads"))] = None,
+    adapter: AdapterFlag = None,
+    system: Annotated[str | None, flag("Essentials", "The system message, if the model has a chat template.")] = None,
+    threads: ThreadsFlag = None,
     flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Talk with a model, or write a text together with it, in turn.
 
     A model with a chat template (handloom finetune --task sft) answers. Any other continues all of the text. The model
     reads what fits its context, the newest first. Inside, /help shows the commands.
-
-    Parameters
-    ----------
-    model
-        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or the
-        name of a pulled model.
-    system
-        The system message, which comes before all turns, for a model with a chat template.
-    threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores].
     """
-    settings = given(flags)
-    settings["stop"] = [typed_stop(text) for text in settings.get("stop", ())]
-    config = GenerationConfig().changed(**settings)
+    config = GenerationConfig().changed(**typed_settings(flags))
     require_positive(threads=threads)
 
     from handloom import runtime
@@ -223,7 +220,7 @@ def _typed() -> Iterator[str | None]:
             print("\n/quit or Ctrl-D leaves.", file=sys.stderr)
             yield None
         except UnicodeDecodeError:
-            print("\nError: That was no text in this terminal's encoding. Write it again.", file=sys.stderr)
+            print("\nError: That was not text in this terminal's encoding. Write it again.", file=sys.stderr)
 
 
 def _piped(stream: BinaryIO) -> Iterator[str]:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import ModelPath, PathFlag, flags_of, given, heading
+from handloom.cli.flags import PathFlag, flags_of
 from handloom.cli.inputs import read_file, read_lines, read_standard_input
-from handloom.cli.model_argument import AdapterFlag, load_named, require_positive, typed_stop
+from handloom.cli.model_argument import (
+    AdapterFlag,
+    ModelFlag,
+    ThreadsFlag,
+    flag,
+    load_named,
+    require_positive,
+    typed_settings,
+)
 from handloom.errors import RequestError
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
 
@@ -21,60 +29,34 @@ if TYPE_CHECKING:
     from handloom.inference.prompts import Prompt
 
 ConfigFlags: Any = flags_of(GenerationConfig, several=False)
-_ESSENTIALS = Parameter(group=heading("Essentials"))
-_OUTPUT = Parameter(group=heading("Output"))
 
 
 def generate(
-    prompt: str | None = None,
+    prompt: Annotated[str | None, flag("Essentials", "Text to continue; - reads it from standard input.")] = None,
     *,
-    model: Annotated[ModelPath, _ESSENTIALS] = Path("runs/demo"),
-    adapter: Annotated[AdapterFlag, _ESSENTIALS] = None,
-    prompt_file: Annotated[PathFlag | None, _ESSENTIALS] = None,
-    prompts: Annotated[PathFlag | None, _ESSENTIALS] = None,
-    new_document: Annotated[bool, _ESSENTIALS] = False,
-    chat_template: Annotated[bool, _ESSENTIALS] = True,
-    n: Annotated[int, Parameter(name=["--n", "-n"], group=heading("Search and length"))] = 1,
-    stream: Annotated[bool, _OUTPUT] = False,
-    json: Annotated[bool, _OUTPUT] = False,
-    stats: Annotated[bool, _OUTPUT] = False,
-    batch_size: Annotated[int, Parameter(group=heading("Precision and threads"))] = 16,
-    threads: Annotated[int | None, Parameter(group=heading("Precision and threads"))] = None,
+    model: ModelFlag = Path("runs/demo"),
+    adapter: AdapterFlag = None,
+    prompt_file: Annotated[PathFlag | None, flag("Essentials", "Read the prompt from this file instead.")] = None,
+    prompts: Annotated[PathFlag | None, flag("Essentials", "Continue each line of this file; prints JSON.")] = None,
+    new_document: Annotated[bool, flag("Essentials", "Begin a new document instead of continuing a prompt.")] = False,
+    no_chat_template: Annotated[
+        bool, flag("Essentials", "Continue the text, even if the model would answer it.")
+    ] = False,
+    n: Annotated[int, flag("Search and length", "How many texts to generate.", name=["--n", "-n"])] = 1,
+    stream: Annotated[bool, flag("Output", "Print the text while it is being generated.")] = False,
+    json: Annotated[
+        bool, flag("Output", "Print one JSON object a line, with finish_reason and the token ids.")
+    ] = False,
+    stats: Annotated[bool, flag("Output", "Also print times and tokens per second on standard error.")] = False,
+    batch_size: Annotated[int, flag("Precision and threads", "Prompts whose texts are generated together.")] = 16,
+    threads: ThreadsFlag = None,
     flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
 ) -> None:
     """Continue a text with a model; a model with a chat template answers it instead.
 
-    Parameters
-    ----------
-    prompt
-        Text to continue; - reads it from standard input (without its last line end).
-    model
-        Run folder, checkpoint folder, Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or the
-        name of a pulled model.
-    prompt_file
-        Read the prompt from this file instead (without its last line end).
-    prompts
-        Continue each line of this file, many together; prints JSON.
-    new_document
-        Begin a new document instead of continuing a prompt.
-    chat_template
-        Whether a model with a chat template answers the text; otherwise it continues the text as it is.
-    n
-        How many texts to generate.
-    stream
-        Print the text while it is being generated.
-    json
-        Print one JSON object a line, with finish_reason and the token ids.
-    stats
-        Also print on standard error the time to the first token, and tokens per second.
-    batch_size
-        Texts of --prompts that are generated together; as some end, others join.
-    threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores].
+    A prompt from standard input or a file is read without its last line end.
     """
-    settings = given(flags)
-    settings["stop"] = [typed_stop(text) for text in settings.get("stop", ())]
-    config = GenerationConfig().changed(**settings)
+    config = GenerationConfig().changed(**typed_settings(flags))
     json = json or prompts is not None
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
     _require_sense(config, n, stream, json)
@@ -86,11 +68,12 @@ def generate(
 
     runtime.set_num_threads(threads)
     lm = load_named(model, adapter)
-    asked = [_message(text) if text is not None and chat_template and lm.template else text for text in texts]
+    answers = lm.template is not None and not no_chat_template
+    asked = [_message(text) if answers and text is not None else text for text in texts]
     for one in asked:
         lm.check(one, config)
     if asked != texts:
-        note("This model has a chat template, so it answers; `chat_template=false` continues the text.")
+        note("This model has a chat template, so it answers; --no-chat-template continues the text.")
     counts = GenerationStats()
     if stream:
         _stream(lm, asked[0], config, counts)

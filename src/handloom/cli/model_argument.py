@@ -5,24 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from handloom.cli.flags import given, heading, path_of
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
     from handloom.inference.language_model import LanguageModel
     from handloom.model.config import GPTConfig
 
-AdapterFlag = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--adapter",
-        help="Add an adapter to the model: a run tuned with LoRA, or a folder in PEFT's format. B:0.5 gives it the "
-        "weight 0.5. May be given several times.",
-    ),
-]
+
+def flag(group: str, help: str, **more: Any) -> Parameter:  # noqa: A002 - cyclopts calls it so
+    """What describes a flag: its heading in `--help`, and its help."""
+    return Parameter(group=heading(group), help=help, **more)
+
+
+_MODEL = (
+    "Run, checkpoint or Hugging Face folder, GGUF file, nanoGPT's ckpt.pt, adapter's folder, or a pulled model's name."
+)
+_ADAPTER = (
+    "Add an adapter to the model: a run tuned with LoRA, or a folder in PEFT's format. B:0.5 gives it the weight 0.5. "
+    "May be given several times."
+)
+_THREADS = "Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores]."
+ModelFlag = Annotated[Path, path_of("MODEL"), flag("Essentials", _MODEL)]
+AdapterFlag = Annotated[list[str] | None, flag("Essentials", _ADAPTER, name="--adapter")]
+ThreadsFlag = Annotated[int | None, flag("Precision and threads", _THREADS)]
 _MAX_LABELS = 6
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
@@ -61,6 +71,12 @@ def require_positive(**counts: int | None) -> None:
             raise RequestError(
                 f"{name} is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name
             )
+
+
+def typed_settings(flags: Any) -> dict[str, Any]:
+    """The settings of generation that were given as flags; stop strings as `typed_stop` reads them."""
+    settings = given(flags)
+    return {**settings, "stop": [typed_stop(text) for text in settings.get("stop", ())]}
 
 
 def typed_stop(text: str) -> str:

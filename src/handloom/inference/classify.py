@@ -1,4 +1,4 @@
-"""Which of its labels a model gives a text, and how sure it is of each; or its values. Knows no files."""
+"""Labels and their probabilities for a text, or the values of a regression. Knows no files."""
 
 from __future__ import annotations
 
@@ -20,94 +20,89 @@ POLICIES = ("error", "truncate")
 
 @dataclass(frozen=True)
 class Classification:
-    """What a model says of a text: which labels it has, or, of a model for regression, its values."""
+    """The labels of a text, or, from a model for regression, its values."""
 
     problem_type: str
     values: dict[str, float]
-    """Of every label, in the model's order: its probability; of a model for regression, its score as it is."""
+    """Of every label, in the model's order: its probability; from a model for regression, its value."""
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Of every label; nothing of a model for regression. Their sum is 1 where a text has a single label."""
+        """Of every label; empty for regression. They sum to 1 where a text has a single label."""
         return {} if self.problem_type == REGRESSION else self.values
 
     @property
     def label(self) -> str | None:
-        """The likeliest, however unlikely it is; None of a model for regression."""
+        """The likeliest, however unlikely it is; None for regression."""
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All that the text has: the likeliest alone, or each of at least 50 % where a text may have several."""
+        """All labels of the text: the likeliest alone, or each of at least 50 % where a text may have several."""
         if self.problem_type == MULTI_LABEL:
             return tuple(label for label, probability in self.values.items() if probability >= 0.5)
         return () if self.label is None else (self.label,)
 
     @property
     def probability(self) -> float:
-        """Of the label; not a number of a model for regression."""
+        """Of the label; NaN for regression."""
         return math.nan if self.label is None else self.values[self.label]
 
 
-def label_values(scores: Tensor, problem_type: str) -> Tensor:
-    """Scores of labels (..., labels) -> what they mean, as transformers computes it for each problem type."""
+def label_values(logits: Tensor, problem_type: str) -> Tensor:
+    """Logits of labels (..., labels) -> probabilities or values, as transformers has them for each problem type."""
     if problem_type == REGRESSION:
-        return scores
+        return logits
     # Of a single label the softmax would always be 1.
-    alone = problem_type == MULTI_LABEL or scores.shape[-1] == 1
-    return scores.sigmoid() if alone else scores.softmax(-1)
+    alone = problem_type == MULTI_LABEL or logits.shape[-1] == 1
+    return logits.sigmoid() if alone else logits.softmax(-1)
 
 
 @torch.inference_mode()
 def classify(
     model: GPT, tokenizer: Tokenizer, texts: Sequence[str], overlong: str = "error", batch_size: int = 16
 ) -> list[Classification]:
-    """The labels of each text, or its values. What is said of one does not depend on the others.
+    """Classify each text, by a model with a classification head in evaluation mode.
 
-    Args:
-        model: with labels, in evaluation mode.
-        tokenizer: the model's.
-        texts: not empty ones.
-        overlong: what to do with a text longer than the context: `error`, or `truncate` (its end), as in training.
-        batch_size: texts that are read side by side.
+    A result does not depend on the other texts, of which `batch_size` are read together. The end of a text beyond the
+    context is left out, as in training, where `overlong` is "truncate".
 
     Raises:
         RequestError: for an empty text, or one that is too long.
         ModelError: for a model without labels.
     """
+    config = model.config
     if overlong not in POLICIES:
-        raise RequestError(f"overlong is {overlong!r}; it must be {' or '.join(POLICIES)}.", "Choose one of them.")
-    if not model.config.label_names:
+        raise RequestError(
+            f"overlong is {overlong!r}; it must be {' or '.join(POLICIES)}.", "Choose one of them.", setting="overlong"
+        )
+    if not config.label_names:
         raise ModelError(
-            "The model knows no labels, so it cannot tell texts apart by them.",
-            "Tune one that does: handloom finetune --task classify --data FILE.",
+            "The model does not have a classification head.", "Tune one: handloom finetune (`task=classify`)."
         )
     names = ["The text"] if len(texts) == 1 else [f"Text {number}" for number in range(1, len(texts) + 1)]
-    rows = [
-        _ids(tokenizer, text, name, model.config.context_length, overlong)
-        for text, name in zip(texts, names, strict=True)
-    ]
+    rows = [_ids(tokenizer, text, name) for text, name in zip(texts, names, strict=True)]
+    for name, ids in zip(names, rows, strict=True):
+        if len(ids) > config.context_length and overlong == "error":
+            raise RequestError(
+                f"{name} has {len(ids):,} tokens, and the model's context is {config.context_length:,}.",
+                "Shorten it, or pass `overlong=truncate` to leave out its end.",
+                setting="overlong",
+            )
     found: list[Classification] = []
-    problem_type = model.config.problem_type
     for at in range(0, len(rows), batch_size):
-        some = rows[at : at + batch_size]
+        some = [ids[: config.context_length] for ids in rows[at : at + batch_size]]
         longest = max(map(len, some))
-        tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in some])  # (B, T)
-        last = torch.tensor([len(ids) - 1 for ids in some])  # (B)
-        hidden = model.hidden(tokens)[torch.arange(len(some)), last]  # (B, C)
-        for row in label_values(model.classify_logits(hidden).float(), problem_type).tolist():
-            found.append(Classification(problem_type, dict(zip(model.config.label_names, row, strict=True))))
+        tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in some], device=model.device)  # (B, T)
+        last = torch.tensor([len(ids) - 1 for ids in some], device=model.device)  # (B)
+        hidden = model.hidden(tokens)[torch.arange(len(some), device=model.device), last]  # (B, C)
+        for values in label_values(model.classify_logits(hidden).float(), config.problem_type).tolist():
+            found.append(Classification(config.problem_type, dict(zip(config.label_names, values, strict=True))))
     return found
 
 
-def _ids(tokenizer: Tokenizer, text: str, name: str, context_length: int, overlong: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, name: str) -> list[int]:
     require_type(text, name, str, "a str; handloom.inference.classify takes a list of them")
     if not text.strip():
         raise RequestError(f"{name} is empty, so there is nothing to classify.", "Give some text.")
-    ids = prompt_ids(tokenizer, text, None)
-    if len(ids) > context_length and overlong == "error":
-        raise RequestError(
-            f"{name} has {len(ids):,} tokens, and the model looks at {context_length:,} at most.",
-            "Shorten it, or pass --overlong truncate to leave out its end.",
-        )
-    return ids[:context_length]
+    return prompt_ids(tokenizer, text, None)

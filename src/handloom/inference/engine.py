@@ -125,7 +125,7 @@ class Engine:
         tokens = self._choose(logits, sequences)
         logprobs = _logprobs(logits, sequences, tokens)
         events = [
-            _advance(request, sequence, token, logprobs.get(place))
+            advance(request, sequence, token, logprobs.get(place))
             for place, ((request, sequence), token) in enumerate(zip(self._running, tokens, strict=True))
         ]
         for place in reversed(range(len(events))):
@@ -161,12 +161,11 @@ class Engine:
         self._batch.remove(place)
 
 
-def _advance(request: int, sequence: Sequence, token: int | HandloomError, logprob: TokenLogprob | None) -> TokenEvent:
+def advance(request: int, sequence: Sequence, token: int | HandloomError, logprob: TokenLogprob | None) -> TokenEvent:
     if isinstance(token, HandloomError):
         return TokenEvent(request, text=sequence.finalize("error"), finish_reason="error", error=token)
-    own = logprob or TokenLogprob(token)
-    text = sequence.add_token(token)
-    return TokenEvent(request, token, text, own.logprob, own.top, sequence.finish_reason)
+    text, scores = sequence.add_token(token), logprob or TokenLogprob(token)
+    return TokenEvent(request, token, text, scores.logprob, top=scores.top, finish_reason=sequence.finish_reason)
 
 
 def _logprobs(
@@ -188,7 +187,7 @@ class Batch:
 
     A prompt is read in one pass, together with those of the same length; after that all rows read one token a step
     together. A row that would pass the context goes on from its last half, when its own time has come. `texts` are the
-    lists that were added; whoever chooses tokens appends to them.
+    lists that were added; chosen tokens are appended to them.
     """
 
     def __init__(self, model: GPT) -> None:

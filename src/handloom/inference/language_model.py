@@ -12,7 +12,7 @@ from typing import Any
 from handloom.errors import RequestError, require_type
 from handloom.inference.beam import beam_search
 from handloom.inference.classify import Classification, classify
-from handloom.inference.engine import Engine, TokenEvent, require_possible
+from handloom.inference.engine import Engine, TokenEvent, advance, require_possible
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
 from handloom.inference.logprobs import TokenLogprob, prompt_logprobs
 from handloom.inference.prompts import Prompt, prompt_ids
@@ -158,7 +158,7 @@ class LanguageModel:
         ids, config = [self.prompt_ids(prompt) for prompt in each_of(prompts)], self.in_ids(config)
         stats = stats or GenerationStats()
         stats.prompt_tokens += sum(map(len, ids))
-        found = self._sample(ids, config, n, max_rows, stats)
+        found = self._sample(ids, config, n, max_rows=max_rows, stats=stats)
         if config.num_beams > 1:
             found = (list(self._search(one, config, n, stats)) for one in ids)
         for one, completions in zip(ids, found, strict=True):
@@ -200,7 +200,13 @@ class LanguageModel:
         )
 
     def _sample(
-        self, prompts: list[list[int]], config: GenerationConfig, n: int, max_rows: int | None, stats: GenerationStats
+        self,
+        prompts: list[list[int]],
+        config: GenerationConfig,
+        n: int,
+        *,
+        max_rows: int | None,
+        stats: GenerationStats,
     ) -> Iterator[list[Completion]]:
         """The `n` texts of each prompt, as soon as they are complete."""
         engine = Engine(self.model, self.tokenizer, max_rows)
@@ -218,13 +224,10 @@ class LanguageModel:
         self, prompt: list[int], config: GenerationConfig, n: int, stats: GenerationStats
     ) -> Iterator[Completion]:
         """The `n` texts of a prompt by beam search, where all of a text comes at once."""
-        for found in beam_search(self.model, prompt, config, n, Generated([], config, self.tokenizer)):
-            stats.add(len(found.token_logprobs))
+        for found in beam_search(self.model, prompt, config, n=n, ending=Generated([], config, self.tokenizer)):
             text = Generated([], config, self.tokenizer)
-            events = [
-                TokenEvent(0, one.token, text.add_token(one.token), one.logprob, one.top, text.finish_reason)
-                for one in found.token_logprobs
-            ]
+            events = [advance(0, text, one.token, one) for one in found.token_logprobs]
+            stats.add(len(events))
             yield _completion(events, config)
 
     def _one_token(self, token: int | str) -> int:

@@ -1,4 +1,4 @@
-"""Logits processors that depend on the tokens generated so far: pure functions, applied in the order they stand here.
+"""Logits processors that depend on the tokens before: pure functions, applied in the order they stand here.
 
 Rows may be of different lengths, so texts are lists of ids. Knows no model and no characters. What depends on the
 logits alone comes afterwards: `sampling.py`.

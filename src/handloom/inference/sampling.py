@@ -1,6 +1,6 @@
 """Logits to a token: pure functions on the logits alone, applied in the order they stand here.
 
-What depends on the tokens generated so far comes before them: `logits_processors.py`. `SamplingParams` has the meaning
+What depends on the tokens before comes before them: `logits_processors.py`. `SamplingParams` has the meaning
 of each setting.
 """
 
