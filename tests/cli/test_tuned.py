@@ -71,7 +71,7 @@ def test_generate_answers_with_such_a_model_and_continues_with_raw(inside, talke
     lm = load(talker)
     assert lm.template == CHAT_TEMPLATE
     words = ("generate", "Hello", "--model", talker, "--max-new-tokens", "8")
-    note = "Note: The model learned conversations, so it answers; --no-chat-template continues the text.\n"
+    note = "Note: This model has a chat template, so it answers; --no-chat-template continues the text.\n"
     answer = lm.generate([Message("user", "Hello")], max_new_tokens=8)
     for more in ((), ("--stream",)):
         assert inside(*words, *more)[1:] == (answer + "\n", note)
@@ -99,7 +99,7 @@ def test_a_chat_with_such_a_model_is_a_conversation(inside, talker):
 def test_a_chat_tells_when_turns_are_out_of_sight(inside, talker):
     result = inside("chat", talker, "--max-new-tokens", "6", stdin=b"Hello there\n" * 6)
     assert result.returncode == 0
-    assert "Note: The first turn is out of the model's sight: its context is 64 tokens." in result.err
+    assert "Note: The first turn is out of the model's context of 64 tokens." in result.err
 
 
 def test_a_template_of_a_later_version_is_refused(inside, talker, tmp_path):
@@ -115,8 +115,8 @@ def test_evaluate_and_compare_say_that_they_do_not_measure_labels(inside, spam, 
     (tmp_path / "q.jsonl").write_text('{"context": "The", "choices": ["fox", "dog"], "answer": 0}\n' * 3)
     for data in ("fox.txt", "q.jsonl"):
         result = inside("evaluate", spam, "--data", data, "--json")
-        assert (result.returncode, "label head (ham, spam), which is not measured" in result.err) == (0, True)
+        assert (result.returncode, "classification head (ham, spam), which is not measured" in result.err) == (0, True)
     small = ("--data", "fox.txt", "--general", "fox.txt", "--training", "fox.txt", "--n", "1")
     result = inside("compare", trained_run, spam, *small, "--max-new-tokens", "2", "--overflow", "slide")
     assert result.returncode == 0, result.err
-    assert result.err.count("label head (ham, spam)") == 1
+    assert result.err.count("classification head (ham, spam)") == 1
