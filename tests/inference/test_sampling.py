@@ -182,7 +182,7 @@ def test_sorting_everything_is_needed_for_flat_distributions_alone(monkeypatch):
     monkeypatch.setattr(
         torch.Tensor, "sort", lambda self, *a, **k: sorted_rows.append(len(self)) or sort(self, *a, **k)
     )
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
     peaked, flat = (torch.randn(4, 3000, generator=generator) * scale for scale in (4, 0.1))
     for one in (top_p_filter, typical_p_filter):
         one(peaked, 0.9)

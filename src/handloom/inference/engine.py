@@ -135,14 +135,13 @@ class Engine:
 
     def cancel(self, request: int) -> TokenEvent | None:
         """End a request: its last event, with the text that was held back; None if it is not there any more."""
-        for place, (number, sequence) in enumerate(self._running):
-            if number == request:
-                self._remove(place)
-                return TokenEvent(request, text=sequence.finalize("cancel"), finish_reason="cancel")
-        for waiting in self._waiting:
-            if waiting[0] == request:
-                self._waiting.remove(waiting)
-                return TokenEvent(request, finish_reason="cancel")
+        for each in (*self._running, *self._waiting):
+            if each[0] == request:
+                if each in self._waiting:
+                    self._waiting.remove(each)
+                else:
+                    self._remove(self._running.index(each))
+                return TokenEvent(request, text=each[1].finalize("cancel"), finish_reason="cancel")
         return None
 
     @property
@@ -157,11 +156,13 @@ class Engine:
 
     def _remove(self, place: int) -> None:
         """Free a row; the last row takes its place, in the batch as here."""
-        _remove(self._running, place)
+        self._running[place] = self._running[-1]
+        self._running.pop()
         self._batch.remove(place)
 
 
 def advance(request: int, sequence: Sequence, token: int | HandloomError, logprob: TokenLogprob | None) -> TokenEvent:
+    """The event of a sequence that gets a token, or fails."""
     if isinstance(token, HandloomError):
         return TokenEvent(request, text=sequence.finalize("error"), finish_reason="error", error=token)
     text, scores = sequence.add_token(token), logprob or TokenLogprob(token)
@@ -217,7 +218,10 @@ class Batch:
         unread = [row for row, length in enumerate(self._cache.lengths) if length == 0]
         joining = len(unread) < len(self.texts)  # the others' next token is read with the last one of these
         found: dict[int, Tensor] = {}
-        for rows in self._equally_long(unread):
+        equally_long: dict[int, list[int]] = {}
+        for row in unread:
+            equally_long.setdefault(len(self.texts[row]) - self._windows[row], []).append(row)
+        for rows in equally_long.values():
             tokens = self._tensor([self.texts[row][self._windows[row] :] for row in rows])  # (G, T)
             if not joining:
                 found.update(zip(rows, self._prefill(rows, tokens), strict=True))
@@ -233,8 +237,10 @@ class Batch:
     def remove(self, row: int) -> None:
         """Free a row; the last row takes its place, and no other moves."""
         self._cache.remove_row(row)
-        for rows in (self.texts, self._windows, self._rooms):
-            _remove(rows, row)
+        each_row: tuple[list[Any], ...] = (self.texts, self._windows, self._rooms)
+        for rows in each_row:
+            rows[row] = rows[-1]
+            rows.pop()
 
     def select(self, rows: abc.Sequence[int]) -> None:
         """Go on with copies of these rows, in this order; a row may come several times, or not at all."""
@@ -252,19 +258,8 @@ class Batch:
         self._cache.write_rows(rows, part)
         return hidden
 
-    def _equally_long(self, rows: abc.Iterable[int]) -> list[list[int]]:
-        groups: dict[int, list[int]] = {}
-        for row in rows:
-            groups.setdefault(len(self.texts[row]) - self._windows[row], []).append(row)
-        return list(groups.values())
-
     def _tensor(self, ids: list[list[int]]) -> Tensor:
         return torch.tensor(ids, device=self.model.device)
-
-
-def _remove(rows: list[Any], place: int) -> None:
-    rows[place] = rows[-1]
-    rows.pop()
 
 
 def require_possible(config: GenerationConfig, model: GPT, prompt_tokens: int) -> None:
