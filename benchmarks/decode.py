@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from handloom import runtime
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.hf_export import export_folder
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "gpt2"
         export_folder(folder, GPT(preset("gpt2")), load_tokenizer("gpt2"))
-        mapped, copied = gpt2.open_folder(folder).load_model(), gpt2.open_folder(folder).load_model()
+        mapped, copied = hf_folder.open_folder(folder).load_model(), hf_folder.open_folder(folder).load_model()
         materialize(copied)
         for parameter in copied.parameters():
             parameter.data = parameter.data.contiguous()

@@ -18,10 +18,10 @@ LOAD = """
 import sys, torch
 from pathlib import Path
 from handloom import runtime
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 torch.ones(8, 8) @ torch.ones(8, 8); torch.ones(9).half().float().sum()
 before = runtime.peak_memory_bytes()
-model = gpt2.open_folder(Path(sys.argv[1])).load_model()
+model = hf_folder.open_folder(Path(sys.argv[1])).load_model()
 model(torch.zeros(1, 1, dtype=torch.int64))
 print(runtime.peak_memory_bytes() - before)
 """
@@ -32,8 +32,8 @@ def main() -> None:
     import torch
     from safetensors.torch import save_file
 
-    from handloom.checkpoints.gpt2 import to_hf
-    from handloom.checkpoints.gpt2_config import write_config
+    from handloom.checkpoints.hf_config import write_config
+    from handloom.checkpoints.hf_folder import to_hf
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
 

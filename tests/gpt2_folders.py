@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from handloom.checkpoints.gpt2 import to_hf
-from handloom.checkpoints.gpt2_config import write_config
+from handloom.checkpoints.hf_config import write_config
+from handloom.checkpoints.hf_folder import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from handloom import replacement, storage
-from handloom.checkpoints import formats, gguf_import, gpt2, model_store, nanogpt, native, peft
+from handloom.checkpoints import formats, gguf_import, hf_folder, model_store, nanogpt, native, peft
 from handloom.errors import CheckpointError, ConfigError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.language_model import LanguageModel
-from handloom.model import surgery
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.runtime import found_from, user_path
@@ -30,8 +29,6 @@ class AdaptedModel:
 
     adapter: peft.Adapter
     base: ModelSource
-    checkpoint: native.Checkpoint | None = None
-    """Of the adapter, if it was trained here."""
 
     @property
     def folder(self) -> Path:
@@ -41,28 +38,27 @@ class AdaptedModel:
     @property
     def config(self) -> GPTConfig:
         """The shape of the model."""
-        return self.checkpoint.config if self.checkpoint else self.base.config
+        return self.adapter.checkpoint.config if self.adapter.checkpoint else self.base.config
 
     @property
     def training(self) -> dict[str, Any]:
         """The trainer state of the adapter's checkpoint."""
-        return self.checkpoint.training if self.checkpoint else {}
+        return self.adapter.checkpoint.training if self.adapter.checkpoint else {}
 
     def load_model(self) -> GPT:
         """The model with the adapter merged into its weights: a plain model, as fast as its base."""
         model = self.base.load_model()
-        if self.checkpoint:
-            require_base(model, self.checkpoint.base, self.checkpoint.folder, self.base.folder)
-        attach(model, self.adapter, self.checkpoint)
+        require_base(model, self.adapter.base, self.folder, self.base.folder)
+        self.adapter.attach(model)
         lora.merge_and_unload(model)
         return model.eval()
 
     def load_tokenizer(self) -> Tokenizer:
         """That of the adapter's checkpoint, which is its base's."""
-        return self.checkpoint.load_tokenizer() if self.checkpoint else self.base.load_tokenizer()
+        return (self.adapter.checkpoint or self.base).load_tokenizer()
 
 
-ModelSource = native.Checkpoint | gpt2.HFCheckpoint | AdaptedModel
+ModelSource = native.Checkpoint | hf_folder.HFCheckpoint | AdaptedModel
 """A model on disk: it has a `folder` and a `config`, and can `load_model()` and `load_tokenizer()`."""
 
 Adapters = str | Path | Sequence[str | Path] | Mapping[str, float]
@@ -80,43 +76,41 @@ def find_model(name: str | Path, on_note: Callable[[str], None] = _warn, seen_fr
         name: a run folder (its newest complete checkpoint), a checkpoint folder, a Hugging Face folder, an adapter's
             folder, a GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model. An existing folder goes first.
         on_note: called with what is passed over or left out.
-        seen_from: a run or adapter whose settings name the model: a relative name is also tried from the folders
-            above it.
+        seen_from: a run or adapter whose settings name the model; a relative name is also tried from its parents.
 
-    Raises:
-        CheckpointError: when there is none.
+    Raises CheckpointError when there is none.
     """
     if seen_from is not None:
         name = found_from(str(name), seen_from.absolute().parents)
     folder = _existing(name)
     if folder is None:
         raise CheckpointError(
-            f"There is no model at {Path(name)}, and none of that name was pulled.", _how_to_get(name)
+            f"There is no model at {Path(name)}, and none of that name was pulled.", formats.how_to_get(Path(name))
         )
     if checkpoint := _checkpoint(folder, on_note):
         if checkpoint.base is None:
             return checkpoint
-        base = base_of(checkpoint.base, checkpoint.folder, on_note)
-        return AdaptedModel(peft.open_adapter(checkpoint.folder), base, checkpoint)
-    if (folder / gpt2.CONFIG).is_file():
-        return gpt2.open_folder(folder, on_note)
-    if peft.is_adapter(folder):
+        adapter = peft.open_adapter(checkpoint.folder, checkpoint)
+        return AdaptedModel(adapter, base_of(checkpoint.base, checkpoint.folder, on_note))
+    if (folder / hf_folder.CONFIG).is_file():
+        return hf_folder.open_folder(folder, on_note)
+    if (folder / peft.CONFIG).is_file():
         adapter = peft.open_adapter(folder)
         if adapter.base is None:
             raise CheckpointError(
                 f"{folder} is an adapter that does not name its base model.",
                 f"Pass that model as `model`, and `adapter={folder}`.",
             )
-        return AdaptedModel(adapter, base_of(native.BaseModelRef(adapter.base, ""), folder, on_note))
+        return AdaptedModel(adapter, base_of(adapter.base, folder, on_note))
     return _open_single_file(folder, on_note)
 
 
 def _checkpoint(folder: Path, on_note: Callable[[str], None]) -> native.Checkpoint | None:
     """The checkpoint of ours that a folder is, or the newest complete one of a run; None if it is neither."""
-    if (config := folder / gpt2.CONFIG).is_file():
+    if (config := folder / hf_folder.CONFIG).is_file():
         ours = storage.read_json(config).get("format") == native.FORMAT
         return native.open_checkpoint(folder) if ours else None
-    if peft.is_adapter(folder) or not (folder / native.CHECKPOINTS).is_dir():
+    if (folder / peft.CONFIG).is_file() or not (folder / native.CHECKPOINTS).is_dir():
         return None  # of others, who may keep checkpoints with their model
     checkpoint, incomplete = native.latest(folder)
     for error in incomplete:
@@ -153,26 +147,21 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     source = find_model(name, on_note)
     named = named_adapters(adapter)
     found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
-    checkpoints = [checkpoint for _, checkpoint in found.values() if checkpoint]
-    source = _trained_on(source, name, checkpoints, on_note)
+    source = _trained_on(source, name, found.values(), on_note)
     model, template = source.load_model(), _template(source)
-    for checkpoint in checkpoints:  # all of them, before the first changes the model
-        require_base(model, checkpoint.base, checkpoint.folder, source.folder)
-        template = template or _template(checkpoint)
-    for own, (on_disk, its_checkpoint) in found.items():
-        attach(model, on_disk, its_checkpoint, own)
+    for one in found.values():  # all of them, before the first changes the model
+        require_base(model, one.base, one.folder, source.folder)
+        template = template or (_template(one.checkpoint) if one.checkpoint else None)
+    for own, one in found.items():
+        one.attach(model, own)
     lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
     tokenizer = source.load_tokenizer()
     return LanguageModel(model, tokenizer, source.folder, template or chat.template_of(tokenizer))
 
 
 def _template(source: ModelSource) -> str | None:
-    """The chat template that a model was trained with, if it was.
-
-    Raises:
-        CheckpointError: for a template that this version does not know.
-    """
-    template: str | None = None if isinstance(source, gpt2.HFCheckpoint) else source.training.get("template")
+    """The chat template that a model was trained with, if any; CheckpointError for one that we do not know."""
+    template: str | None = None if isinstance(source, hf_folder.HFCheckpoint) else source.training.get("template")
     if template not in (None, chat.CHAT_TEMPLATE):
         raise CheckpointError(
             f"{source.folder} was trained with the chat template {template!r}; known is {chat.CHAT_TEMPLATE!r}.",
@@ -181,14 +170,8 @@ def _template(source: ModelSource) -> str | None:
     return template
 
 
-def find_adapter(
-    name: str | Path, on_note: Callable[[str], None] = _warn
-) -> tuple[peft.Adapter, native.Checkpoint | None]:
-    """The adapter `name`: a folder in PEFT's format, a run tuned with LoRA, or a checkpoint of it.
-
-    Raises:
-        CheckpointError: when there is none.
-    """
+def find_adapter(name: str | Path, on_note: Callable[[str], None] = _warn) -> peft.Adapter:
+    """The adapter `name`: a folder in PEFT's format, a LoRA run, or a checkpoint of it; or CheckpointError."""
     folder = _existing(name)
     if folder is None:
         before, colon, _ = str(name).rpartition(":")
@@ -201,17 +184,17 @@ def find_adapter(
     checkpoint = _checkpoint(folder, on_note)
     if checkpoint and checkpoint.base is None:
         raise CheckpointError(f"{folder} is a whole model, not an adapter.", f"Pass it as the model: `model={folder}`.")
-    return peft.open_adapter(checkpoint.folder if checkpoint else folder), checkpoint
+    return peft.open_adapter(checkpoint.folder if checkpoint else folder, checkpoint)
 
 
 def _trained_on(
-    source: ModelSource, name: str | Path, adapters: Sequence[native.Checkpoint], on_note: Callable[[str], None]
+    source: ModelSource, name: str | Path, adapters: Iterable[peft.Adapter], on_note: Callable[[str], None]
 ) -> ModelSource:
     """Of a run that was named as a whole, the checkpoint that all adapters were trained on, if there is one."""
     run = source.folder.parent.parent
     if not isinstance(source, native.Checkpoint) or Path(name).resolve() != run.resolve():
         return source
-    wanted = {checkpoint.base.checkpoint for checkpoint in adapters if checkpoint.base}
+    wanted = {adapter.base.checkpoint for adapter in adapters if adapter.checkpoint and adapter.base}
     earlier = source.folder.with_name(str(*wanted)) if len(wanted) == 1 and None not in wanted else source.folder
     if earlier == source.folder or not earlier.is_dir():
         return source
@@ -221,26 +204,13 @@ def _trained_on(
 
 def require_base(model: GPT, base: native.BaseModelRef | None, trained: Path, origin: Path) -> None:
     """Raise CheckpointError unless a model, as loaded from `origin`, is the `base` that `trained` was trained on."""
-    if base and native.fingerprint(model) != base.fingerprint:
+    if base and base.fingerprint and native.fingerprint(model) != base.fingerprint:
         there = _place_of(base, trained)
         gone = not there.exists() or there.resolve() == origin.resolve()
         raise CheckpointError(
             f"{trained} was trained on {there if gone else base.name}, and the weights in {origin} are different.",
             "Put the weights back from a copy, or train it again." if gone else f"Use its base model: {there}.",
         )
-
-
-def attach(
-    model: GPT, adapter: peft.Adapter, checkpoint: native.Checkpoint | None = None, name: str = "adapter"
-) -> None:
-    """Add an adapter on disk to a model under a name; its checkpoint, if any, knows the names of labels.
-
-    Raises:
-        CheckpointError: when it does not fit.
-    """
-    if checkpoint and checkpoint.config.label_names and not model.config.label_names:
-        surgery.add_classification_head(model, checkpoint.config.label_names, 0)
-    adapter.attach(model, name)
 
 
 def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
@@ -284,11 +254,7 @@ def _split_weight(word: str | Path) -> tuple[str, float]:
 
 
 def _existing(name: str | Path) -> Path | None:
-    """The folder or the pulled model of that name, if there is one.
-
-    Raises:
-        CheckpointError: when it may not be looked into.
-    """
+    """The folder or the pulled model of that name, if any; CheckpointError when it may not be looked into."""
     folder = user_path(name, "the model")
     try:
         found = replacement.current(folder)
@@ -299,11 +265,7 @@ def _existing(name: str | Path) -> Path | None:
 
 
 def base_of(base: native.BaseModelRef, adapter: Path, on_note: Callable[[str], None]) -> ModelSource:
-    """The model that `adapter` was trained on; of a run, exactly that checkpoint.
-
-    Raises:
-        CheckpointError: it is gone, or cannot be used.
-    """
+    """The model that `adapter` was trained on; of a run, exactly that checkpoint. CheckpointError if it is gone."""
     found = _place_of(base, adapter)
     if found.name == base.checkpoint and found.parent.is_dir() and not found.is_dir():
         raise CheckpointError(
@@ -329,12 +291,3 @@ def _place_of(base: native.BaseModelRef, adapter: Path) -> Path:
 def folders_of(source: ModelSource) -> list[Path]:
     """The folders that a model is read from: its own, its base's, and so on."""
     return [source.folder, *(folders_of(source.base) if isinstance(source, AdaptedModel) else ())]
-
-
-def _how_to_get(name: str | Path) -> str:
-    path = Path(name)
-    if path.suffix in formats.SUFFIXES:
-        return f"Check the path; `ls {path.parent}` shows what is there."
-    if re.fullmatch(r"(?!runs/)[\w.-]+(/[\w.-]+)?", path.as_posix()):
-        return f"Fetch it with `handloom pull {path.as_posix()}`, or name a folder that was copied here by hand."
-    return "Train one with `handloom train` (or `make demo`), or name a folder that was copied here by hand."

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.checkpoints.hf_export import export_folder
 from handloom.inspection.verify import verify
 from handloom.loading import load
@@ -72,10 +73,12 @@ def test_read_rightly_it_passes(folder):
 def test_a_matrix_that_the_table_forgets_to_turn_is_found(folder, monkeypatch):
     """Written out by the same table, it is turned back: so transformers has the file's own weights."""
     in_block = [
-        dataclasses.replace(name, turned=name.turned and name.theirs != "attn.c_proj.weight") for name in gpt2._IN_BLOCK
+        dataclasses.replace(name, transposed=name.transposed and name.theirs != "attn.c_proj.weight")
+        for name in GPT2.tensors.in_block
     ]
-    assert in_block != list(gpt2._IN_BLOCK)
-    monkeypatch.setattr(gpt2, "_IN_BLOCK", tuple(in_block))
+    assert in_block != list(GPT2.tensors.in_block)
+    tensors = dataclasses.replace(GPT2.tensors, in_block=tuple(in_block))
+    monkeypatch.setattr(hf_folder, "GPT2", dataclasses.replace(GPT2, tensors=tensors))
     found = against_transformers(load(folder))
     assert found.passed is False
     assert "first differs: blocks.0.attention.out," in found.detail

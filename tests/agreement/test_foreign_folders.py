@@ -125,10 +125,10 @@ def test_a_model_without_a_tokenizer_is_read_with_gpt2s_and_that_is_said(tmp_pat
     GPT2LMHeadModel(GPT2Config(n_embd=2, n_layer=1, n_head=1, n_positions=8)).save_pretrained(tmp_path)
     lm = handloom.load(tmp_path, notes.append)
     assert lm.prompt_ids("Hello world") == [15496, 995]
-    assert notes == [f"{tmp_path} has no tokenizer of any kind; GPT-2's is used."]
+    assert notes == [f"{tmp_path} comes without a tokenizer of any kind; GPT-2's is used."]
     for name in ("vocab.txt", "spiece.model", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-        with pytest.raises(handloom.HandloomError, match=f"has no tokenizer that Handloom reads.*there is {name}"):
+        with pytest.raises(handloom.HandloomError, match=f"contains no tokenizer that Handloom reads.*there is {name}"):
             handloom.load(tmp_path)
         (tmp_path / name).unlink()
 

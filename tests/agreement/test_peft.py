@@ -9,7 +9,7 @@ import pytest
 import torch
 from published import edit_json, saved, sharpened, tokens
 
-from handloom.checkpoints import gpt2, peft
+from handloom.checkpoints import hf_folder, peft
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, trainable_tokens
 from handloom.finetuning.lora import LoRAConfig
@@ -78,7 +78,7 @@ def trained_there(base, **settings):
 def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, settings):
     model = trained_there(base, **settings)
     model.save_pretrained(tmp_path / "adapter")
-    ours = gpt2.open_folder(base).load_model()
+    ours = hf_folder.open_folder(base).load_model()
     ids = tokens(model.config, 2, 20, seed=2)
     plain = scores(ours, ids)
     peft.open_adapter(tmp_path / "adapter").attach(ours)
@@ -100,7 +100,7 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
     ids=str,
 )
 def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how, tokens_):
-    ours = gpt2.open_folder(base).load_model()
+    ours = hf_folder.open_folder(base).load_model()
     names = lora.add_adapter(ours, how, seed=3, tokens=None if tokens_ is None else torch.tensor(tokens_))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -117,14 +117,14 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
     assert (scores(ours, ids) - scores(model, ids)).abs().max() < 1e-4
     merged = model.merge_and_unload()
     assert (scores(ours, ids) - scores(merged, ids)).abs().max() < 1e-4
-    again = gpt2.open_folder(base).load_model()
+    again = hf_folder.open_folder(base).load_model()
     peft.open_adapter(tmp_path).attach(again)
     assert scores(again, ids).equal(scores(ours, ids))
     assert all(t.equal(peft.tensors_of(again)[n]) for n, t in peft.tensors_of(ours).items())
 
 
 def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
-    ours = gpt2.open_folder(base).load_model()
+    ours = hf_folder.open_folder(base).load_model()
     add_classification_head(ours, ("ham", "spam", "eggs"), seed=1)
     lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
     peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
@@ -136,7 +136,7 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     with torch.no_grad():
         here = ours.classify_logits(ours.hidden(ids)[:, -1])
     assert (here - scores(model, ids)).abs().max() < 1e-4
-    again = gpt2.open_folder(base).load_model()
+    again = hf_folder.open_folder(base).load_model()
     peft.open_adapter(tmp_path).attach(again)
     assert again.config.label_names == ("0", "1", "2")
     with torch.no_grad():
@@ -154,26 +154,26 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
         ({"something_new": 3}, "something_new is 3"),
         ({"trainable_token_indices": {"lm_head": [1]}}, "trainable_token_indices is {'lm_head'"),
         ({"trainable_token_indices": [1, 1]}, "each once"),
-        ({"trainable_token_indices": [89, 90]}, "names the token 90, and the model knows those below 90"),
+        ({"trainable_token_indices": [89, 90]}, "names the token 90, but the model has 90"),
         ({"trainable_token_indices": [1]}, "trainable_tokens_delta is missing"),
-        ({"r": 5}, "says rank 5 of transformer.h.0.attn.c_attn, and its tensor has rank 2"),
+        ({"r": 5}, "gives transformer.h.0.attn.c_attn the rank 5, and its tensor has rank 2"),
         ({"lora_alpha": "much"}, "lora_alpha is 'much'; it must be a number"),
     ],
 )
 def test_what_would_be_computed_otherwise_is_refused_by_name(base, tmp_path, changes, words):
-    ours = gpt2.open_folder(base).load_model()
+    ours = hf_folder.open_folder(base).load_model()
     lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
     peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     path = tmp_path / peft.CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=words.replace("[", r"\[")):
-        peft.open_adapter(tmp_path).attach(gpt2.open_folder(base).load_model())
+        peft.open_adapter(tmp_path).attach(hf_folder.open_folder(base).load_model())
 
 
 def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    ours = gpt2.open_folder(base).load_model()
+    ours = hf_folder.open_folder(base).load_model()
     lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
     peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
     whole = load_file(tmp_path / peft.WEIGHTS)
@@ -182,7 +182,7 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     def refusal(tensors):
         save_file(tensors, tmp_path / peft.WEIGHTS)
         with pytest.raises(CheckpointError) as caught:
-            peft.open_adapter(tmp_path).attach(gpt2.open_folder(base).load_model())
+            peft.open_adapter(tmp_path).attach(hf_folder.open_folder(base).load_model())
         return str(caught.value)
 
     assert "the tensor lora_A of blocks.0.attention.qkv is missing" in refusal(
@@ -190,9 +190,9 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     )
     assert "shape (2, 8) instead of (2, 16)" in refusal({**whole, name: whole[name][:, :8].contiguous()})
     assert "not finite" in refusal({**whole, name: whole[name] * float("nan")})
-    assert "of no use beside this model" in refusal({**whole, name.replace("h.0", "h.7"): whole[name].clone()})
-    assert "of no use" in refusal({**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)})
-    assert "holds no detours" in refusal({})
+    assert "does not fit this model" in refusal({**whole, name.replace("h.0", "h.7"): whole[name].clone()})
+    assert "does not fit" in refusal({**whole, name.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(48)})
+    assert "holds no adapter" in refusal({})
 
 
 TARGETS = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}
@@ -235,7 +235,7 @@ def test_the_way_on_from_another_kind_leads_to_the_same_scores(base, tmp_path, k
     wanted = scores(model, ids)
     assert (wanted - before).abs().max() > 1e-3
     model.merge_and_unload().save_pretrained(tmp_path)
-    assert (scores(gpt2.open_folder(tmp_path).load_model(), ids) - wanted).abs().max() < 1e-4
+    assert (scores(hf_folder.open_folder(tmp_path).load_model(), ids) - wanted).abs().max() < 1e-4
 
 
 def test_all_settings_that_stand_in_the_way_are_named_at_once(base, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.evaluation.scoring import token_nll_of_ids
 
 
@@ -19,7 +19,7 @@ def pair(tmp_path_factory):
         vocab_size=97, n_positions=32, n_layer=2, n_head=2, n_embd=32, bos_token_id=None, eos_token_id=None
     )
     theirs = sharpened(config, deviation=0.2)
-    return theirs, gpt2.open_folder(saved(theirs, tmp_path_factory.mktemp("published"))).load_model()
+    return theirs, hf_folder.open_folder(saved(theirs, tmp_path_factory.mktemp("published"))).load_model()
 
 
 def test_the_loss_of_one_window_is_the_same(pair):

@@ -10,7 +10,8 @@ from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
 from decoding import generated
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
@@ -51,7 +52,7 @@ def pair(request, tmp_path_factory):
     """transformers' model, and ours read from the folder that it was saved in."""
     theirs = sharpened(request.param, deviation=0.2)
     folder = saved(theirs, tmp_path_factory.mktemp("published"))
-    return theirs, gpt2.open_folder(folder).load_model()
+    return theirs, hf_folder.open_folder(folder).load_model()
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -78,11 +79,11 @@ def test_loss_and_every_gradient_are_the_same(pair):
     loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.lm_head, x[:, 1:])
     (loss / count).backward()
     assert loss.item() / count == pytest.approx(their_loss.item(), rel=1e-5)
-    gradients = {name.removeprefix(gpt2.PREFIX): p.grad for name, p in theirs.named_parameters()}
+    gradients = {name.removeprefix(GPT2.tensors.prefix): p.grad for name, p in theirs.named_parameters()}
     mine = {name: p.grad for name, p in ours.named_parameters()}
     compared = 0
-    for name in gpt2.names(ours.config):
-        expected = gradients[name.theirs].T if name.turned else gradients[name.theirs]
+    for name in GPT2.tensors.of(ours.config):
+        expected = gradients[name.theirs].T if name.transposed else gradients[name.theirs]
         error = (mine[name.ours] - expected).norm() / expected.norm().clamp(min=1e-6)
         assert error <= 1e-4, name
         compared += 1
@@ -112,7 +113,7 @@ def test_greedy_continuations_are_the_same(pair):
 def test_the_first_layer_that_differs_is_named(tmp_path, harm, first):
     config = GPT2Config(vocab_size=97, n_positions=16, n_layer=3, n_head=4, n_embd=32, bos_token_id=0, eos_token_id=0)
     theirs = sharpened(config)
-    ours = gpt2.open_folder(saved(theirs, tmp_path)).load_model()
+    ours = hf_folder.open_folder(saved(theirs, tmp_path)).load_model()
     x = tokens(config, 1, 16)
     reference = activations.reference_activations(theirs, x)
     with torch.no_grad():
@@ -142,7 +143,7 @@ def test_the_language_model_of_a_double_heads_model_is_read_whole(tmp_path):
     config = GPT2Config(vocab_size=97, n_positions=16, n_layer=2, n_head=2, n_embd=16)
     theirs, notes = GPT2DoubleHeadsModel(config).eval(), []
     theirs.save_pretrained(tmp_path)
-    ours = gpt2.open_folder(tmp_path, notes.append).load_model()
+    ours = hf_folder.open_folder(tmp_path, notes.append).load_model()
     x = tokens(config, 2, 10)
     with torch.no_grad():
         assert (theirs(x).logits - ours(x)).abs().max() < 1e-5

@@ -9,7 +9,7 @@ import torch
 from published import edit_json
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.hf_export import export_folder
 from handloom.cli.main import main
 from handloom.errors import CheckpointError, ModelError
@@ -58,7 +58,7 @@ def test_values_are_those_of_the_pipeline(tmp_path, tokenizer, labels, problem_t
     wanted = pipeline(
         "text-classification", model=theirs, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=None, device="cpu"
     )(TEXTS)
-    stored = gpt2.open_folder(folder)
+    stored = hf_folder.open_folder(folder)
     found = classify(stored.load_model(), stored.load_tokenizer(), TEXTS)
     for each, rows in zip(found, wanted, strict=True):
         assert each.values == pytest.approx({row["label"]: row["score"] for row in rows}, abs=1e-5)
@@ -102,9 +102,9 @@ def test_a_text_of_several_labels_may_have_none_and_a_line_says_so(tmp_path, tok
 @pytest.mark.parametrize(("labels", "problem_type"), [(NAMES, MULTI_LABEL), (NAMES, REGRESSION), (("quality",), None)])
 def test_the_problem_type_goes_out_and_comes_back(tmp_path, tokenizer, labels, problem_type):
     folder = folder_of(tmp_path / "hf", tokenizer, labels, problem_type)
-    stored = gpt2.open_folder(folder)
+    stored = hf_folder.open_folder(folder)
     export_folder(tmp_path / "again", stored.load_model(), stored.load_tokenizer())
-    assert gpt2.open_folder(tmp_path / "again").config == stored.config
+    assert hf_folder.open_folder(tmp_path / "again").config == stored.config
     does = {MULTI_LABEL: "any number of them", REGRESSION: "gives values", None: "tells texts apart"}
     assert does[problem_type] in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").config.problem_type == problem_type
@@ -113,19 +113,19 @@ def test_the_problem_type_goes_out_and_comes_back(tmp_path, tokenizer, labels, p
 def test_a_problem_type_that_is_none_is_refused(tmp_path, tokenizer):
     folder = folder_of(tmp_path / "hf", tokenizer, NAMES, "ranking")
     with pytest.raises(CheckpointError, match="problem_type is 'ranking'; Handloom has single_label"):
-        gpt2.open_folder(folder)
+        hf_folder.open_folder(folder)
 
 
 def test_labels_that_are_only_counted_have_the_names_that_transformers_gives(tmp_path, tokenizer):
     folder = folder_of(tmp_path / "hf", tokenizer, NAMES, None)
     edit_json(folder / "config.json", id2label=None, label2id=None, num_labels=3)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder).config.id2label
-    assert gpt2.open_folder(folder).load_model().config.label_names == tuple(theirs[i] for i in range(3))
+    assert hf_folder.open_folder(folder).load_model().config.label_names == tuple(theirs[i] for i in range(3))
 
 
 def test_tuning_goes_on_only_where_each_text_has_one_label(tmp_path, tokenizer):
     from handloom.training.tasks import label_names
 
-    model = gpt2.open_folder(folder_of(tmp_path / "hf", tokenizer, NAMES, MULTI_LABEL)).load_model()
+    model = hf_folder.open_folder(folder_of(tmp_path / "hf", tokenizer, NAMES, MULTI_LABEL)).load_model()
     with pytest.raises(ModelError, match="problem_type of the model is multi_label_classification"):
         label_names([], model)

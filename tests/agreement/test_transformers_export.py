@@ -9,7 +9,7 @@ import torch
 from published import saved, sharpened, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig
@@ -47,7 +47,7 @@ def test_a_model_of_ours_with_its_own_vocabulary(tmp_path, tied):
     with torch.no_grad():
         assert (theirs(x).logits - model(x)).abs().max() <= 1e-5
     assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.eos_token_id
-    back = gpt2.open_folder(tmp_path / "cat")
+    back = hf_folder.open_folder(tmp_path / "cat")
     assert back.config == config
     assert back.load_tokenizer().fingerprint == tokenizer.fingerprint
     mine, again = model.state_dict(), back.load_model().state_dict()
@@ -84,7 +84,7 @@ def test_in_and_out_is_the_same_to_the_bit(tmp_path, tied):
         activation_function="relu", scale_attn_by_inverse_layer_idx=True,
     )  # fmt: skip
     theirs = sharpened(config)
-    found = gpt2.open_folder(saved(theirs, tmp_path / "in"))
+    found = hf_folder.open_folder(saved(theirs, tmp_path / "in"))
     export_folder(tmp_path / "out", found.load_model(), found.load_tokenizer())
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     before, after = theirs.state_dict(), again.state_dict()
@@ -141,7 +141,7 @@ def test_a_classifier_is_exported_as_one_and_comes_back_bit_for_bit(tmp_path):
     for row, found in zip(scores, ours, strict=True):
         assert found.label == theirs.config.id2label[int(row.argmax())]
         assert list(found.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
-    again = gpt2.open_folder(tmp_path / "hf")
+    again = hf_folder.open_folder(tmp_path / "hf")
     assert again.config.label_names == ("ham", "spam", "eggs")
     mine, read = model.state_dict(), again.load_model().state_dict()
     assert all(read[name].equal(mine[name]) for name in mine)

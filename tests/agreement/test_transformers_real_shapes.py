@@ -8,7 +8,8 @@ from published import saved, sharpened, tokens
 from transformers import GPT2Config
 
 from decoding import generated
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection import activations
 from handloom.model.loss import next_token_loss
@@ -22,7 +23,7 @@ def pair(request, tmp_path_factory):
     theirs = sharpened(config, deviation=0.06)
     theirs.set_attn_implementation("sdpa")
     folder = saved(theirs, tmp_path_factory.mktemp("real"))
-    yield theirs, gpt2.open_folder(folder).load_model()
+    yield theirs, hf_folder.open_folder(folder).load_model()
     (folder / "model.safetensors").unlink()
 
 
@@ -60,10 +61,10 @@ def test_layers_loss_and_gradients_are_the_same(pair):
     loss, count = next_token_loss(ours.hidden(x[:, :-1]), ours.lm_head, x[:, 1:])
     (loss / count).backward()
     assert loss.item() / count == pytest.approx(their_loss.item(), rel=1e-5)
-    gradients = {name.removeprefix(gpt2.PREFIX): p.grad for name, p in theirs.named_parameters()}
+    gradients = {name.removeprefix(GPT2.tensors.prefix): p.grad for name, p in theirs.named_parameters()}
     mine = {name: p.grad for name, p in ours.named_parameters()}
-    for name in gpt2.names(ours.config):
-        expected = gradients[name.theirs].T if name.turned else gradients[name.theirs]
+    for name in GPT2.tensors.of(ours.config):
+        expected = gradients[name.theirs].T if name.transposed else gradients[name.theirs]
         assert (mine[name.ours] - expected).norm() <= 1e-4 * expected.norm().clamp(min=1e-6), name
     ours.zero_grad(set_to_none=True)
     theirs.zero_grad(set_to_none=True)

@@ -8,8 +8,8 @@ import warnings
 import pytest
 import torch
 
-from handloom.checkpoints.gpt2 import to_hf
 from handloom.checkpoints.hf_export import export_folder
+from handloom.checkpoints.hf_folder import to_hf
 from handloom.data.collate import encode_row
 from handloom.data.encoding import ExampleEncoder, encode_pairs
 from handloom.data.examples import PreferencePair, read_examples

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import handloom
 from gpt2_folders import edit_json, random_model, theirs, write
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.formats import choose_weights
 from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError
@@ -44,7 +44,7 @@ def test_what_wraps_a_model_is_overlooked_with_a_note(tmp_path, wrapping, inner,
         for name, tensor in theirs(model).items()
     }
     folder, notes = write(tmp_path / "m", model, named), []
-    assert same(gpt2.open_folder(folder, notes.append).load_model(), model)
+    assert same(hf_folder.open_folder(folder, notes.append).load_model(), model)
     (note,) = notes
     assert repr(wrapping) in note
 
@@ -63,7 +63,7 @@ def test_heads_that_write_no_text_are_left_out_with_a_note(tmp_path, architectur
     tensors = {wrapping + name: tensor for name, tensor in theirs(model).items()}
     folder, notes = write(tmp_path / "m", model, tensors | {name: torch.ones(1, 8) for name in more}), []
     edit_json(folder / "config.json", architectures=[architecture])
-    assert same(gpt2.open_folder(folder, notes.append).load_model(), model)
+    assert same(hf_folder.open_folder(folder, notes.append).load_model(), model)
     assert all(name in notes[-1] for name in more)
 
 
@@ -81,14 +81,14 @@ def test_names_of_two_kinds_are_refused(tmp_path, change, form):
     model = random_model()
     write(tmp_path, model, change(theirs(model)), form)
     with pytest.raises(CheckpointError, match="names its tensors in more than one way"):
-        gpt2.open_folder(tmp_path).load_model()
+        hf_folder.open_folder(tmp_path).load_model()
 
 
 def test_a_head_of_a_head_is_not_taken_for_the_head(tmp_path):
     model = random_model()
     write(tmp_path, model, theirs(model) | {"transformer.lm_head.weight": torch.ones(280, 8)})
-    with pytest.raises(CheckpointError, match=r"transformer\.lm_head\.weight .* of no use"):
-        gpt2.open_folder(tmp_path).load_model()
+    with pytest.raises(CheckpointError, match=r"transformer\.lm_head\.weight .* does not have"):
+        hf_folder.open_folder(tmp_path).load_model()
 
 
 def test_a_user_is_told_by_a_note(tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_a_user_is_told_by_a_note(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main(["generate", "the", "--model", str(tmp_path / "m"), "--max-new-tokens", "2", "--threads", "1"])
     assert left.value.code == 0
-    assert "'_orig_mod.' before the names of the tensors is overlooked." in capsys.readouterr().err.replace("\n", " ")
+    assert "'_orig_mod.' before the names of the tensors is ignored." in capsys.readouterr().err.replace("\n", " ")
 
 
 # Which folder, which file
@@ -205,7 +205,7 @@ def test_a_gguf_file_whose_tokenizer_cuts_text_otherwise_is_refused(tmp_path):
     path = export_gguf(tmp_path / "m", random_model(GPTConfig(TOKENIZER.vocab_size, 16, 1, 2, 8)), TOKENIZER)
     changed = {"tokenizer.ggml.pre": "llama-bpe"}
     rewritten(path, tmp_path / "x.gguf", lambda key, value: changed.get(key, value))
-    with pytest.raises(CheckpointError, match="of the kind 'gpt2', cut as 'llama-bpe'"):
+    with pytest.raises(CheckpointError, match="of the kind 'gpt2', with the pre-tokenizer 'llama-bpe'"):
         handloom.load(tmp_path / "x.gguf")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType, TokenType
 
-from handloom.checkpoints import gpt2
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.gguf_export import export_gguf
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
@@ -72,7 +72,7 @@ def test_a_model_that_was_read_from_a_hugging_face_folder(tmp_path):
 
     model = GPT(TINY, seed=2)
     export_folder(tmp_path / "hf", model, TOKENIZER)
-    again = gpt2.open_folder(tmp_path / "hf")
+    again = hf_folder.open_folder(tmp_path / "hf")
     one = export_gguf(tmp_path / "one", model, TOKENIZER)
     two = export_gguf(tmp_path / "two", again.load_model(), again.load_tokenizer())
     tensors = [[tensor.data for tensor in GGUFReader(file).tensors] for file in (one, two)]
@@ -161,7 +161,7 @@ def test_weights_too_large_for_halves_are_refused_and_nothing_stays_behind(tmp_p
     model = GPT(TINY)
     with torch.no_grad():
         model.blocks[0].feedforward.up.weight[1, 2] = 70000.0
-    with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight.*--dtype f32"):
+    with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight.*Export with `dtype=f32`"):
         export_gguf(tmp_path / "m", model, TOKENIZER, precision="f16")
     assert list(tmp_path.iterdir()) == []
     export_gguf(tmp_path / "m", model, TOKENIZER)

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from gpt2_folders import CONFIG, edit_json, random_model, theirs, write, write_index
 from handloom import storage
-from handloom.checkpoints import gpt2, hf_weights
+from handloom.checkpoints import hf_folder, hf_weights
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
@@ -27,7 +28,7 @@ FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
 
 
 def read(folder):
-    return gpt2.open_folder(folder).load_model()
+    return hf_folder.open_folder(folder).load_model()
 
 
 def same(model, other):
@@ -41,18 +42,18 @@ def same(model, other):
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_table_is_one_to_one_and_complete(tied):
     config = GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": tied})
-    table = list(gpt2.names(config))
+    table = list(GPT2.tensors.of(config))
     ours, others = [name.ours for name in table], [name.theirs for name in table]
     assert len(set(ours)) == len(set(others)) == len(table)
     assert set(ours) == set(GPT(config).state_dict())
     linear = {name for name, module in GPT(config).named_modules() if isinstance(module, torch.nn.Linear)}
-    assert {name.ours.removesuffix(".weight") for name in table if name.turned} == linear - {"lm_head"}
+    assert {name.ours.removesuffix(".weight") for name in table if name.transposed} == linear - {"lm_head"}
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_out_and_in_again_is_the_same_to_the_bit(tied):
     model = random_model(GPTConfig(**{**CONFIG.to_dict(), "tie_embeddings": tied, "ffn_dim": 13}))
-    back = gpt2.from_hf(theirs(model), model, "here")
+    back = hf_folder.from_hf(theirs(model), model, "here")
     assert all(back[name].equal(tensor) for name, tensor in model.state_dict().items())
 
 
@@ -84,7 +85,7 @@ def test_a_file_of_several_precisions_is_read_exactly(tmp_path, monkeypatch, for
     monkeypatch.setattr(hf_weights, "_AT_ONCE", 100)
     model = random_model()
     mixed = {n: t.half() if "mlp" in n else t.bfloat16() if "attn" in n else t for n, t in theirs(model).items()}
-    back = gpt2.to_hf(read(write(tmp_path, model, mixed, form)))
+    back = hf_folder.to_hf(read(write(tmp_path, model, mixed, form)))
     assert all(back[name].equal(tensor.float()) for name, tensor in mixed.items())
 
 
@@ -118,9 +119,9 @@ def test_loading_takes_little_more_memory_than_the_weights_in_float32(tmp_path, 
     write(tmp_path, model, {name: tensor.to(dtype) for name, tensor in theirs(model).items()}, form)
     script = (
         "import sys, torch; from pathlib import Path\n"
-        "from handloom import runtime; from handloom.checkpoints import gpt2\n"
+        "from handloom import runtime; from handloom.checkpoints import hf_folder\n"
         "torch.ones(8, 8) @ torch.ones(8, 8); torch.ones(9).half().float().sum()\n"
-        "before = runtime.peak_memory_bytes(); model = gpt2.open_folder(Path(sys.argv[1])).load_model()\n"
+        "before = runtime.peak_memory_bytes(); model = hf_folder.open_folder(Path(sys.argv[1])).load_model()\n"
         "model(torch.zeros(1, 1, dtype=torch.int64)); print(runtime.peak_memory_bytes() - before)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
@@ -150,8 +151,11 @@ def spoiled(model):
     return {
         "missing": ({n: t for n, t in good.items() if n != norm}, ["h.1.ln_1.weight", "(8,)", "missing"]),
         "renamed": (renamed, ["h.1.ln_1.weight", "missing", "h.1.ln1.weight", "(8,)"]),
-        "surplus": ({**good, "score.weight": torch.zeros(2, 8)}, ["score.weight", "(2, 8)", "of no use"]),
-        "a third layer": ({**good, "transformer.h.2.ln_1.weight": torch.zeros(8)}, ["h.2.ln_1.weight", "of no use"]),
+        "surplus": ({**good, "score.weight": torch.zeros(2, 8)}, ["score.weight", "(2, 8)", "does not have"]),
+        "a third layer": (
+            {**good, "transformer.h.2.ln_1.weight": torch.zeros(8)},
+            ["h.2.ln_1.weight", "does not have"],
+        ),
         "turned": ({**good, "transformer.h.0.attn.c_attn.weight": shape}, ["c_attn.weight", "(24, 8)", "(8, 24)"]),
         "twice": ({**good, "wte.weight": nan.clone()}, ["wte.weight", "more than one way"]),
         "nan": ({**good, "transformer.wte.weight": nan}, ["wte.weight", "not finite"]),
@@ -242,7 +246,7 @@ def test_an_index_that_disagrees_with_its_files_is_refused(tmp_path):
 def test_a_folder_without_weights_says_so(tmp_path):
     folder = write(tmp_path, random_model())
     (folder / "model.safetensors").unlink()
-    refuses(folder, "holds no weights", "model.safetensors", "pytorch_model.bin")
+    refuses(folder, "weights in none of the forms", "model.safetensors", "pytorch_model.bin")
 
 
 def test_a_safetensors_file_of_another_format_is_refused(tmp_path):
@@ -257,22 +261,22 @@ def test_a_safetensors_file_of_another_format_is_refused(tmp_path):
 
 
 def test_a_folder_without_tokenizer_gets_gpt2s_only_at_gpt2s_size(tmp_path):
-    small = gpt2.open_folder(write(tmp_path, random_model()))
+    small = hf_folder.open_folder(write(tmp_path, random_model()))
     with pytest.raises(CheckpointError, match=re.escape("vocab.json and merges.txt (or tokenizer.json) are missing")):
         small.load_tokenizer()
     edit_json(tmp_path / "config.json", vocab_size=50257)
-    assert gpt2.open_folder(tmp_path).load_tokenizer().vocab_size == 50257
+    assert hf_folder.open_folder(tmp_path).load_tokenizer().vocab_size == 50257
 
 
 def test_a_tokenizer_of_its_own_is_used_and_must_fit(tmp_path):
     folder = write(tmp_path, random_model())
     own = train_bpe(["the cat sat on the mat"], 270)
     own.save(folder)
-    found = gpt2.open_folder(folder).load_tokenizer()
+    found = hf_folder.open_folder(folder).load_tokenizer()
     assert found.fingerprint == own.fingerprint
     edit_json(folder / "config.json", vocab_size=own.vocab_size - 1)
     with pytest.raises(CheckpointError, match="do not belong together"):
-        gpt2.open_folder(folder).load_tokenizer()
+        hf_folder.open_folder(folder).load_tokenizer()
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -287,11 +291,11 @@ def test_another_tokenizer_than_was_exported_is_refused(tmp_path, single):
     for name in (*kept, *around):
         (tmp_path / "m" / name).write_bytes((tmp_path / "other" / name).read_bytes())
     with pytest.raises(CheckpointError, match="not the one that its model was exported with"):
-        gpt2.open_folder(tmp_path / "m").load_tokenizer()
+        hf_folder.open_folder(tmp_path / "m").load_tokenizer()
     for name in ("tokenizer.json", *around[1:]):
         (tmp_path / "m" / name).unlink(missing_ok=True)
     own.save(tmp_path / "m")
-    assert gpt2.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
+    assert hf_folder.open_folder(tmp_path / "m").load_tokenizer().fingerprint == own.fingerprint
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json"])
@@ -302,9 +306,9 @@ def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     (folder / "tokenizer.json").write_text(hf_write.contents(own, {})["tokenizer.json"], encoding="utf-8")
     described = {path.name: storage.describe(path) for path in folder.iterdir()}
     storage.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
-    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
+    assert hf_folder.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
     (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
     with pytest.raises(CheckpointError, match=f"{name} is not the tokenizer that was pulled with its model"):
-        gpt2.open_folder(folder).load_tokenizer()
+        hf_folder.open_folder(folder).load_tokenizer()
     storage.write_json(folder / "origin.json", {"files": {name: 3}})  # says nothing of use
-    assert gpt2.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint
+    assert hf_folder.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

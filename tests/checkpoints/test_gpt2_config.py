@@ -6,20 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from handloom.checkpoints.gpt2_config import (
-    ACTIVATIONS,
-    ALIASES,
-    FIELDS,
-    NO_EFFECT,
-    OVERLOOKED,
-    overlooked,
-    read_config,
-    write_config,
-)
+from handloom.checkpoints.families.gpt2 import GPT2
+from handloom.checkpoints.hf_config import overlooked, read_config, write_config
 from handloom.errors import CheckpointError
 from handloom.model.config import PRESETS, GPTConfig
 
 PATH = Path("model/config.json")
+KEYS = GPT2.keys
 ORIGINAL = {  # as GPT-2's own folder has it
     "activation_function": "gelu_new",
     "architectures": ["GPT2LMHeadModel"],
@@ -102,7 +95,7 @@ def test_dropouts_that_differ_are_kept_apart():
         ({"vocab_size": 0}, "vocab_size is 0"),
         ({"attn_pdrop": 1.5}, "attention_dropout is 1.5"),
         ({"attn_pdrop": "no"}, "attention_dropout is 'no'"),
-        ({"layer_norm_epsilon": None}, "layer_norm_epsilon is None"),
+        ({"layer_norm_epsilon": None}, "norm_eps is None"),
         ({"scale_attn_weights": 1}, "scale_attention_weights is 1"),
     ],
 )
@@ -118,7 +111,7 @@ def test_everything_that_stands_in_the_way_is_named_at_once():
         read(rope_theta=10000, sliding_window=4096, activation_function="silu", add_cross_attention=True, n_ctx=5)
     for key in ("rope_theta", "sliding_window", "activation_function", "add_cross_attention", "n_ctx"):
         assert f"{key} is " in refused.value.problem
-    with pytest.raises(CheckpointError, match="If rope_theta and sliding_window are mere remarks, remove them"):
+    with pytest.raises(CheckpointError, match="If it is a mere remark, remove rope_theta and sliding_window"):
         read(rope_theta=10000, sliding_window=4096)
 
 
@@ -149,7 +142,7 @@ def test_a_key_of_another_architecture_that_says_otherwise_gets_a_note(values, c
     config = read(**values)
     assert config == read()  # as transformers computes it
     (note,) = overlooked(values, config, PATH)
-    assert note.endswith(f"GPT-2 goes by {counts}.")
+    assert note.endswith(f"ignored in favour of {counts}.")
 
 
 @pytest.mark.parametrize(
@@ -191,11 +184,14 @@ def test_an_unknown_key_that_says_nothing_is_no_obstacle(nothing):
 
 def test_no_key_is_in_two_lists():
     lists = [
-        set(FIELDS),
-        set(ALIASES),
-        set(NO_EFFECT),
-        set(OVERLOOKED),
-        {"activation_function", "model_type", "architectures", "n_ctx"},
+        set(KEYS.fields),
+        set(KEYS.aliases),
+        set(KEYS.no_effect),
+        set(KEYS.overlooked),
+        set(KEYS.refused),
+        set(KEYS.same_as),
+        set(KEYS.only),
+        {KEYS.activation, "model_type", "architectures"},
     ]
     assert sum(map(len, lists)) == len(set().union(*lists))
 
@@ -205,7 +201,7 @@ def test_no_key_is_in_two_lists():
     [
         *PRESETS.values(),
         GPTConfig(dropout=0.2, attention_dropout=0.0),
-        *(GPTConfig(activation=name, tie_embeddings=False, ffn_dim=5) for name in set(ACTIVATIONS.values())),
+        *(GPTConfig(activation=name, tie_embeddings=False, ffn_dim=5) for name in set(KEYS.activations.values())),
     ],
 )
 def test_ours_written_and_read_again_is_the_same(config):

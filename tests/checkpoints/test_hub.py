@@ -401,7 +401,7 @@ REPOSITORIES = {  # what a repository has beside or instead of tiny GPT-2's file
 
 @pytest.mark.parametrize("what", REPOSITORIES)
 def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path):
-    from handloom.checkpoints import gpt2
+    from handloom.checkpoints import hf_folder
 
     changes, words = REPOSITORIES[what]
     repository = hub.repositories["acme/tiny"] = tiny_gpt2() | changes
@@ -410,12 +410,12 @@ def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path)
     for name, content in repository.items():
         (reference / name).write_bytes(content)
     if words is None:
-        gpt2.open_folder(reference).load_tokenizer()
-        stored = gpt2.open_folder(pull("acme/tiny").model.folder)
-        assert stored.load_model().config == gpt2.open_folder(reference).config
+        hf_folder.open_folder(reference).load_tokenizer()
+        stored = hf_folder.open_folder(pull("acme/tiny").model.folder)
+        assert stored.load_model().config == hf_folder.open_folder(reference).config
         return
     with pytest.raises(HandloomError) as read:
-        gpt2.open_folder(reference).load_tokenizer()
+        hf_folder.open_folder(reference).load_tokenizer()
     with pytest.raises(CheckpointError) as pulled:
         pull("acme/tiny")
     assert words in read.value.problem
@@ -427,7 +427,7 @@ def test_pull_accepts_what_reading_accepts_and_nothing_else(what, hub, tmp_path)
 
 def test_a_repository_with_tokenizer_json_alone_is_pulled_with_its_settings_and_template(hub, tmp_path):
     """As transformers 5 saves every model."""
-    from handloom.checkpoints import gpt2
+    from handloom.checkpoints import hf_folder
 
     repository = tiny_gpt2()
     for name in ("vocab.json", "merges.txt"):
@@ -439,7 +439,7 @@ def test_a_repository_with_tokenizer_json_alone_is_pulled_with_its_settings_and_
     hub.repositories["acme/tiny"] = repository
     folder = pull("acme/tiny").model.folder
     assert not (folder / "vocab.json").exists()
-    found = gpt2.open_folder(folder).load_tokenizer()
+    found = hf_folder.open_folder(folder).load_tokenizer()
     assert found.fingerprint == own.fingerprint
     assert found.settings.chat_template == "{{ messages[0].content }}"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from handloom import load, runtime
-from handloom.checkpoints import native
+from handloom.checkpoints import native, safetensors_io
 from handloom.checkpoints.memory import require_memory
 from handloom.errors import ConfigError, HandloomError, ModelError
 from handloom.model.config import PRESETS, GPTConfig
@@ -45,9 +45,9 @@ def theirs(tmp_path):
     ("key", "shown"),
     [
         ("n_layer", "1,000,000,000,000 layers"),
-        ("n_embd", "width 1,000,000,000,000"),
-        ("n_positions", "context 1,000,000,000,000"),
-        ("vocab_size", "1,000,000,000,000 token ids"),
+        ("n_embd", "embed_dim 1,000,000,000,000"),
+        ("n_positions", "context_length 1,000,000,000,000"),
+        ("vocab_size", "vocab_size 1,000,000,000,000"),
     ],
 )
 @pytest.mark.parametrize("size", [HUGE])
@@ -58,7 +58,7 @@ def test_sizes_of_a_folder_from_elsewhere_are_refused_by_name_and_number(theirs,
 
 
 def test_sizes_beyond_all_integers_and_an_inner_width_too(theirs):
-    with pytest.raises(HandloomError, match="asks for a model of"):
+    with pytest.raises(HandloomError, match="describes a model of"):
         load(theirs(n_inner=2**62))
     for value in (2**63, 10**4000, 1e12, -1):
         with pytest.raises(HandloomError, match=r"n_layer|layers"):
@@ -67,12 +67,12 @@ def test_sizes_beyond_all_integers_and_an_inner_width_too(theirs):
 
 def test_a_run_is_refused_before_its_data_is_read(tmp_path):
     for changes in ({"layers": HUGE}, {"embed_dim": HUGE, "heads": 1}, {"context_length": HUGE}):
-        with pytest.raises(ModelError, match="The run asks for a model of"):
+        with pytest.raises(ModelError, match="The run describes a model of"):
             run.begin(tmp_path / "new", TrainConfig(data=("no-such-file.txt",), **changes))
 
 
 def test_a_checkpoint_of_our_own_is_held_to_the_same(tmp_path):
-    with pytest.raises(ModelError, match="asks for a model of"):
+    with pytest.raises(ModelError, match="describes a model of"):
         native.Checkpoint(tmp_path, GPTConfig(layers=HUGE), {}).load_model()
 
 
@@ -97,7 +97,7 @@ def test_a_number_of_heads_that_fits_is_found_at_once(width, heads, near):
 def test_a_safetensors_header_of_any_size_is_an_error_of_ours(tmp_path, length):
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", length) + b"[" * 2000)
     with pytest.raises(HandloomError, match=r"model\.safetensors cannot be read"):
-        native.read_tensors(tmp_path / "model.safetensors")
+        safetensors_io.read_tensors(tmp_path / "model.safetensors")
 
 
 def test_a_safetensors_header_that_names_more_than_the_file_has_is_an_error_of_ours(tmp_path):
@@ -109,8 +109,8 @@ def test_a_safetensors_header_that_names_more_than_the_file_has_is_an_error_of_o
         header = json.dumps({"w": entry}).encode()
         (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
         with pytest.raises(HandloomError, match=r"w\.safetensors cannot be read"):
-            native.read_tensors(tmp_path / "w.safetensors")
+            safetensors_io.read_tensors(tmp_path / "w.safetensors")
     nested = b'{"w":' * 20_000 + b"1" + b"}" * 20_000
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(nested)) + nested)
     with pytest.raises(HandloomError, match=r"w\.safetensors cannot be read"):
-        native.read_tensors(tmp_path / "w.safetensors")
+        safetensors_io.read_tensors(tmp_path / "w.safetensors")

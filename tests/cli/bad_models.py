@@ -98,13 +98,17 @@ def with_letters() -> None:
 
 
 def nanogpt_tensors() -> dict[str, torch.Tensor]:
-    from handloom.checkpoints.gpt2 import names
+    from handloom.checkpoints.families.gpt2 import GPT2
     from handloom.model.config import GPTConfig
     from handloom.model.gpt import GPT
 
     config = GPTConfig(65, 16, 1, 2, 8)
     ours = GPT(config).state_dict()
-    return {f"transformer.{n.theirs}": ours[n.ours].clone() for n in names(config) if not n.theirs.endswith("bias")}
+    return {
+        f"transformer.{n.theirs}": ours[n.ours].clone()
+        for n in GPT2.tensors.of(config)
+        if not n.theirs.endswith("bias")
+    }
 
 
 def inner(*places: str) -> Callable[[], None]:

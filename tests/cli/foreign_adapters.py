@@ -17,7 +17,7 @@ from foreign_models import THEIRS, model
 from foreign_tokenizers import tokenizer
 
 import gpt2_folders
-from handloom.checkpoints import gpt2, native, peft
+from handloom.checkpoints import hf_folder, native, peft, safetensors_io
 from handloom.finetuning import lora
 from handloom.finetuning.lora import LoRAConfig
 
@@ -35,7 +35,7 @@ def base(seed: int = 0) -> None:
 
 def adapter(folder: Path = THEIRS) -> None:
     """A sound adapter beside it, in PEFT's format."""
-    wrapped = gpt2.open_folder(BASE).load_model()
+    wrapped = hf_folder.open_folder(BASE).load_model()
     lora.add_adapter(wrapped, LoRAConfig(rank=2), seed=1)
     folder.mkdir(parents=True)
     peft.write_adapter(folder, wrapped, LoRAConfig(rank=2), str(BASE))
@@ -43,7 +43,7 @@ def adapter(folder: Path = THEIRS) -> None:
 
 def ours(folder: Path, name: str = str(BASE)) -> None:
     """The same as a checkpoint of our own."""
-    wrapped = gpt2.open_folder(BASE).load_model()
+    wrapped = hf_folder.open_folder(BASE).load_model()
     beside = native.BaseModelRef(name, native.fingerprint(wrapped))
     lora.add_adapter(wrapped, LoRAConfig(rank=2), seed=1)
 
@@ -84,9 +84,9 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[],
     """The adapter's weights with something done to them."""
 
     def before() -> None:
-        found = {name: tensor.clone() for name, tensor in native.read_tensors(THEIRS / peft.WEIGHTS).items()}
+        found = {name: tensor.clone() for name, tensor in safetensors_io.read_tensors(THEIRS / peft.WEIGHTS).items()}
         change(found)
-        native.write_tensors(THEIRS / peft.WEIGHTS, found)
+        safetensors_io.write_tensors(THEIRS / peft.WEIGHTS, found)
 
     return before
 

@@ -16,7 +16,7 @@ from foreign_tokenizers import MERGES, tokenizer
 
 import gpt2_folders
 from handloom import storage
-from handloom.checkpoints import native
+from handloom.checkpoints import native, safetensors_io
 from handloom.tokenizer.bpe import BPETokenizer
 
 
@@ -47,9 +47,9 @@ def shaped(**changes: object) -> Callable[[], None]:
 
 def untied() -> None:
     """A head in the weights of which config.json knows nothing."""
-    tensors = native.read_tensors(THEIRS / WEIGHTS)
+    tensors = safetensors_io.read_tensors(THEIRS / WEIGHTS)
     tensors["lm_head.weight"] = torch.zeros(280, 8)
-    native.write_tensors(THEIRS / WEIGHTS, tensors)
+    safetensors_io.write_tensors(THEIRS / WEIGHTS, tensors)
 
 
 def manifest_of(change: Callable[[dict], None]) -> Callable[[], None]:

@@ -42,7 +42,7 @@ import foreign_pulls
 import foreign_tokenizers
 from bad_inputs import BadInput, CannotMountError, build_world, normalized, words_of
 
-from handloom.checkpoints.gpt2_config import REFUSED
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.errors import HandloomError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
@@ -95,11 +95,12 @@ READERS = (
     "loading",
     "checkpoints.formats",
     "checkpoints.gguf_import",
-    "checkpoints.gpt2",
-    "checkpoints.gpt2_config",
-    "checkpoints.gpt2_tokenizer",
+    "checkpoints.hf_config",
+    "checkpoints.hf_folder",
+    "checkpoints.hf_tokenizer",
     "checkpoints.hf_weights",
     "checkpoints.native",
+    "checkpoints.safetensors_io",
     "checkpoints.peft",
     "checkpoints.hub",
     "checkpoints.nanogpt",
@@ -108,7 +109,7 @@ READERS = (
     "locks",
     "ownership",
     "tokenizer.base",
-    "tokenizer.files",
+    "tokenizer.vocab_files",
     "tokenizer.hf_config",
     "tokenizer.hf_folder",
     "tokenizer.tokenizer_json",
@@ -119,12 +120,11 @@ READERS = (
 WITHOUT_A_ROW = {
     ("loading", "cannot be read"): "a name longer than a row; tests/inference/test_loading.py has one",
     ("checkpoints.native", "There is no checkpoint at"): "commands look whether it is there before they open it",
-    ("checkpoints.native", "as_os_error"): "writes, and reads nothing from elsewhere",
     (
         "checkpoints.model_store",
         "is not the name of a model",
     ): "no command line can hold such a name; test_hub.py has some",
-    ("tokenizer.files", "cannot be saved"): "writes; tests/tokenizer/test_tokenizer_files.py has it",
+    ("tokenizer.vocab_files", "cannot be saved"): "writes; tests/tokenizer/test_tokenizer_files.py has it",
 }
 """Refusals (the module, and words of the statement) that have none, and why."""
 
@@ -315,7 +315,7 @@ def test_every_refusal_of_a_model_has_a_row(outcome_of):
 
 def test_every_refused_key_has_a_row():
     shown = DOCUMENT.read_text(encoding="utf-8")
-    for key, why in REFUSED.items():
+    for key, why in GPT2.keys.refused.items():
         assert f"theirs/config.json: {key} is " in shown
         assert why in shown
 

@@ -75,7 +75,7 @@ def test_a_torn_newest_checkpoint_is_told_and_passed_over(run, harm):
 def test_a_run_without_a_whole_checkpoint_says_why(run):
     for step in native.steps(run):
         flip(native.step_folder(run, step) / "model.safetensors")
-    with pytest.raises(CheckpointError, match="has no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint"):
         handloom.load(run)
 
 

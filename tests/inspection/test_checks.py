@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from handloom.checkpoints import gpt2, hf_export
+from handloom.checkpoints import hf_export, hf_folder
+from handloom.checkpoints.families import ParamMap
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.errors import ModelError
 from handloom.inference import engine
 from handloom.inference.language_model import LanguageModel
@@ -141,7 +144,7 @@ def test_a_window_that_slides_by_one(lm, monkeypatch):
 
 
 def test_an_export_that_loses_a_bit(lm, monkeypatch):
-    real = gpt2.to_hf
+    real = hf_folder.to_hf
 
     def harmed(model):
         tensors = real(model)
@@ -154,7 +157,7 @@ def test_an_export_that_loses_a_bit(lm, monkeypatch):
 
 
 def test_an_export_that_turns_minus_zero_into_zero(lm, monkeypatch):
-    real = gpt2.to_hf
+    real = hf_folder.to_hf
     with torch.no_grad():
         lm.model.final_norm.bias[3] = -0.0
     assert checks(lm)["export and import"].passed is True
@@ -163,9 +166,9 @@ def test_an_export_that_turns_minus_zero_into_zero(lm, monkeypatch):
 
 
 def test_an_export_with_another_tokenizer(lm, monkeypatch):
-    real = hf_export.write_tokenizer
+    real = hf_export._write_tokenizer
     other = load_tokenizer("gpt2")
-    monkeypatch.setattr(hf_export, "write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more))
+    monkeypatch.setattr(hf_export, "_write_tokenizer", lambda folder, tokenizer, *more: real(folder, other, *more))
     done = checks(lm)["export and import"]
     assert done.passed is False
     assert "tokenizer" in done.detail
@@ -197,8 +200,8 @@ pytest_transformers = pytest.mark.skipif(not activations.has_reference(), reason
 def half_turned(model):
     """The square matrices are left as they are, and so fit the wrong way round."""
     return tuple(
-        gpt2.ParamMap(name.ours, name.theirs, name.turned and name.ours != "attention.out.weight")
-        for name in gpt2._IN_BLOCK
+        ParamMap(name.ours, name.theirs, name.transposed and name.ours != "attention.out.weight")
+        for name in GPT2.tensors.in_block
     )
 
 
@@ -220,7 +223,8 @@ def half_turned(model):
 def test_another_computation_is_named_by_its_first_activation(lm, exported, monkeypatch, what, first, read):
     """For a model in memory, whose export is compared, and for one that was read from a folder."""
     if what == "square":
-        monkeypatch.setattr(gpt2, "_IN_BLOCK", half_turned(lm.model))
+        tensors = dataclasses.replace(GPT2.tensors, in_block=half_turned(lm.model))
+        monkeypatch.setattr(hf_folder, "GPT2", dataclasses.replace(GPT2, tensors=tensors))
     subject = load(exported) if read else lm
     model = subject.model
     if what == "GELU":
@@ -258,14 +262,14 @@ def test_another_computation_is_named_by_its_first_activation(lm, exported, monk
 )
 def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch, key, value):
     """Our own export of such a model would agree with us: the folder that was read is what has to be compared."""
-    from handloom.checkpoints import gpt2_config
+    from handloom.checkpoints import hf_config
 
     path = exported / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
     assert checks(load(exported))["ours = transformers"].passed is True
-    real = gpt2_config.read_config
+    real = hf_config.read_config
     monkeypatch.setattr(
-        gpt2, "read_config", lambda values, path: real({k: v for k, v in values.items() if k != key}, path)
+        hf_folder, "read_config", lambda values, path: real({k: v for k, v in values.items() if k != key}, path)
     )
     done = checks(load(exported))
     assert done["ours = transformers"].passed is False
@@ -274,7 +278,7 @@ def test_a_setting_that_reading_and_writing_overlook_alike(exported, monkeypatch
 
 def bare(model):
     """Its tensors under GPT-2's names, without the head and the prefix that came later, and with the old masks."""
-    tensors = {name.removeprefix("transformer."): t.clone().contiguous() for name, t in gpt2.to_hf(model).items()}
+    tensors = {name.removeprefix("transformer."): t.clone().contiguous() for name, t in hf_folder.to_hf(model).items()}
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 16, 16, dtype=torch.uint8).tril() for i in range(2)}
     return tensors | masks | {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
 
@@ -283,7 +287,7 @@ def bare(model):
 @pytest.mark.parametrize("form", ["bin", "bin-old", "half", "bare"])
 def test_a_folder_of_any_form_is_read_as_transformers_reads_it(lm, exported, form):
     """The folder itself is compared, so transformers has to understand all that we do."""
-    tensors = {name: t.clone().contiguous() for name, t in gpt2.to_hf(lm.model).items()}
+    tensors = {name: t.clone().contiguous() for name, t in hf_folder.to_hf(lm.model).items()}
     weights = exported / "model.safetensors"
     weights.unlink()
     if form == "half":

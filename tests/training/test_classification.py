@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from torch.nn import functional as F
 
-from handloom.checkpoints.gpt2 import to_hf
+from handloom.checkpoints.hf_folder import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.surgery import add_classification_head

@@ -118,6 +118,15 @@ def name_one(paths: list[Path]) -> str:
     return f"Name {'it' if len(paths) == 1 else 'one of them'}: {', or '.join(map(str, paths[:3]))}."
 
 
+def how_to_get(path: Path) -> str:
+    """The remedy for a model that is neither there nor pulled."""
+    if path.suffix in SUFFIXES:
+        return f"Check the path; `ls {path.parent}` shows what is there."
+    if re.fullmatch(r"(?!runs/)[\w.-]+(/[\w.-]+)?", path.as_posix()):
+        return f"Fetch it with `handloom pull {path.as_posix()}`, or name a folder that was copied here by hand."
+    return "Train one with `handloom train` (or `make demo`), or name a folder that was copied here by hand."
+
+
 def _inner_models(folder: Path) -> list[Path]:
     """Inner folders that look like models, at the lowest depth; in the Hugging Face cache it is snapshots/REVISION."""
     marks = (CONFIG, ADAPTER_CONFIG, CHECKPOINTS, f"*{GGUF}", NANOGPT)

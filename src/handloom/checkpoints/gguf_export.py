@@ -1,12 +1,11 @@
-"""A model of ours as a GGUF file, which llama.cpp, and what is built on it, loads and continues as we do.
+"""Exports a model as a GGUF file, which llama.cpp, and what is built on it, loads and continues as we do.
 
-Adds to gpt2.py's table of names what the library gguf, of llama.cpp's own authors, calls each of those tensors;
-to the tokenizer the form in which llama.cpp wants it. llama.cpp's GPT-2 has no switch for how it computes, so
-a model that is computed otherwise is refused by name.
+The library gguf, of llama.cpp's own authors, has the names of the tensors; llama.cpp's GPT-2 has fixed arithmetic, so a
+model that is computed otherwise is refused by name.
 
-Two things there differ from ours and cannot be told in a file. GELU comes from a table in half precision: this
-moves scores in the third digit after the point. And letters that came after Unicode 15 are signs, so that a text
-with such letters may be cut into other tokens.
+Two differences cannot be stored in a file. llama.cpp's GELU comes from a table in half precision, which moves logits
+in the third digit after the point. And letters that came after Unicode 15 are signs there, so that a text with such
+letters may be split into other tokens.
 
 Sources: llama.cpp's `src/models/gpt2.cpp` and `src/llama-vocab.cpp`, which read the file.
 """
@@ -23,27 +22,26 @@ import torch
 from torch import Tensor
 
 from handloom import ownership, replacement
-from handloom.checkpoints import gpt2
-from handloom.checkpoints.gguf_tokenizer import add_tokenizer, modelfile, require_same_tokenizer, unknown_to_ollama
+from handloom.checkpoints.families.gpt2 import GPT2
+from handloom.checkpoints.formats import GGUF
 from handloom.checkpoints.hf_export import chat_template
 from handloom.checkpoints.model_card import Use, how_it_was_trained, write_model_card
 from handloom.errors import CheckpointError
+from handloom.locks import TemporaryFolder
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.packages import import_failure
 from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import in_jinja
+from handloom.tokenizer.vocab_files import MERGES, VOCABULARY
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-SUFFIX = ".gguf"
 TRAINING = "handloom.training"
-"""The file's key for what is known of the training, as JSON: progress, settings and versions."""
+"""The file's key for the trainer state, as JSON: progress, settings and versions."""
 
 Precision = Literal["f32", "f16"]
-
-_MISTAKEN = ("phi3", "phi-3")
-"""In a name that holds one of these, llama.cpp sees a model of that family, and looks for its special tokens."""
 
 
 def export_gguf(
@@ -56,20 +54,16 @@ def export_gguf(
     overwrite: bool = False,
     reads: Sequence[Path] = (),
 ) -> Path:
-    """Write the folder `target` with one GGUF file and a model card: wholly or not at all.
+    """Write the folder `target` with one GGUF file and a model card, completely or not at all; returns the file.
 
     Args:
-        target: the folder to make; the file in it gets its name.
+        target: the file in it gets its name.
         model: ids beyond the tokenizer's, of which no text can come, are left out.
-        tokenizer: the model's.
-        training: what its checkpoint tells about its training; None: nothing is known.
+        training: the trainer state of the model's checkpoint; None: unknown.
         precision: f32 writes the weights bit for bit. f16 rounds the matrices, as llama.cpp's own converter does;
             what is in no matrix product (LayerNorms, biases, the position embedding) stays in f32.
-        overwrite: whether a folder of ours that is there may be replaced.
+        overwrite: whether an existing folder of ours may be replaced.
         reads: the folders that the model was read from; they are not replaced.
-
-    Returns:
-        the file.
 
     Raises:
         ConfigError: the library gguf is missing, or the folder may not be made there, or not be replaced; see
@@ -81,27 +75,30 @@ def export_gguf(
     from gguf import GGUFWriter
 
     ownership.require_replaceable(target, reads, overwrite)
-    name = target.resolve().name.removesuffix(SUFFIX)
-    _require_same_arithmetic(model.config, tokenizer, name)
-    require_same_tokenizer(tokenizer)
+    name = target.resolve().name.removesuffix(GGUF)
+    _require_same_results(model.config, tokenizer, name)
     template = chat_template(tokenizer, training)
     tensors = _tensors(model, tokenizer)
-    halves = {theirs for theirs in tensors if precision == "f16" and _multiplied_with(theirs, tensors[theirs])}
+    in_products = {their for their, t in tensors.items() if t.dim() == 2 and not their.startswith("position_embd")}
+    halves = in_products if precision == "f16" else set()
     size = sum(tensor.numel() * (2 if theirs in halves else 4) for theirs, tensor in tensors.items())
-    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
-        writer = GGUFWriter(aside / (name + SUFFIX), "gpt2")
+    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as folder:
+        writer = GGUFWriter(folder / (name + GGUF), "gpt2")
         try:
-            _describe(writer, name, model.config, training, precision)
-            add_tokenizer(writer, tokenizer, template)
+            writer.add_type("model")
+            writer.add_name(name)
+            _describe(writer, model.config, training, precision)
+            _add_tokenizer(writer, tokenizer, template)
             _write_tensors(writer, tensors, halves)
         finally:
             writer.close()
-        write_model_card(aside, name, model, tokenizer, training, _use(name, precision, tokenizer, template))
-    return target / (name + SUFFIX)
+        use = _use(name, precision, tokenizer, template)
+        write_model_card(folder, model, tokenizer, use=use, training=training, name=name)
+    return target / (name + GGUF)
 
 
 def require_library() -> None:
-    """Raise ConfigError unless the library gguf is there, to read or write such a file."""
+    """Raise ConfigError unless the library gguf is installed."""
     try:
         import gguf  # noqa: F401
     except ImportError as error:
@@ -109,63 +106,64 @@ def require_library() -> None:
 
 
 def llama_names(config: GPTConfig) -> dict[str, str]:
-    """GPT-2's name of each tensor -> llama.cpp's."""
+    """GPT-2's name of each tensor -> llama.cpp's, which lacks one for a classifier."""
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     known = get_tensor_name_map(MODEL_ARCH.GPT2, config.layers)
-    found = {name.theirs: known.get_name(name.theirs, (".weight", ".bias")) for name in gpt2.names(config)}
-    return {theirs: name for theirs, name in found.items() if name}  # it has no name for a head for labels
+    found = {name.theirs: known.get_name(name.theirs, (".weight", ".bias")) for name in GPT2.tensors.of(config)}
+    return {theirs: name for theirs, name in found.items() if name}
 
 
-def _require_same_arithmetic(config: GPTConfig, tokenizer: Tokenizer, name: str) -> None:
-    """Raise unless llama.cpp's GPT-2 is this model's arithmetic."""
-    why = None
-    if config.activation != "gelu_tanh":
-        why = f"activation is {config.activation}, and there it is always gelu_tanh"
-    elif not config.scale_attention_weights:
-        why = "scale_attention_weights is false, and there it is always true"
-    elif config.scale_attention_by_inverse_layer:
-        why = "scale_attention_by_inverse_layer is true, and there it is always false"
-    elif config.label_names:
-        why = "labels are set, and there is no head for them there"
-    if why is not None:
-        raise CheckpointError(
-            f"llama.cpp would compute something else: this model's {why}.",
-            "Use it with Handloom." if config.label_names else "Export it with --to hf instead.",
-        )
+def _require_same_results(config: GPTConfig, tokenizer: Tokenizer, name: str) -> None:
+    """Raise CheckpointError unless llama.cpp computes this model, and gives the same ids and ends."""
+    hf = "Export it as a Hugging Face folder instead: `to=hf`."
+    arithmetic = (
+        (bool(config.label_names), "labels are set, and there is no head for them there", "Use it with Handloom."),
+        (config.activation != "gelu_tanh", f"activation is {config.activation}, and there it is always gelu_tanh", hf),
+        (not config.scale_attention_weights, "scale_attention_weights is false, and there it is always true", hf),
+        (config.scale_attention_by_inverse_layer,
+         "scale_attention_by_inverse_layer is true, and there it is always false", hf),
+    )  # fmt: skip
+    for differs, why, remedy in arithmetic:
+        if differs:
+            raise CheckpointError(f"llama.cpp would compute something else: this model's {why}.", remedy)
     if tokenizer.vocab_size < 258:
         raise CheckpointError(
             "llama.cpp reads no tokenizer without merges, and this model's tokens are single bytes.",
-            "Train with a --vocab-size of at least 258, or export with --to hf.",
+            f"Train with `vocab_size=258` or more. {hf}",
         )
-    if any(family in name.lower() for family in _MISTAKEN):
+    if any(family in name.lower() for family in ("phi3", "phi-3")):
         raise CheckpointError(
             f"llama.cpp takes a model with the name {name!r} for one of the family Phi-3, and does not load it.",
             "Choose another name for the folder.",
         )
+    settings, ends = tokenizer.settings, tokenizer.eos_token_ids
+    flags = [t.content for t in settings.added if not t.special and (t.lstrip or t.rstrip or t.single_word)]
+    reading = (
+        (settings.add_prefix_space, "add_prefix_space is true, and there it is always false"),
+        (settings.unk is not None or settings.ignore_merges,
+         "unk_token or ignore_merges is set, and there they are not"),
+        (bool(flags), f"added token {[*flags, ''][0]!r} has flags (lstrip, rstrip, single_word), there it has none"),
+        (len(ends) > 2, f"ends are {', '.join(map(str, ends))}, and a file names two at most"),
+    )  # fmt: skip
+    for differs, why in reading:
+        if differs:
+            raise CheckpointError(f"llama.cpp would read or end texts in another way: this tokenizer's {why}.", hf)
 
 
 def _tensors(model: GPT, tokenizer: Tokenizer) -> dict[str, Tensor]:
     """Our tensors, (out, in) as they are, under llama.cpp's names."""
-    ours, theirs = model.state_dict(), {}
-    called = llama_names(model.config)
-    for name in gpt2.names(model.config):
-        by_token = name.theirs in ("wte.weight", "lm_head.weight")
-        theirs[called[name.theirs]] = ours[name.ours][: tokenizer.vocab_size] if by_token else ours[name.ours]
-    return theirs
+    ours, called = model.state_dict(), llama_names(model.config)
+    by_token = (GPT2.tensors.embedding, GPT2.tensors.head.theirs)
+    return {
+        called[name.theirs]: ours[name.ours][: tokenizer.vocab_size] if name.theirs in by_token else ours[name.ours]
+        for name in GPT2.tensors.of(model.config)
+    }
 
 
-def _multiplied_with(theirs: str, tensor: Tensor) -> bool:
-    return tensor.dim() == 2 and not theirs.startswith("position_embd")
-
-
-def _describe(
-    writer: GGUFWriter, name: str, config: GPTConfig, training: dict[str, Any] | None, precision: Precision
-) -> None:
+def _describe(writer: GGUFWriter, config: GPTConfig, training: dict[str, Any] | None, precision: Precision) -> None:
     from gguf import LlamaFileType
 
-    writer.add_type("model")
-    writer.add_name(name)
     writer.add_description("A GPT-2 style model, exported by Handloom. " + how_it_was_trained(training))
     if training is not None:
         kept = {key: training[key] for key in ("progress", "settings", "versions")}
@@ -179,35 +177,65 @@ def _describe(
     writer.add_layer_norm_eps(config.norm_eps)
 
 
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, template: str | None) -> None:
+    """Tokens and merges, spelled as in `vocab.json` and `merges.txt`, with special tokens and chat templates."""
+    from gguf import TokenType
+
+    with TemporaryFolder("tokenizer") as folder:
+        tokenizer.save(Path(folder))
+        vocabulary = json.loads((Path(folder) / VOCABULARY).read_text(encoding="utf-8"))
+        merges = (Path(folder) / MERGES).read_text(encoding="utf-8").splitlines()[1:]
+    words = {number: word for word, number in vocabulary.items()}
+    kinds = dict.fromkeys(words, TokenType.NORMAL)
+    for token in tokenizer.settings.added:
+        words[token.id] = token.content
+        kinds[token.id] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
+    kinds[tokenizer.eos_token_id] = TokenType.CONTROL
+    ids = range(tokenizer.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")  # GPT-2's pattern of pre-tokenization
+    writer.add_token_list([words.get(number, f"[UNUSED {number}]") for number in ids])
+    writer.add_token_types([kinds.get(number, TokenType.UNUSED) for number in ids])
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(tokenizer.eos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_ids[0])
+    if len(tokenizer.eos_token_ids) > 1:
+        writer.add_eot_token_id(tokenizer.eos_token_ids[1])
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    named = {"default": template} if template else {}
+    if template == tokenizer.settings.chat_template:
+        named |= tokenizer.settings.more_templates
+    if named:
+        writer.add_chat_template([{"name": name, "template": text} for name, text in named.items()])
+
+
 def _write_tensors(writer: GGUFWriter, tensors: dict[str, Tensor], halves: set[str]) -> None:
     """Write the file. One tensor at a time is converted, so that the model is not in memory twice."""
+    dtypes = {theirs: torch.float16 if theirs in halves else torch.float32 for theirs in tensors}
     for theirs, tensor in tensors.items():
-        kind = torch.empty(0, dtype=_kind(theirs, halves)).numpy().dtype
+        kind = torch.empty(0, dtype=dtypes[theirs]).numpy().dtype
         writer.add_tensor_info(theirs, tuple(tensor.shape), kind, tensor.numel() * kind.itemsize)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for theirs, tensor in tensors.items():
-        stored = tensor.to(_kind(theirs, halves))
+        stored = tensor.to(dtypes[theirs])
         if not stored.isfinite().all():
             raise CheckpointError(
-                f"The weights {theirs} are too large for f16, which ends at 65,504.", "Export with --dtype f32."
+                f"The weights {theirs} are too large for f16, which ends at 65,504.", "Export with `dtype=f32`."
             )
         writer.write_tensor_data(stored.contiguous().numpy())
 
 
-def _kind(theirs: str, halves: set[str]) -> torch.dtype:
-    return torch.float16 if theirs in halves else torch.float32
-
-
 def _use(name: str, precision: Precision, tokenizer: Tokenizer, template: str | None) -> Use:
-    file = name + SUFFIX
+    file = name + GGUF
     numbers = "All weights are in f32, as they were trained."
     if precision == "f16":
         numbers = "Matrices are rounded to f16; LayerNorms, biases and the position embedding are in f32."
-    command = f'llama-completion -m {quote(file)} -no-cnv --temp 0 -n 60 -p "The "'
-    if template:
-        command = f"llama-cli -m {quote(file)} --jinja"
+    options = " --jinja" if template else ' -no-cnv --temp 0 -n 60 -p "The "'  # of llama.cpp's programs
+    command = f"{'llama-cli' if template else 'llama-completion'} -m {quote(file)}{options}"
+    unknown = template not in (None, in_jinja(tokenizer))
     return Use(
         header="pipeline_tag: text-generation\ntags: [gguf, gpt2, handloom]",
         how=f"""{numbers} With llama.cpp:
@@ -219,6 +247,25 @@ def _use(name: str, precision: Precision, tokenizer: Tokenizer, template: str | 
 With Ollama, `ollama create {name.lower()}` in this folder, and in it a file `Modelfile`:
 
 ```
-{modelfile(file, tokenizer, template)}
-```{unknown_to_ollama(tokenizer, template)}""",
+{_modelfile(file, tokenizer, template)}
+```{_ADD_TEMPLATE if unknown else ""}""",
     )
+
+
+_ADD_TEMPLATE = """
+
+The model's chat template is in the file, in Jinja. Ollama has a language of its own for templates: where it does not
+know this one, add it to the `Modelfile` as TEMPLATE."""
+
+
+def _modelfile(file: str, tokenizer: Tokenizer, template: str | None) -> str:
+    """Our own template in Ollama's language, and where an answer ends."""
+    lines = [f"FROM ./{file}"]
+    if template is None:
+        return "\n".join([*lines, 'TEMPLATE "{{ .Prompt }}"'])
+    if template == in_jinja(tokenizer):
+        end = tokenizer.decode([tokenizer.eos_token_id])
+        role = '{{ if eq .Role "system" }}System{{ else if eq .Role "user" }}User{{ else }}Assistant{{ end }}'
+        turns = f"{{{{ range .Messages }}}}{role}:\n{{{{ .Content }}}}{end}{{{{ end }}}}"
+        lines.append(f'TEMPLATE """{end}{turns}Assistant:\n"""')
+    return "\n".join([*lines, *(f'PARAMETER stop "{tokenizer.decode([one])}"' for one in tokenizer.eos_token_ids)])

@@ -1,9 +1,9 @@
 """A GPT-2 in a GGUF file, llama.cpp's format, read into our model: the inverse of gguf_export.
 
-Weights come out in float32: those in f32, f16 and bf16 exactly, quantized ones as the library gguf takes them apart.
-The tokenizer's tokens and merges are spelled as in `vocab.json` and `merges.txt`, so they are read as those are.
+Weights become float32: those in f32, f16 and bf16 exactly, quantized ones as the library gguf converts them. Tokens and
+merges are spelled as in `vocab.json` and `merges.txt`, so they are read as those are.
 
-Source: llama.cpp's `src/models/gpt2.cpp`, which names what such a file must tell.
+Source: llama.cpp's `src/models/gpt2.cpp`, which names what such a file must contain.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from handloom import storage
+from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.checkpoints.gguf_export import llama_names, require_library
-from handloom.checkpoints.gpt2 import HFCheckpoint, names
-from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
+from handloom.checkpoints.hf_folder import HFCheckpoint
+from handloom.checkpoints.hf_tokenizer import read_tokenizer
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
 from handloom.tokenizer.base import Tokenizer
@@ -41,47 +42,47 @@ _SIZES = {
     "heads": "gpt2.attention.head_count",
     "norm_eps": "gpt2.attention.layer_norm_epsilon",
 }
-"""Our field -> the key of the file, in which llama.cpp keeps it."""
+"""Our field -> llama.cpp's key."""
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
-"""Types of tokens that are not pieces of words; the last fill the rows of a model that has more ids than tokens."""
+"""Types of tokens other than words; unused ones fill the rows of a model that has more ids than tokens."""
 
 
 @dataclass(frozen=True)
 class GGUFModel(HFCheckpoint):
-    """A GPT-2 in a GGUF file, which is its `folder`; so far only what stands before the weights was read."""
+    """A GPT-2 in a GGUF file, which is its `folder`; only the part before the weights was read yet."""
 
     def read_tensors(self) -> dict[str, Tensor]:
-        """The weights under GPT-2's names, as GPT-2 keeps them."""
+        """The weights under GPT-2's names, as GPT-2 stores them."""
         reader = _open(self.folder)
         found = {tensor.name: tensor for tensor in reader.tensors}
         theirs = llama_names(self.config)
         tensors = {}
-        for name in names(self.config):
+        for name in GPT2.tensors.of(self.config):
             if (tensor := found.pop(theirs[name.theirs], None)) is not None:
                 plain = _float32(tensor, self.folder)
-                tensors[name.theirs] = plain.T if name.turned else plain
+                tensors[name.theirs] = plain.T if name.transposed else plain
         if rounded := sorted({tensor.tensor_type.name for tensor in reader.tensors} - {"F32", "F16", "BF16"}):
             self.on_note(f"{self.folder}: weights were quantized ({', '.join(rounded)}); computed with in float32.")
         if self.config.tie_embeddings:
             found.pop(_HEAD, None)
-        return tensors | {name: torch.empty(0) for name in found}  # of no use, and refused as such
+        return tensors | {name: torch.empty(0) for name in found}  # unknown, and refused as such
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer that the file describes."""
         reader = _open(self.folder)
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory() as folder:
             for name, content in _tokenizer_files(reader).items():
                 text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-                Path(scratch, name).write_text(text, encoding="utf-8", newline="\n")
-            return read_tokenizer(Path(scratch), self.config)
+                Path(folder, name).write_text(text, encoding="utf-8", newline="\n")
+            return read_tokenizer(Path(folder), self.config)
 
 
 def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
-    """Read what a GGUF file says of its model.
+    """Read the shape of the model in a GGUF file.
 
     Raises:
-        CheckpointError: the library gguf is missing, the file is damaged, of another architecture, or has another
+        CheckpointError: the library gguf is missing, or the file is damaged, of another architecture, or has another
             kind of tokenizer.
     """
     reader = _open(path)
@@ -98,11 +99,11 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
     missing = [_SIZES[ours] for ours, value in sizes.items() if value is None]
     if missing or _EMBEDDING not in found:
         raise CheckpointError(f"{path} lacks {', '.join([*missing] or [_EMBEDDING])}.", _AGAIN)
-    kind, cut = _value(reader, "tokenizer.ggml.model"), _value(reader, "tokenizer.ggml.pre")
-    if kind != "gpt2" or cut not in ("gpt-2", "default", None):
+    kind, split = _value(reader, "tokenizer.ggml.model"), _value(reader, "tokenizer.ggml.pre")
+    if kind != "gpt2" or split not in ("gpt-2", "default", None):
         raise CheckpointError(
-            f"{path}: its tokenizer is of the kind {kind!r}, cut as {cut!r}.",
-            "Handloom reads a byte-level BPE that cuts text as GPT-2's does ('gpt2', cut as 'gpt-2').",
+            f"{path}: its tokenizer is of the kind {kind!r}, with the pre-tokenizer {split!r}.",
+            "Handloom reads a byte-level BPE with GPT-2's pre-tokenizer ('gpt2' with 'gpt-2').",
         )
     embedding, head = found[_EMBEDDING], found.get(_HEAD)
     tied = head is None or (head.tensor_type == embedding.tensor_type and np.array_equal(head.data, embedding.data))

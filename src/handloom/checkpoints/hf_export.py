@@ -1,6 +1,6 @@
-"""A model of ours as a Hugging Face folder, which transformers loads with the same logits and the same ids.
+"""Exports a model as a Hugging Face folder, which transformers loads with the same logits and the same ids.
 
-What is written: the weights, `config.json`, the tokenizer in both forms that are in use, and a model card.
+It contains the weights, `config.json`, the tokenizer in both forms that are in use, and a model card.
 """
 
 from __future__ import annotations
@@ -9,43 +9,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from handloom import ownership, replacement, storage
-from handloom.checkpoints.gpt2 import CONFIG, FINGERPRINT, to_hf
-from handloom.checkpoints.gpt2_config import write_config
-from handloom.checkpoints.hf_weights import SAFETENSORS
+from handloom.checkpoints.formats import SAFETENSORS
+from handloom.checkpoints.hf_config import write_config
+from handloom.checkpoints.hf_folder import FINGERPRINT, to_hf
 from handloom.checkpoints.model_card import Use, write_model_card
-from handloom.checkpoints.native import as_os_error
-from handloom.model.config import GPTConfig
+from handloom.checkpoints.model_store import CONFIG
+from handloom.checkpoints.safetensors_io import write_tensors
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, in_jinja
 
-FOR_TRANSFORMERS = Use(
-    header="library_name: transformers\npipeline_tag: text-generation\ntags: [gpt2, handloom]",
-    how="""```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+def _use(pipeline: str, auto_model: str, command: str) -> Use:
+    return Use(
+        header=f"library_name: transformers\npipeline_tag: {pipeline}\ntags: [gpt2, handloom]",
+        how=f"""```python
+from transformers import {auto_model}, AutoTokenizer
+
+model = {auto_model}.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-Or with Handloom: `handloom generate "The " --model path/to/this/folder`.""",
-)
+Or with Handloom: `handloom.load("path/to/this/folder").{command}`.""",
+    )
 
-CLASSIFIER = Use(
-    header="library_name: transformers\npipeline_tag: text-classification\ntags: [gpt2, handloom]",
-    how="""```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-```
-
-Or with Handloom: `handloom classify "Some text" --model path/to/this/folder`.""",
-)
+FOR_TRANSFORMERS = _use("text-generation", "AutoModelForCausalLM", 'generate("The ")')
+CLASSIFIER = _use("text-classification", "AutoModelForSequenceClassification", 'classify("Some text")')
 
 
 def export_folder(
@@ -57,14 +48,11 @@ def export_folder(
     overwrite: bool = False,
     reads: Sequence[Path] = (),
 ) -> None:
-    """Write `target`: wholly or not at all.
+    """Write the folder `target` with the weights in float32, bit for bit: completely or not at all.
 
     Args:
-        target: the folder to make.
-        model: its weights are written in float32, bit for bit.
-        tokenizer: the model's.
-        training: what its checkpoint tells about its training, for the model card; None: nothing is known.
-        overwrite: whether a folder of ours that is there may be replaced.
+        training: the trainer state of the model's checkpoint, for the model card; None: unknown.
+        overwrite: whether an existing folder of ours may be replaced.
         reads: the folders that the model was read from; they are not replaced.
 
     Raises:
@@ -72,42 +60,29 @@ def export_folder(
         CheckpointError: another process makes the same folder, or the disk refuses.
     """
     ownership.require_replaceable(target, reads, overwrite)
-    # save_file wants every tensor in its own order in memory. Weights that were read from such a folder are so already.
-    tensors = {name: tensor.detach().contiguous() for name, tensor in to_hf(model).items()}
+    tensors = to_hf(model)
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as aside:
-        try:
-            # transformers asks for the first of these remarks, and overlooks the second.
-            remarks = {"format": "pt", FINGERPRINT: tokenizer.fingerprint}
-            save_file(tensors, aside / SAFETENSORS, metadata=remarks)
-        except SafetensorError as error:
-            raise as_os_error(error) from error
-        storage.write_json(aside / CONFIG, write_config(model.config, tokenizer.eos_token_id, tokenizer.eos_token_ids))
-        write_tokenizer(aside, tokenizer, model.config, training)
-        write_model_card(
-            aside, target.name, model, tokenizer, training, CLASSIFIER if model.config.label_names else FOR_TRANSFORMERS
-        )
+    with replacement.new_folder(target, size + (16 << 20), reads, overwrite) as folder:
+        # transformers requires the first of these, and ignores the second.
+        write_tensors(folder / SAFETENSORS, tensors, {"format": "pt", FINGERPRINT: tokenizer.fingerprint})
+        storage.write_json(folder / CONFIG, write_config(model.config, tokenizer.eos_token_id, tokenizer.eos_token_ids))
+        _write_tokenizer(folder, tokenizer, model, training)
+        use = CLASSIFIER if model.config.label_names else FOR_TRANSFORMERS
+        write_model_card(folder, model, tokenizer, use=use, training=training, name=target.name)
 
 
-def write_tokenizer(
-    folder: Path, tokenizer: Tokenizer, config: GPTConfig, training: dict[str, Any] | None = None
-) -> None:
-    """Write `vocab.json` and `merges.txt`, and the same once more as `tokenizer.json` with its settings.
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, model: GPT, training: dict[str, Any] | None) -> None:
+    """`vocab.json` and `merges.txt` for older programs, `tokenizer.json` for newer ones.
 
-    Older programs read the pair, newer ones the single file. In theirs, other than in ours, the text
-    <|endoftext|> stands for the end of a text.
+    In theirs, unlike in ours, the text <|endoftext|> stands for the end of a text.
     """
-    end = tokenizer.decode([tokenizer.eos_token_id])
-    padding = {"pad_token": tokenizer.settings.named.get("pad_token", end)} if config.label_names else {}
-    settings = {
-        "model_max_length": config.context_length,
-        "chat_template": chat_template(tokenizer, training),
-        **padding,
-    }
+    settings = {"model_max_length": model.config.context_length, "chat_template": chat_template(tokenizer, training)}
+    if model.config.label_names:
+        settings["pad_token"] = tokenizer.settings.named.get("pad_token", tokenizer.decode([tokenizer.eos_token_id]))
     tokenizer.save(folder, settings)
 
 
 def chat_template(tokenizer: Tokenizer, training: dict[str, Any] | None) -> str | None:
-    """The template that a model learned here, in Jinja, or that it came with."""
-    learned = (training or {}).get("template") == CHAT_TEMPLATE
-    return in_jinja(tokenizer) if learned else tokenizer.settings.chat_template
+    """The template that a model was trained with here, in Jinja, or that it came with."""
+    trained = (training or {}).get("template") == CHAT_TEMPLATE
+    return in_jinja(tokenizer) if trained else tokenizer.settings.chat_template

@@ -1,8 +1,8 @@
 """nanoGPT's `ckpt.pt`, read into our model: its weights alone, by torch's weights-only unpickler.
 
-nanoGPT has GPT-2's names of tensors, but keeps its matrices as (out, in), and may leave out every bias, which is
-the same as biases of zero. Its file does not tell how text becomes ids: GPT-2's vocabulary where the number of ids is
-that (or padded to 50,304), else the tokenizer files in its folder. A `meta.pkl` is a pickle, and is not read.
+nanoGPT has GPT-2's names of tensors, but stores its matrices as (out, in), and may leave out every bias, which equals
+biases of zero. Its file does not name the tokenizer: GPT-2's for a vocabulary of its size (or padded to 50,304), else
+the tokenizer files in its folder. A `meta.pkl` is a pickle, and is not read.
 
 Source: `model.py` and `train.py` of nanoGPT, which write the file.
 """
@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handloom.checkpoints.gpt2 import HFCheckpoint, language_model, names
-from handloom.checkpoints.gpt2_tokenizer import read_tokenizer
+from handloom.checkpoints.families.gpt2 import GPT2
+from handloom.checkpoints.hf_folder import HFCheckpoint, language_model
+from handloom.checkpoints.hf_tokenizer import read_tokenizer
 from handloom.checkpoints.hf_weights import unpickle
 from handloom.errors import CheckpointError, ConfigError
 from handloom.model.config import GPTConfig
@@ -35,10 +36,9 @@ _ARGUMENTS = {
     "dropout": "dropout",
 }
 """nanoGPT's argument -> our field."""
-_PADDED = 50304
-"""GPT-2's number of ids, rounded up to a multiple of 64, as nanoGPT does."""
-_GPT2 = GPTConfig().vocab_size
-_META = "meta.pkl"
+_GPT2_SIZE = GPTConfig().vocab_size
+_PADDED_SIZE = 50304
+"""GPT-2's vocabulary, rounded up to a multiple of 64."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class NanoGPT(HFCheckpoint):
     """A model that nanoGPT saved; `folder` is the file."""
 
     def read_tensors(self) -> dict[str, Tensor]:
-        """The weights under GPT-2's names, as GPT-2 keeps them."""
+        """The weights under GPT-2's names, as GPT-2 stores them."""
         plain = language_model(_saved(self.folder)["model"], self.folder, self.on_note)
         biased = any(name.endswith(".bias") for name in plain)
-        for name in names(self.config):
-            if name.turned and name.theirs in plain:
+        for name in GPT2.tensors.of(self.config):
+            if name.transposed and name.theirs in plain:
                 plain[name.theirs] = plain[name.theirs].T
             matrix = plain.get(name.theirs.removesuffix("bias") + "weight")
             if name.theirs.endswith(".bias") and not biased and matrix is not None:
@@ -58,17 +58,17 @@ class NanoGPT(HFCheckpoint):
         return plain
 
     def load_tokenizer(self) -> Tokenizer:
-        """GPT-2's for a model with its number of ids, else that of the tokenizer files in the same folder."""
-        padded = self.config.vocab_size == _PADDED
-        config = dataclasses.replace(self.config, vocab_size=_GPT2) if padded else self.config
+        """GPT-2's for a vocabulary of its size, else that of the tokenizer files in the same folder."""
+        padded = self.config.vocab_size == _PADDED_SIZE
+        config = dataclasses.replace(self.config, vocab_size=_GPT2_SIZE) if padded else self.config
         return read_tokenizer(self.folder.parent, config)
 
 
 def open_file(path: Path, on_note: Callable[[str], None]) -> NanoGPT:
-    """Read what nanoGPT says of a model that it saved.
+    """Read the shape of a model that nanoGPT saved.
 
     Raises:
-        CheckpointError: when the file is damaged or something else, has settings that nanoGPT has not, or ids that
+        CheckpointError: the file is damaged or something else, has settings that nanoGPT does not have, or ids that
             only a `meta.pkl` explains.
     """
     arguments = _saved(path)["model_args"]
@@ -77,19 +77,18 @@ def open_file(path: Path, on_note: Callable[[str], None]) -> NanoGPT:
             f"{path}: model_args has {', '.join(unknown)}, which nanoGPT's GPT does not know.",
             "Such a model may compute something else here, so it is not read.",
         )
+    fields = {ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in arguments}
     try:
-        config = GPTConfig(
-            activation="gelu", **{ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in arguments}
-        )
+        config = GPTConfig(activation="gelu", **fields)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.problem}", error.remedy) from None
-    if config.vocab_size not in (_GPT2, _PADDED) and (path.parent / _META).exists():
+    if config.vocab_size not in (_GPT2_SIZE, _PADDED_SIZE) and (meta := path.with_name("meta.pkl")).exists():
         raise CheckpointError(
-            f"{path} has {config.vocab_size} ids of its own, which only {path.parent / _META} explains: a pickle, and "
-            "Handloom runs none.",
-            "Train such a model with Handloom: handloom train --data FILE.",
+            f"{path} has {config.vocab_size} ids of its own, which only {meta} explains: a pickle, and Handloom runs "
+            "none.",
+            "Train such a model with `handloom train`.",
         )
-    on_note(f"{path}: read as nanoGPT has it since June 2023, with the exact GELU; the file does not tell.")
+    on_note(f"{path}: read as nanoGPT has it since June 2023, with the exact GELU; the file does not name it.")
     return NanoGPT(path, config, on_note)
 
 
@@ -99,7 +98,7 @@ def _saved(path: Path) -> dict[str, Any]:
     sound = isinstance(model, dict) and isinstance(arguments, dict)
     if not sound or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in (model or {}).items()):
         raise CheckpointError(
-            f"{path} is not what nanoGPT saves: it has no model_args, or no tensors in its model.",
+            f"{path} is not what nanoGPT saves: model_args is missing, or tensors in its model.",
             "Handloom reads Hugging Face folders, GGUF files and nanoGPT's ckpt.pt. Save the model as one of these.",
         )
     return found

@@ -1,10 +1,10 @@
-"""LoRA adapters in the folder format of Hugging Face's PEFT, read beside our models and written from them.
+"""LoRA adapters in the folder format of Hugging Face's PEFT, read for our models and written from them.
 
-    adapter_config.json          rank, scale, which layers
-    adapter_model.safetensors    A and B of each detour, rows' lengths (DoRA), rows for tokens, a head for labels
+    adapter_config.json          rank, scale, target modules
+    adapter_model.safetensors    A and B of each layer, magnitudes (DoRA), trainable tokens, a classifier
 
-The names are those of GPT-2 in transformers, from the one table of names in `gpt2`. A matrix that GPT-2 keeps
-turned (`fan_in_fan_out`) has its A and B as ours: A reads the inputs, B writes the outputs.
+The names are those of GPT-2 in transformers, from its table in `families`. A matrix that GPT-2 stores transposed
+(`fan_in_fan_out`) has its A and B as ours: A (r, in), B (out, r).
 
 Source: the format as the library peft writes it (`LoraConfig`, `get_peft_model_state_dict`).
 """
@@ -22,119 +22,140 @@ import torch
 from torch import Tensor
 
 from handloom import storage
-from handloom.checkpoints import native
-from handloom.checkpoints.gpt2 import names
+from handloom.checkpoints.families.gpt2 import GPT2
+from handloom.checkpoints.formats import ADAPTER_CONFIG
+from handloom.checkpoints.native import BaseModelRef, Checkpoint
+from handloom.checkpoints.safetensors_io import read_tensors, write_tensors
 from handloom.errors import CheckpointError
 from handloom.finetuning import lora, trainable_tokens
 from handloom.model import surgery
+from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 
-CONFIG = "adapter_config.json"
+CONFIG = ADAPTER_CONFIG
 WEIGHTS = "adapter_model.safetensors"
-
 _PREFIX = "base_model.model."
-_INNER = "transformer."
-_LABEL_HEAD = "score.weight"
-_EMBEDDING = "wte"
+_INNER = GPT2.tensors.prefix
+_CLASSIFIER = GPT2.tensors.classifier.theirs
+_EMBEDDING = GPT2.tensors.embedding.removesuffix(".weight")
 _TOKEN_ROWS = f"{_EMBEDDING}.token_adapter.trainable_tokens_delta"
 _TENSOR = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?")
 _OURS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 _AGAIN = "Copy or fetch the adapter's folder again from where it came."
-
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT")
-_IN_THE_PROMPT = "It puts vectors of its own before the text, which no weights can hold; use it with PEFT."
+_IN_THE_PROMPT = "It puts vectors of its own before the text, which weights cannot hold; use it with PEFT."
 _MERGE = (
-    "Merge it where PEFT is installed, and use the folder that comes of it: PeftModel.from_pretrained(MODEL, ADAPTER)"
+    "Merge it where PEFT is installed, and use the folder that results: PeftModel.from_pretrained(MODEL, ADAPTER)"
     ".merge_and_unload().save_pretrained(FOLDER)."
 )
-_BY_ITS_LIBRARY = "Merge it into its model with the library that wrote it, and use the folder that comes of it."
+_BY_ITS_LIBRARY = "Merge it into its model with the library that wrote it, and use the folder that results."
 _HONOURED = (
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "alpha_pattern", "rank_pattern",
     "init_lora_weights", "fan_in_fan_out", "trainable_token_indices",
 )  # fmt: skip
 _NO_EFFECT = frozenset(
     (
-        # Bookkeeping, and what a library does with its own objects.
+        # Bookkeeping, and how a library handles its own objects.
         "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version", "auto_mapping",
         "megatron_core", "runtime_config", "ensure_weight_tying", "qalora_group_size",
-        # Which layers have detours: the file of weights tells, and is held against the model.
+        # Which layers have adapters: the names of the tensors show it, and are checked against the model.
         "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
-        # How A and B were drawn before training, where that leaves the matrices beside them alone.
+        # How A and B were drawn before training, where the base's matrices stay as they were.
         "eva_config", "lora_ga_config",
     )
 )  # fmt: skip
-_PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
-"""Values of init_lora_weights that leave the model's own matrices as they were."""
+_PLAIN_INITIALIZATIONS = (True, False, "gaussian", "orthogonal", "eva")  # which leave the base's matrices as they were
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk, of which so far only `adapter_config.json` was read."""
+    """An adapter on disk, of which only `adapter_config.json` was read yet."""
 
     folder: Path
     values: dict[str, Any]
+    checkpoint: Checkpoint | None = None  # if it was trained here
 
     @property
-    def base(self) -> str | None:
-        """The name of the model it was trained beside, as it was told."""
+    def base(self) -> BaseModelRef | None:
+        """The model that it was trained on, if the folder names it."""
         name = self.values.get("base_model_name_or_path")
-        return name if isinstance(name, str) and name else None
+        if self.checkpoint:
+            return self.checkpoint.base
+        return BaseModelRef(name, "") if isinstance(name, str) and name else None
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The tokens that have rows of their own in the token embedding."""
-        told = self.values.get("trainable_token_indices") or ()
-        return tuple(next(iter(told.values())) if isinstance(told, dict) else told)
+        """The trainable tokens, which have rows of their own in the token embedding."""
+        listed = self.values.get("trainable_token_indices") or ()
+        return tuple(next(iter(listed.values())) if isinstance(listed, dict) else listed)
 
     def attach(self, model: GPT, name: str = "adapter") -> None:
-        """Lay its detours beside the model's matrices, and its rows into the token embedding.
-
-        Args:
-            model: edited in place.
-            name: of the adapter in the model.
-
-        Raises:
-            CheckpointError: for tensors that do not fit the model, are not finite, or are of no use.
-        """
-        tensors = native.read_tensors(self.folder / WEIGHTS, _AGAIN)
-        for path, tensor in tensors.items():
-            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-                raise CheckpointError(
-                    f"In {self.folder} the tensor {path} holds numbers that are not finite, or no numbers at all.",
-                    _AGAIN,
-                )
-        rows = self._token_rows(tensors, model)
-        parts = self._parts(tensors, model)
-        if not parts and rows is None:
-            raise CheckpointError(f"{self.folder} holds no detours.", _AGAIN)
+        """Add the adapter to a model, with its classifier, or raise CheckpointError for tensors that do not fit."""
+        layers, rows, classifier = self.read(model.config)
+        if classifier is not None:
+            self._attach_classifier(model, classifier)
+        ranks = {path: len(parameters["lora_A"]) for path, parameters in layers.items()}
         lora.insert_adapter(
             model,
-            {
-                path: (len(part["lora_A"]), self._scale(path, len(part["lora_A"]), model))
-                for path, part in parts.items()
-            },
+            {path: (rank, self._scale(path, rank, model.config)) for path, rank in ranks.items()},
             name,
-            float(self.values.get("lora_dropout", 0.0)),
-            bool(self.values.get("use_dora")),
-            None if rows is None else torch.tensor(self.tokens),
+            dropout=float(self.values.get("lora_dropout", 0.0)),
+            use_dora=bool(self.values.get("use_dora")),
+            tokens=None if rows is None else torch.tensor(self.tokens),
         )
         with torch.no_grad():
             if rows is not None:
                 trainable_tokens.token_deltas(model)[name].rows.copy_(rows)
-            for path, detour in lora.adapter_layers(model, name).items():
-                for own, tensor in parts[path].items():
-                    parameter = getattr(detour, own)
-                    _require_shape(f"{path}.{own}", tensor, tuple(parameter.shape), self.folder)
+            for path, adapter in lora.adapter_layers(model, name).items():
+                for own, tensor in layers[path].items():
+                    parameter = getattr(adapter, own)
+                    self._require_shape(f"{path}.{own}", tensor, tuple(parameter.shape))
                     parameter.copy_(tensor)
 
-    def _token_rows(self, tensors: dict[str, Tensor], model: GPT) -> Tensor | None:
-        """The rows for `tokens`, (n, C), taken from among the tensors."""
+    def read(self, config: GPTConfig) -> tuple[dict[str, dict[str, Tensor]], Tensor | None, Tensor | None]:
+        """The tensors for a model of that shape; every one is used, or refused by name.
+
+        Returns those of each layer by parameter of `LoRAAdapter`, the rows (n, C) of n trainable tokens, and the
+        classifier (labels, C).
+        """
+        tensors = read_tensors(self.folder / WEIGHTS, _AGAIN)
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"In {self.folder} the tensor {name} holds numbers that are not finite, or not even floats.", _AGAIN
+                )
+        rows, classifier = self._token_rows(tensors, config), None
+        found: dict[str, dict[str, Tensor]] = {}
+        ours_of = {theirs: ours for ours, theirs in GPT2.tensors.linear_layers(config).items()}
+        wanted = {"lora_A", "lora_B", *(["magnitude"] if self.values.get("use_dora") else [])}
+        for name, tensor in tensors.items():
+            short = name.removeprefix(_PREFIX)
+            if short == _CLASSIFIER and tensor.ndim == 2:
+                classifier = tensor
+                continue
+            match = _TENSOR.fullmatch(short)
+            layer = match and ours_of.get(match[1].removeprefix(_INNER))
+            if not match or not layer or _OURS[match[2]] not in wanted:
+                raise CheckpointError(
+                    f"{self.folder} holds the tensor {name}, which does not fit this model.",
+                    f"It has {config.layers} blocks, whose layers are called as in GPT-2: attn.c_attn, attn.c_proj, "
+                    "mlp.c_fc, mlp.c_proj.",
+                )
+            found.setdefault(layer, {})[_OURS[match[2]]] = tensor
+        for layer, parameters in found.items():
+            if missing := sorted(wanted - parameters.keys()):
+                raise CheckpointError(f"In {self.folder} the tensor {missing[0]} of {layer} is missing.", _AGAIN)
+        if not found and rows is None:
+            raise CheckpointError(f"{self.folder} holds no adapter for any layer.", _AGAIN)
+        return found, rows, classifier
+
+    def _token_rows(self, tensors: dict[str, Tensor], config: GPTConfig) -> Tensor | None:
+        """The rows of `tokens`, (n, C), taken out of the tensors."""
         if not self.tokens:
-            return None  # a tensor that is there all the same is refused with those of no use
-        if max(self.tokens) >= model.config.vocab_size:
+            return None  # a tensor that is there all the same is refused as unknown
+        if max(self.tokens) >= config.vocab_size:
             raise CheckpointError(
-                f"{self.folder / CONFIG} names the token {max(self.tokens)}, and the model knows those below "
-                f"{model.config.vocab_size}.",
+                f"{self.folder / CONFIG} names the token {max(self.tokens)}, but the model has {config.vocab_size}.",
                 "The adapter belongs to a model with another vocabulary.",
             )
         names = (_PREFIX + _INNER + _TOKEN_ROWS, _PREFIX + _TOKEN_ROWS)
@@ -142,64 +163,46 @@ class Adapter:
         if name is None:
             raise CheckpointError(f"In {self.folder} the tensor {names[0]} is missing.", _AGAIN)
         rows = tensors.pop(name)
-        _require_shape(name, rows, (len(self.tokens), model.config.embed_dim), self.folder)
+        self._require_shape(name, rows, (len(self.tokens), config.embed_dim))
         return rows
 
-    def _parts(self, tensors: dict[str, Tensor], model: GPT) -> dict[str, dict[str, Tensor]]:
-        """The tensors by our layer and part; every one is used, or refused by name."""
-        layers = {theirs: ours for ours, theirs in _layer_names(model).items()}
-        wanted = {"lora_A", "lora_B", *(["magnitude"] if self.values.get("use_dora") else [])}
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            short = name.removeprefix(_PREFIX)
-            if short == _LABEL_HEAD and tensor.ndim == 2:
-                if model.classifier is None:  # PEFT does not know what labels are called
-                    surgery.add_classification_head(model, tuple(str(label) for label in range(len(tensor))), 0)
-                assert model.classifier is not None
-                _require_shape(name, tensor, tuple(model.classifier.weight.shape), self.folder)
-                with torch.no_grad():
-                    model.classifier.weight = torch.nn.Parameter(tensor.float().clone())
-                continue
-            match = _TENSOR.fullmatch(short)
-            layer = match and layers.get(match[1].removeprefix(_INNER))
-            if not match or not layer or _OURS[match[2]] not in wanted:
-                raise CheckpointError(
-                    f"{self.folder} holds the tensor {name}, which is of no use beside this model.",
-                    f"It has {model.config.layers} blocks, whose layers are called as in GPT-2: attn.c_attn, "
-                    "attn.c_proj, mlp.c_fc, mlp.c_proj.",
-                )
-            parts.setdefault(layer, {})[_OURS[match[2]]] = tensor
-        for layer, part in parts.items():
-            if missing := sorted(wanted - part.keys()):
-                raise CheckpointError(f"In {self.folder} the tensor {missing[0]} of {layer} is missing.", _AGAIN)
-        return parts
+    def _attach_classifier(self, model: GPT, weight: Tensor) -> None:
+        """Set the model's classifier; the labels of one that it lacks are those of our checkpoint, else numbers."""
+        if model.classifier is None:
+            own = self.checkpoint.config.label_names if self.checkpoint else ()
+            surgery.add_classification_head(model, own or tuple(map(str, range(len(weight)))), 0)
+        assert model.classifier is not None
+        self._require_shape(_CLASSIFIER, weight, tuple(model.classifier.weight.shape))
+        model.classifier.weight = torch.nn.Parameter(weight.float().clone())
 
-    def _scale(self, layer: str, rank: int, model: GPT) -> float:
-        theirs = _INNER + _layer_names(model)[layer]
+    def _scale(self, layer: str, rank: int, config: GPTConfig) -> float:
+        theirs = _INNER + GPT2.tensors.linear_layers(config)[layer]
         alpha = _by_pattern(self.values.get("alpha_pattern"), theirs, self.values.get("lora_alpha", 8))
-        said = _by_pattern(self.values.get("rank_pattern"), theirs, self.values.get("r", 8))
-        if said != rank:
+        named = _by_pattern(self.values.get("rank_pattern"), theirs, self.values.get("r", 8))
+        if named != rank:
             raise CheckpointError(
-                f"{self.folder / CONFIG} says rank {said} of {theirs}, and its tensor has rank {rank}.", _AGAIN
+                f"{self.folder / CONFIG} gives {theirs} the rank {named}, and its tensor has rank {rank}.", _AGAIN
             )
         return float(alpha) / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
 
+    def _require_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"In {self.folder} the tensor {name} has shape {tuple(tensor.shape)} instead of {shape}.",
+                "The adapter belongs to a model of another shape.",
+            )
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter."""
-    return (folder / CONFIG).is_file()
 
-
-def open_adapter(folder: Path) -> Adapter:
-    """Read the settings of an adapter.
+def open_adapter(folder: Path, checkpoint: Checkpoint | None = None) -> Adapter:
+    """Read the settings of an adapter, of a checkpoint of ours or of PEFT's.
 
     Raises:
-        CheckpointError: when there are none, or they ask for what we would not compute exactly.
+        CheckpointError: they are missing, or ask for what we would not compute exactly.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} is no adapter: it has no {CONFIG}.",
+            f"{folder} is not an adapter: {CONFIG} is missing.",
             "Name a folder that PEFT wrote, a run that was tuned with LoRA, or a checkpoint inside it.",
         )
     values = storage.read_json(path)
@@ -212,61 +215,25 @@ def open_adapter(folder: Path) -> Adapter:
         for key, value in values.items()
         if key not in _HONOURED and key not in _NO_EFFECT and value not in (None, False, {}, [])
     }
-    for key, allowed in (("bias", ("none",)), ("init_lora_weights", _PLAIN_BEGINNINGS)):
+    for key, allowed in (("bias", ("none",)), ("init_lora_weights", _PLAIN_INITIALIZATIONS)):
         if values.get(key, allowed[0]) not in allowed:
             refused[key] = f"Handloom reads {', '.join(map(str, allowed))}"
     for key, least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
         value = values.get(key, 8)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             refused[key] = f"it must be a number of at least {least}"
-    told = values.get("trainable_token_indices")
-    if told is not None and not _tokens_of_the_embedding(told):
-        refused["trainable_token_indices"] = (
-            f"Handloom reads whole numbers, each once, for the token embedding, {_EMBEDDING}"
-        )
+    if not _are_tokens(values.get("trainable_token_indices")):
+        refused["trainable_token_indices"] = f"Handloom reads whole numbers, each once, of the embedding {_EMBEDDING}"
     if refused:
-        raise CheckpointError(
-            " ".join([f"{path}:", *(f"{key} is {values[key]!r}; {why}." for key, why in refused.items())]),
-            "Such an adapter would compute something else here, so it is not read.",
-        )
-    return Adapter(folder, values)
+        reasons = " ".join(f"{key} is {values[key]!r}; {why}." for key, why in refused.items())
+        raise CheckpointError(f"{path}: {reasons}", "It would compute something else here, so it is not read.")
+    return Adapter(folder, values, checkpoint)
 
 
 def write_adapter(folder: Path, model: GPT, how: lora.LoRAConfig, base: str, name: str = "adapter") -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` into a folder.
-
-    Args:
-        folder: is there.
-        model: whose detours are written, and its head for labels if it has one.
-        how: what they are like.
-        base: the name of the model they lie beside.
-        name: of the set of detours.
-    """
-    storage.write_json(folder / CONFIG, config_values(model, how, base, name))
-    native.write_tensors(folder / WEIGHTS, tensors_of(model, name))
-
-
-def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
-    """An adapter's detours and rows under PEFT's names, with the head for labels."""
-    theirs = _layer_names(model)
-    found: dict[str, Tensor] = {}
-    for path, detour in lora.adapter_layers(model, name).items():
-        prefix = f"{_PREFIX}{_INNER}{theirs[path]}"
-        found[f"{prefix}.lora_A.weight"] = detour.lora_A
-        found[f"{prefix}.lora_B.weight"] = detour.lora_B
-        if detour.magnitude is not None:
-            found[f"{prefix}.lora_magnitude_vector"] = detour.magnitude
-    if name in (rows := trainable_tokens.token_deltas(model)):
-        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = rows[name].rows
-    if model.classifier is not None:
-        found[_PREFIX + _LABEL_HEAD] = model.classifier.weight
-    return found
-
-
-def config_values(model: GPT, how: lora.LoRAConfig, base: str, name: str = "adapter") -> dict[str, Any]:
-    """What `adapter_config.json` says about detours of ours."""
-    labels, rows = model.config.label_names, trainable_tokens.token_deltas(model).get(name)
-    return {
+    """Write the adapter `name` of a model, and its classifier if it has one, into an existing folder."""
+    labels, deltas = model.config.label_names, trainable_tokens.token_deltas(model).get(name)
+    values = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if labels else "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -277,20 +244,38 @@ def config_values(model: GPT, how: lora.LoRAConfig, base: str, name: str = "adap
         "use_dora": how.use_dora,
         "target_modules": _target_modules(model, name),
         "modules_to_save": ["score"] if labels else None,
-        "trainable_token_indices": None if rows is None else {_EMBEDDING: rows.ids.tolist()},
+        "trainable_token_indices": None if deltas is None else {_EMBEDDING: deltas.ids.tolist()},
         "bias": "none",
         "fan_in_fan_out": True,
         "init_lora_weights": True,
         "inference_mode": True,
     }
+    storage.write_json(folder / CONFIG, values)
+    write_tensors(folder / WEIGHTS, tensors_of(model, name))
+
+
+def tensors_of(model: GPT, name: str = "adapter") -> dict[str, Tensor]:
+    """The tensors of an adapter under PEFT's names, with the classifier."""
+    theirs = GPT2.tensors.linear_layers(model.config)
+    found: dict[str, Tensor] = {}
+    for path, adapter in lora.adapter_layers(model, name).items():
+        prefix = f"{_PREFIX}{_INNER}{theirs[path]}"
+        found[f"{prefix}.lora_A.weight"] = adapter.lora_A
+        found[f"{prefix}.lora_B.weight"] = adapter.lora_B
+        if adapter.magnitude is not None:
+            found[f"{prefix}.lora_magnitude_vector"] = adapter.magnitude
+    if name in (deltas := trainable_tokens.token_deltas(model)):
+        found[f"{_PREFIX}{_INNER}{_TOKEN_ROWS}"] = deltas[name].rows
+    if model.classifier is not None:
+        found[_PREFIX + _CLASSIFIER] = model.classifier.weight
+    return found
 
 
 def _target_modules(model: GPT, name: str) -> list[str]:
     """As PEFT names layers: the end of a name where all blocks have it, else whole names."""
-    theirs = _layer_names(model)
-    paths = lora.adapter_layers(model, name)
+    theirs = GPT2.tensors.linear_layers(model.config)
     ends: dict[str, list[str]] = {}
-    for path in paths:
+    for path in lora.adapter_layers(model, name):
         ends.setdefault(theirs[path].split(".", 2)[2], []).append(_INNER + theirs[path])
     found: list[str] = []
     for end, whole in ends.items():
@@ -298,39 +283,17 @@ def _target_modules(model: GPT, name: str) -> list[str]:
     return sorted(found)
 
 
-def _layer_names(model: GPT) -> dict[str, str]:
-    """Our name of each linear layer inside the blocks -> GPT-2's, from the one table of names."""
-    return {
-        name.ours.removesuffix(".weight"): name.theirs.removesuffix(".weight")
-        for name in names(model.config)
-        if name.turned
-    }
-
-
-def _tokens_of_the_embedding(told: Any) -> bool:
-    """Whether these are tokens whose rows of the token embedding are exchanged, as PEFT may write them."""
-    if isinstance(told, dict):
-        if len(told) != 1 or next(iter(told)).rpartition(".")[2] != _EMBEDDING:
+def _are_tokens(listed: Any) -> bool:
+    """Whether PEFT's setting is empty, or lists rows of the token embedding in one of its two forms."""
+    if isinstance(listed, dict):
+        if len(listed) != 1 or next(iter(listed)).rpartition(".")[2] != _EMBEDDING:
             return False
-        told = next(iter(told.values()))
-    return (
-        isinstance(told, list)
-        and all(type(token) is int and token >= 0 for token in told)
-        and len(set(told)) == len(told)
-    )
+        listed = next(iter(listed.values()))
+    whole = isinstance(listed, list) and all(type(token) is int and token >= 0 for token in listed)
+    return listed is None or (whole and len(set(listed)) == len(listed))
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, name: str, otherwise: Any) -> Any:
     """The value of the first pattern that fits the end of a name, as PEFT looks it up."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return otherwise
-
-
-def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], folder: Path) -> None:
-    if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"In {folder} the tensor {name} has shape {tuple(tensor.shape)} instead of {shape}.",
-            "The adapter belongs to a model of another shape.",
-        )
+    fitting = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name))
+    return next(fitting, otherwise)

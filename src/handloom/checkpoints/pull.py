@@ -21,8 +21,8 @@ from typing import Any
 from handloom import replacement, storage
 from handloom.checkpoints import model_store
 from handloom.checkpoints.formats import INDEX, choose_weights, other_format
-from handloom.checkpoints.gpt2_config import read_config
-from handloom.checkpoints.gpt2_tokenizer import SMALL, is_of_tokenizer, read_tokenizer
+from handloom.checkpoints.hf_config import read_config
+from handloom.checkpoints.hf_tokenizer import SMALL, is_of_tokenizer, read_tokenizer
 from handloom.checkpoints.hub import KEPT, Hub, NotReachedError, RemoteFile, Repository
 from handloom.checkpoints.model_store import CONFIG, ORIGIN, PLAIN_NAMES, LocalModel, read_origin
 from handloom.errors import CheckpointError, HandloomError

@@ -27,13 +27,13 @@ def export(
         The folder to make.
     to
         hf: a Hugging Face folder, for transformers and whatever reads its files;
-        gguf: a file for llama.cpp, Ollama and their like, beside a model card.
+        gguf: a file for llama.cpp, Ollama and their like, with a model card.
     dtype
         How the weights are written. f16, for gguf alone, takes half the space and rounds.
     overwrite
         Replace the folder, if it is there and holds only what an earlier export wrote.
     """
-    from handloom.checkpoints import gpt2
+    from handloom.checkpoints import hf_folder
     from handloom.checkpoints.gguf_export import export_gguf
     from handloom.checkpoints.hf_export import export_folder
     from handloom.console import note, write
@@ -48,7 +48,7 @@ def export(
     stored = find_model(model, note)
     reads = folders_of(stored)
     require_replaceable(folder, reads, overwrite)  # before the weights are read
-    training = None if isinstance(stored, gpt2.HFCheckpoint) else stored.training or None
+    training = None if isinstance(stored, hf_folder.HFCheckpoint) else stored.training or None
     if to == "hf":
         export_folder(folder, stored.load_model(), stored.load_tokenizer(), training, overwrite=overwrite, reads=reads)
         kind = "SequenceClassification" if stored.config.label_names else "CausalLM"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from handloom import storage
-from handloom.checkpoints import gpt2
-from handloom.checkpoints.gpt2_tokenizer import lacks_tokenizer
+from handloom.checkpoints import hf_folder
 from handloom.checkpoints.hf_export import export_folder
+from handloom.checkpoints.hf_tokenizer import lacks_tokenizer
 from handloom.errors import HandloomError
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
@@ -195,7 +195,7 @@ class _Subject:
     def round_trip(self) -> Check:
         """A Hugging Face folder that we write gives the same weights back, bit for bit, and the same tokenizer."""
         export_folder(self.folder, self.model, self.lm.tokenizer)
-        stored = gpt2.open_folder(self.folder)
+        stored = hf_folder.open_folder(self.folder)
         again, mine = stored.load_model().state_dict(), self.model.state_dict()
         differing = [name for name in mine if name in again and not activations.same_bits(again[name], mine[name])]
         if stored.load_tokenizer().fingerprint != self.lm.tokenizer.fingerprint:
@@ -246,6 +246,6 @@ def _made(name: str, check: Callable[[], Check]) -> Check:
 
 def _is_hugging_face(folder: Path) -> bool:
     """Whether a model's folder is one that transformers reads."""
-    if not (folder / gpt2.CONFIG).is_file():
+    if not (folder / hf_folder.CONFIG).is_file():
         return False
-    return storage.read_json(folder / gpt2.CONFIG).get("model_type") == "gpt2"
+    return storage.read_json(folder / hf_folder.CONFIG).get("model_type") == "gpt2"

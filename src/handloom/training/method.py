@@ -12,7 +12,6 @@ from handloom.checkpoints import native, peft
 from handloom.errors import ConfigError
 from handloom.finetuning import lora, trainable
 from handloom.finetuning.memory_estimate import MemoryEstimate, MicroBatch, estimate_memory
-from handloom.loading import attach
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.quantization import bf16
@@ -35,7 +34,7 @@ def add_adapter(config: FinetuneConfig, model: GPT, objective: Objective, checkp
     if config.precision == "bf16":
         bf16.to_bf16(model)
     if checkpoint:
-        attach(model, peft.open_adapter(checkpoint.folder))
+        peft.open_adapter(checkpoint.folder).attach(model)
     else:
         tokens = _tokens_to_train(config, model, objective)
         lora.add_adapter(model, lora_config(config), config.seed, tokens=tokens)

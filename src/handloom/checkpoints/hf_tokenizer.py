@@ -1,6 +1,6 @@
-"""The tokenizer of a Hugging Face folder, from its small files alone: `pull` asks before any weights are fetched.
+"""The tokenizer of a Hugging Face folder, from its small files alone: `pull` reads it before it fetches any weights.
 
-Knows no torch, and nothing of weights.
+Knows no torch and no weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.vocab_files import MERGES, TOKENIZER_JSON, VOCABULARY
 
 SMALL = hf_config.READ
-"""The files next to config.json that say how a model's text is read and written: those that `pull` fetches first."""
+"""The files next to config.json that describe the tokenizer and its settings; `pull` fetches them first."""
 
 _ANY_KIND = re.compile(
     r"(vocab|merges|spiece|sentencepiece|bpe|encoder|tekken|added_tokens|special_tokens).*|.*tokenizer.*|.*\.(model|tiktoken)"
@@ -25,14 +25,13 @@ _ANY_KIND = re.compile(
 
 
 def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
-    """The folder's own tokenizer, or GPT-2's for a model of its size that comes without any.
+    """The folder's own tokenizer, or GPT-2's for a model of its vocabulary that comes without any.
 
-    Special tokens that were added without rows in the model, as many a padding token, are left out: no text has them.
+    Special tokens without rows in the model, such as many a padding token, are left out: no text has them.
 
     Raises:
-        CheckpointError: no tokenizer, one with more ids than the model has, or one that is not what was pulled with
-            the model.
-        DataError: a tokenizer that is damaged or of another kind.
+        CheckpointError: it is missing, has more ids than the model, or is not the one that was pulled with the model.
+        DataError: it is damaged or of another kind.
     """
     _require_pulled_files(folder)
     if lacks_tokenizer(folder, config):
@@ -40,7 +39,7 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
     if not any((folder / name).is_file() for name in (VOCABULARY, MERGES, TOKENIZER_JSON)):
         others = _tokenizer_files(folder)
         raise CheckpointError(
-            f"{folder} has no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {TOKENIZER_JSON}) are "
+            f"{folder} contains no tokenizer that Handloom reads: {VOCABULARY} and {MERGES} (or {TOKENIZER_JSON}) are "
             "missing" + (f"; there is {', '.join(others)}." if others else "."),
             "Put them into the folder of the weights, from where the model came.",
         )
@@ -54,12 +53,12 @@ def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
 
 
 def lacks_tokenizer(folder: Path, config: GPTConfig) -> bool:
-    """Whether a model of GPT-2's size comes without a tokenizer file of any kind: it is read with GPT-2's tokenizer."""
+    """Whether a model with GPT-2's vocabulary comes without a tokenizer file of any kind: GPT-2's is used."""
     return config.vocab_size == GPTConfig().vocab_size and not _tokenizer_files(folder)
 
 
 def is_of_tokenizer(name: str) -> bool:
-    """Whether a file of that name says something of a tokenizer, be it one that we read or not."""
+    """Whether a file of that name describes a tokenizer, of whatever kind."""
     return _ANY_KIND.fullmatch(name) is not None
 
 
@@ -73,11 +72,9 @@ def _require_pulled_files(folder: Path) -> None:
     for name in SMALL:
         entry = described.get(name) if isinstance(described, dict) else None
         wanted = entry.get("sha256") if isinstance(entry, dict) else None
-        if wanted is None or not (folder / name).is_file():
-            continue
-        if (found := storage.sha256(folder / name)) != wanted:
+        if wanted and (folder / name).is_file() and (found := storage.sha256(folder / name)) != wanted:
             raise CheckpointError(
-                f"{folder / name} is not the tokenizer that was pulled with its model: SHA-256 "
-                f"{found[:12]} instead of {str(wanted)[:12]}.",
-                "Pull the model again; only what has changed is fetched.",
+                f"{folder / name} is not the tokenizer that was pulled with its model: SHA-256 {found[:12]} instead "
+                f"of {str(wanted)[:12]}.",
+                "Pull the model again; only changed files are fetched.",
             )
