@@ -223,9 +223,9 @@ def rewrite(checkpoint, name, change):
         ("training.json", lambda v: v["progress"].update(new=1), r"training\.json: The progress holds new, whi"),
         ("training.json", lambda v: v.pop("progress"), r"training\.json is not as this version"),
         ("training.json", lambda v: v.pop("versions"), r"training\.json is not as this version"),
-        ("training.json", lambda v: v.update(settings=[1]), "settings is no dict"),
-        ("training.json", lambda v: v.update(data=None), "data is no str"),
-        ("training.json", lambda v: v["progress"].update(step="x"), "step is no int"),
+        ("training.json", lambda v: v.update(settings=[1]), "settings is not a dict"),
+        ("training.json", lambda v: v.update(data=None), "data is not a str"),
+        ("training.json", lambda v: v["progress"].update(step="x"), "step is not an int"),
         ("config.json", lambda v: v["model"].update(new=1), "holds the key 'new', which this version does not"),
     ],
 )

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from handloom.console import new_console
+from handloom.errors import worded
 from handloom.evaluation.bits_per_byte import Estimate
 from handloom.evaluation.report import ModelResult, Report
 from handloom.evaluation.svg import Z_95
@@ -40,7 +41,7 @@ def print_report(report: Report) -> None:
         )
     console.print("± is 1.96 standard errors.")
     for note in report.notes:
-        console.print(f"Note: {note}")
+        console.print(f"Note: {worded(note)}")
 
 
 def _rows(report: Report) -> list[tuple[str, Cell]]:

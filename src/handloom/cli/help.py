@@ -106,12 +106,12 @@ def describe(app: App, words: Sequence[str]) -> None:
 
 
 def _place(function: Callable[..., Any]) -> None:
-    """Put the parameters of a command that are in the table into their group."""
+    """Put the parameters of a command that are in the table into their group, if more than one belongs there."""
     hints = typing.get_type_hints(function, include_extras=True)
-    for name, hint in hints.items():
-        group = _PLACES.get(name.removeprefix("as_"), "Essentials")
-        if group != "Essentials" and len(hints) > _FEW:
-            function.__annotations__[name] = Annotated[hint, Parameter(group=heading(group))]
+    groups = {name: _PLACES.get(name.removeprefix("as_"), "Essentials") for name in hints}
+    for name, group in groups.items():
+        if group != "Essentials" and list(groups.values()).count(group) > 1 and len(hints) > _FEW:
+            function.__annotations__[name] = Annotated[hints[name], Parameter(group=heading(group))]
 
 
 class HelpFormatter:
