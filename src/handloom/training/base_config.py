@@ -96,8 +96,8 @@ class LoopSettings(Settings):
 
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = (("steps", "minutes"),)
 
-    steps: int | None = in_loop(None, f"Optimizer steps; None: {STEPS}, or as the minutes allow.", at_least=1)
-    minutes: float | None = in_loop(
+    steps: int | None = essential(None, f"Optimizer steps; None: {STEPS}, or as the minutes allow.", at_least=1)
+    minutes: float | None = essential(
         None, "Train for this long instead, with validation and samples; suspended time does not count.", above=0
     )
     batch_size: int = in_loop(16, "Sequences in one optimizer step.", at_least=1)

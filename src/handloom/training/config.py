@@ -98,8 +98,8 @@ class FinetuneConfig(LoopSettings, DataSettings, TaskSettings):
         f"at least {MIN_STEPS_PER_EPOCH * DEFAULT_BATCH} rows.",
     )
     dpo_beta: float = in_loop(0.1, "DPO beta: strength of the KL penalty to the reference model.", above=0)
-    epochs: float = in_loop(3.0, "Passes over the data, where neither steps nor minutes are given.", above=0)
-    steps: int | None = in_loop(None, "Optimizer steps; None: as many as the epochs or minutes take.", at_least=1)
+    epochs: float = essential(3.0, "Passes over the data, where neither steps nor minutes are given.", above=0)
+    steps: int | None = essential(None, "Optimizer steps; None: as many as the epochs or minutes take.", at_least=1)
     batch_size: int | None = in_loop(  # type: ignore[assignment]
         None,
         f"Sequences in one optimizer step; None: {DEFAULT_BATCH}, or fewer where the epochs decide and an epoch would "
