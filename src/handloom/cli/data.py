@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -113,37 +114,54 @@ def show(
     as_json
         Print one JSON object, for other programs.
     """
-    from handloom.cli.data_view import print_batch
-    from handloom.console import print_json
-    from handloom.data import Windows, sources
-    from handloom.tokenizer import load_tokenizer
     from handloom.training.config import FinetuneConfig
 
     order = {"context_length": context_length, "stride": stride, "batch_size": batch_size, "seed": seed}
     chosen = {name: value for name, value in order.items() if value is not None} | given(reading)
-    if run is not None:
-        _refuse_with_run(run, {"data": data, "tokenizer": tokenizer} | chosen)
-        config, tokenizer = _config_of(run), str(run / "tokenizer")
-        if isinstance(config, FinetuneConfig) and config.task != "text":
-            _show_examples(run, config, step, (ids, as_json))
-            return
-        data = list(sources.find_again(config.data, run))
-        chosen = {name: getattr(config, name) for name in (*order, *READING)}
-        if not isinstance(config, FinetuneConfig):  # whatever the vocabulary
-            chosen["context_length"] = config.model_config(vocab_size=257).context_length
-    loaded = load_tokenizer(tokenizer or "gpt2")
-    windowing = {"context_length": 64, "batch_size": 2, "seed": 0} | {
-        name: chosen.pop(name) for name in order if name in chosen
-    }
+    form = (ids, as_json)
+    if run is None:
+        settings = {"context_length": 64, "batch_size": 2, "seed": 0} | chosen
+        _show_windows(data or [], tokenizer or "gpt2", settings, step=step, form=form)
+        return
+    _refuse_with_run(run, {"data": data, "tokenizer": tokenizer} | chosen)
+    config = _config_of(run)
+    if isinstance(config, FinetuneConfig) and config.task != "text":
+        _show_examples(run, config, step, form)
+        return
+    settings = {name: getattr(config, name) for name in (*order, *READING)}
+    if not isinstance(config, FinetuneConfig):  # whatever the vocabulary
+        settings["context_length"] = config.model_config(vocab_size=257).context_length
+    _show_windows(config.data, str(run / "tokenizer"), settings, step=step, form=form, run=run)
+
+
+def _show_windows(
+    data: Sequence[str],
+    tokenizer: str,
+    settings: dict[str, Any],
+    *,
+    step: int,
+    form: tuple[bool, bool],
+    run: Path | None = None,
+) -> None:
+    """The batch of running text, as ids or text, and as JSON or not."""
+    from handloom.cli.data_view import print_batch
+    from handloom.console import print_json
+    from handloom.data import Windows, sources
+    from handloom.tokenizer import load_tokenizer
+
+    loaded = load_tokenizer(tokenizer)
+    reading = {name: value for name, value in settings.items() if name in READING}
+    data = list(data if run is None else sources.find_again(data, run))
     prepared: TokenData
-    if run is not None and (gone := sources.unrepeatable(data or [])):
+    if run is not None and (gone := sources.unrepeatable(data)):
         prepared = _from_cache(run, gone, loaded)
     else:
-        prepared = _prepare(data, loaded, chosen)
+        prepared = _prepare(data, loaded, reading)
     if run is not None:
         sources.require_same_data(run, prepared.key)
-    windows = Windows(prepared.train.tokens, **windowing)
+    windows = Windows(prepared.train.tokens, **{name: settings[name] for name in settings if name not in READING})
     batch = _described(windows, prepared, loaded, step)
+    ids, as_json = form
     if as_json:
         print_json({"step": step, "windows": batch})
     else:
