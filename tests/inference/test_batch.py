@@ -177,6 +177,9 @@ def test_tokens_that_there_are_not_are_refused():
     for how in ({"logit_bias": {257: 1.0}}, {"bad_words": ((1, -1),)}, {"eos_token_ids": (300,)}):
         with pytest.raises(RequestError, match="There is no token"):
             Engine(tame()).add([1], GenerationConfig(max_new_tokens=3, **how))
+    for prompt in ([257], [1, -1]):
+        with pytest.raises(RequestError, match="There is no token"):
+            Engine(tame()).add(prompt, GenerationConfig(max_new_tokens=3))
 
 
 def test_ids_that_stand_for_nothing_are_never_chosen_and_have_the_probability_that_the_model_gives_them():

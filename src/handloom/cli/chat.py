@@ -76,7 +76,7 @@ def chat(
     lm = load_named(model, adapter)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
-        _set_system(session, system)
+        session.set_system(system.strip() or None)
     asked = standard_input("a conversation")
     if asked.isatty():
         with contextlib.suppress(ImportError):
@@ -102,17 +102,6 @@ def chat(
             note(f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.", "Error: ")
 
 
-def _set_system(session: TextSession, system: str) -> None:
-    from handloom.inference.chat import ChatSession
-
-    if not isinstance(session, ChatSession):
-        raise RequestError(
-            "This model does not have a chat template, so it takes no system message.",
-            "Write what it is to go on from as a line.",
-        )
-    session.set_system(system.strip() or None)
-
-
 def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
     """A line of text, or a command."""
     command, _, rest = line.partition(" ")
@@ -120,29 +109,20 @@ def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
         _show(lambda should_stop: session.send(line[1:] if line.startswith("//") else line, should_stop))
         return
     _require_command(command, rest)
-    if command == "/retry":
-        _show(session.retry)
-    elif command == "/edit":
-        _show(lambda should_stop: session.edit(rest, should_stop))
-    elif command == "/undo":
-        session.undo()
-    elif command == "/clear":
-        session.clear()
-    elif command == "/history":
-        write(session.text)
-    elif command == "/save":
-        _save(session, rest, saved)
-    elif command == "/settings":
-        _show_settings(session)
-    elif command == "/help":
-        from handloom.inference.chat import ChatSession
-
-        print(f"{HOW[isinstance(session, ChatSession)]}\n{HELP}")
-    elif command == "/system":
-        _set_system(session, rest)
-    else:
-        value = rest.strip()
-        session.set(command[1:], typed_stop(value) if command == "/stop" else value)
+    value = rest.strip()
+    commands: dict[str, Callable[[], None]] = {
+        "/retry": lambda: _show(session.retry),
+        "/edit": lambda: _show(lambda should_stop: session.edit(rest, should_stop)),
+        "/undo": session.undo,
+        "/clear": session.clear,
+        "/history": lambda: write(session.text),
+        "/save": lambda: _save(session, rest, saved),
+        "/settings": lambda: _show_settings(session),
+        "/help": lambda: print(f"{HOW[session.has_roles]}\n{HELP}"),
+        "/system": lambda: session.set_system(value or None),
+        "/stop": lambda: session.set("stop", typed_stop(value)),
+    }
+    commands.get(command, lambda: session.set(command[1:], value))()
 
 
 def _require_command(command: str, rest: str) -> None:

@@ -69,7 +69,7 @@ def beam_search(
         raise RequestError(
             f"{n} texts are asked of {config.num_beams} beams.", f"Pass `num_beams={n}` or more.", setting="num_beams"
         )
-    require_possible(config, model, len(prompt))
+    require_possible(config, model, prompt)
     batch = Batch(model)
     batch.add(list(prompt), config.max_new_tokens)
     running, finished = [Hypothesis(0.0, ending)], list[Hypothesis]()

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from handloom.errors import RequestError
 from handloom.inference.engine import TokenEvent
@@ -34,6 +34,8 @@ class Turn:
 
 class TextSession:
     """Turns that make up one continuing text; text beyond the context slides."""
+
+    has_roles: ClassVar[bool] = False
 
     def __init__(self, lm: LanguageModel, config: GenerationConfig) -> None:
         self.turns: list[Turn] = []
@@ -67,6 +69,14 @@ class TextSession:
         before = self.text[: -len(last.user + last.assistant) or None]
         self.turns[-1] = self._turn(line, before)
         return self._answer(should_stop)
+
+    def set_system(self, system: str | None) -> None:
+        """Raise RequestError: a base model takes no system message."""
+        raise RequestError(
+            "This model does not have a chat template, so it takes no system message.",
+            "Write what it is to go on from as a line.",
+            setting="system",
+        )
 
     def undo(self) -> None:
         """Remove the last turn; raises RequestError before the first."""
@@ -136,6 +146,8 @@ class ChatSession(TextSession):
     than half of the context; `on_note` is called when turns fall out of it. The system message always stays.
     """
 
+    has_roles = True
+
     def __init__(
         self, lm: LanguageModel, config: GenerationConfig, on_note: Callable[[str], None] = lambda note: None
     ) -> None:
@@ -169,7 +181,7 @@ class ChatSession(TextSession):
         if not line.strip():
             raise RequestError("An empty line asks nothing.", "Write something, or /retry for another answer.")
         turn = Turn(line)
-        tokens, context_length = len(self._encoded([turn], self.system)), self._lm.config.context_length
+        tokens, context_length = (len(self._encoded([turn], self.system)), self._lm.config.context_length)
         if tokens > context_length:
             raise RequestError(
                 f"This message and what stands around it have {tokens:,} tokens, and the model's context is "

@@ -5,6 +5,7 @@ Everything that decodes stands on `Engine.step`; beam search alone uses the `Bat
 
 from __future__ import annotations
 
+import itertools
 from collections import abc, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Engine:
             RequestError: when it cannot be served; others are not affected.
             ModelError: for an id that the model does not have.
         """
-        require_possible(config, self._batch.model, len(prompt))
+        require_possible(config, self._batch.model, prompt)
         require_ids(prompt, self._batch.model.config.vocab_size)
         self._waiting.append((self._added, Sequence(prompt, config, self._tokenizer, row)))
         self._added += 1
@@ -237,8 +238,8 @@ class Batch:
     def remove(self, row: int) -> None:
         """Free a row; the last row takes its place, and no other moves."""
         self._cache.remove_row(row)
-        each_row: tuple[list[Any], ...] = (self.texts, self._windows, self._rooms)
-        for rows in each_row:
+        rows: list[Any]
+        for rows in (self.texts, self._windows, self._rooms):
             rows[row] = rows[-1]
             rows.pop()
 
@@ -262,14 +263,13 @@ class Batch:
         return torch.tensor(ids, device=self.model.device)
 
 
-def require_possible(config: GenerationConfig, model: GPT, prompt_tokens: int) -> None:
-    """Raise RequestError when the text would not fit the context, or a setting names no token of the model."""
-    require_room(prompt_tokens, config, model.config.context_length)
+def require_possible(config: GenerationConfig, model: GPT, prompt: abc.Sequence[int]) -> None:
+    """Raise RequestError when the text would not fit the context, or an id (checked here once) is not the model's."""
+    require_room(len(prompt), config, model.config.context_length)
     if (config.min_new_tokens or config.forced_eos) and not config.eos_token_ids:
         raise RequestError("No id ends a text.", "Pass `eos_token_ids`, or let LanguageModel fill them in.")
-    named: list[object] = [token for token, _ in config.logit_bias]
-    named += [token for word in config.bad_words for token in word]
-    for token in (*named, *config.eos_token_ids):
+    named: list[object] = [*(token for token, _ in config.logit_bias), *itertools.chain(*config.bad_words)]
+    for token in (*named, *config.eos_token_ids, *prompt):
         if not isinstance(token, int):
             raise RequestError(f"{token!r} is not a token id.", "Let LanguageModel turn words into ids.")
         if not 0 <= token < model.config.vocab_size:

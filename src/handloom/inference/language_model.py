@@ -180,7 +180,7 @@ class LanguageModel:
 
     def check(self, prompt: Prompt, config: GenerationConfig) -> None:
         """Raise RequestError where continuing `prompt` would: for its length, or for a setting."""
-        require_possible(self.in_ids(config), self.model, len(self.prompt_ids(prompt)))
+        require_possible(self.in_ids(config), self.model, self.prompt_ids(prompt))
 
     def in_ids(self, config: GenerationConfig) -> GenerationConfig:
         """The same config as `Engine` needs it: its words in ids, and what the tokenizer decides filled in."""
