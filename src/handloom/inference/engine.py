@@ -238,8 +238,8 @@ class Batch:
     def remove(self, row: int) -> None:
         """Free a row; the last row takes its place, and no other moves."""
         self._cache.remove_row(row)
-        rows: list[Any]
-        for rows in (self.texts, self._windows, self._rooms):
+        each_row: tuple[list[Any], ...] = (self.texts, self._windows, self._rooms)
+        for rows in each_row:
             rows[row] = rows[-1]
             rows.pop()
 
