@@ -80,9 +80,11 @@ def evaluated(tmp_path, monkeypatch):
         head = f'task: {name}\ntest_split: test\ndoc_to_text: "Question: {{{{q}}}}"\n'
         (tmp_path / f"{name}.yaml").write_text(head + data + body, encoding="utf-8")
     seen = []
-    window, writing = lm_eval_adapter.window_of, lm_eval_adapter.Engine
+    window, add = lm_eval_adapter.window_of, lm_eval_adapter.Engine.add
     monkeypatch.setattr(lm_eval_adapter, "window_of", lambda c, *rest: seen.append(list(c)) or window(c, *rest))
-    monkeypatch.setattr(lm_eval_adapter, "Engine", lambda m, p, *rest: seen.extend(p) or writing(m, p, *rest))
+    monkeypatch.setattr(
+        lm_eval_adapter.Engine, "add", lambda self, p, *rest, **more: seen.append(p) or add(self, p, *rest, **more)
+    )
 
     def run(lm, **settings):
         manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
