@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stand_ins import NeverEnds, lively
 
 from decoding import generated
-from handloom.errors import RequestError
+from handloom.errors import ModelError, RequestError
 from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.scoring import Window, read_windows
 from handloom.inference.beam import beam_search
@@ -178,7 +178,7 @@ def test_tokens_that_there_are_not_are_refused():
         with pytest.raises(RequestError, match="There is no token"):
             Engine(tame()).add([1], GenerationConfig(max_new_tokens=3, **how))
     for prompt in ([257], [1, -1]):
-        with pytest.raises(RequestError, match="There is no token"):
+        with pytest.raises(ModelError, match="The token ids range"):
             Engine(tame()).add(prompt, GenerationConfig(max_new_tokens=3))
 
 

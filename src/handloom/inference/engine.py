@@ -103,7 +103,6 @@ class Engine:
             ModelError: for an id that the model does not have.
         """
         require_possible(config, self._batch.model, prompt)
-        require_ids(prompt, self._batch.model.config.vocab_size)
         self._waiting.append((self._added, Sequence(prompt, config, self._tokenizer, row)))
         self._added += 1
         return self._added - 1
@@ -266,10 +265,11 @@ class Batch:
 def require_possible(config: GenerationConfig, model: GPT, prompt: abc.Sequence[int]) -> None:
     """Raise RequestError when the text would not fit the context, or an id (checked here once) is not the model's."""
     require_room(len(prompt), config, model.config.context_length)
+    require_ids(prompt, model.config.vocab_size)
     if (config.min_new_tokens or config.forced_eos) and not config.eos_token_ids:
         raise RequestError("No id ends a text.", "Pass `eos_token_ids`, or let LanguageModel fill them in.")
     named: list[object] = [*(token for token, _ in config.logit_bias), *itertools.chain(*config.bad_words)]
-    for token in (*named, *config.eos_token_ids, *prompt):
+    for token in (*named, *config.eos_token_ids):
         if not isinstance(token, int):
             raise RequestError(f"{token!r} is not a token id.", "Let LanguageModel turn words into ids.")
         if not 0 <= token < model.config.vocab_size:
