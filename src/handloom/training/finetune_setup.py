@@ -42,7 +42,8 @@ def finetune_setup(
     if config.with_lora:
         _require_unchanged(model, base, run)
     config = _prepare_model(model, config, checkpoint)
-    data = _open_data(config, model, tokenizer, reporter, checkpoint, _reference(config, base, run))
+    reference = _reference(config, base, run)
+    data = _open_data(config, model, tokenizer, reporter, checkpoint=checkpoint, reference=reference)
     objective = data.objective
     if objective.chat_template and not checkpoint and template_of(tokenizer) not in (None, objective.chat_template):
         reporter.note(
@@ -71,7 +72,7 @@ def finetune_setup(
     }
     needs = (source.folder, base.fingerprint) if _needs_base(config) else None
     save = save_with(model, tokenizer, base, lora_config(config) if config.with_lora else None)
-    return TrainingSetup(config, tokenizer, model, data, save, cache=cache, needs=needs, summary=summary)
+    return TrainingSetup(config, tokenizer, model, data, save=save, cache=cache, needs=needs, summary=summary)
 
 
 # The base model
@@ -178,7 +179,7 @@ def _open_data(
     if config.task != "text":
         if checkpoint is None:
             reporter.note("`handloom data check` finds duplicates and other weaknesses of examples before a run.")
-        return open_task(config, model, tokenizer, reporter, reference)
+        return open_task(config, model, tokenizer, reporter, reference=reference)
     assert config.context_length is not None
     tokens = text.reopen_text(config, tokenizer, checkpoint)
     if tokens is None:

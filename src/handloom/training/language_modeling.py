@@ -60,7 +60,9 @@ class NextToken:
         """The mean NLL of every held-out token but the first."""
         tokens, windows = self._validation.tokens, self.windows
         hidden = cache.hidden if cache else None
-        found = validate(model, tokens, self._bytes, windows.context_length, windows.batch_size, hidden=hidden)
+        found = validate(
+            model, tokens, self._bytes, windows.context_length, batch_size=windows.batch_size, hidden=hidden
+        )
         return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})
 
 

@@ -81,7 +81,7 @@ def start_of(named: Path, changes: dict[str, Any], kind: type[LoopSettings] | No
         progress.total = None
     _compare_versions(checkpoint, settings, config, reporter)
     config = _find_data(config, checkpoint, run or named, reporter)
-    return Start(checkpoint, progress, config, run, later)
+    return Start(checkpoint, progress, config, run=run, later=later)
 
 
 def choose_folder(named: Path, start: Start, into: Path | None, drop_later: bool) -> Path:

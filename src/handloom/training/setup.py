@@ -73,7 +73,7 @@ def pretrain_setup(
     objective = text.NextToken(tokens, tokenizer, batch_size=config.batch_size, **windowing)
     model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
     data = OpenedData(objective, *text.describe_text(tokens))
-    return TrainingSetup(config, tokenizer, model, data, save_with(model, tokenizer))
+    return TrainingSetup(config, tokenizer, model, data, save=save_with(model, tokenizer))
 
 
 def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:

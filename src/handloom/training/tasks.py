@@ -105,7 +105,7 @@ class _Examples:
         splits: tuple[list[Any], list[Any]],
         collate: Callable[[list[Any]], Batch],
         length: Callable[[Any], int],
-        *hashed: object,
+        hashed: Sequence[object],
     ) -> dict[str, Any]:
         """The fields of an `ExampleObjective`; its rows depend on `hashed` too, besides examples and settings."""
         training, validation = splits
@@ -116,10 +116,10 @@ class _Examples:
             "batch": lambda step: collate([training[number] for number in sampler.batch(step)]),
             "steps_per_epoch": sampler.steps_per_epoch,
             "validation": [collate([validation[number] for number in bucket]) for bucket in buckets],
-            "data_hash": self._data_hash(*hashed),
+            "data_hash": self._data_hash(hashed),
         }
 
-    def _data_hash(self, *hashed: object) -> str:
+    def _data_hash(self, hashed: Sequence[object]) -> str:
         """A hash of everything that rows are made of, but not of their order, which is the seed's."""
         settings = [self.config.task, self.config.validation_fraction, self.config.overlong, self.context_length]
         parts = [digest(self.examples), *settings, self.tokenizer.fingerprint, *hashed]
@@ -170,7 +170,7 @@ def _open_sft(examples: _Examples) -> OpenedData:
         arrays = stack(some)
         return tensors({name: arrays[name] for name in names})
 
-    fields = examples.batches(splits, collate, len, CHAT_TEMPLATE, use_packed)
+    fields = examples.batches(splits, collate, len, [CHAT_TEMPLATE, use_packed])
     trained, read = sum(row.n_targets for row in splits[0]), sum(map(len, splits[0]))
     description = (
         f"{pluralize(len(rows[0]), 'conversation')}: {read:,} tokens in {pluralize(len(splits[0]), 'row')} of up to "
@@ -188,7 +188,7 @@ def _open_dpo(examples: _Examples, reporter: Reporter, reference: Callable[[], G
     splits = examples.split(
         tuple(encode_row(text.ids, text.loss_mask) for text in pair) for _, *pair in examples.encoded
     )
-    fields = examples.batches(splits, pairs_batch, lambda pair: max(map(len, pair)), template)
+    fields = examples.batches(splits, pairs_batch, lambda pair: max(map(len, pair)), [template])
     objective = DPO(**fields, chat_template=template, beta=config.dpo_beta)
     if reference is not None:
         reporter.note(f"Computing reference log-probabilities of {2 * len(examples.examples):,} answers.")
@@ -209,7 +209,7 @@ def _open_classify(examples: _Examples, model: GPT, reporter: Reporter) -> Opene
         reporter.warning(f"There is no held-out text with the label {' or '.join(missing)}, so its F1 is 0.")
     if not model.config.label_names:
         surgery.add_classification_head(model, names, examples.config.seed)
-    fields = examples.batches(splits, texts_batch, lambda text: len(text[0]), names)
+    fields = examples.batches(splits, texts_batch, lambda text: len(text[0]), [names])
     shown = ", ".join(f"{name} {counts[0][name]:,}" for name in names[:_LABELS_SHOWN])
     more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
     read = sum(len(ids) for ids, _ in splits[0])
