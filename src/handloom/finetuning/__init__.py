@@ -1,1 +1,1 @@
-"""What tuning changes in a model that is there: which of its parameters learn, and detours beside its matrices."""
+"""Fine-tuning: which parameters are trained, LoRA adapters, trainable token rows, what a method needs."""

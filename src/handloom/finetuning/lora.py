@@ -1,12 +1,12 @@
-"""LoRA: beside a frozen matrix a detour of low rank learns. It edits a built model in place.
+"""LoRA: a trainable low-rank update next to each frozen linear layer. It edits a built model in place.
 
     y = W x + b                    the layer as it was, frozen
-          + s B (A x)              the detour: A narrows to `rank` numbers, B widens again
+          + s B (A x)              the update: A narrows to `rank` numbers, B widens again
 
-A matrix of 768 x 3072 has 2.4 million numbers; a detour of rank 8 beside it has 31 thousand. B begins as
-zeros, so that the model begins as what it was. Several detours may lie beside one matrix, each with its own
-share; merged, they are added into the matrix and cost nothing more. An adapter is such a set of detours, and may
-have rows for some tokens as well (`trainable_tokens`).
+A matrix of 768 x 3072 has 2.4 million numbers; an update of rank 8 has 31 thousand. B starts as zeros, so that the
+model starts as what it was. A layer may have several updates, each with its own weight; merged, they are added into
+the matrix and cost nothing more. An adapter is such a set of updates, and may have rows for some tokens as well
+(`trainable_tokens`).
 
 Knows no files, no optimizer.
 """
@@ -36,7 +36,7 @@ ADAPTER_PARAMETERS = (*LORA_PARAMETERS, "*.token_deltas.*")
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """What detours are like.
+    """Settings of LoRA.
 
     Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rank-stabilized scaling from
     Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"; DoRA from Liu et al. 2024,
@@ -44,15 +44,15 @@ class LoRAConfig:
     """
 
     rank: int = 8
-    """Width of the detour."""
+    """Rank of the update."""
     alpha: float = 16.0
-    """The detour is multiplied by alpha / rank."""
+    """The update is multiplied by alpha / rank."""
     dropout: float = 0.0
-    """Probability of dropping an input of the detour while training."""
+    """Probability of dropping an input of A while training."""
     target_modules: tuple[str, ...] = ("blocks.*",)
     """Patterns of the names of the linear layers that get one."""
     use_rslora: bool = False
-    """Multiply by alpha / sqrt(rank) instead, so that a wide detour learns as fast as a narrow one."""
+    """Multiply by alpha / sqrt(rank) instead, so that updates of any rank learn at the same pace."""
     use_dora: bool = False
     """Learn the length of each row of the matrix apart from its direction."""
     trainable_tokens: int = 0
@@ -60,16 +60,16 @@ class LoRAConfig:
 
     @property
     def scale(self) -> float:
-        """s, what the detour is multiplied by."""
+        """s, what the update is multiplied by."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 class LoRAAdapter(nn.Module):
-    """One low-rank detour beside a linear layer of `inputs` -> `outputs` channels.
+    """One low-rank update of a linear layer of `inputs` -> `outputs` channels.
 
     Args:
         inputs, outputs: channels of the layer.
-        rank: width of the detour.
+        rank: of the update.
         scale: s, what it is multiplied by.
         dropout: probability of dropping one of its inputs while training.
         rows: (outputs,) lengths of the rows of the layer's matrix, where they are to be learned (DoRA).
@@ -82,7 +82,7 @@ class LoRAAdapter(nn.Module):
         self.magnitude = None if rows is None else nn.Parameter(rows)
         self.scale, self.dropout = scale, dropout
         self.weight = 1.0
-        """How much of the detour is taken: 1 all of it, 0 nothing."""
+        """The update is multiplied by this as well; 0 switches it off."""
 
     def forward(self, x: Tensor, y: Tensor, base: nn.Linear) -> Tensor:
         """What to add to y, which the layer made of x: (..., inputs), (..., outputs) -> (..., outputs)."""
@@ -99,7 +99,7 @@ class LoRAAdapter(nn.Module):
         return self.weight * ((turn - 1) * plain + turned)
 
     def delta(self, weight: Tensor) -> Tensor:
-        """What the detour is to the matrix it lies beside: (outputs, inputs) -> (outputs, inputs), float32."""
+        """The update as a matrix to add to the layer's: (outputs, inputs) -> (outputs, inputs), float32."""
         low = self.scale * self.lora_B.detach() @ self.lora_A.detach()  # (outputs, inputs)
         if self.magnitude is None:
             return self.weight * low
@@ -115,43 +115,43 @@ class LoRAAdapter(nn.Module):
 
 
 class LoRALinear(nn.Module):
-    """A linear layer with detours beside it, by name."""
+    """A linear layer with LoRA updates, by the name of their adapter."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
         self.in_features, self.out_features = base.in_features, base.out_features
         self.adapter_layers = nn.ModuleDict()
-        self._apart: Tensor | None = None  # the matrix as it was, while detours are merged into it
+        self._apart: Tensor | None = None  # the matrix as it was, while updates are merged into it
 
     @property
     def merged(self) -> bool:
-        """Whether the detours are in the matrix at present."""
+        """Whether the updates are in the matrix at present."""
         return self._apart is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))  # once, for the layer and all its detours
+            x = x.to(torch.get_autocast_dtype("cpu"))  # once, for the layer and all its updates
         plain = y = self.base(x)  # (..., outputs)
         if not self.merged:
-            for detour in self.laid():
-                y = y + detour(x, plain, self.base)
+            for update in self.active():
+                y = y + update(x, plain, self.base)
         return y
 
-    def laid(self) -> list[LoRAAdapter]:
-        """The detours of which something is taken."""
+    def active(self) -> list[LoRAAdapter]:
+        """The updates whose weight is not 0."""
         return [d for d in self.adapter_layers.values() if isinstance(d, LoRAAdapter) and d.weight]
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Add the detours to the matrix; what it was is kept for `unmerge`."""
+        """Add the updates to the matrix; what it was is kept for `unmerge`."""
         if self.merged:
             return
         weight = self.base.weight
         total = weight.float()  # (outputs, inputs)
-        for detour in self.laid():
-            total = total + detour.delta(weight)
+        for update in self.active():
+            total = total + update.delta(weight)
         self._apart = weight.data
         self.base.weight = nn.Parameter(total.to(weight.dtype), weight.requires_grad)
 
@@ -165,14 +165,14 @@ class LoRALinear(nn.Module):
 def add_adapter(
     model: GPT, how: LoRAConfig, seed: int, name: str = "adapter", tokens: Tensor | None = None
 ) -> list[str]:
-    """Lay detours beside the linear layers that `how` names, with A drawn and B zero.
+    """Add LoRA updates to the linear layers that `how` names; A is random, B zero.
 
     Args:
         model: edited in place.
         how: see `LoRAConfig`.
         seed: of A.
-        name: of this set of detours.
-        tokens: (n) int64, each once, whose rows of the token embedding are to learn too.
+        name: of this adapter.
+        tokens: (n) int64, each once, whose rows of the token embedding are trained too.
 
     Returns:
         the names of the layers.
@@ -190,10 +190,10 @@ def add_adapter(
             )
     insert_adapter(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.use_dora, tokens)
     generator = torch.Generator().manual_seed(seed)
-    for detour in adapter_layers(model, name).values():
-        bound = 1 / math.sqrt(detour.lora_A.shape[1])
+    for update in adapter_layers(model, name).values():
+        bound = 1 / math.sqrt(update.lora_A.shape[1])
         with torch.no_grad():
-            detour.lora_A.uniform_(-bound, bound, generator=generator)
+            update.lora_A.uniform_(-bound, bound, generator=generator)
     return list(layers)
 
 
@@ -205,17 +205,17 @@ def insert_adapter(
     use_dora: bool = False,
     tokens: Tensor | None = None,
 ) -> None:
-    """Lay detours of zeros beside the layers of these names, and rows as they are for some tokens.
+    """Add updates of zeros to the layers of these names, and rows as they are for some tokens.
 
     Args:
         model: edited in place.
-        layers: rank and scale of the detour beside each.
-        name: of this set of detours; a set of that name must not be there.
+        layers: rank and scale of the update of each.
+        name: of this adapter; one of that name must not be there.
         dropout, use_dora: as in `LoRAConfig`.
         tokens: (n) int64, each once, whose rows of the token embedding may change.
 
     Raises:
-        ModelError: when there is a set of that name.
+        ModelError: when there is an adapter of that name.
     """
     if name in adapters(model):
         raise ModelError(f"The model has an adapter {name!r} already.", "Choose another name for this one.")
@@ -229,20 +229,20 @@ def insert_adapter(
         layer.unmerge()
         weight = layer.base.weight
         rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if use_dora else None
-        detour = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
-        layer.adapter_layers[name] = detour.train(model.training)
+        update = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
+        layer.adapter_layers[name] = update.train(model.training)
     if tokens is not None:
         trainable_tokens.insert_adapter(model, name, tokens)
 
 
 def adapter_layers(model: GPT, name: str) -> dict[str, LoRAAdapter]:
-    """The detours of one set, by the name of the layer they lie beside."""
+    """The updates of one adapter, by the name of their layer."""
     found = {}
     for path, layer in linear_layers(model):
         if isinstance(layer, LoRALinear) and name in layer.adapter_layers:
-            detour = layer.adapter_layers[name]
-            assert isinstance(detour, LoRAAdapter)
-            found[path] = detour
+            update = layer.adapter_layers[name]
+            assert isinstance(update, LoRAAdapter)
+            found[path] = update
     return found
 
 
@@ -268,7 +268,7 @@ def set_adapters(model: GPT, weights: Mapping[str, float]) -> None:
 
 
 def merge(model: GPT) -> None:
-    """Add all detours, each with its share, to their matrices: as quick as a model without any."""
+    """Add all updates, each with its weight, to their matrices: as quick as a model without any."""
     for layer in _changed(model):
         layer.merge()
 
@@ -294,20 +294,20 @@ def unload(model: GPT) -> None:
 
 
 def _parts(model: GPT) -> dict[str, list[LoRAAdapter | TokenDelta]]:
-    """The detours and rows of each adapter."""
+    """The updates and rows of each adapter."""
     found: dict[str, list[LoRAAdapter | TokenDelta]] = {}
     for _, layer in linear_layers(model):
         if isinstance(layer, LoRALinear):
-            for name, detour in layer.adapter_layers.items():
-                assert isinstance(detour, LoRAAdapter)
-                found.setdefault(name, []).append(detour)
+            for name, update in layer.adapter_layers.items():
+                assert isinstance(update, LoRAAdapter)
+                found.setdefault(name, []).append(update)
     for name, rows in trainable_tokens.token_deltas(model).items():
         found.setdefault(name, []).append(rows)
     return found
 
 
 def _changed(model: GPT) -> Iterator[LoRALinear | TrainableTokensEmbedding]:
-    """What takes the place of a part of the model, and can merge what lies beside it."""
+    """What takes the place of a part of the model, and can merge its updates."""
     for _, layer in linear_layers(model):
         if isinstance(layer, LoRALinear):
             yield layer

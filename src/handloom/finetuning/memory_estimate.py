@@ -1,6 +1,6 @@
-"""What each way to tune a model would train and cost, told before the first step.
+"""What each way to tune a model would train and need, before the first step.
 
-Reckoned on outlines of the model (device `meta`), so that it costs nothing. Knows no files, no optimizer.
+Computed on the meta device, so that it costs nothing. Knows no files, no optimizer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from handloom.model.gpt import GPT
 from handloom.model.loss import CHUNK_TOKENS
 
 LISTED_METHODS = ("full", "lora", "norms", "norms+head", "head", "bias", "last:2")
-"""The methods that a ledger lists beside the one that was chosen."""
+"""The methods that an estimate lists next to the one that was chosen."""
 
 RUNTIME_BYTES = 360_000_000
 """What Python, torch and this program take before there is a model; fitted, as the next."""
 
 ALLOCATOR_OVERHEAD = 1.6
-"""How much the process holds for each byte that is kept for the way back: memory comes back in pieces that do not fit.
+"""Allocator overhead: resident bytes per byte of saved activations (fragmentation).
 
 Both were fitted to nine measurements at 124M (`docs/LOG.md`), which they meet within a tenth.
 """
@@ -75,12 +75,12 @@ def estimate_memory(
     train: Sequence[str] = (),
     untie: bool = False,
 ) -> MemoryEstimate:
-    """The ledger of a model.
+    """The estimate for a model.
 
     Args:
         config: of the model as it is loaded, with the labels that it will have.
         method: the chosen one.
-        how: what detours are like, for `lora`.
+        how: settings of LoRA, for `lora`.
         at_once: how much goes through it at once.
         train: patterns that were given instead of a method.
         untie: whether a tied head gets weights of its own.
@@ -105,22 +105,22 @@ def estimate_memory(
 def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     """The most memory a process is expected to hold while it trains what learns in the model.
 
-    Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward keep for the way
-    back; and the scores of a few hundred tokens in the loss.
+    Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward save for
+    backward; and the scores of a few hundred tokens in the loss.
     """
     c = model.config
     cost, low = trainable.cost(model), trainable.first_trainable_layer(model)
     trained_blocks = c.layers - (low or 0)
-    with_detours = bool(lora.adapters(model))
+    has_adapter = bool(lora.adapters(model))
     matrices = c.layers * (4 * c.embed_dim * c.embed_dim + 2 * c.embed_dim * c.feedforward_dim)
     weights = 4 * sum(p.numel() for p in model.parameters())
-    if with_detours and at_once.bf16:
+    if has_adapter and at_once.bf16:
         weights -= 2 * matrices  # the frozen ones are kept in bfloat16
     elif at_once.bf16:
         weights += 2 * matrices * trained_blocks // c.layers  # bfloat16 copies, for the way back
     tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
     # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
-    # activation; where a matrix or a detour learns, also what it reads.
+    # activation; where a matrix or an update learns, also what it reads.
     reads = {"attention.qkv": c.embed_dim, "feedforward.up": c.embed_dim, "feedforward.down": c.feedforward_dim}
     kept = 4 * c.embed_dim + c.feedforward_dim
     kept += sum(width for part, width in reads.items() if _learns(model, part))
@@ -137,14 +137,14 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
 
 
 def _learns(model: GPT, part: str) -> bool:
-    """Whether a matrix of the blocks learns, or a detour beside it does."""
+    """Whether a matrix of the blocks learns, or a LoRA update of it does."""
     return any(
         p.requires_grad and p.ndim == 2 for block in model.blocks for p in block.get_submodule(part).parameters()
     )
 
 
 def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT:
-    """A model without weights, with detours if `how` is given."""
+    """A model without weights, with an adapter if `how` is given."""
     with torch.device("meta"):
         model = GPT(config)
         if untie:
@@ -152,8 +152,8 @@ def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT
         if how is not None:
             layers = [path for path, _ in surgery.linear_layers(model) if lora.named(path, how.target_modules)]
             tokens = torch.zeros(how.trainable_tokens, dtype=torch.int64) if how.trainable_tokens else None
-            detours = dict.fromkeys(layers, (how.rank, how.scale))
-            lora.insert_adapter(model, detours, "adapter", use_dora=how.use_dora, tokens=tokens)
+            layers_of = dict.fromkeys(layers, (how.rank, how.scale))
+            lora.insert_adapter(model, layers_of, "adapter", use_dora=how.use_dora, tokens=tokens)
     return model
 
 

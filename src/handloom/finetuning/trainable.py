@@ -1,4 +1,4 @@
-"""Which parameters of a model learn: a method by name, or patterns; and a ledger that tells what that costs.
+"""Which parameters of a model learn: a method by name, or patterns; and what that costs.
 
 Knows no files, no optimizer.
 """
@@ -99,8 +99,8 @@ def require_matches(model: GPT, loss: Tensor, task: str) -> list[str]:
         raise ConfigError(
             f"Nothing would learn: the loss of the task {task} does not depend on {', '.join(apart[:3])}"
             f"{' and so on' if len(apart) > 3 else ''}.",
-            "Choose a method or patterns that train part of the blocks, such as --method lora. A classifier learns "
-            "with --task classify, an lm_head with the other tasks.",
+            "Choose a method or patterns that train part of the blocks, such as `method=lora`. A classifier learns "
+            "with `task=classify`, an lm_head with the other tasks.",
         )
     for name in apart:
         chosen[name].requires_grad_(False)
@@ -164,7 +164,7 @@ def _group(name: str, config: GPTConfig) -> str:
     if name.startswith("lm_head"):
         return "output head"
     if any(fnmatchcase(name, pattern) for pattern in LORA_PARAMETERS):
-        return "detours (LoRA)"
+        return "LoRA adapters"
     if "norm." in name:
         return "LayerNorms"
     kind = "biases" if name.endswith(".bias") else "matrices"

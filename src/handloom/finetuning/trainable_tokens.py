@@ -1,7 +1,7 @@
 """Some rows of the token embedding learn, while the rest of it is frozen.
 
 What a model knows of a token by itself is one row of the token embedding, and where the head is tied the same row
-decides when the token is written. A detour beside the matrices of the blocks (`lora`) reaches neither. So a set of
+decides when the token is written. A low-rank update of the blocks' matrices (`lora`) reaches neither. So a set of
 rows, those of a few tokens, may be exchanged for rows that learn:
 
     row of token t = learned[i] where t = ids[i], else W[t]
@@ -70,7 +70,7 @@ class TrainableTokensEmbedding(nn.Module):
 
     @property
     def trainable_tokens(self) -> TrainableTokens | None:
-        """The rows that learn, if a single set does and is taken whole: so the loss need not reckon the others'."""
+        """The rows that learn, if a single set does and is taken whole: so that the loss computes no other gradient."""
         learning = self._learning()
         if len(learning) != 1 or learning[0].weight != 1:
             return None
@@ -85,12 +85,12 @@ class TrainableTokensEmbedding(nn.Module):
             found = found + F.embedding(rows.places[tokens], F.pad(nothing, (0, 0, 0, 1)))
         return found
 
-    def laid(self) -> list[TokenDelta]:
+    def active(self) -> list[TokenDelta]:
         """The sets of which something is taken."""
         return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.weight]
 
     def _learning(self) -> list[TokenDelta]:
-        return [rows for rows in self.laid() if rows.rows.requires_grad and torch.is_grad_enabled()]
+        return [rows for rows in self.active() if rows.rows.requires_grad and torch.is_grad_enabled()]
 
     def insert_adapter(self, name: str, ids: Tensor) -> TokenDelta:
         """Add a set for these tokens, (n) int64, that is nothing but what is there."""
@@ -116,7 +116,7 @@ class TrainableTokensEmbedding(nn.Module):
             return
         self.unmerge()
         weight = self.base.weight.data
-        for rows in self.laid():
+        for rows in self.active():
             change = weight[rows.ids] - rows.was  # 0, unless an earlier set has the token too
             weight[rows.ids] = rows.was.lerp(rows.rows.detach(), rows.weight) + change
 

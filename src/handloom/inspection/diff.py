@@ -25,12 +25,12 @@ from handloom.model.gpt import GPT
 
 PRECISIONS = {
     "fp32": "as it is: weights and arithmetic in float32",
-    "bf16": "inside attention and feed-forward network, and in the head, arithmetic in bfloat16, as training with "
-    "--precision bf16 has it; weights, LayerNorms and the residual stream in float32",
+    "bf16": "inside attention and feed-forward network, and in the head, arithmetic in bfloat16, as in training with "
+    "`precision=bf16`; weights, LayerNorms and the residual stream in float32",
     "bf16-weights": "weights rounded to bfloat16, arithmetic in float32",
     "fp16-weights": "weights rounded to float16, arithmetic in float32",
 }
-"""What a model can be compared with beside another model, and what that means."""
+"""What a model can be compared with, other than another model, and what that means."""
 
 TEXT = "In the morning the weaver counts 24 threads. The quick brown fox jumps over the lazy dog, and the loom begins."
 """What is read if no text is given."""
@@ -166,7 +166,7 @@ def _require_known(ids: Sequence[int], vocabulary: int) -> None:
         if token >= vocabulary:
             raise RequestError(
                 f"The tokenizers differ, and the other one has no id {token}, which is token {place} of the text.",
-                "Give a text (--text) whose ids both have.",
+                "Give a `text` whose ids both have.",
             )
 
 

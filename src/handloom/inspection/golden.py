@@ -40,7 +40,7 @@ class Greedy:
 
 @dataclass(frozen=True)
 class Loss:
-    """The mean surprise of the model at the 256 tokens that follow others in `SHAKESPEARE`."""
+    """The mean cross entropy of the model at the 256 tokens that follow others in `SHAKESPEARE`."""
 
     nats: float
     source: str

@@ -46,7 +46,7 @@ def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
         tolerance: as `TOLERANCE`.
 
     Yields:
-        each result as soon as it is there. A check that cannot be ended, as with weights that are no numbers, fails.
+        each result as soon as it is there. A check that cannot be ended, as with weights that are NaN, fails.
     """
     with TemporaryFolder("verify") as scratch:
         subject = _Subject(lm, tolerance, Path(scratch) / "exported")

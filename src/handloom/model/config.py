@@ -70,7 +70,7 @@ class GPTConfig:
     tie_embeddings: bool = True
     """Whether the output head is the token embedding itself."""
     label_names: tuple[str, ...] = ()
-    """What the model tells texts apart by, if it was tuned for that; it then has a head for it beside the other."""
+    """What the model tells texts apart by, if it was tuned for that; it then has a second head for them."""
     problem_type: str = SINGLE_LABEL
     """What the scores of the labels mean; one of `PROBLEM_TYPES`."""
 

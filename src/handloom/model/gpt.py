@@ -129,7 +129,9 @@ class GPT(nn.Module):
             ModelError: when the model has no labels.
         """
         if self.classifier is None:
-            raise ModelError("The model knows no labels.", "Tune one: handloom finetune --task classify --data FILE.")
+            raise ModelError(
+                "The model was not trained to classify.", "Train a classifier: `handloom finetune`, `task=classify`."
+            )
         return self.classifier(hidden)  # (..., labels)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
