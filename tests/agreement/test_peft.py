@@ -92,10 +92,10 @@ def test_an_adapter_trained_there_gives_the_same_scores_here(base, tmp_path, set
 @pytest.mark.parametrize(
     "how",
     [
-        LoRAConfig(rank=4, alpha=8.0),
-        LoRAConfig(rank=2, alpha=3.0, use_rslora=True, target_modules=("blocks.*.attention.*",)),
-        LoRAConfig(rank=3, use_dora=True),
-        LoRAConfig(rank=2, target_modules=("blocks.1.feedforward.up", "blocks.0.attention.out")),
+        LoRAConfig(r=4, lora_alpha=8.0),
+        LoRAConfig(r=2, lora_alpha=3.0, use_rslora=True, target_modules=("blocks.*.attention.*",)),
+        LoRAConfig(r=3, use_dora=True),
+        LoRAConfig(r=2, target_modules=("blocks.1.feedforward.up", "blocks.0.attention.out")),
     ],
     ids=str,
 )
@@ -126,8 +126,8 @@ def test_an_adapter_trained_here_gives_the_same_scores_there(base, tmp_path, how
 def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
     ours = hf_folder.open_folder(base).load_model()
     add_classification_head(ours, ("ham", "spam", "eggs"), seed=1)
-    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(r=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(r=2), str(base))
     config = GPT2Config.from_pretrained(base, num_labels=3, pad_token_id=0)
     model = theirs.PeftModel.from_pretrained(
         GPT2ForSequenceClassification.from_pretrained(base, config=config), tmp_path
@@ -162,8 +162,8 @@ def test_a_head_for_labels_travels_with_its_adapter(base, tmp_path):
 )
 def test_what_would_be_computed_otherwise_is_refused_by_name(base, tmp_path, changes, words):
     ours = hf_folder.open_folder(base).load_model()
-    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(r=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(r=2), str(base))
     path = tmp_path / peft.CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(CheckpointError, match=words.replace("[", r"\[")):
@@ -174,8 +174,8 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     from safetensors.torch import load_file, save_file
 
     ours = hf_folder.open_folder(base).load_model()
-    lora.add_adapter(ours, LoRAConfig(rank=2), seed=3)
-    peft.write_adapter(tmp_path, ours, LoRAConfig(rank=2), str(base))
+    lora.add_adapter(ours, LoRAConfig(r=2), seed=3)
+    peft.write_adapter(tmp_path, ours, LoRAConfig(r=2), str(base))
     whole = load_file(tmp_path / peft.WEIGHTS)
     name = next(n for n in whole if n.endswith("h.0.attn.c_attn.lora_A.weight"))
 

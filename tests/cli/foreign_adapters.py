@@ -36,19 +36,19 @@ def base(seed: int = 0) -> None:
 def adapter(folder: Path = THEIRS) -> None:
     """A sound adapter beside it, in PEFT's format."""
     wrapped = hf_folder.open_folder(BASE).load_model()
-    lora.add_adapter(wrapped, LoRAConfig(rank=2), seed=1)
+    lora.add_adapter(wrapped, LoRAConfig(r=2), seed=1)
     folder.mkdir(parents=True)
-    peft.write_adapter(folder, wrapped, LoRAConfig(rank=2), str(BASE))
+    peft.write_adapter(folder, wrapped, LoRAConfig(r=2), str(BASE))
 
 
 def ours(folder: Path, name: str = str(BASE)) -> None:
     """The same as a checkpoint of our own."""
     wrapped = hf_folder.open_folder(BASE).load_model()
     beside = native.BaseModelRef(name, native.fingerprint(wrapped))
-    lora.add_adapter(wrapped, LoRAConfig(rank=2), seed=1)
+    lora.add_adapter(wrapped, LoRAConfig(r=2), seed=1)
 
     def write(aside: Path) -> None:
-        peft.write_adapter(aside, wrapped, LoRAConfig(rank=2), name)
+        peft.write_adapter(aside, wrapped, LoRAConfig(r=2), name)
 
     native.save(folder, wrapped, tokenizer(), {"progress": {"step": 3}}, adapter=(beside, write))
 

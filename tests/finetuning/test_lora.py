@@ -37,17 +37,17 @@ def stir(made, name="adapter", seed=5):
     return made
 
 
-def wrapped(how=LoRAConfig(rank=3), seed=0):  # noqa: B008 - frozen
+def wrapped(how=LoRAConfig(r=3), seed=0):  # noqa: B008 - frozen
     made = model(seed)
     lora.add_adapter(made, how, seed=1)
     return made
 
 
 KINDS = [
-    LoRAConfig(rank=3),
-    LoRAConfig(rank=2, alpha=3.0, use_rslora=True),
-    LoRAConfig(rank=3, use_dora=True),
-    LoRAConfig(rank=1, alpha=4.0, use_dora=True, target_modules=("blocks.1.attention.*", "*.up")),
+    LoRAConfig(r=3),
+    LoRAConfig(r=2, lora_alpha=3.0, use_rslora=True),
+    LoRAConfig(r=3, use_dora=True),
+    LoRAConfig(r=1, lora_alpha=4.0, use_dora=True, target_modules=("blocks.1.attention.*", "*.up")),
 ]
 
 
@@ -85,8 +85,8 @@ def test_a_baked_model_is_a_plain_model():
 
 @torch.no_grad()
 def test_scaling_is_as_the_papers_say():
-    made = wrapped(LoRAConfig(rank=4, alpha=6.0))
-    stabilized = wrapped(LoRAConfig(rank=4, alpha=6.0, use_rslora=True))
+    made = wrapped(LoRAConfig(r=4, lora_alpha=6.0))
+    stabilized = wrapped(LoRAConfig(r=4, lora_alpha=6.0, use_rslora=True))
     for how, model_ in ((1.5, made), (3.0, stabilized)):
         detour = next(iter(lora.adapter_layers(model_, "adapter").values()))
         detour.lora_B.fill_(1.0)
@@ -97,7 +97,7 @@ def test_scaling_is_as_the_papers_say():
 
 
 def test_only_detours_learn_and_each_gets_a_gradient():
-    made = stir(wrapped(LoRAConfig(rank=3, use_dora=True)))
+    made = stir(wrapped(LoRAConfig(r=3, use_dora=True)))
     for name, parameter in made.named_parameters():
         parameter.requires_grad_("lora_" in name or "magnitude" in name)
     made(IDS).logsumexp(-1).sum().backward()
@@ -108,7 +108,7 @@ def test_only_detours_learn_and_each_gets_a_gradient():
 
 def test_the_gradient_of_dora_takes_row_lengths_for_constants():
     """By hand, with the lengths held fixed: m / |W + sBA| is then one number a row."""
-    made = stir(wrapped(LoRAConfig(rank=3, use_dora=True, target_modules=("blocks.0.attention.qkv",))))
+    made = stir(wrapped(LoRAConfig(r=3, use_dora=True, target_modules=("blocks.0.attention.qkv",))))
     layer = made.blocks[0].attention.qkv
     detour, x = layer.adapter_layers["adapter"], torch.randn(5, 16, generator=torch.Generator().manual_seed(3))
     layer(x).square().sum().backward()
@@ -124,7 +124,7 @@ def test_the_gradient_of_dora_takes_row_lengths_for_constants():
 def test_adapters_stack_with_shares_and_are_switched():
     made = model()
     for name, seed in (("a", 1), ("b", 2)):
-        lora.add_adapter(made, LoRAConfig(rank=2), seed, name)
+        lora.add_adapter(made, LoRAConfig(r=2), seed, name)
         stir(made, name, seed)
     assert lora.adapters(made) == {"a": 1.0, "b": 1.0}
     weight = made.blocks[1].feedforward.up.base.weight.clone()
@@ -137,7 +137,7 @@ def test_adapters_stack_with_shares_and_are_switched():
     assert torch.allclose(made(IDS), mixed, atol=1e-5)
     lora.set_adapters(made, {"a": 1.0})  # unmerges by itself
     alone = model()
-    lora.add_adapter(alone, LoRAConfig(rank=2), 1, "a")
+    lora.add_adapter(alone, LoRAConfig(r=2), 1, "a")
     stir(alone, "a", 1)
     assert torch.allclose(made(IDS), alone(IDS), atol=1e-6)
     lora.set_adapters(made, {})
@@ -146,7 +146,7 @@ def test_adapters_stack_with_shares_and_are_switched():
 
 
 def test_dropout_is_of_the_detour_alone():
-    made = stir(wrapped(LoRAConfig(rank=3, dropout=0.5))).train()
+    made = stir(wrapped(LoRAConfig(r=3, lora_dropout=0.5))).train()
     layer = made.blocks[0].attention.qkv
     x = torch.ones(4, 16)
     assert not layer(x).equal(layer(x))
@@ -182,8 +182,8 @@ def test_matrices_in_bfloat16_compute_in_the_type_of_their_input():
     assert made(IDS).equal(rounded(IDS))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(made(IDS).float(), rounded(IDS).float(), atol=1e-5)
-    lora.add_adapter(made, LoRAConfig(rank=2), 1)
+    lora.add_adapter(made, LoRAConfig(r=2), 1)
     stir(made)
-    lora.add_adapter(rounded, LoRAConfig(rank=2), 1)
+    lora.add_adapter(rounded, LoRAConfig(r=2), 1)
     stir(rounded)
     assert torch.allclose(made(IDS), rounded(IDS), atol=1e-6)

@@ -72,7 +72,7 @@ def test_the_share_of_a_tied_head_in_gpt2_is_told():
 
 
 def test_the_ledger_counts_what_a_model_really_trains():
-    ledger = estimate_memory(CONFIG, "last:1", LoRAConfig(rank=2), SMALL)
+    ledger = estimate_memory(CONFIG, "last:1", LoRAConfig(r=2), SMALL)
     for entry in ledger.entries:
         if entry.method == "lora":
             C, F, r = 16, 64, 2
@@ -127,7 +127,7 @@ def test_the_lowest_block_that_learns(patterns, lowest):
 
 def test_the_peak_that_is_told_is_what_was_measured():
     """At 124M, in MB: the peaks of real runs (docs/LOG.md), within a tenth."""
-    everywhere, attention = LoRAConfig(), LoRAConfig(rank=16, target_modules=("blocks.*.attention.qkv",))
+    everywhere, attention = LoRAConfig(), LoRAConfig(r=16, target_modules=("blocks.*.attention.qkv",))
     for method, rows, tokens, bf16, how, measured in (
         ("full", 4, 256, True, everywhere, 3802),
         ("lora", 4, 256, True, everywhere, 1688),

@@ -20,7 +20,7 @@ TARGETS = IDS.roll(-1)
 def with_rows(ids=TOKENS, name="adapter", made=None):
     """Detours and rows, the rows moved somewhere."""
     made = made or model()
-    lora.add_adapter(made, LoRAConfig(rank=2), 1, name, ids)
+    lora.add_adapter(made, LoRAConfig(r=2), 1, name, ids)
     rows = trainable_tokens.token_deltas(made)[name].rows
     with torch.no_grad():
         rows.add_(torch.empty_like(rows).normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(name))))
@@ -34,7 +34,7 @@ def trainable_rows(made):
 @torch.no_grad()
 def test_a_fresh_set_changes_no_bit():
     made = model()
-    lora.add_adapter(made, LoRAConfig(rank=2), 1, tokens=TOKENS)
+    lora.add_adapter(made, LoRAConfig(r=2), 1, tokens=TOKENS)
     assert made(IDS).equal(model()(IDS))
 
 
@@ -137,7 +137,7 @@ def test_what_they_are_written_into_is_memory_of_its_own():
 
 def test_the_ledger_counts_them():
     learned = []
-    for how in (LoRAConfig(rank=2), LoRAConfig(rank=2, trainable_tokens=7)):
+    for how in (LoRAConfig(r=2), LoRAConfig(r=2, trainable_tokens=7)):
         ledger = estimate_memory(CONFIG, "lora", how, MicroBatch(2, 12, bf16=False))
         learned.append(ledger.chosen.cost.parameters)
     assert learned[1] == learned[0] + 7 * CONFIG.embed_dim

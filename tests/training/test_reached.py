@@ -118,7 +118,7 @@ def test_muon_takes_matrices_inside_the_blocks_and_nothing_else():
     """Not heads, embeddings, rows for tokens, or lengths of rows; a detour's two matrices are inside."""
     model = GPT(GPTConfig(vocab_size=50, context_length=8, layers=2, heads=2, embed_dim=8, label_names=("a", "b")))
     untie_embeddings(model)
-    lora.add_adapter(model, lora.LoRAConfig(rank=2, use_dora=True), 0, tokens=torch.tensor([1, 5]))
+    lora.add_adapter(model, lora.LoRAConfig(r=2, use_dora=True), 0, tokens=torch.tensor([1, 5]))
     trainable.set_trainable(model, ("*",))
     optimizer = Optimizer(model, "muon", 1e-2, 0.1, (0.9, 0.95))
     muon = next(part for part in optimizer.parts if isinstance(part, Muon))

@@ -36,23 +36,23 @@ ADAPTER_PARAMETERS = (*LORA_PARAMETERS, "*.token_deltas.*")
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Settings of LoRA.
+    """Settings of LoRA, named as in PEFT.
 
     Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; rank-stabilized scaling from
     Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"; DoRA from Liu et al. 2024,
     "DoRA: Weight-Decomposed Low-Rank Adaptation".
     """
 
-    rank: int = 8
+    r: int = 8
     """Rank of the update."""
-    alpha: float = 16.0
-    """The update is multiplied by alpha / rank."""
-    dropout: float = 0.0
+    lora_alpha: float = 16.0
+    """The update is multiplied by lora_alpha / r."""
+    lora_dropout: float = 0.0
     """Probability of dropping an input of A while training."""
     target_modules: tuple[str, ...] = ("blocks.*",)
     """Patterns of the names of the linear layers that get one."""
     use_rslora: bool = False
-    """Multiply by alpha / sqrt(rank) instead, so that updates of any rank learn at the same pace."""
+    """Multiply by lora_alpha / sqrt(r) instead, so that updates of any rank learn at the same pace."""
     use_dora: bool = False
     """Learn the length of each row of the matrix apart from its direction."""
     trainable_tokens: int = 0
@@ -61,7 +61,7 @@ class LoRAConfig:
     @property
     def scale(self) -> float:
         """s, what the update is multiplied by."""
-        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 class LoRAAdapter(nn.Module):
@@ -188,7 +188,7 @@ def add_adapter(
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    insert_adapter(model, dict.fromkeys(layers, (how.rank, how.scale)), name, how.dropout, how.use_dora, tokens)
+    insert_adapter(model, dict.fromkeys(layers, (how.r, how.scale)), name, how.lora_dropout, how.use_dora, tokens)
     generator = torch.Generator().manual_seed(seed)
     for update in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(update.lora_A.shape[1])

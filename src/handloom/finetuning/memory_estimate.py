@@ -152,7 +152,7 @@ def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT
         if how is not None:
             layers = [path for path, _ in surgery.linear_layers(model) if lora.named(path, how.target_modules)]
             tokens = torch.zeros(how.trainable_tokens, dtype=torch.int64) if how.trainable_tokens else None
-            layers_of = dict.fromkeys(layers, (how.rank, how.scale))
+            layers_of = dict.fromkeys(layers, (how.r, how.scale))
             lora.insert_adapter(model, layers_of, "adapter", use_dora=how.use_dora, tokens=tokens)
     return model
 

@@ -78,8 +78,9 @@ def set_trainable(config: FinetuneConfig, model: GPT, objective: Objective, repo
 
 def lora_config(config: FinetuneConfig) -> lora.LoRAConfig:
     """The settings of LoRA."""
-    names = ("rank", "alpha", "target_modules", "use_rslora", "use_dora", "trainable_tokens")
-    return lora.LoRAConfig(dropout=config.lora_dropout, **{name: getattr(config, name) for name in names})
+    names = ("lora_dropout", "target_modules", "use_rslora", "use_dora", "trainable_tokens")
+    same = {name: getattr(config, name) for name in names}
+    return lora.LoRAConfig(r=config.rank, lora_alpha=config.alpha, **same)
 
 
 def memory_estimate(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
