@@ -44,7 +44,7 @@ def chosen_text(text: str | None, file: Path | None, against: str | None) -> str
     """The text to read: given, or from a file; None if neither is given.
 
     Raises:
-        RequestError: both are given, or one without a model to compare with, or the file is no text.
+        RequestError: both are given, or one without a model to compare with, or the file is not text.
     """
     if text is not None and file is not None:
         raise RequestError("Both --text and --text-file are given.", "Give one of them.")
@@ -184,7 +184,7 @@ def _short(text: str, length: int) -> str:
 
 
 def _record(one: str, other: str, found: Comparison, tolerance: float) -> dict[str, Any]:
-    """JSON values. What is no finite number, for which JSON has no form, is text: "nan", "inf"."""
+    """JSON values. What is not finite, which JSON cannot express, is text: "nan", "inf"."""
 
     def described(difference: Difference) -> dict[str, Any]:
         place = found.position(difference)

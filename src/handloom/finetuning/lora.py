@@ -67,12 +67,8 @@ class LoRAConfig:
 class LoRAAdapter(nn.Module):
     """One low-rank update of a linear layer of `inputs` -> `outputs` channels.
 
-    Args:
-        inputs, outputs: channels of the layer.
-        rank: of the update.
-        scale: s, what it is multiplied by.
-        dropout: probability of dropping one of its inputs while training.
-        rows: (outputs,) lengths of the rows of the layer's matrix, where they are to be learned (DoRA).
+    It is multiplied by `scale`; `rows` are (outputs,) the lengths of the rows of the layer's matrix, where they are
+    trained too (DoRA).
     """
 
     def __init__(self, inputs: int, outputs: int, rank: int, scale: float, dropout: float, rows: Tensor | None) -> None:
@@ -167,18 +163,8 @@ def add_adapter(
 ) -> list[str]:
     """Add LoRA updates to the linear layers that `how` names; A is random, B zero.
 
-    Args:
-        model: edited in place.
-        how: see `LoRAConfig`.
-        seed: of A.
-        name: of this adapter.
-        tokens: (n) int64, each once, whose rows of the token embedding are trained too.
-
-    Returns:
-        the names of the layers.
-
-    Raises:
-        ConfigError: when a pattern names no linear layer inside the blocks.
+    The rows of `tokens`, (n) int64, each once, of the token embedding are trained too. Returns the names of the
+    layers. Raises ConfigError for a pattern that fits no linear layer of the blocks.
     """
     layers = {path: layer for path, layer in linear_layers(model) if named(path, how.target_modules)}
     for pattern in how.target_modules:
@@ -207,15 +193,8 @@ def insert_adapter(
 ) -> None:
     """Add updates of zeros to the layers of these names, and rows as they are for some tokens.
 
-    Args:
-        model: edited in place.
-        layers: rank and scale of the update of each.
-        name: of this adapter; one of that name must not be there.
-        dropout, use_dora: as in `LoRAConfig`.
-        tokens: (n) int64, each once, whose rows of the token embedding may change.
-
-    Raises:
-        ModelError: when there is an adapter of that name.
+    `layers` gives rank and scale of the update of each; `tokens`, (n) int64, each once, whose rows of the token
+    embedding may change. Raises ModelError when there is an adapter of that name.
     """
     if name in adapters(model):
         raise ModelError(f"The model has an adapter {name!r} already.", "Choose another name for this one.")
