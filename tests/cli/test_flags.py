@@ -146,6 +146,7 @@ def test_what_is_on_by_itself_can_be_switched_off(handloom):
         ("Add `overwrite=true`.", "Add --overwrite."),
         ("Set `pack=false` or `cache_activations=false`.", "Set --no-pack or --no-cache-activations."),
         ("Set `json=true`.", "Set --json."),
+        ("Or (`chat_template=false`).", "Or (--no-chat-template)."),
         ("Choose `method=last:N`, not `rank=8`.", "Choose --method last:N, not --rank 8."),
         ("Read `config.json`; `handloom pull gpt2` fetches `n_layer=3`.",) * 2,
         ("Nothing here.",) * 2,
@@ -184,7 +185,7 @@ def test_what_is_switched_off_below_the_command_line_has_such_a_flag():
         for command in flags._commands(app)
         if command.default_command is not None
         for argument in command.assemble_argument_collection()
-        for name in argument.negatives
+        for name in (*argument.names, *argument.negatives)
     }
     for name in re.findall(r"`([a-z][a-z0-9_]*)=false`", texts):
         assert f"--no-{name.replace('_', '-')}" in negatives, name

@@ -105,10 +105,11 @@ def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
         name, value = match.groups()
         commands = itertools.chain([(current, True)], ((command, False) for command in _commands(app)))
         known = (_flags_in(command, positional) for command, positional in commands)
-        found = next((flags[name] for flags in known if name in flags), None)
+        off = f"no_{name}" if value == "false" else name  # a flag may be the negative itself
+        found = next((flags.get(off) or flags[name] for flags in known if name in flags or off in flags), None)
         if found is None:
             return match.group()
-        if value == "false":
+        if value == "false" and not found.startswith("--no-"):
             return f"--no-{found.removeprefix('--')}"
         return found if value in (None, "true") else f"{found} {value}"
 
