@@ -109,8 +109,8 @@ def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
         found = next((flags.get(off) or flags[name] for flags in known if name in flags or off in flags), None)
         if found is None:
             return match.group()
-        if value == "false" and not found.startswith("--no-"):
-            return f"--no-{found.removeprefix('--')}"
+        if value == "false":
+            return found if found.startswith("--no-") else f"--no-{found.removeprefix('--')}"
         return found if value in (None, "true") else f"{found} {value}"
 
     return _SETTING.sub(flag, text)
