@@ -17,9 +17,8 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.data.corpus import open_corpus
 from handloom.evaluation.benchmarks import read_items
 from handloom.evaluation.eval_text import PerplexityConvention
-from handloom.evaluation.multiple_choice import answers, scores, tally
-from handloom.evaluation.perplexity import measure
-from handloom.evaluation.table import rows
+from handloom.evaluation.multiple_choice import add_up, score_items, scores
+from handloom.evaluation.perplexity import measure, table_rows
 from handloom.loading import load
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -241,7 +240,7 @@ def test_the_questions_have_something_to_tell(ours):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_our_own_reading_of_the_same_file_agrees(lm, folder, ours, task):
-    found = {score.key: score for score in scores(tally(answers(lm, read_items(folder / f"{task}.jsonl", task))))}
+    found = {score.key: score for score in scores(add_up(score_items(lm, read_items(folder / f"{task}.jsonl", task))))}
     expected = numbers(ours, f"local_{task}")
     assert found["accuracy"].value == pytest.approx(expected["acc,none"])
     assert found["accuracy"].error == pytest.approx(expected["acc_stderr,none"])
@@ -257,16 +256,16 @@ def test_our_own_reading_of_the_same_file_agrees(lm, folder, ours, task):
 
 def test_each_choice_of_ours_has_the_likelihood_that_the_harness_gives_it(lm, folder, theirs):
     samples = sorted(theirs["samples"]["local_hellaswag"], key=lambda sample: sample["doc_id"])
-    found = list(answers(lm, read_items(folder / "hellaswag.jsonl", "hellaswag")))
-    assert any(one.cut for one in found)
+    found = list(score_items(lm, read_items(folder / "hellaswag.jsonl", "hellaswag")))
+    assert any(one.truncated for one in found)
     for sample, one in zip(samples, found, strict=True):
         expected = [float(response[0][0]) for response in sample["resps"]]
         np.testing.assert_allclose([-nats for nats in one.nats], expected, rtol=1e-4)
 
 
 def test_the_perplexities_of_documents_alone_are_those_of_the_harness(lm, folder, theirs):
-    measured = measure(lm, open_corpus(folder / "texts.jsonl"), PerplexityConvention(strides=(CONTEXT,)))
-    found = {row.key: row.values[0] for row in rows(measured) if row.key}
+    measured = measure(lm, open_corpus(folder / "texts.jsonl"), PerplexityConvention(stride=(CONTEXT,)))
+    found = {row.key: row.values[0] for row in table_rows(measured) if row.key}
     expected = numbers(theirs, "local_texts")
     assert max(len(lm.tokenizer.encode(r["text"])) for r in records()["texts"]) > 2 * CONTEXT
     assert math.log(found["word_perplexity"]) == pytest.approx(math.log(expected["word_perplexity,none"]), rel=1e-5)
@@ -332,7 +331,7 @@ def test_what_cannot_be_done_is_refused_rather_than_done_otherwise(lm, our_model
         our_model.generate_until(asked("generate_until", ("a", {"num_beams": 3})))
     with pytest.raises(RequestError, match="no room for a prompt in a context of 64"):
         our_model.generate_until(asked("generate_until", ("a", {"until": ["z"]})))
-    with pytest.raises(RequestError, match="no argument 'dtype'"):
+    with pytest.raises(RequestError, match="not take the argument 'dtype'"):
         HandloomLM(lm, dtype="float16")
     with pytest.raises(RequestError, match="from 1 to 64"):
         our_model.loglikelihood(asked("loglikelihood", ("a", " dog" * 70)), disable_tqdm=True)

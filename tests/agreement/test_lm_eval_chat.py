@@ -55,7 +55,7 @@ def test_every_conversation_has_the_ids_of_training(pairs):
 
 def test_borders_in_a_text_and_unknown_roles_are_refused():
     for content in ("a\ufdd0b", "\ufdd1"):
-        with pytest.raises(RequestError, match="which are no characters"):
+        with pytest.raises(RequestError, match="which are not characters"):
             chat_text([{"role": "user", "content": content}], answered=False)
     with pytest.raises(RequestError, match="a message of 'tool'"):
         chat_text([{"role": "tool", "content": "x"}], answered=False)
@@ -116,7 +116,7 @@ def test_a_model_without_a_template_has_none_to_apply(evaluated):
 
     with pytest.raises(RequestError, match="no chat template to apply"):
         evaluated(language_model(template=None), apply_chat_template=True)
-    with pytest.raises(RequestError, match="no chat template 'chatml'"):
+    with pytest.raises(RequestError, match="not have the chat template 'chatml'"):
         HandloomLM(language_model()).chat_template("chatml")
     assert HandloomLM(language_model()).chat_template(True) == CHAT_TEMPLATE
 
@@ -140,7 +140,7 @@ def test_what_the_harness_raises_at_its_arguments_is_no_traceback(error, monkeyp
         raise error
 
     monkeypatch.setattr(theirs, "cli_evaluate", fails)
-    with pytest.raises(RequestError, match="The evaluation harness gives up: "):
+    with pytest.raises(RequestError, match="The evaluation harness fails: "):
         command_line(["--tasks", "x"], "m", lambda name: None)
 
 
@@ -148,5 +148,5 @@ def test_what_the_harness_raises_at_its_arguments_is_no_traceback(error, monkeyp
 def test_another_model_is_refused(words):
     from handloom.evaluation.lm_eval_adapter import command_line
 
-    with pytest.raises(RequestError, match="chooses a model of the harness"):
+    with pytest.raises(RequestError, match="selects a model of the harness"):
         command_line([*words, "--tasks", "x"], "m", lambda name: None)

@@ -83,7 +83,7 @@ def test_the_table_fits_80_columns_with_four_models_and_says_it_all(world):
     for row in (
         "parameters", "trained share", "weights MB", "bits/byte held-out", "perplexity (tokenizer)",
         "calibration error", "distinct 1-grams", "repeated 4-grams", "8-grams copied", "longest overlap",
-        "tokens/s writing",
+        "tokens/s",
     ):  # fmt: skip
         assert row in rows, row
     assert rows["origin"] == ["pretrained", "tuned", "tuned", "pretrained"]
@@ -110,11 +110,11 @@ def test_the_json_and_the_page_say_the_same(world):
     for model in found["models"]:
         assert f"{model['held_out']['bits_per_byte']['value']:.3f}" in page
         assert f"{model['parameters']:,}" in page
-        assert len(model["texts"]) == 4
-    shares = {model["name"]: model["origin"]["trained_share"] for model in found["models"]}
+        assert len(model["samples"]) == 4
+    shares = {model["name"]: model["provenance"]["trained_share"] for model in found["models"]}
     assert shares["runs/base"] == shares["runs/tuned"] == 1.0
     assert 0 < shares["runs/lora"] < 1
-    forgot = {each["model"]: each for each in found["forgot"]}
+    forgot = {each["model"]: each for each in found["forgetting"]}
     assert forgot.keys() == {"runs/tuned", "runs/lora"}
     assert forgot["runs/tuned"]["verdict"] == "forgot"
     searched = {model["name"]: model["memorization"]["searched"] for model in found["models"]}
@@ -142,10 +142,10 @@ def test_a_model_from_elsewhere_takes_part_with_less_told_of_it(here):
     code, out, err = compared("runs/base", "stranger", "--json", "a.json", *SETTINGS)
     assert (code, err) == (0, "")
     base, stranger = json.loads(Path("a.json").read_text(encoding="utf-8"))["models"]
-    assert [text["text"] for text in base["texts"]] == [text["text"] for text in stranger["texts"]]
+    assert [text["text"] for text in base["samples"]] == [text["text"] for text in stranger["samples"]]
     assert base["held_out"] == stranger["held_out"]
-    assert stranger["origin"]["kind"] == "copied by hand"
-    assert stranger["origin"]["trained_share"] is None
+    assert stranger["provenance"]["kind"] == "copied by hand"
+    assert stranger["provenance"]["trained_share"] is None
     assert stranger["memorization"] is None
     assert "GPT-2's real weights are absent" not in out
     code, _, err = compared("runs/base", "stranger", "--training", "texts", "--json", "a.json", *SETTINGS)

@@ -70,7 +70,7 @@ def test_a_benchmark_is_also_read_as_ordinary_text(inside, trained_run, tmp_path
     assert done.returncode == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80
     assert "ordinary" in done.out
-    assert "every line can be had back" in " ".join(done.out.split())
+    assert "every line can be recovered" in " ".join(done.out.split())
 
 
 def test_standard_input_and_a_limit(inside, trained_run, tmp_path):
@@ -149,8 +149,7 @@ def test_the_harness_is_reached_from_the_command_line(trained_run, tmp_path):
     lm = load(trained_run)
     from handloom.data.corpus import open_corpus
     from handloom.evaluation.eval_text import PerplexityConvention
-    from handloom.evaluation.perplexity import measure
-    from handloom.evaluation.table import as_json
+    from handloom.evaluation.perplexity import as_json, measure
 
     measured = measure(lm, open_corpus(tmp_path / "q.jsonl"), PerplexityConvention())
     assert f"{as_json(measured)['readings'][0]['bits_per_byte']:.4f}" in line

@@ -55,7 +55,7 @@ def test_ctrl_c_in_the_middle_leaves_an_earlier_file_as_it_was(inside, trained_r
         told(next(iter(items)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(multiple_choice, "tally", interrupted)
+    monkeypatch.setattr(multiple_choice, "add_up", interrupted)
     (tmp_path / "out.jsonl").write_text("earlier", encoding="utf-8")
     done = inside("evaluate", trained_run, "--data", "q.jsonl", "--items", "out.jsonl")
     assert done.returncode == 130

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data.corpus import Corpus, Document
-from handloom.evaluation.bits_per_byte import BLOCK, difference, ratio, score_text
-from handloom.evaluation.perplexity import PerplexityConvention, measure
-from handloom.evaluation.standard_error import ClusteredStandardError
+from handloom.evaluation.eval_text import PerplexityConvention
+from handloom.evaluation.perplexity import measure
+from handloom.evaluation.scoring import BLOCK, RatioEstimator, clusters, difference, ratio, score_text
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.train import train_bpe
 
@@ -45,24 +45,23 @@ def corpus_of(documents):
 def test_the_perplexity_and_its_error_are_those_of_the_other_command(lm):
     mine = score_text(lm, DOCUMENTS)
     half = lm.config.context_length // 2
-    (theirs,) = measure(lm, corpus_of(DOCUMENTS), PerplexityConvention(strides=(half,))).readings
+    (theirs,) = measure(lm, corpus_of(DOCUMENTS), PerplexityConvention(stride=(half,))).readings
     assert (mine.tokens, mine.bytes) == (theirs.counts.tokens, theirs.counts.bytes)
-    assert mine.nats_per_token.value == pytest.approx(theirs.nats_per_token, rel=1e-5)
-    assert mine.nats_per_token.standard_error == pytest.approx(theirs.standard_error, rel=1e-3)
-    assert mine.perplexity == pytest.approx(math.exp(theirs.nats_per_token), rel=1e-4)
+    assert mine.nats_per_token.value == pytest.approx(theirs.nats_per_token.value, rel=1e-5)
+    assert mine.nats_per_token.standard_error == pytest.approx(theirs.nats_per_token.standard_error, rel=1e-3)
+    assert mine.perplexity == pytest.approx(math.exp(theirs.nats_per_token.value), rel=1e-4)
     assert mine.bits_per_byte.value == pytest.approx(theirs.nats / math.log(2) / theirs.counts.bytes, rel=1e-5)
 
 
 @given(st.lists(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), min_size=2, max_size=9))
-def test_the_standard_error_is_that_of_a_spread_over_the_same_units(units):
-    spread = ClusteredStandardError(None)
-    for number, nats in enumerate(units):
-        spread.add(number, np.array(nats))
-    total, _, error = spread.result()
+def test_units_one_by_one_and_all_at_once_have_one_estimate(units):
+    estimator = RatioEstimator()
+    for unit in clusters(((number, np.array(nats)) for number, nats in enumerate(units)), None):
+        estimator.add(*unit)
     sums, counts = np.array([sum(unit) for unit in units]), np.array([len(unit) for unit in units])
-    mine = ratio(sums, counts)
-    assert mine.value == pytest.approx(total / counts.sum())
-    assert mine.standard_error == pytest.approx(error, rel=1e-6, abs=1e-6)
+    mine, found = ratio(sums, counts), estimator.estimate()
+    assert mine.value == pytest.approx(found.value)
+    assert mine.standard_error == pytest.approx(found.standard_error, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, [some_text(1, 900), "tiny"], ["é"]])
@@ -72,7 +71,7 @@ def test_units_are_the_same_whatever_the_tokenizer(lm, other, documents):
     assert one.bytes == two.bytes == sum(len(text.encode()) for text in documents) == one.sizes.sum()
     assert one.tokens != two.tokens or documents == ["é"]
     for reading in (one, two):
-        everything = np.concatenate(reading.nats).sum(dtype=np.float64) / math.log(2)
+        everything = np.concatenate(reading.nll).sum(dtype=np.float64) / math.log(2)
         assert reading.bits.sum() == pytest.approx(everything)
         assert reading.bits_per_byte.value == pytest.approx(everything / reading.bytes)
 

@@ -10,11 +10,10 @@ import torch
 
 from handloom.data.tokenized import prepare
 from handloom.errors import CheckpointError, DataError, RequestError
-from handloom.evaluation.bits_per_byte import score_text
 from handloom.evaluation.compare import compare
 from handloom.evaluation.comparison_config import ComparisonConfig
-from handloom.evaluation.provenance import ModelEntry, facts
-from handloom.evaluation.scoring import token_nll_of_ids
+from handloom.evaluation.provenance import ModelEntry, Provenance
+from handloom.evaluation.scoring import score_text, token_nll_of_ids
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.train import train_bpe
@@ -89,18 +88,18 @@ def test_every_measure_is_there_for_every_model(report):
     assert [model.tokenizer for model in report.models] == ["A", "A", "B", "A"]
     assert not report.one_tokenizer
     for model in report.models:
-        assert len(model.written) == 4
-        assert [one.prompt for one in model.written] == ["The", "The", "morning", "morning"]
+        assert len(model.samples) == 4
+        assert [one.prompt for one in model.samples] == ["The", "The", "morning", "morning"]
         assert model.held_out.bits_per_byte.standard_error > 0
         assert 0 <= model.calibration.error <= 1
-        assert len(model.samples) == 2
+        assert len(model.excerpts) == 2
         assert report.times.speeds[model.name].tokens_per_second > 0
     base = report.models[0]
     assert base.cache_bytes == 2 * 2 * 32 * 16 * 4
     assert base.weight_bytes == 4 * base.parameters
     assert "cannot be compared with each other" in " ".join(report.notes)
     assert report.models[3].memorization is None
-    assert "does not say" in report.models[3].no_memorization
+    assert "does not record" in report.models[3].no_memorization
 
 
 def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, question, shelf):
@@ -108,7 +107,7 @@ def test_the_surprise_at_a_text_of_its_own_is_what_reading_it_gives(report, ques
         lm = shelf(model.name, None).open()
         again = lm.complete_batch(question.prompts, question.request, question.n)
         ids = [one.ids for done in again for one in done.completions]
-        for one, mine in zip(model.written, ids, strict=True):
+        for one, mine in zip(model.samples, ids, strict=True):
             prompt = lm.tokenizer.encode(one.prompt)
             nats = np.concatenate(list(token_nll_of_ids(lm.model, [*prompt, *mine], context_length=32)))[
                 len(prompt) - 1 :
@@ -122,8 +121,8 @@ def test_all_models_have_the_same_prompts_seeds_and_settings(shelf, question):
         "twin", shelf.made["base"].folder / "elsewhere", 32, shelf.made["base"].open, shelf.made["base"].load_tokenizer
     )
     one, two = compare(["base", "twin"], question, shelf).models
-    assert [each.text for each in one.written] == [each.text for each in two.written]
-    assert one.written[0].text != one.written[1].text
+    assert [each.text for each in one.samples] == [each.text for each in two.samples]
+    assert one.samples[0].text != one.samples[1].text
     assert one.held_out.bits_per_byte == two.held_out.bits_per_byte
     assert one.calibration == two.calibration
 
@@ -133,7 +132,7 @@ def test_what_a_tuned_model_forgot_is_measured_on_general_text(shelf, question, 
     general = [path.read_text(encoding="utf-8") for path in sorted((texts / "general").iterdir())]
     want = {name: score_text(shelf(name, None).open(), general).bits_per_byte.value for name in ("base", "tuned")}
     for names in (["base", "tuned"], ["tuned", "small"]):  # the base need not take part
-        (forgot,) = compare(names, asked, shelf).forgot
+        (forgot,) = compare(names, asked, shelf).forgetting
         assert (forgot.model, forgot.base) == ("tuned", "base")
         assert forgot.before.bits_per_byte.value == pytest.approx(want["base"])
         assert forgot.after.bits_per_byte.value == pytest.approx(want["tuned"])
@@ -181,7 +180,7 @@ def test_a_parrot_is_caught_and_text_that_is_not_held_out_too(shelf, question, t
     assert base.texts.share in (0.0, None)
     assert parrot.held_out.share == 1.0
     notes = " ".join(report.notes)
-    assert "100% of the 8-grams of the held-out text stand in what parrot learned from" in notes
+    assert "100% of the 8-grams of the held-out text stand in the training text of parrot" in notes
 
 
 def test_a_named_training_text_is_searched_for_all(shelf, question, tmp_path):
@@ -246,7 +245,7 @@ def test_a_text_that_does_not_fit_is_refused_before_anything_is_measured(shelf, 
     slide = ComparisonConfig(
         **{**question.__dict__, "request": GenerationConfig(max_new_tokens=40, min_new_tokens=40, overflow="slide")}
     )
-    assert compare(["base", "small"], slide, shelf).models[0].written[0].tokens == 40
+    assert compare(["base", "small"], slide, shelf).models[0].samples[0].tokens == 40
 
 
 def test_without_a_run_held_out_text_has_to_be_named(shelf, question, tmp_path):
@@ -261,7 +260,7 @@ def test_without_a_run_held_out_text_has_to_be_named(shelf, question, tmp_path):
 def test_a_base_that_is_gone_is_told_and_the_rest_goes_on(shelf, question):
     del shelf.made["base"]
     report = compare(["tuned", "small"], question, shelf)
-    assert report.forgot == ()
+    assert report.forgetting == ()
     assert any("tuned was tuned from cannot be compared" in note for note in report.notes)
 
 
@@ -272,7 +271,7 @@ def test_a_model_that_says_it_was_tuned_from_itself_does_not_hang(shelf, questio
         "tuned", tuned.folder, 32, tuned.open, tuned.load_tokenizer, {**tuned.training, "settings": settings}
     )
     report = compare(["tuned", "small"], question, shelf)
-    assert any("tuned from itself" in note for note in report.notes)
+    assert any("names the model itself as its base" in note for note in report.notes)
 
 
 def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
@@ -281,16 +280,16 @@ def test_what_is_told_of_a_model_is_taken_with_care(shelf, tmp_path):
     checkpoint.mkdir(parents=True)
     tuned = shelf.made["tuned"]
     subject = ModelEntry("run", checkpoint, 32, tuned.open, tuned.load_tokenizer, tuned.training)
-    found = facts(subject)
+    found = Provenance.of(subject)
     assert (found.kind, found.trained_parameters, found.trained_share) == ("tuned here", None, None)
     assert found.detail.startswith("from base on ")
     assert "method norms" in found.detail
     (run / "summary.json").write_text('{"parameters": 200, "trained_parameters": 50}', encoding="utf-8")
-    assert facts(subject).trained_share == 0.25
+    assert Provenance.of(subject).trained_share == 0.25
     (run / "summary.json").write_text("[]", encoding="utf-8")
-    assert facts(subject).trained_share is None
+    assert Provenance.of(subject).trained_share is None
     stranger = ModelEntry("x", tmp_path / "x", 32, tuned.open, tuned.load_tokenizer, {"settings": "?", "progress": 3})
-    assert facts(stranger).kind == "pretrained here"
+    assert Provenance.of(stranger).kind == "pretrained here"
 
 
 def test_a_pulled_model_tells_from_where(tmp_path, shelf):
@@ -298,9 +297,9 @@ def test_a_pulled_model_tells_from_where(tmp_path, shelf):
     folder.mkdir()
     base = shelf.made["base"]
     subject = ModelEntry("gpt2", folder, 32, base.open, base.load_tokenizer)
-    assert facts(subject).kind == "copied by hand"
+    assert Provenance.of(subject).kind == "copied by hand"
     (folder / "origin.json").write_text('{"repository": "acme/gpt2", "revision": "abc"}', encoding="utf-8")
-    assert facts(subject).detail == "acme/gpt2 at abc"
+    assert Provenance.of(subject).detail == "acme/gpt2 at abc"
 
 
 @pytest.mark.parametrize(
@@ -308,7 +307,7 @@ def test_a_pulled_model_tells_from_where(tmp_path, shelf):
     [
         (["base", "tuned"], "GPT-2's real weights are absent"),
         (["tuned", "small"], "GPT-2's real weights are absent"),
-        (["base", "foreign"], "it does not say"),
+        (["base", "foreign"], "does not record whose weights"),
     ],
 )
 def test_the_notes_say_whose_weights_these_are(names, said, shelf, question):

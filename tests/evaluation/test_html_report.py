@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.evaluation import svg
-from handloom.evaluation.bits_per_byte import Estimate, TextScore
 from handloom.evaluation.calibration import reliability
 from handloom.evaluation.diversity import diversity
 from handloom.evaluation.html_report import render
-from handloom.evaluation.memorization import Copied, Overlap
+from handloom.evaluation.memorization import Copied, Overlap, OverlapStats
 from handloom.evaluation.provenance import Provenance
-from handloom.evaluation.report import Forgetting, Memorization, ModelResult, OverlapStats, Report, Source, Times
-from handloom.evaluation.samples import Sample, Speed
-from handloom.evaluation.spans import Span
+from handloom.evaluation.report import Forgetting, Memorization, ModelResult, Report, Source, Times
+from handloom.evaluation.samples import Sample, Span, Speed
+from handloom.evaluation.scoring import Estimate, TextScore
 
 HOSTILE = "<script>alert('x')</script> \"&amp; \x1b[31m \u202e</span>"
 VOID = {"meta", "link", "br", "line", "circle"}
@@ -43,12 +42,12 @@ def measured(name, **changes):
     one = written()
     share = OverlapStats(1, 1, one.copied.longest, 9.0)
     values = {
-        "name": name, "facts": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A",
-        "vocabulary": 257,
+        "name": name, "provenance": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A",
+        "vocab_size": 257,
         "context_length": 16, "parameters": 10, "weight_bytes": 40, "cache_bytes": 80, "held_out": reading(),
         "general": reading(), "calibration": reliability(np.array([0.3, 0.9]), np.array([True, False])),
         "diversity": diversity([one.text]), "memorization": Memorization(HOSTILE, share, share), "no_memorization": "",
-        "written": (one, one), "samples": ((Span(HOSTILE, 1.0, 0),),),
+        "samples": (one, one), "excerpts": ((Span(HOSTILE, 1.0, 0),),),
     }  # fmt: skip
     return ModelResult(**{**values, **changes})
 
@@ -60,7 +59,8 @@ def report(*models, **changes):
         "models": models, "prompts": (written().prompt,), "n": 2,
         "settings": {"seed": 0, "bad_words": ["<b>"], "top_p": None},
         "held_out": Source(HOSTILE, 1, 100, False, (HOSTILE,)), "general": Source("general", 1, 100, True),
-        "forgot": (Forgetting(names[-1], names[0], reading(), reading(2.5), Estimate(0.5, 0.01)),), "notes": (HOSTILE,),
+        "forgetting": (Forgetting(names[-1], names[0], reading(), reading(2.5), Estimate(0.5, 0.01)),),
+        "notes": (HOSTILE,),
         "versions": {"python": "3"}, "threads": 1,
         "times": Times("2026-01-01", 3.0, 1000, {name: Speed(0.01, 100.0) for name in names}),
     }  # fmt: skip
@@ -153,15 +153,15 @@ def test_only_what_is_marked_as_time_differs_between_two_runs():
 
 def test_a_page_where_little_could_be_measured():
     bare = measured(
-        "x", memorization=None, no_memorization="unknown", general=None, written=(written(""), written("")),
-        held_out=reading(error=None), facts=Provenance("pulled", "acme/x", None, None, None),
+        "x", memorization=None, no_memorization="unknown", general=None, samples=(written(""), written("")),
+        held_out=reading(error=None), provenance=Provenance("pulled", "acme/x", None, None, None),
     )  # fmt: skip
     other = dataclasses.replace(bare, name="y")
-    page = render(report(bare, other, general=None, forgot=()))
+    page = render(report(bare, other, general=None, forgetting=()))
     checked(page)
     assert "Not searched: unknown" in page
-    assert "What was forgotten" not in page
-    assert "not told" in page
+    assert "Forgetting" not in page
+    assert "unknown" in page
 
 
 def test_spaces_that_do_not_break_are_no_signs_to_hide():
@@ -189,7 +189,7 @@ def test_the_template_is_part_of_the_package():
 
 @given(st.lists(st.tuples(st.floats(0.01, 1e6), st.none() | st.floats(0, 100)), min_size=1, max_size=5))
 def test_dots_keep_the_order_of_their_values_and_stay_inside(pairs):
-    plot = svg.dots([(str(i), Estimate(*pair)) for i, pair in enumerate(pairs)])
+    plot = svg.dot_plot([(str(i), Estimate(*pair)) for i, pair in enumerate(pairs)])
     for mark in plot.marks:
         assert 0 <= mark.low <= mark.x <= mark.high <= svg.WIDTH
         assert 0 < mark.y < plot.height
@@ -203,13 +203,13 @@ def test_dots_keep_the_order_of_their_values_and_stay_inside(pairs):
 
 
 def test_of_a_long_name_the_end_is_shown():
-    (mark,) = svg.dots([("../somewhere/far/away/runs/" + "x" * 20, Estimate(1.0, None))]).marks
+    (mark,) = svg.dot_plot([("../somewhere/far/away/runs/" + "x" * 20, Estimate(1.0, None))]).marks
     assert mark.label == "…way/runs/" + "x" * 20
     assert len(mark.label) == 30
 
 
 def test_ticks_stand_where_their_numbers_are():
-    plot = svg.dots([("a", Estimate(1.0, None)), ("b", Estimate(2.0, None))])
+    plot = svg.dot_plot([("a", Estimate(1.0, None)), ("b", Estimate(2.0, None))])
     a, b = (mark.x for mark in plot.marks)
     for tick in plot.ticks:
         assert tick.at == pytest.approx(a + (float(tick.label) - 1.0) * (b - a), abs=0.02)
@@ -218,9 +218,9 @@ def test_ticks_stand_where_their_numbers_are():
 def test_a_diagram_puts_who_is_as_right_as_sure_on_the_diagonal():
     chance = np.random.default_rng(0)
     sure = chance.uniform(0.01, 1, 50_000)
-    plot = svg.diagram(reliability(sure, chance.uniform(size=50_000) < sure).bins)
-    assert len(plot.points) == 10
-    for point in plot.points:
+    plot = svg.reliability_diagram(reliability(sure, chance.uniform(size=50_000) < sure).bins)
+    assert len(plot.marks) == 10
+    for point in plot.marks:
         share = (point.x - plot.ticks[0].at) / (plot.ticks[-1].at - plot.ticks[0].at)
         assert point.y == pytest.approx(plot.up(share), abs=4)
         assert point.high <= point.y <= point.low
@@ -262,12 +262,12 @@ def right_to_left():
     share = OverlapStats(1, 1, dataclasses.replace(one.copied.longest, document=HEBREW), 9.0)
     models = [
         measured(
-            f"runs/{name}", facts=Provenance("from elsewhere", HEBREW, 3, 5, 10), written=(one, one),
-            samples=((Span(HEBREW + "!", 1.0, 0),),), memorization=Memorization(ARABIC, share, share),
+            f"runs/{name}", provenance=Provenance("from elsewhere", HEBREW, 3, 5, 10), samples=(one, one),
+            excerpts=((Span(HEBREW + "!", 1.0, 0),),), memorization=Memorization(ARABIC, share, share),
         )
         for name in (ARABIC, HEBREW)
     ]  # fmt: skip
-    models.append(measured(HEBREW + "-3", written=(one, one), memorization=None, no_memorization=ARABIC))
+    models.append(measured(HEBREW + "-3", samples=(one, one), memorization=None, no_memorization=ARABIC))
     changes = {"prompts": (one.prompt,), "general": Source(ARABIC, 1, 100, True), "notes": (HEBREW,)}
     return report(*models, held_out=Source(HEBREW + ".txt", 1, 100, False, (ARABIC,)), **changes)
 

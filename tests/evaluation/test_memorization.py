@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.evaluation.diversity import words
-from handloom.evaluation.memorization import GRAM, Piece, covered, search
+from handloom.evaluation.memorization import GRAM, TrainingPiece, copied_ranges, search
 
 LETTERS = st.text("ab \n", max_size=24)
 WORDS = st.lists(st.sampled_from(["a", "b", ".", "c"]), max_size=24).map(" ".join)
@@ -18,10 +18,10 @@ def pieces(documents, cuts=()):
     for number, text in enumerate(documents):
         at = text.find(" ") + 1
         if number in cuts and at:
-            yield Piece(f"d{number}", text[:at], ends=False)
-            yield Piece(f"d{number}", text[at:], ends=True)
+            yield TrainingPiece(f"d{number}", text[:at], ends=False)
+            yield TrainingPiece(f"d{number}", text[at:], ends=True)
         else:
-            yield Piece(f"d{number}", text, ends=True)
+            yield TrainingPiece(f"d{number}", text, ends=True)
 
 
 def longest_by_looking(text, documents):
@@ -59,7 +59,7 @@ def test_copied_grams_are_what_looking_everywhere_finds(texts, documents, cuts):
         assert list(found.found) == grams_by_looking(text, documents)
         assert found.grams == max(0, len(words(text)) - GRAM + 1)
         marks = [False] * len(text)
-        for start, end in covered(text, found):
+        for start, end in copied_ranges(text, found):
             assert not any(marks[start:end]), "two ranges overlap"
             marks[start:end] = [True] * (end - start)
         spans = [i for at in found.found for i in range(at, at + GRAM)]
@@ -68,36 +68,36 @@ def test_copied_grams_are_what_looking_everywhere_finds(texts, documents, cuts):
 
 def test_a_copy_with_other_spaces_is_one_by_words_and_not_by_characters():
     original = "one two three four five six seven eight nine"
-    (found,) = search([original.replace(" ", "\n")], [Piece("d", original, True)])
+    (found,) = search([original.replace(" ", "\n")], [TrainingPiece("d", original, True)])
     assert found.share == 1.0
     assert found.longest.text == "three"
-    assert covered(original, found) == [(0, len(original))]
+    assert copied_ranges(original, found) == [(0, len(original))]
 
 
 def test_no_match_reaches_from_one_document_into_the_next():
-    training = [Piece("a", "one two three four", True), Piece("b", " five six seven eight", True)]
+    training = [TrainingPiece("a", "one two three four", True), TrainingPiece("b", " five six seven eight", True)]
     (found,) = search(["one two three four five six seven eight"], training)
     assert found.found == ()
     assert found.longest.text == " five six seven eight"
-    joined = [Piece("a", training[0].text, False), Piece("a", training[1].text, True)]
+    joined = [TrainingPiece("a", training[0].text, False), TrainingPiece("a", training[1].text, True)]
     (found,) = search(["one two three four five six seven eight"], joined)
     assert (found.found, found.longest.start, found.longest.offset) == ((0,), 0, 0)
 
 
 def test_nothing_is_shared_with_nothing():
     assert [each.longest for each in search(["abc", ""], [])] == [None, None]
-    (found,) = search(["short"], [Piece("d", "other", True)])
+    (found,) = search(["short"], [TrainingPiece("d", "other", True)])
     assert (found.grams, found.share) == (0, None)
 
 
 def test_each_text_gets_a_place_of_its_own():
-    training = [Piece("a", "xx hello xx", True), Piece("b", "hello there", True)]
+    training = [TrainingPiece("a", "xx hello xx", True), TrainingPiece("b", "hello there", True)]
     found = search(["hello x", "hello there", "say hello"], training)
     assert [(each.longest.document, each.longest.offset) for each in found] == [("a", 3), ("b", 0), ("a", 2)]
 
 
 @pytest.mark.parametrize("text", ["naïve café – 漢字", "🙂🙃🙂", "\x00\x01\x02"])
 def test_any_character_counts_as_one(text):
-    (found,) = search([text], [Piece("d", f"__{text}__", True)])
+    (found,) = search([text], [TrainingPiece("d", f"__{text}__", True)])
     assert found.longest.text == text
     assert found.longest.offset == 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handloom.errors import DataError
 from handloom.evaluation.benchmarks import TASKS, BenchmarkItem, detect, read_items
-from handloom.evaluation.multiple_choice import answers, as_json, encode_pair, item_json, scores, tally
+from handloom.evaluation.multiple_choice import add_up, as_json, encode_pair, item_json, score_items, scores
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.gpt2 import gpt2_tokenizer
 
@@ -131,7 +131,7 @@ def test_labels_may_be_in_a_file_of_their_own(write, tmp_path):
         ("hellaswag", {**HELLASWAG, "endings": ["", "b"], "label": 0}, "a choice is empty"),
         ("arc", {**ARC, "answerKey": "E"}, "called A, B"),
         ("arc", {**ARC, "question": {"stem": "x", "choices": "y"}}, "called nothing"),
-        ("piqa", {"goal": "x", "sol1": "a", "sol2": "b"}, "--labels"),
+        ("piqa", {"goal": "x", "sol1": "a", "sol2": "b"}, "`labels`"),
         ("piqa", {**PIQA, "sol1": 3}, "is a int, not a string"),
         ("lambada", {"text": "ends in a space "}, "a choice is empty"),
         ("choice", {**CHOICE, "answer": True}, "must be the number"),
@@ -164,7 +164,7 @@ def test_labels_that_would_not_be_used_or_say_something_else_are_refused(write, 
     labels = tmp_path / "labels.lst"
     labels.write_text("1\n", encoding="utf-8")
     for task, record in (("arc", ARC), ("lambada", LAMBADA)):
-        with pytest.raises(DataError, match=f"would not be used, since items of {task} hold their answers"):
+        with pytest.raises(DataError, match=f"would not be used, since items of {task} contain their answers"):
             next(read_items(write(record), task, labels))
     for task, record in (("piqa", PIQA), ("hellaswag", HELLASWAG), ("choice", {**CHOICE, "answer": "A"})):
         with pytest.raises(DataError, match="but its label in the file of labels is 1"):
@@ -233,9 +233,9 @@ ITEMS = [
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_each_choice_has_the_likelihood_of_its_tokens(lm, batch_size):
-    found = list(answers(lm, ITEMS, batch_size))
+    found = list(score_items(lm, ITEMS, batch_size))
     assert [one.item for one in found] == ITEMS
-    assert [one.cut for one in found] == [False, False, True, False, False]
+    assert [one.truncated for one in found] == [False, False, True, False, False]
     with torch.no_grad():
         for one in found:
             for choice, (nats, greedy) in enumerate(zip(one.nats, one.greedy, strict=True)):
@@ -245,9 +245,9 @@ def test_each_choice_has_the_likelihood_of_its_tokens(lm, batch_size):
 
 
 def test_accuracies_are_counted_by_all_four_lengths(lm):
-    sums = tally(answers(lm, ITEMS[:3] + ITEMS[4:], 2))
+    sums = add_up(score_items(lm, ITEMS[:3] + ITEMS[4:], 2))
     right = {"sum": 0, "character": 0, "byte": 0, "token": 0}
-    for one in answers(lm, ITEMS[:3] + ITEMS[4:], 2):
+    for one in score_items(lm, ITEMS[:3] + ITEMS[4:], 2):
         choices = one.item.choices
         sizes = {
             "sum": np.ones(len(choices)),
@@ -257,7 +257,7 @@ def test_accuracies_are_counted_by_all_four_lengths(lm):
         }
         for name, by in sizes.items():
             right[name] += int(np.argmax(-np.array(one.nats) / by)) == one.item.answer
-    assert sums.right == right
+    assert {name: round(4 * sums.means[name].estimate().value) for name in right} == right
     named = {score.key: score for score in scores(sums)}
     p = right["character"] / 4
     assert named["accuracy_per_character"].value == p
@@ -277,16 +277,16 @@ def test_a_model_that_knows_the_answers_is_always_right(lm):
         written = bytes(lm.tokenizer.token_bytes(ids[-1]))
         if written[0] < 128 and not written.isspace():
             others = [chr(c) for c in range(97, 103) if bytes([c]) != written]
-            items.append(BenchmarkItem(start, start, (others[0], written.decode(), others[1]), 1, between=""))
+            items.append(BenchmarkItem(start, start, (others[0], written.decode(), others[1]), 1, separator=""))
     assert items
-    sums = tally(answers(lm, items))
-    assert sums.accuracy(sums.right["sum"])[0] == 1.0
+    sums = add_up(score_items(lm, items))
+    assert sums.means["sum"].estimate().value == 1.0
 
 
 def test_a_cloze_has_an_accuracy_and_a_perplexity(lm):
     items = [BenchmarkItem(str(n), "some context", (word,), 0) for n, word in enumerate(("a", "bc", "def"))]
-    found = list(answers(lm, items))
-    named = {score.key: score for score in scores(tally(found))}
+    found = list(score_items(lm, items))
+    named = {score.key: score for score in scores(add_up(found))}
     assert set(named) == {"accuracy", "perplexity", "nats"}
     nats = np.array([one.nats[0] for one in found])
     assert named["perplexity"].value == pytest.approx(math.exp(nats.mean()))
@@ -294,13 +294,13 @@ def test_a_cloze_has_an_accuracy_and_a_perplexity(lm):
 
 
 def test_one_item_has_no_standard_error(lm):
-    sums = tally(answers(lm, ITEMS[:1]))
+    sums = add_up(score_items(lm, ITEMS[:1]))
     assert all(score.error is None for score in scores(sums))
     json.dumps(as_json(sums), allow_nan=False)
 
 
 def test_what_became_of_an_item_is_json(lm):
-    (one,) = answers(lm, ITEMS[:1])
+    (one,) = score_items(lm, ITEMS[:1])
     told = json.loads(json.dumps(item_json(one)))
     assert told["picks"]["sum"] == int(np.argmin(told["nats"]))
     assert told["choices"] == ["d", "efghij", "é"]
@@ -309,7 +309,7 @@ def test_what_became_of_an_item_is_json(lm):
 
 def test_a_choice_longer_than_the_context_is_refused(lm):
     with pytest.raises(DataError, match="choice 1 has 17 tokens"):
-        list(answers(lm, [BenchmarkItem("7", "a", ("b", "c" * 16), 0)]))
+        list(score_items(lm, [BenchmarkItem("7", "a", ("b", "c" * 16), 0)]))
 
 
 def test_items_stream(lm):
@@ -321,7 +321,7 @@ def test_items_stream(lm):
             asked.append(1)
             yield ITEMS[0]
 
-    stream = answers(lm, endless(), 2)
+    stream = score_items(lm, endless(), 2)
     for _ in range(100):
         next(stream)
     assert len(asked) < 200

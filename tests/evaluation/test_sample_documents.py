@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import DataError
-from handloom.evaluation.sample_documents import select, select_files
+from handloom.evaluation.sample_documents import sample_documents, sample_files
 
 TEXTS = st.lists(st.text("ab\né", min_size=1, max_size=60), min_size=1, max_size=12)
 
@@ -18,16 +18,16 @@ def named(texts):
 
 @given(TEXTS, st.integers(4, 200), st.randoms())
 def test_the_choice_depends_on_neither_names_nor_order(texts, limit, chance):
-    chosen = select("here", named(texts), limit)
+    chosen = sample_documents("here", named(texts), limit)
     others = list(texts)
     chance.shuffle(others)
-    again = select("here", named(others), limit)
+    again = sample_documents("here", named(others), limit)
     assert [text for _, text in chosen.documents] == [text for _, text in again.documents]
 
 
 @given(TEXTS, st.integers(4, 200))
 def test_it_is_as_much_as_there_is_and_no_more_than_asked_for(texts, limit):
-    chosen = select("here", named(texts), limit)
+    chosen = sample_documents("here", named(texts), limit)
     there = sum(len(text.encode()) for text in set(texts))
     assert 0 < chosen.bytes <= limit
     assert chosen.whole == (there <= limit)
@@ -48,7 +48,7 @@ def test_a_long_document_is_cut_at_the_end_of_a_line_and_not_read_further():
             read.append(number)
             yield f"line {number}\n"
 
-    chosen = select("here", [("d", pieces())], 100)
+    chosen = sample_documents("here", [("d", pieces())], 100)
     ((_, text),) = chosen.documents
     assert text.endswith("\n")
     assert 90 <= chosen.bytes <= 100
@@ -57,13 +57,13 @@ def test_a_long_document_is_cut_at_the_end_of_a_line_and_not_read_further():
 
 
 def test_copies_count_once_and_nothing_is_an_error():
-    assert select("here", [("a", ["x"]), ("b", ["x"])], 10).documents == (("a", "x"),)
+    assert sample_documents("here", [("a", ["x"]), ("b", ["x"])], 10).documents == (("a", "x"),)
     with pytest.raises(DataError, match="here: no text"):
-        select("here", [("a", [""])], 10)
+        sample_documents("here", [("a", [""])], 10)
 
 
 def test_files_are_chosen_from(tmp_path):
     (tmp_path / "a.txt").write_text("some text", encoding="utf-8")
-    chosen = select_files([str(tmp_path / "a.txt")], 1000)
+    chosen = sample_files([str(tmp_path / "a.txt")], 1000)
     assert [text for _, text in chosen.documents] == ["some text"]
     assert chosen.source == str(tmp_path / "a.txt")

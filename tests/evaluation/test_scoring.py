@@ -12,10 +12,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from handloom.data.windows import Window, windows_of
 from handloom.errors import ConfigError, ModelError
-from handloom.evaluation import scoring
-from handloom.evaluation.loss import validate
-from handloom.evaluation.scoring import Window, read_windows, token_nll_of_ids, windows_of
+from handloom.evaluation.scoring import score_windows, token_nll_of_ids, validate
 from handloom.model import loss
 
 
@@ -105,11 +104,11 @@ def test_windows_of_unequal_lengths_do_not_touch_each_other(model):
         counted = int(chance.integers(1, length + 1))
         ids = chance.integers(257, size=length + 1)
         windows.append(Window(ids[:-1], ids[1:][-counted:]))
-    alone = list(read_windows(model, windows, 1))
-    together = list(read_windows(model, windows, 4, ahead=3))
+    alone = list(score_windows(model, windows, 1))
+    together = list(score_windows(model, windows, 4, read_ahead=3))
     for a, b in zip(alone, together, strict=True):
-        np.testing.assert_allclose(a.nats, b.nats, rtol=1e-5, atol=1e-5)
-        assert a.greedy == b.greedy
+        np.testing.assert_allclose(a.nll, b.nll, rtol=1e-5, atol=1e-5)
+        assert a.is_greedy == b.is_greedy
 
 
 def test_greedy_is_what_writing_greedily_would_give(model):
@@ -119,7 +118,7 @@ def test_greedy_is_what_writing_greedily_would_give(model):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     likeliest = Window(np.array(ids[:-1]), np.array(ids[before:]))
     other = Window(np.array(ids[:-1]), np.array([*ids[before:-1], (ids[-1] + 1) % 257]))
-    assert [scored.greedy for scored in read_windows(model, [likeliest, other], 2)] == [True, False]
+    assert [scored.is_greedy for scored in score_windows(model, [likeliest, other], 2)] == [True, False]
 
 
 def test_the_model_stays_as_it_was_and_keeps_no_graph(model):
@@ -136,7 +135,7 @@ def test_the_model_stays_as_it_was_and_keeps_no_graph(model):
 
 
 def test_a_longer_text_takes_no_more_memory(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "_IDS", 256)
+    monkeypatch.setattr("handloom.data.windows._CHUNK", 256)
     peaks = []
     for length in (2_000, 20_000):
         ids_of(length).tofile(tmp_path / "ids.bin")
@@ -176,7 +175,7 @@ def test_settings_without_meaning_are_refused_at_once(model, settings):
 
 def test_numbers_that_are_none_are_an_error(model):
     class Damaged:
-        training, config = False, model.config
+        training, config, device = False, model.config, torch.device("cpu")
         lm_head = torch.nn.Linear(16, 257, bias=False)
         torch.nn.init.constant_(lm_head.weight, float("nan"))
 

@@ -13,7 +13,7 @@ from handloom.data.tokenized import prepare, training_documents
 from handloom.errors import DataError
 from handloom.evaluation import training_text as module
 from handloom.evaluation.diversity import words
-from handloom.evaluation.training_text import TrainingText, training_files
+from handloom.evaluation.training_text import TrainingText, corpus_pieces
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_training_text_and_what_was_held_out_are_all_there_was(folder, train
     assert not mine.keys() & held_out.keys()
     everything = {path.as_posix(): path.read_text(encoding="utf-8") for path in folder.iterdir()}
     assert mine | held_out == everything
-    assert found.named == str(folder)
+    assert found.name == str(folder)
 
 
 def test_documents_are_called_as_they_are_now(folder, training, byte_tokenizer, tmp_path):
@@ -69,7 +69,7 @@ def test_documents_are_called_as_they_are_now(folder, training, byte_tokenizer, 
 def test_a_text_that_has_changed_since_is_refused(folder, training, byte_tokenizer, tmp_path):
     shutil.rmtree(tmp_path / "cache")
     (folder / "3.txt").write_text("Another text.\n", encoding="utf-8")
-    with pytest.raises(DataError, match="is not the text any more"):
+    with pytest.raises(DataError, match="has changed since"):
         TrainingText(training, byte_tokenizer)
 
 
@@ -83,7 +83,7 @@ def test_standard_input_is_read_from_the_cache_or_not_at_all(training, byte_toke
 
 @pytest.mark.parametrize("training", [{}, {"settings": None}, {"settings": {"data": []}}])
 def test_a_run_that_does_not_say_is_believed(training, byte_tokenizer):
-    with pytest.raises(DataError, match="does not say what it learned from"):
+    with pytest.raises(DataError, match="does not record what it was trained on"):
         TrainingText(training, byte_tokenizer)
 
 
@@ -116,12 +116,12 @@ def test_pieces_are_the_document_and_no_word_is_cut(chunks):
 
 def test_a_document_of_many_tokens_is_decoded_in_parts(folder, training, byte_tokenizer, monkeypatch):
     whole = joined(TrainingText(training, byte_tokenizer).pieces())
-    monkeypatch.setattr(module, "_AT_ONCE", 7)
+    monkeypatch.setattr("handloom.data.windows._CHUNK", 7)
     parts = list(TrainingText(training, byte_tokenizer).pieces())
     assert joined(parts) == whole
     assert len(parts) > 2 * len(whole)
 
 
 def test_any_files_may_stand_for_the_training_text(folder):
-    found = joined(training_files([str(folder)]))
+    found = joined(corpus_pieces([str(folder)]))
     assert found == {path.as_posix(): path.read_text(encoding="utf-8") for path in folder.iterdir()}

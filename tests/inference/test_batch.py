@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from stand_ins import NeverEnds, lively
 
 from decoding import generated
+from handloom.data.windows import Window
 from handloom.errors import ModelError, RequestError
 from handloom.evaluation.calibration import calibrate
-from handloom.evaluation.scoring import Window, read_windows
+from handloom.evaluation.scoring import score_windows
 from handloom.inference.beam import beam_search
 from handloom.inference.engine import Batch, Engine
 from handloom.inference.generation_config import GenerationConfig
@@ -209,7 +210,7 @@ def test_a_token_has_one_likelihood_wherever_it_is_asked_for():
     assert new.logprob == pytest.approx(expected, abs=1e-5)
     assert prompt_logprobs(model, text, 0)[-1].logprob == pytest.approx(expected, abs=1e-5)
     window = Window(np.array(prompt), np.array([new.token]))
-    assert -next(read_windows(model, [window], 1)).nats[0] == pytest.approx(expected, abs=1e-5)
+    assert -next(score_windows(model, [window], 1)).nll[0] == pytest.approx(expected, abs=1e-5)
     (beam,) = beam_search(
         model, prompt, GenerationConfig(max_new_tokens=1, num_beams=2, logprobs=0, vocab_size=7), 1, NeverEnds()
     )

@@ -18,7 +18,7 @@ from handloom.inference.generation_config import GenerationConfig
 if TYPE_CHECKING:
     from handloom.evaluation.provenance import ModelEntry
 
-QuestionFlags: Any = flags_of(ComparisonConfig, several=False)
+ComparisonFlags: Any = flags_of(ComparisonConfig, several=False)
 RequestFlags: Any = flags_of(GenerationConfig, several=False, without=LEFT_OUT)
 
 
@@ -28,13 +28,13 @@ def compare(
     out: PathFlag = Path("compare.html"),
     json: PathFlag | None = None,
     threads: int | None = None,
-    question: Annotated[QuestionFlags, Parameter(name="*")] = QuestionFlags(),  # noqa: B008 - cyclopts wants one
+    config: Annotated[ComparisonFlags, Parameter(name="*")] = ComparisonFlags(),  # noqa: B008 - cyclopts wants one
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
 ) -> None:
-    """Set models side by side: the same prompts, seeds, sampling and texts for each.
+    """Compare models: the same prompts, seeds, sampling and texts for each.
 
-    Prints a table and writes a page that needs no network: texts shaded by surprise, perplexity with its error,
-    calibration, diversity, what was copied from the training text, what a tuned model forgot, speed and size.
+    Prints a table and writes a page that needs no network: samples shaded by NLL, perplexity with its error,
+    calibration, diversity, copies of the training text, forgetting of a tuned model, speed and size.
 
     Parameters
     ----------
@@ -47,41 +47,48 @@ def compare(
     json
         Also write all numbers and texts to this file.
     threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores available].
     """
     from handloom.cli.inputs import read_lines
 
-    texts: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given(question).items()
-    }
-    asked = ComparisonConfig(
+    if threads is not None and threads < 1:
+        raise RequestError(f"`threads` is {threads}; it must be at least 1.", "Leave it out.", setting="threads")
+    how = ComparisonConfig(
         prompts=tuple(read_lines(prompts)) if prompts else PROMPTS,
         request=GenerationConfig().changed(**given(request)),
-        **texts,
+        **given(config),
     )
-    if threads is not None and threads < 1:
-        raise RequestError(f"--threads is {threads}; it must be at least 1.", "Leave it out for the usual.")
-    texts_read = [*asked.data, *asked.general, *asked.training]
-    inputs = [*models, *texts_read, *(file for name in texts_read for file in glob(name))]
-    inputs += [str(prompts)] if prompts else []
+    texts = [*how.data, *how.general, *how.training]
+    inputs = [*models, *texts, *(file for name in texts for file in glob(name)), *([str(prompts)] if prompts else [])]
     for file in (out, *([json] if json else [])):
         _require_writable(file, inputs)
     if json and json.resolve() == out.resolve():
-        raise RequestError(f"--out and --json both name {out}.", "Give each a file of its own.")
+        raise RequestError(f"`out` and `json` both name {out}.", "Give each a file of its own.")
+    _compare_and_write(models, how, inputs, out, json=json, threads=threads)
+
+
+def _compare_and_write(
+    models: tuple[str, ...],
+    how: ComparisonConfig,
+    inputs: list[str],
+    out: Path,
+    *,
+    json: Path | None,
+    threads: int | None,
+) -> None:
+    from json import dumps
 
     from handloom import runtime, storage
     from handloom.cli.compare_table import print_report
     from handloom.console import write
-    from handloom.evaluation import compare as comparison
+    from handloom.evaluation.compare import compare
     from handloom.evaluation.html_report import render
 
     runtime.set_num_threads(threads)
-    report = comparison.compare(models, asked, _find, _say)
+    report = compare(models, how, _find, _say)
     storage.write_output(out, render(report), inputs)
     if json:
-        import json as encoder
-
-        text = encoder.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         storage.write_output(json, text + "\n", inputs)
     print_report(report)
     write(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
@@ -97,30 +104,29 @@ def _require_writable(file: Path, inputs: list[str]) -> None:
 
 
 def _find(name: str, run: Path | None) -> ModelEntry:
-    """The model that a name stands for; one that a run names may be named from a folder above the run."""
+    """The model of a name; one that a run names may be named from a folder above the run."""
     from handloom.console import note
     from handloom.evaluation.provenance import ModelEntry
     from handloom.loading import AdaptedModel, find_model, load
     from handloom.runtime import found_from
 
     there = found_from(name, () if run is None else run.absolute().parents)
-    stored = find_model(there, note if run is None else _hush)
+    source = find_model(there, note if run is None else _ignore)
     if run is None:
-        note_labels(name, stored.config)
-    training = getattr(stored, "training", {})
+        note_labels(name, source.config)
     return ModelEntry(
-        name,
-        stored.folder,
-        stored.config.context_length,
-        lambda: load(there, on_note=_hush),
-        stored.load_tokenizer,
-        training,
-        stored.base.folder if isinstance(stored, AdaptedModel) else None,
+        name=name,
+        folder=source.folder,
+        context_length=source.config.context_length,
+        open=lambda: load(there, on_note=_ignore),
+        load_tokenizer=source.load_tokenizer,
+        training=getattr(source, "training", {}),
+        adapter_base=source.base.folder if isinstance(source, AdaptedModel) else None,
     )
 
 
-def _hush(note: str) -> None:
-    """What was said once already."""
+def _ignore(note: str) -> None:
+    """A note that was printed before."""
 
 
 def _say(step: str) -> None:

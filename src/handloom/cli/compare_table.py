@@ -9,9 +9,8 @@ from rich.table import Table
 
 from handloom.console import new_console
 from handloom.errors import worded
-from handloom.evaluation.bits_per_byte import Estimate
 from handloom.evaluation.report import ModelResult, Report
-from handloom.evaluation.svg import Z_95
+from handloom.evaluation.scoring import Z_95, Estimate
 
 _WIDTH = 80
 _AT_ONCE = 4
@@ -32,7 +31,7 @@ def print_report(report: Report) -> None:
         for label, cell in _rows(report):
             table.add_row(label, *(cell(model) for model in models))
         console.print(table)
-    for each in report.forgot:
+    for each in report.forgetting:
         error = each.difference.standard_error
         spread = f" ± {Z_95 * error:.3f}" if error is not None else ""
         console.print(
@@ -48,9 +47,9 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
     speeds = report.times.speeds
     perplexity = "perplexity" if report.one_tokenizer else "perplexity (tokenizer)"
     rows: list[tuple[str, Cell]] = [
-        ("origin", lambda m: m.facts.kind.removesuffix(" here")),
+        ("origin", lambda m: m.provenance.kind.removesuffix(" here")),
         ("parameters", lambda m: _count(m.parameters)),
-        ("trained share", lambda m: _share(m.facts.trained_share, 2)),
+        ("trained share", lambda m: _share(m.provenance.trained_share, 2)),
         ("weights MB", lambda m: f"{m.weight_bytes / 1e6:,.1f}"),
         ("cache MB", lambda m: f"{m.cache_bytes / 1e6:,.1f}"),
         ("bits/byte held-out", lambda m: f"{m.held_out.bits_per_byte.value:.3f}"),
@@ -64,7 +63,7 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
         ("8-grams copied", lambda m: _share(m.memorization.texts.share) if m.memorization else "-"),
         ("  of held-out text", lambda m: _share(m.memorization.held_out.share) if m.memorization else "-"),
         ("longest overlap", _longest),
-        ("tokens/s writing", lambda m: _count(speeds[m.name].tokens_per_second)),
+        ("tokens/s", lambda m: _count(speeds[m.name].tokens_per_second)),
         ("first token ms", lambda m: f"{1000 * speeds[m.name].first_token_seconds:,.1f}"),
     ]
     if report.general and report.general.source != report.held_out.source:

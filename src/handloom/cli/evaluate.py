@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from handloom.cli.flags import ModelPath, PathFlag
+from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.cli.model_argument import note_labels
 from handloom.errors import RequestError
+from handloom.evaluation.eval_text import PerplexityConvention
 
 if TYPE_CHECKING:
-    from handloom.data.corpus import Corpus
     from handloom.evaluation.benchmarks import BenchmarkItem
-    from handloom.evaluation.eval_text import PerplexityConvention
-    from handloom.evaluation.multiple_choice import Totals
+    from handloom.evaluation.multiple_choice import ItemResult, Totals
     from handloom.evaluation.perplexity import PerplexityResult
     from handloom.inference.language_model import LanguageModel
 
 Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "lambada", "choice"]
+ConventionFlags: Any = flags_of(PerplexityConvention, without=("stride",))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Files:
+    """What is read from files of records, and written."""
+
+    text_field: str | None = None
+    "Field of a record (.jsonl, .json, .csv, ...) that contains the text [default: text]."
+    json_as_text: bool = False
+    "Read JSON as the text it is, with its braces and field names."
+    labels: PathFlag | None = None
+    "File with the right answers, one a line, where the items do not contain them (PIQA)."
+    items: PathFlag | None = None
+    "Also write the result of each item to this file, as JSON Lines."
 
 
 def evaluate(
@@ -27,21 +45,13 @@ def evaluate(
     *,
     data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     task: Task = "auto",
-    limit: int | None = None,
     stride: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    context_length: int | None = None,
-    detokenize: Literal["none", "wikitext", "ptb", "lambada"] = "none",
-    documents: Literal["alone", "joined"] = "alone",
-    without_end_of_text: bool = False,
-    text_field: str = "text",
-    json_as_text: bool = False,
-    labels: PathFlag | None = None,
-    items: PathFlag | None = None,
-    batch_size: int = 8,
+    convention: Annotated[ConventionFlags, Parameter(name="*")] = ConventionFlags(),  # noqa: B008 - cyclopts wants one
+    files: Files = Files(),
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Measure a model: perplexity in every convention, or right answers by likelihood.
+    """Measure a model: perplexity in every convention, or multiple choice by likelihood.
 
     Parameters
     ----------
@@ -50,171 +60,162 @@ def evaluate(
     data
         Files, folders or a built-in corpus to read; for the other tasks one file of records.
     task
-        auto looks at the fields of the file's first record, and takes what else it finds for text.
-    limit
-        Only the first so many documents, or items.
+        auto detects the task by the fields of the file's first record; anything else is text.
     stride
         New tokens in each window [default: the context, and 512 or half a smaller context].
-    context
-        Tokens read at once [default: all that the model can].
-    detokenize
-        The benchmark that the text is: also read it as ordinary text.
-    documents
-        Each document from its own beginning, or joined one behind the other.
-    without_end_of_text
-        Put no end of text before the documents; their first tokens then do not count.
-    text_field
-        Field of a record (.jsonl, .json, .csv, ...) that holds the text.
-    json_as_text
-        Read JSON as the text it is, with its braces and field names.
-    labels
-        File with the right answers, one a line, where the items do not hold them (PIQA).
-    items
-        Also write what became of each item to this file, as JSON Lines.
-    batch_size
-        Windows or items read together.
     threads
-        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
+        Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores available].
     json
         Print one JSON object instead of a table.
     """
     from handloom import runtime
-    from handloom.console import note, print_json
-    from handloom.data.corpus import open_corpus
-    from handloom.evaluation import multiple_choice
-    from handloom.evaluation.benchmarks import detect, read_items
-    from handloom.evaluation.eval_text import PerplexityConvention
-    from handloom.loading import load
-    from handloom.storage import require_not_input
+    from handloom.evaluation.benchmarks import detect
 
     if not data:
-        raise RequestError(
-            "There is nothing to measure on.", "Name it with --data: a file, a folder, or a built-in corpus."
-        )
-    for name, value in (("limit", limit), ("batch-size", batch_size), ("threads", threads)):
-        if value is not None and value < 1:
-            raise RequestError(f"--{name} is {value}; it must be at least 1.", "Leave it out for the usual.")
-    chosen = detect(runtime.user_path(data[0], "--data")) if task == "auto" and len(data) == 1 else task
-    chosen = "text" if chosen == "auto" else chosen
-    of_text = {
-        "--stride": stride, "--context-length": context_length, "--detokenize": detokenize != "none",
-        "--documents": documents != "alone", "--without-end-of-text": without_end_of_text,
-        "--text-field": text_field != "text", "--json-as-text": json_as_text,
-    }  # fmt: skip
-    unused = {"--labels": labels, "--items": items} if chosen == "text" else of_text
-    _refuse(chosen, [flag for flag, value in unused.items() if value], data)
-    reading: dict[str, Any] = {"text_field": text_field, "json_as_text": json_as_text}
-    corpus = open_corpus(data, **reading) if chosen == "text" else None
-    for sentence, _ in corpus.omissions.sentences() if corpus else []:
-        note(sentence)
+        raise RequestError("There is nothing to measure on.", "Name a file, a folder or a built-in corpus with `data`.")
+    how = PerplexityConvention(**given(convention), stride=tuple(stride or ()))
+    if threads is not None and threads < 1:
+        raise RequestError(f"`threads` is {threads}; it must be at least 1.", "Leave it out.", setting="threads")
     file = runtime.user_path(data[0], "--data")
-    questions = list(read_items(file, chosen, labels, limit)) if corpus is None else []
-    inputs = [model, file, *([labels] if labels else [])]
-    if items is not None:
-        require_not_input(items, inputs)
+    found = detect(file) if task == "auto" and len(data) == 1 else task
+    found = "text" if found == "auto" else found
+    _refuse_unused(found, {**given(convention), "stride": stride, **asdict(files)}, data)
     runtime.set_num_threads(threads)
+    if found == "text":
+        _evaluate_text(model, data, how, files, json=json)
+    else:
+        _evaluate_items(model, file, found, how, files=files, json=json)
+
+
+def _refuse_unused(task: str, flags: dict[str, Any], data: list[str]) -> None:
+    """Raise RequestError for a flag that does not apply to this task."""
+    of_items = ("labels", "items")
+    for name, value in flags.items():
+        applies_here = name not in of_items if task == "text" else name in ("limit", "batch_size", *of_items)
+        if value and not applies_here:
+            raise RequestError(
+                f"`{name}` does not apply to {'text' if task == 'text' else f'items of {task}'}.",
+                "Leave it out, or name the `task` that is meant (text, hellaswag, arc, piqa, lambada or choice).",
+                setting=name,
+            )
+    if task != "text" and len(data) > 1:
+        raise RequestError(f"`task={task}` reads one file, and {len(data)} were named.", "Name one.", setting="data")
+
+
+def _load(model: Path) -> LanguageModel:
+    from handloom.console import note
+    from handloom.loading import load
+
     lm = load(model, note)
     note_labels(str(model), lm.config)
-    if corpus is None:
-        sums = _choose(lm, questions, batch_size, items, inputs)
-        if json:
-            print_json({"model": str(model), "data": str(file), "task": chosen, **multiple_choice.as_json(sums)})
-        else:
-            _show_tally(sums, f"{model} on {file}, task {chosen}: {sums.items:,} items")
-        return
-    convention = PerplexityConvention(
-        documents, not without_end_of_text, detokenize, context_length, tuple(stride or ()), limit, batch_size
-    )
-    _read(lm, model, corpus, convention, json)
+    return lm
 
 
-def _refuse(task: str, flags: list[str], data: list[str]) -> None:
-    """Raise RequestError for what has no meaning with this task."""
-    if flags:
-        kind = "text" if task == "text" else f"items of {task}"
-        raise RequestError(
-            f"{flags[0]} has no meaning for {kind}.",
-            "Leave it out, or name the --task that is meant (text, hellaswag, arc, piqa, lambada or choice).",
-        )
-    if task != "text" and len(data) > 1:
-        raise RequestError(f"--task {task} reads one file, and {len(data)} were named.", "Name one.")
-
-
-def _read(lm: LanguageModel, model: Path, corpus: Corpus, convention: PerplexityConvention, json: bool) -> None:
+def _evaluate_text(model: Path, data: list[str], how: PerplexityConvention, files: Files, *, json: bool) -> None:
     """Perplexity."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    from handloom.console import column, print_json, progress
-    from handloom.evaluation.perplexity import measure
-    from handloom.evaluation.table import as_json
+    from handloom.console import column, note, print_json, progress
+    from handloom.data.corpus import open_corpus
+    from handloom.evaluation.perplexity import as_json, measure
 
+    corpus = open_corpus(data, text_field=files.text_field or "text", json_as_text=files.json_as_text)
+    for sentence, _ in corpus.omissions.sentences():
+        note(sentence)
+    lm = _load(model)
     with progress(column("Reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=None)
-        measured = measure(lm, corpus, convention, lambda done, total: bar.update(task, completed=done, total=total))
+        result = measure(lm, corpus, how, lambda done, total: bar.update(task, completed=done, total=total))
     if json:
-        print_json({"model": str(model), "data": corpus.sources, **as_json(measured)})
+        print_json({"model": str(model), "data": corpus.sources, **as_json(result)})
     else:
-        _show(measured, f"{model} on {' '.join(corpus.sources)}")
+        _print_perplexity(result, f"{model} on {' '.join(corpus.sources)}")
 
 
-def _show(measured: PerplexityResult, title: str) -> None:
+def _print_perplexity(result: PerplexityResult, title: str) -> None:
     from handloom.console import new_console, plain_table
-    from handloom.evaluation.table import heads, reasons, rows, shown
+    from handloom.evaluation.perplexity import notes, table_heads, table_rows
 
     table = plain_table(title)
     table.add_column("", no_wrap=True)
-    for head in heads(measured):
+    for head in table_heads(result):
         table.add_column(head, justify="right", no_wrap=True)
-    for row in rows(measured):
+    for row in table_rows(result):
         if row.values:
             table.add_row(f"  {row.name}", *map(shown, row.values))
         else:
             table.add_row(row.name, style="bold")
     console = new_console()
     console.print(table)
-    for reason in reasons(measured):
-        console.print(f"\n{reason}")
+    for note in notes(result):
+        console.print(f"\n{note}")
 
 
-def _choose(
-    lm: LanguageModel, questions: list[BenchmarkItem], batch_size: int, items: Path | None, inputs: list[Path]
+def shown(value: float) -> str:
+    """A number of the table."""
+    if math.isnan(value):
+        return "-"
+    if abs(value) >= 1e9:
+        return f"{value:.4g}"
+    if value == int(value) or abs(value) >= 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
+
+
+def _evaluate_items(model: Path, file: Path, task: str, how: PerplexityConvention, *, files: Files, json: bool) -> None:
+    """Multiple choice, with the result of each item in a file of its own if there is one."""
+    from handloom.console import print_json
+    from handloom.evaluation.benchmarks import read_items
+    from handloom.evaluation.multiple_choice import as_json
+    from handloom.storage import require_not_input
+
+    items = list(read_items(file, task, files.labels, how.limit))
+    inputs = [model, file, *([files.labels] if files.labels else [])]
+    if files.items is not None:
+        require_not_input(files.items, inputs)
+    totals = _score(_load(model), items, how.batch_size, files.items, inputs=inputs)
+    if json:
+        print_json({"model": str(model), "data": str(file), "task": task, **as_json(totals)})
+    else:
+        _print_totals(totals, f"{model} on {file}, task {task}: {totals.items:,} items")
+
+
+def _score(
+    lm: LanguageModel, items: list[BenchmarkItem], batch_size: int, output: Path | None, *, inputs: list[Path]
 ) -> Totals:
-    """Questions, with what became of each in the file `items`."""
-    from contextlib import ExitStack
     from json import dumps
 
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from handloom.console import column, progress
-    from handloom.evaluation.multiple_choice import ItemResult, answers, item_json, tally
+    from handloom.evaluation.multiple_choice import add_up, item_json, score_items
     from handloom.storage import output_file
 
     columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
-        output = None if items is None else stack.enter_context(output_file(items, inputs))
+        lines = None if output is None else stack.enter_context(output_file(output, inputs))
         bar = stack.enter_context(progress(*columns))
-        shown = bar.add_task("Items", total=len(questions))
+        task = bar.add_task("Items", total=len(items))
 
-        def told(one: ItemResult) -> None:
-            bar.advance(shown)
-            if output is not None:
-                output.write(dumps(item_json(one), ensure_ascii=False) + "\n")
+        def on_result(result: ItemResult) -> None:
+            bar.advance(task)
+            if lines is not None:
+                lines.write(dumps(item_json(result), ensure_ascii=False) + "\n")
 
-        return tally(answers(lm, questions, batch_size), told)
+        return add_up(score_items(lm, items, batch_size), on_result)
 
 
-def _show_tally(sums: Totals, title: str) -> None:
+def _print_totals(totals: Totals, title: str) -> None:
     from handloom.console import new_console, plain_table
     from handloom.evaluation.multiple_choice import notes, scores
 
     table = plain_table(title)
     for column in ("", "value", "standard error", "elsewhere called"):
         table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
-    for score in scores(sums):
-        table.add_row(
-            score.name, f"{score.value:,.4f}", "-" if score.error is None else f"{score.error:.4f}", score.also
-        )
+    for score in scores(totals):
+        error = "-" if score.error is None else f"{score.error:.4f}"
+        table.add_row(score.name, f"{score.value:,.4f}", error, score.also)
     console = new_console()
     console.print(table)
-    for note in notes(sums):
+    for note in notes(totals):
         console.print(f"\n{note}")

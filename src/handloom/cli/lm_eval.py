@@ -23,5 +23,5 @@ def lm_eval(model: str, /, *flags: Annotated[str, Parameter(allow_leading_hyphen
     from handloom.evaluation.lm_eval_adapter import command_line
     from handloom.loading import find_model, load
 
-    find_model(model, lambda note: None)  # a missing one is told before the harness starts
+    find_model(model, lambda note: None)  # an error for a missing one before the harness starts
     command_line(flags, model, load)

@@ -1,153 +1,261 @@
-"""Several models, the same questions: every measure of a comparison, one model in memory at a time."""
+"""Comparison of models: every measure of each, on the same prompts, seeds and texts, one model in memory at a time."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 
+import numpy as np
 import torch
 
 from handloom import runtime
 from handloom.errors import HandloomError, RequestError
-from handloom.evaluation.bits_per_byte import difference, score_text
+from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.comparison_config import ComparisonConfig, settings_of
-from handloom.evaluation.measuring import SAMPLES, Measuring
-from handloom.evaluation.provenance import Find, ModelEntry, base_models, collect
-from handloom.evaluation.report import Forgetting, ModelResult, Report, Source, Times
-from handloom.evaluation.sample_documents import Selection, select, select_files
-from handloom.evaluation.samples import speed
-from handloom.evaluation.statements import provenance, warnings
-from handloom.evaluation.training_text import TrainingText
+from handloom.evaluation.diversity import diversity
+from handloom.evaluation.memorization import OverlapStats, TrainingPiece, search
+from handloom.evaluation.provenance import FindModel, ModelEntry, Provenance, base_models, collect
+from handloom.evaluation.report import (
+    Forgetting,
+    Memorization,
+    ModelResult,
+    Report,
+    Source,
+    Times,
+    provenance_notes,
+    warnings,
+)
+from handloom.evaluation.sample_documents import TextSample, sample_documents, sample_files
+from handloom.evaluation.samples import Sample, generate_samples, measure_speed, token_spans
+from handloom.evaluation.scoring import TextScore, difference, score_text
+from handloom.evaluation.training_text import TrainingText, corpus_pieces
 from handloom.inference.engine import require_room
+from handloom.inference.language_model import LanguageModel
 
 GENERAL = "python-docs"
-"""The general text where a base model does not say what it learned from: about 2 MB of English."""
+"""The general text where a base model does not record its training text: about 2 MB of English."""
+EXCERPTS, EXCERPT = 2, 500
+"""Held-out documents whose beginnings are shown, and how many characters of each."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all models are measured on."""
+
+    config: ComparisonConfig
+    entries: Sequence[ModelEntry]
+    bases: Mapping[str, Sequence[ModelEntry]]
+    """By name, the models that each was tuned from, nearest first."""
+    held_out: TextSample
+    general: TextSample | None
+    on_step: Callable[[str], None]
 
 
 def compare(
-    names: Sequence[str], question: ComparisonConfig, find: Find, on_step: Callable[[str], None] = lambda step: None
+    names: Sequence[str], config: ComparisonConfig, find: FindModel, on_step: Callable[[str], None] = lambda step: None
 ) -> Report:
-    """Measure models side by side.
+    """Measure at least two models; `find` opens a name, `on_step` is called with what is done next.
 
-    Args:
-        names: of the models, at least two.
-        question: what is asked of each.
-        find: the model that a name stands for.
-        on_step: told what is done next.
-
-    Raises:
-        RequestError: when the question does not suit the models; says which.
-        HandloomError: for a model or a text that cannot be read.
+    Raises RequestError, naming the model, where a setting does not suit it; HandloomError for a model or a text that
+    cannot be read.
     """
     began = time.perf_counter()
-    subjects = collect(names, find)
-    _require_room(subjects, question)
-    notes: list[str] = []
-    lines = {}
-    for subject in subjects:
-        line, missing = base_models(subject, subjects, find)
-        lines[subject.name] = line
+    entries = collect(names, find)
+    _require_room(entries, config)
+    bases, notes = {}, []
+    for entry in entries:
+        bases[entry.name], missing = base_models(entry, entries, find)
         if missing:
-            notes.append(f"What {subject.name} was tuned from cannot be compared with it: {missing}")
-    roots = [(lines[subject.name] or [subject])[-1] for subject in subjects]
-    from_scratch = all(root.training and root.base is None for root in roots)
-    held_out = _held_out(question, subjects)
-    general = _general(question, [line[0] for line in lines.values() if line])
+            notes.append(f"What {entry.name} was tuned from cannot be compared with it: {missing}")
+    held_out, general = _held_out(config, entries), _general(config, [line[0] for line in bases.values() if line])
+    comparison = Comparison(config, entries, bases, held_out, general=general, on_step=on_step)
     letters: dict[str, str] = {}
     models, speeds = [], {}
-    for subject in subjects:
-        on_step(f"{subject.name}: opening")
-        lm = subject.open()
+    for entry in entries:
+        on_step(f"{entry.name}: loading")
+        lm = entry.open()
         letter = letters.setdefault(lm.tokenizer.fingerprint, chr(ord("A") + len(letters)))
-        models.append(Measuring(subject, lm, question, held_out, on_step).all(letter, general, lines[subject.name]))
-        on_step(f"{subject.name}: looking at the clock")
-        speeds[subject.name] = speed(lm, question.prompts[0], question.request)
+        models.append(_measure(comparison, entry, lm, letter))
+        on_step(f"{entry.name}: speed")
+        speeds[entry.name] = measure_speed(lm, config.prompts[0], config.request)
         del lm  # before the next is opened
+    roots = [(bases[entry.name] or [entry])[-1] for entry in entries]
+    from_scratch = all(root.training and root.base is None for root in roots)
+    forgetting = tuple(_forgetting(comparison, general, models)) if general else ()
     return Report(
-        tuple(models),
-        question.prompts,
-        question.n,
-        settings_of(question.request),
-        _source(held_out, SAMPLES),
-        _source(general) if general else None,
-        tuple(_forgot(subjects, models, lines, general, on_step)) if general else (),
-        (*provenance(models, from_scratch), *notes, *warnings(models)),
-        runtime.versions(),
-        torch.get_num_threads(),
-        Times(
-            datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            time.perf_counter() - began,
-            runtime.peak_memory_bytes(),
-            speeds,
+        models=tuple(models),
+        prompts=config.prompts,
+        n=config.n,
+        settings=settings_of(config.request),
+        held_out=Source.of(held_out, EXCERPTS),
+        general=Source.of(general) if general else None,
+        forgetting=forgetting,
+        notes=(*provenance_notes(models, from_scratch), *notes, *warnings(models)),
+        versions=runtime.versions(),
+        threads=torch.get_num_threads(),
+        times=Times(
+            date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            seconds=time.perf_counter() - began,
+            peak_memory_bytes=runtime.peak_memory_bytes(),
+            speeds=speeds,
         ),
     )
 
 
-def _forgot(
-    subjects: Sequence[ModelEntry],
-    models: Sequence[ModelResult],
-    lines: Mapping[str, list[ModelEntry]],
-    general: Selection,
-    on_step: Callable[[str], None],
-) -> Iterator[Forgetting]:
-    """For each tuned model how it and its base read general text; a base that is not compared is opened for this."""
-    read_by = {subject.folder: model.general for subject, model in zip(subjects, models, strict=True) if model.general}
-    for subject in subjects:
-        if lines[subject.name]:
-            base = lines[subject.name][0]
-            if base.folder not in read_by:
-                on_step(f"{base.name}: reading general text")
-                read_by[base.folder] = score_text(base.open(), [text for _, text in general.documents])
-            before, after = read_by[base.folder], read_by[subject.folder]
-            yield Forgetting(subject.name, base.name, before, after, difference(after, before))
-
-
-def _require_room(subjects: Sequence[ModelEntry], question: ComparisonConfig) -> None:
-    """Raise RequestError, naming the model, when a text would not fit one of them."""
-    for subject in subjects:
-        tokenizer = subject.load_tokenizer()
-        for ids in tokenizer.encode_batch(question.prompts):
+def _require_room(entries: Sequence[ModelEntry], config: ComparisonConfig) -> None:
+    """Raise RequestError, naming the model, where a text would not fit its context."""
+    for entry in entries:
+        for ids in entry.load_tokenizer().encode_batch(config.prompts):
             try:
-                require_room(len(ids), question.request, subject.context_length)
+                require_room(len(ids), config.request, entry.context_length)
             except RequestError as error:
-                raise RequestError(f"{subject.name}: {error.problem}", error.remedy) from None
+                raise RequestError(f"{entry.name}: {error.problem}", error.remedy, setting=error.setting) from None
 
 
-def _held_out(question: ComparisonConfig, subjects: Sequence[ModelEntry]) -> Selection:
-    if question.data:
-        return select_files(question.data, question.text_bytes)
-    trained = next((subject for subject in subjects if subject.training), None)
+# Texts
+
+
+def _held_out(config: ComparisonConfig, entries: Sequence[ModelEntry]) -> TextSample:
+    if config.data:
+        return sample_files(config.data, config.text_bytes)
+    trained = next((entry for entry in entries if entry.training), None)
     if trained is None:
         raise RequestError(
-            "There is no held-out text: none of these models was trained here, where some would have been kept.",
-            "Name a text with --data.",
+            "There is no held-out text: none of these models was trained here, where some would have been held out.",
+            "Name a text with `data`.",
+            setting="data",
         )
     try:
-        learned = TrainingText(trained.training, trained.load_tokenizer())
-        source = f"what {trained.name} held out of {learned.named}"
-        return select(source, learned.held_out(), question.text_bytes)
+        return _validation_text(trained, config.text_bytes)
     except HandloomError as error:
         raise RequestError(
-            f"What {trained.name} held out cannot be read again: {error.problem}", "Name a held-out text with --data."
+            f"The validation text of {trained.name} cannot be read again: {error.problem}",
+            "Name a held-out text with `data`.",
+            setting="data",
         ) from None
 
 
-def _general(question: ComparisonConfig, bases: Sequence[ModelEntry]) -> Selection | None:
-    """Text to see what was forgotten; None if no model was tuned and none was asked for."""
-    if question.general:
-        return select_files(question.general, question.text_bytes)
+def _general(config: ComparisonConfig, bases: Sequence[ModelEntry]) -> TextSample | None:
+    """Text to measure forgetting on; None if no model was tuned and none was named."""
+    if config.general:
+        return sample_files(config.general, config.text_bytes)
     if not bases:
         return None
-    base = bases[0]
     try:
-        learned = TrainingText(base.training, base.load_tokenizer())
-        source = f"what {base.name} held out of {learned.named}"
-        return select(source, learned.held_out(), question.text_bytes)
+        return _validation_text(bases[0], config.text_bytes)
     except HandloomError:
-        return select_files([GENERAL], question.text_bytes)
+        return sample_files([GENERAL], config.text_bytes)
 
 
-def _source(text: Selection, shown: int = 0) -> Source:
-    names = tuple(name for name, _ in text.documents[:shown])
-    return Source(text.source, len(text.documents), text.bytes, text.whole, names)
+def _validation_text(entry: ModelEntry, limit: int) -> TextSample:
+    text = TrainingText(entry.training, entry.load_tokenizer())
+    return sample_documents(f"what {entry.name} held out of {text.name}", text.held_out(), limit)
+
+
+# Measures
+
+
+def _measure(comparison: Comparison, entry: ModelEntry, lm: LanguageModel, letter: str) -> ModelResult:
+    """Every measure of one model but its speed; `letter` is that of its tokenizer."""
+    config, held_out, general = comparison.config, comparison.held_out, comparison.general
+
+    def step(what: str) -> None:
+        comparison.on_step(f"{entry.name}: {what}")
+
+    step("samples")
+    samples = generate_samples(lm, config.prompts, config.request, config.n)
+    step("held-out text")
+    score = score_text(lm, held_out.texts)
+    step("calibration")
+    end = [lm.tokenizer.eos_token_id]
+    ids = lm.tokenizer.encode_batch(held_out.texts)
+    calibration = calibrate(lm.model, [np.array(end + each) for each in ids], context_length=lm.config.context_length)
+    step("copies of its training text")
+    memorization, why_not, samples = _memorization(comparison, entry, lm, samples)
+    general_score: TextScore | None = None
+    if general is not None:
+        step("general text")
+        general_score = score if general == held_out else score_text(lm, general.texts)
+    parameters, shape = list(lm.model.parameters()), lm.config
+    return ModelResult(
+        name=entry.name,
+        provenance=Provenance.of(entry),
+        tokenizer=letter,
+        vocab_size=lm.tokenizer.vocab_size,
+        context_length=shape.context_length,
+        parameters=sum(p.numel() for p in parameters),
+        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        cache_bytes=2 * shape.layers * shape.context_length * shape.embed_dim * lm.model.dtype.itemsize,
+        held_out=score,
+        general=general_score,
+        calibration=calibration,
+        diversity=diversity([sample.text for sample in samples]),
+        memorization=memorization,
+        no_memorization=why_not,
+        samples=tuple(samples),
+        excerpts=tuple(
+            tuple(span for span in token_spans(lm.tokenizer, document, nll.tolist()) if span.start < EXCERPT)
+            for document, nll in zip(ids[:EXCERPTS], score.nll[:EXCERPTS], strict=True)
+        ),
+    )
+
+
+def _memorization(
+    comparison: Comparison, entry: ModelEntry, lm: LanguageModel, samples: Sequence[Sample]
+) -> tuple[Memorization | None, str, list[Sample]]:
+    """Copies in the samples, or why they are unknown; and the samples with their own copies."""
+    texts = [sample.text for sample in samples]
+    try:
+        searched, training = _training_pieces(comparison, entry, lm)
+        found = search([*texts, *_pieces_like(texts, comparison.held_out)], training)
+    except HandloomError as error:
+        if comparison.config.training:
+            raise
+        return None, error.problem, list(samples)
+    own, other = found[: len(texts)], found[len(texts) :]
+    marked = [dataclasses.replace(sample, copied=copied) for sample, copied in zip(samples, own, strict=True)]
+    return Memorization(searched, OverlapStats.of(own), OverlapStats.of(other)), "", marked
+
+
+def _training_pieces(
+    comparison: Comparison, entry: ModelEntry, lm: LanguageModel
+) -> tuple[str, Iterator[TrainingPiece]]:
+    """The training text of a model and of the models that it was tuned from, and its name."""
+    if sources := comparison.config.training:
+        return ", ".join(sources), corpus_pieces(sources)
+    texts = [TrainingText(entry.training, lm.tokenizer)]
+    names = [texts[0].name]
+    for base in comparison.bases[entry.name]:
+        try:
+            texts.append(TrainingText(base.training, base.load_tokenizer()))
+            names.append(f"{texts[-1].name} (of {base.name})")
+        except HandloomError:
+            names.append(f"not the training text of {base.name}, which is not available")
+    return "; ".join(names), chain.from_iterable(text.pieces() for text in texts)
+
+
+def _pieces_like(texts: Sequence[str], held_out: TextSample) -> list[str]:
+    """As many pieces of held-out text as there are texts, if there are so many, each of their mean length."""
+    length = max(1, round(sum(map(len, texts)) / len(texts)))
+    pieces = [
+        text[at : at + length] for text in held_out.texts for at in range(0, max(1, len(text) - length + 1), length)
+    ]
+    return pieces[:: max(1, len(pieces) // len(texts))][: len(texts)]
+
+
+def _forgetting(comparison: Comparison, general: TextSample, models: Sequence[ModelResult]) -> Iterator[Forgetting]:
+    """For each tuned model, its score and its base's on general text; opens a base that is not compared."""
+    scores = {
+        entry.folder: model.general for entry, model in zip(comparison.entries, models, strict=True) if model.general
+    }
+    for entry in comparison.entries:
+        for base in comparison.bases[entry.name][:1]:
+            if base.folder not in scores:
+                comparison.on_step(f"{base.name}: general text")
+                scores[base.folder] = score_text(base.open(), general.texts)
+            before, after = scores[base.folder], scores[entry.folder]
+            yield Forgetting(entry.name, base.name, before, after, difference=difference(after, before))

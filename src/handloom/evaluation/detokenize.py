@@ -1,11 +1,9 @@
-"""Benchmarks that were cut into words become ordinary text again, line by line, and back.
+"""Benchmarks that were cut into words become ordinary text, line by line, and back. Knows strings only.
 
-WikiText, Penn Treebank and LAMBADA come with spaces around punctuation and with contractions in two parts: text that
-no model met while it learned. GPT-2 was measured on text put together again by "invertible de-tokenizers" (Radford et
-al. 2019, section 3.1, which does not publish them). These are ours, so numbers will not agree to the last digit. Where
-`retokenize` gives the line back, nothing was lost, and the surprise at the new text is that at the old one.
-
-Knows strings only.
+WikiText, Penn Treebank and LAMBADA come with spaces around punctuation and with contractions in two parts, which no
+model met in training. GPT-2 was measured on text put together by "invertible de-tokenizers" (Radford et al. 2019,
+section 3.1), which were not published. These rules are ours, so numbers differ in the last digits. Where `retokenize`
+gives the line back, nothing was lost, and the NLL of the new text is that of the old one.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ _ABBREVIATION = re.compile(r"(?:\w\.)+|(?:mrs?|ms|drs?|st|vs|jr|sr|vol|gen|col|l
 
 @dataclass(frozen=True)
 class Form:
-    """How a data set is written. Each table says how a token of its own is written in ordinary text.
+    """How a data set is written: tables from a token of its own to what ordinary text has for it.
 
-    Written text is taken apart by the same tables, so a token is recovered unless it looks like two, as `etc.` does at
+    Ordinary text is taken apart by the same tables, so a token is recovered unless it looks like two, as `etc.` does at
     the end of a sentence.
     """
 
@@ -37,7 +35,7 @@ class Form:
     """Ends of words, such as 's; joined to the token before them."""
     joints: Mapping[str, str] = field(default_factory=dict)
     """Joined on both sides."""
-    numeric: frozenset[str] = frozenset()
+    numeric: str = ""
     """What is written for a joint only between digits."""
     by_turns: str = ""
     """A mark that opens and closes by turns."""
@@ -45,37 +43,37 @@ class Form:
     """A mark of headings, whose repetitions are joined."""
 
     @cached_property
-    def _joint_pattern(self) -> re.Pattern[str] | None:
-        places = [
-            rf"(?<=\d){re.escape(mark)}(?=\d)"
-            if mark in self.numeric
-            else rf"(?<=[^\s{re.escape(mark)}]){re.escape(mark)}(?=[^\s{re.escape(mark)}])"
-            for mark in self.joints.values()
-        ]
-        return re.compile(f"({'|'.join(places)})") if places else None
-
-    @cached_property
     def _tokens(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-        """What is written for openers, closers and joints, and the tokens that stand for it."""
-        kinds = (self.openers, self.closers, self.joints)
-        opening, closing, joining = ({written: token for token, written in kind.items()} for kind in kinds)
+        """The tokens of openers, closers and joints, by what is written for them."""
+        opening, closing, joining = (
+            {written: token for token, written in table.items()} for table in (self.openers, self.closers, self.joints)
+        )
         if self.by_turns:
             opening[self.by_turns] = closing[self.by_turns] = self.by_turns
         return opening, closing, joining
+
+    @cached_property
+    def _joint(self) -> re.Pattern[str]:
+        """A joint between two parts of a word; matches nothing where there are none."""
+        places = []
+        for mark in map(re.escape, self.joints.values()):
+            beside = (
+                (r"(?<=\d)", r"(?=\d)") if mark[-1] in self.numeric else (rf"(?<=[^\s{mark}])", rf"(?=[^\s{mark}])")
+            )
+            places.append(mark.join(beside))
+        return re.compile(f"({'|'.join(places) or '(?!)'})")
 
     def join(self, tokens: list[str]) -> str:
         """One line's tokens as ordinary text."""
         text, glued, opened = "", True, False
         for token in tokens:
-            before = after = False
+            before, after = token in self.closers or token in self.endings, token in self.openers
             if self.by_turns and token == self.by_turns:
                 before, after, opened = opened, not opened, not opened
             elif token in self.joints:
                 before = after = True
-            else:
-                before = token in self.closers or token in self.endings
-                before = before or (token != "" and token == self.runs and text.endswith(token))
-                after = token in self.openers
+            elif token and token == self.runs and text.endswith(token):
+                before = True
             written = self.openers.get(token) or self.closers.get(token) or self.joints.get(token) or token
             text += written if glued or before else f" {written}"
             glued = after
@@ -88,9 +86,7 @@ class Form:
     def _parts(self, word: str) -> list[str]:
         if self.runs and word and not word.strip(self.runs):
             return list(word)
-        if self._joint_pattern is None:
-            return self._stripped(word)
-        pieces = self._joint_pattern.split(word)
+        pieces = self._joint.split(word)  # parts and the joints between them, by turns
         found = self._stripped(pieces[0])
         for joint, piece in zip(pieces[1::2], pieces[2::2], strict=True):
             found += [self._tokens[2][joint], *self._stripped(piece)]
@@ -106,63 +102,55 @@ class Form:
             word = word[1:]
         while len(word) > 1 and not _ABBREVIATION.fullmatch(word):
             ending = next((e for e in self.endings if word.endswith(e) and len(word) > len(e)), "")
-            if ending:
-                behind.append(ending)
-            elif word[-1] in closing:
-                behind.append(closing[word[-1]])
-            else:
+            if not ending and word[-1] not in closing:
                 break
+            behind.append(ending or closing[word[-1]])
             word = word[: -len(ending or " ")]
         return [*front, word, *reversed(behind)]
 
 
-def _as_they_are(marks: str) -> dict[str, str]:
+def _unchanged(marks: str) -> dict[str, str]:
     return {mark: mark for mark in marks}
 
 
 FORMS = {
     "wikitext": Form(
         edges=True,
-        openers=_as_they_are("([{$£€#"),
-        closers=_as_they_are(",.;:!?)]}%'"),
+        openers=_unchanged("([{$£€#"),
+        closers=_unchanged(",.;:!?)]}%'"),
         endings=(*_ENDINGS, "'t"),  # it writes "didn 't", the others "did n't"
         joints={"@-@": "-", "@,@": ",", "@.@": ".", "/": "/", "°": "°"},
-        numeric=frozenset(",."),
+        numeric=",.",
         by_turns='"',
         runs="=",
     ),
     # Without punctuation; <unk> stays, and N stands for every number.
-    "ptb": Form(edges=True, openers=_as_they_are("$#"), closers=_as_they_are("%'"), endings=("n't", *_ENDINGS)),
+    "ptb": Form(edges=True, openers=_unchanged("$#"), closers=_unchanged("%'"), endings=("n't", *_ENDINGS)),
     "lambada": Form(
-        openers={"``": '"', "`": "'", **_as_they_are("($")},
-        closers={"''": '"', **_as_they_are(",.;:!?)%'")},
+        openers={"``": '"', "`": "'", **_unchanged("($")},
+        closers={"''": '"', **_unchanged(",.;:!?)%'")},
         endings=("n't", *_ENDINGS),
     ),
 }
-"""What `--detokenize` knows."""
+"""The values of the setting `detokenize`, but for `none`."""
 
 
 def detokenize(form: Form, text: str) -> str:
-    """Ordinary text from whole lines of a benchmark; what stands on one line depends on no other."""
-    return "\n".join(_line(form, line) for line in text.split("\n"))
+    """Ordinary text from whole lines of a benchmark; each line is independent of the others."""
+    return "\n".join(_ordinary(form, line) for line in text.split("\n"))
 
 
 def retokenize(form: Form, text: str) -> str:
-    """The other way round."""
-    lines = text.split("\n")
-    # Behind the last line end there is no line.
-    last = len(lines) - 1
-    return "\n".join("" if at == last and at and not line else _back(form, line) for at, line in enumerate(lines))
+    """The lines of the benchmark from ordinary text."""
+    *lines, rest = text.split("\n")
+    ends = [_original(form, rest)] if rest or not lines else [""]  # nothing stands behind the last line end
+    return "\n".join([*(_original(form, line) for line in lines), *ends])
 
 
-def _line(form: Form, line: str) -> str:
-    if form.edges:
-        line = line.removeprefix(" ").removesuffix(" ")
-    return form.join(line.split(" "))
+def _ordinary(form: Form, line: str) -> str:
+    return form.join((line.removeprefix(" ").removesuffix(" ") if form.edges else line).split(" "))
 
 
-def _back(form: Form, line: str) -> str:
-    if not line:
-        return " " if form.edges else ""
-    joined = " ".join(form.split(line))
-    return f" {joined} " if form.edges else joined
+def _original(form: Form, line: str) -> str:
+    edge = " " if form.edges else ""
+    return edge + " ".join(form.split(line)) + edge if line else edge

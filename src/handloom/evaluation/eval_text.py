@@ -1,43 +1,44 @@
-"""A text in the form in which a convention has it read, and its size in every unit. Streams; asks no model."""
+"""A text in the form in which a perplexity convention reads it, and its size in every unit. Streams; knows no model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Literal
 
 from handloom.data.chunking import PIECE, chunk_text
 from handloom.data.corpus import Corpus
 from handloom.evaluation.detokenize import FORMS, detokenize, retokenize
+from handloom.settings import Settings, setting
 from handloom.tokenizer.base import Tokenizer
 
 _LONGEST_LINE = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
-class PerplexityConvention:
-    """How a text is read, apart from the strides."""
+class PerplexityConvention(Settings):
+    """How a text is read. Raises ConfigError for a setting outside its limits."""
 
-    documents: Literal["alone", "joined"] = "alone"
-    """Each document from its own beginning, or one behind the other."""
-    begin: bool = True
-    """An end of text stands before each document. It is read, and never counted."""
-    detokenize: Literal["none", "wikitext", "ptb", "lambada"] = "none"
-    """The benchmark that the text is, to be made ordinary text."""
-    context_length: int | None = None
-    """Tokens read at once; all that the model can if not given."""
-    strides: tuple[int, ...] = ()
-    """New tokens in each window; the context, and 512 or half a smaller context, if not given."""
-    limit: int | None = None
-    """How many documents to read; all if not given."""
-    batch_size: int = 8
-    """Windows read together; has no influence on the result beyond rounding."""
+    documents: str = setting(
+        "alone", "Each document by itself, or joined one behind the other.", choices=("alone", "joined")
+    )
+    without_end_of_text: bool = setting(
+        False, "Put no end of text before the documents; their first tokens then do not count."
+    )
+    detokenize: str = setting(
+        "none", "The benchmark that the text is; it is also read as ordinary text.", choices=("none", *FORMS)
+    )
+    context_length: int | None = setting(None, "Tokens read at once; None: all that the model can.", at_least=1)
+    stride: tuple[int, ...] = setting(
+        (), "New tokens in each window; default: the context, and 512 or half a smaller context."
+    )
+    limit: int | None = setting(None, "Only the first so many documents, or items; None: all.", at_least=1)
+    batch_size: int = setting(8, "Windows or items computed together.", at_least=1)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A text's size in every unit, less what nothing predicts: without an end of text before it, its first token."""
+    """A text's size in every unit, without what nothing predicts: its first token, if no end of text precedes it."""
 
     documents: int = 0
     tokens: int = 0
@@ -53,7 +54,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class EvalText:
-    """A corpus in the form in which it is read."""
+    """A corpus in the form in which it is read; `ordinary`: as ordinary text, detokenized."""
 
     tokenizer: Tokenizer
     corpus: Corpus
@@ -61,9 +62,9 @@ class EvalText:
     ordinary: bool
 
     def documents(self) -> Iterator[Iterable[str]]:
-        """Pieces of each document in turn, cut where tokenization cannot tell, as in the file.
+        """The pieces of each document, as in the file, cut where that does not change its tokens.
 
-        A page of WikiText is a document where documents stand alone.
+        With `documents=alone`, a page of WikiText is a document.
         """
         return islice(self._documents(), self.convention.limit)
 
@@ -85,15 +86,52 @@ class EvalText:
         for piece in chunk_text(map(self.form, pieces), PIECE):
             yield self.tokenizer.encode(piece)
 
+    def count(self) -> Counts:
+        """The text in every unit; words, lines, characters and bytes are those of the form in which it is read."""
+        counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
+        unpredicted = self.convention.without_end_of_text  # whether nothing predicts the next token
+        for pieces in self.documents():
+            counts["documents"] += 1
+            unpredicted = unpredicted or (self.convention.documents == "alone" and self.convention.without_end_of_text)
+            ended = True
+            for piece in chunk_text((self._checked(piece, counts) for piece in pieces), PIECE):
+                ids = self.tokenizer.encode(piece)
+                _add(counts, piece, len(ids))
+                counts["lines"] += piece.count("\n")
+                ended = piece.endswith("\n")
+                if unpredicted and ids:
+                    first = self.tokenizer.token_bytes(ids[0])
+                    counts["tokens"] -= 1
+                    counts["words"] -= bool(first.strip())
+                    counts["characters"] -= len(first.decode("utf-8", "ignore"))
+                    counts["bytes"] -= len(first)
+                    unpredicted = False
+            counts["lines"] += not ended
+        return Counts(**counts)
+
+    def _checked(self, piece: str, counts: dict[str, int]) -> str:
+        """A piece as it is read, after counting whether the original can be recovered from it."""
+        read = self.form(piece)
+        if self.ordinary:
+            counts["lines_lost"] += retokenize(FORMS[self.convention.detokenize], read) != piece
+        return read
+
+
+def _add(counts: dict[str, int], piece: str, tokens: int) -> None:
+    counts["tokens"] += tokens
+    counts["words"] += len(piece.split())
+    counts["characters"] += len(piece)
+    counts["bytes"] += len(piece.encode("utf-8"))
+
 
 def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    """Whole lines, one at a time, of whatever chunks."""
+    """Whole lines, one at a time, of any chunks."""
     held = ""
     for chunk in chunks:
         *whole, held = (held + chunk).split("\n")
         for line in whole:
             yield line + "\n"
-        if len(held) > _LONGEST_LINE:  # then some place in it has to do
+        if len(held) > _LONGEST_LINE:  # then a space in it has to do
             cut = held.rfind(" ") if " " in held[1:] else len(held)
             yield held[:cut]
             held = held[cut:]
@@ -110,41 +148,4 @@ def _pages(lines: Iterable[str]) -> Iterator[Iterable[str]]:
         number += line.startswith(" = ") and not line.startswith(" = = ") and line.endswith(" = \n")
         return number
 
-    for _, group in groupby(lines, key=page):
-        yield group
-
-
-def count(text: EvalText) -> Counts:
-    """The text in every unit; words, lines, characters and bytes are those of the form in which it is read."""
-    found = dict.fromkeys(Counts.__dataclass_fields__, 0)
-    unread = not text.convention.begin  # whether the next token is one that nothing predicts
-    for pieces in text.documents():
-        found["documents"] += 1
-        unread = unread or (text.convention.documents == "alone" and not text.convention.begin)
-        ended = True
-        original = (_noted(piece, text, found) for piece in pieces)
-        for piece in chunk_text(original, PIECE):
-            ids = text.tokenizer.encode(piece)
-            found["tokens"] += len(ids)
-            found["words"] += len(piece.split())
-            found["lines"] += piece.count("\n")
-            found["characters"] += len(piece)
-            found["bytes"] += len(piece.encode("utf-8"))
-            ended = piece.endswith("\n")
-            if unread and ids:
-                first = text.tokenizer.token_bytes(ids[0])
-                found["tokens"] -= 1
-                found["words"] -= bool(first.strip())
-                found["characters"] -= len(first.decode("utf-8", "ignore"))
-                found["bytes"] -= len(first)
-                unread = False
-        found["lines"] += not ended
-    return Counts(**found)
-
-
-def _noted(piece: str, text: EvalText, found: dict[str, int]) -> str:
-    """A piece as it is read, after it was noted whether it could be had back."""
-    read = text.form(piece)
-    if text.ordinary:
-        found["lines_lost"] += retokenize(FORMS[text.convention.detokenize], read) != piece
-    return read
+    return (group for _, group in groupby(lines, key=page))

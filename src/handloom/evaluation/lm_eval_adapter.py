@@ -5,9 +5,9 @@
 
     lm_eval.simple_evaluate(HandloomLM(handloom.load("runs/demo")), tasks=["hellaswag"])
 
-`handloom lm-eval MODEL ...` is the harness's own command line with our model. This module alone imports the harness,
-and is imported by nobody that does not ask for it. All the harness's kinds of requests are answered as its own Hugging
-Face model answers them. One thing differs on purpose: text that reads <|endoftext|> is ordinary text here.
+`handloom lm-eval MODEL ...` is the harness's own command line with our model. Only this module imports the harness.
+Every kind of request is answered as the harness's own Hugging Face model answers it, but for one thing: text that reads
+<|endoftext|> is ordinary text here.
 """
 
 from __future__ import annotations
@@ -16,33 +16,29 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from lm_eval.api.model import TemplateLM  # type: ignore[import-untyped]
 from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-untyped]
 
+from handloom.data.windows import Window, windows_of
 from handloom.errors import HandloomError, RequestError
 from handloom.evaluation.chat_text import chat_ids, chat_text, is_chat
-from handloom.evaluation.multiple_choice import encode_pair, window_of
-from handloom.evaluation.scoring import Window, read_windows, windows_of
+from handloom.evaluation.multiple_choice import READ_AHEAD, encode_pair, window_of
+from handloom.evaluation.scoring import score_windows
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 
 MAX_NEW_TOKENS = 256
-"""Tokens to write where a task does not say; the harness's own default."""
-_AHEAD = 16  # batches read in the order of their lengths
+"""Tokens to generate where a task does not name a number; the harness's own default."""
+_MODEL_FLAG = "--model"  # of the harness
 _KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
 
 
 class HandloomLM(TemplateLM):
-    """A model as the harness wants one.
+    """A model with the harness's interface.
 
-    Args:
-        lm: reads and writes.
-        batch_size: requests handled together; has no influence on the results beyond rounding.
-        max_length: tokens read at once; the model's context if not given.
-        max_gen_toks: tokens to write where a task does not say.
-        seed: of what is drawn, where a task asks for that; request number r draws from (seed, r).
+    `batch_size` requests are computed together, `max_length` tokens read at once, `max_gen_toks` generated where a task
+    does not name a number; request r samples from (seed, r). Raises RequestError for settings outside their limits.
     """
 
     def __init__(
@@ -55,11 +51,10 @@ class HandloomLM(TemplateLM):
         **others: Any,
     ) -> None:
         super().__init__()
-        # The harness hands these to every model; they are about devices that we do not have.
-        unknown = set(others) - {"device", "max_batch_size"}
-        if unknown:
+        # The harness passes these to every model; they are about devices that we do not have.
+        if unknown := set(others) - {"device", "max_batch_size"}:
             raise RequestError(
-                f"The model takes no argument {sorted(unknown)[0]!r}.",
+                f"The model does not take the argument {sorted(unknown)[0]!r}.",
                 "It takes model, batch_size, max_length, max_gen_toks and seed.",
             )
         self.lm = lm
@@ -78,40 +73,37 @@ class HandloomLM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Tells tokenizers apart in the harness's cache of requests."""
+        """The key of the tokenizer in the harness's cache of requests."""
         return f"handloom-{self.lm.tokenizer.fingerprint}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text, or of a conversation that `apply_chat_template` made; there are no special tokens to add."""
+        """Ids of a text, or of a conversation from `apply_chat_template`; there are no special tokens to add."""
         if self._chats and is_chat(string):
             return chat_ids(self.lm.tokenizer, string)
         return self.lm.tokenizer.encode(string)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The name of the model's template.
-
-        Raises:
-            RequestError: for a model that learned no conversations, or another template's name.
-        """
+        """The name of the model's template; raises RequestError for a model without one, or another name."""
         if self.lm.template is None:
             raise RequestError(
-                "The model learned no conversations, so there is no chat template to apply.",
-                "Leave out --apply_chat_template, or tune a model with handloom finetune --task sft.",
+                "The model was not trained on conversations, so there is no chat template to apply.",
+                "Leave the harness's `apply_chat_template` out, or tune a model with `task=sft`.",
             )
         if chat_template not in (True, self.lm.template):
             raise RequestError(
-                f"The model has no chat template {chat_template!r}.", "Give --apply_chat_template without a name."
+                f"The model does not have the chat template {chat_template!r}.",
+                "Give the harness's `apply_chat_template` without a name.",
             )
         return self.lm.template
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as text, whose ids are those of training; without the prompt its last answer goes on."""
+        """A conversation as text, whose ids are those of training; without the prompt its last answer is continued."""
         self.chat_template(True)
         self._chats = True
         return chat_text(chat_history, answered=not add_generation_prompt)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As the harness does it; the two apart where else nothing would be left, and where an answer begins."""
+        """`encode_pair`; the two apart where an answer begins."""
         if self._chats and is_chat(context):
             return self.tok_encode(context), self.lm.tokenizer.encode(continuation)
         return encode_pair(self.lm.tokenizer, context, continuation)
@@ -119,14 +111,13 @@ class HandloomLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """(log probability, whether it is what the model would write) of each continuation."""
+        """(log probability, whether greedy decoding gives it) of each continuation."""
         windows = (self._window(context, continuation) for _, context, continuation in requests)
         found = []
-        scored = read_windows(self.lm.model, windows, self.batch_size, _AHEAD)
-        for (texts, _, _), one in zip(requests, scored, strict=True):
-            answer = (-float(one.nats.sum(dtype=np.float64)), one.greedy)
-            self.cache_hook.add_partial("loglikelihood", texts, answer)
-            found.append(answer)
+        scores = score_windows(self.lm.model, windows, self.batch_size, READ_AHEAD)
+        for (texts, _, _), score in zip(requests, scores, strict=True):
+            found.append((-score.total, score.is_greedy))
+            self.cache_hook.add_partial("loglikelihood", texts, found[-1])
         return found
 
     def _window(self, context: list[int], continuation: list[int]) -> Window:
@@ -138,25 +129,21 @@ class HandloomLM(TemplateLM):
         return window_of(context, continuation, self.max_length)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log probability of each text from an end of text on, read through windows that lie side by side."""
-        counts: list[int] = []
+        """Log probability of each text after an end of text, by windows that do not overlap."""
+        texts: list[int] = []  # of each window, the number of its text
 
         def windows() -> Iterator[Window]:
-            for (text,) in texts:
-                own = list(
-                    windows_of([self.tok_encode(text)], context_length=self.max_length, begin=self.prefix_token_id)
-                )
-                counts.append(len(own))
-                yield from own
+            for number, request in enumerate(requests):
+                ids = self.tok_encode(request.args[0])
+                for window in windows_of([ids], context_length=self.max_length, begin=self.prefix_token_id):
+                    texts.append(number)
+                    yield window
 
-        texts = [request.args for request in requests]
-        scored = read_windows(self.lm.model, windows(), self.batch_size, _AHEAD)
-        sums = [-float(one.nats.sum(dtype=np.float64)) for one in scored]
-        found, at = [], 0
-        for args, count in zip(texts, counts, strict=True):
-            found.append(float(sum(sums[at : at + count])))
-            self.cache_hook.add_partial("loglikelihood_rolling", args, found[-1])
-            at += count
+        found = [0.0] * len(requests)
+        for at, score in enumerate(score_windows(self.lm.model, windows(), self.batch_size, READ_AHEAD)):
+            found[texts[at]] -= score.total
+        for request, total in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return found
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -199,7 +186,7 @@ class HandloomLM(TemplateLM):
             raise RequestError(
                 f"A task asks for {wanted['max_gen_toks']} new tokens, which leaves no room for a prompt in a context "
                 f"of {self.max_length}.",
-                "Ask for fewer: --gen_kwargs max_gen_toks=32.",
+                "Lower `max_gen_toks` in the harness's `gen_kwargs`.",
             )
         until = wanted.get("until") or []
         drawn = bool(wanted.get("do_sample"))
@@ -226,26 +213,20 @@ def _below_one(share: Any) -> float | None:
 
 
 def command_line(words: Sequence[str], model: str, load: Callable[[str], LanguageModel]) -> None:
-    """The harness's own command line, where `--model handloom` is known and chosen.
+    """The harness's own command line with its flags `words`, and with the model that `load` opens by its name.
 
-    Args:
-        words: the harness's flags.
-        model: what to load, as `model=` in --model_args.
-        load: finds it.
-
-    Raises:
-        RequestError: what the harness cannot do, in its own words: a task there is not, a benchmark out of reach.
+    Raises RequestError for what the harness cannot do, in its own words: an unknown task, a benchmark out of reach.
     """
-    if chosen := [word for word in words if word.partition("=")[0] in ("--model", "-M")]:
+    if chosen := [word for word in words if word.partition("=")[0] in (_MODEL_FLAG, "-M")]:
         raise RequestError(
-            f"{chosen[0]} chooses a model of the harness, and this command measures {model} with Handloom.",
+            f"{chosen[0]} selects a model of the harness, and this command measures {model} with Handloom.",
             "Leave it out; the harness's own models are measured by its own command, lm-eval.",
         )
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-untyped]
     from lm_eval.api.registry import model_registry  # type: ignore[import-untyped]
 
     class Named(HandloomLM):
-        """A model by its name: --model handloom --model_args model=NAME."""
+        """A model by its name."""
 
         def __init__(self, model: str, **settings: Any) -> None:
             super().__init__(load(str(model)), **settings)
@@ -253,14 +234,14 @@ def command_line(words: Sequence[str], model: str, load: Callable[[str], Languag
     if "handloom" not in model_registry:
         model_registry.register("handloom")(Named)
     before = sys.argv
-    sys.argv = ["lm-eval", "run", "--model", "handloom", "--model_args", f"model={model}", *words]
+    sys.argv = ["lm-eval", "run", _MODEL_FLAG, "handloom", f"{_MODEL_FLAG}_args", f"model={model}", *words]
     try:
         cli_evaluate()
     except (HandloomError, MemoryError):
         raise
     except Exception as error:  # whatever the harness raises at what a user gave it
         raise RequestError(
-            f"The evaluation harness gives up: {' '.join(map(str, error.args)) or type(error).__name__}.",
+            f"The evaluation harness fails: {' '.join(map(str, error.args)) or type(error).__name__}.",
             "`lm-eval ls tasks` lists its tasks; those that are not on this machine come from Hugging Face's hub.",
         ) from error
     finally:

@@ -1,7 +1,7 @@
-"""What of written texts stands word for word in a training text: the longest run, and 8-grams.
+"""Verbatim copies of a training text in generated texts: the longest common run, and copied 8-grams.
 
-The written texts are short and the training text is long. So an automaton is built of the written ones, and the
-training text runs through it once, in pieces, whatever its size. Knows no model and no tokens.
+The generated texts are short and the training text is long: a suffix automaton is built of the former, and the latter
+streams through it once, whatever its size. Knows no model and no tokens.
 """
 
 from __future__ import annotations
@@ -13,21 +13,30 @@ from handloom.evaluation.diversity import ngrams, word_spans, words
 
 GRAM = 8
 """Words in an n-gram that counts as copied."""
+_SEPARATOR = ""  # between texts in the automaton; no character is empty, so no run crosses it
 
-_NOTHING = ""  # stands between texts in the automaton; no character is empty, so nothing runs across it
+
+@dataclass(frozen=True)
+class TrainingPiece:
+    """A part of a document. A document's pieces follow each other, and none is cut within a word."""
+
+    document: str
+    text: str
+    ends: bool
+    """Whether it is the last of its document."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A run of characters that a written text has in common with the training text."""
+    """A run of characters that a generated text shares with the training text; offsets are in characters."""
 
     start: int
-    """Where it begins in the written text, in characters."""
+    """In the generated text."""
     text: str
     document: str
-    """A document of the training text in which it stands; not always the first."""
+    """A document of the training text that contains it; not always the first."""
     offset: int
-    """Where it begins there, in characters."""
+    """In that document."""
 
     @property
     def characters(self) -> int:
@@ -37,58 +46,72 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Copied:
-    """What of one written text stands in the training text."""
+    """What of one generated text stands in the training text."""
 
     longest: Overlap | None
-    """The longest common run, the first in the written text among equals; None if not one character is common."""
+    """The longest common run, the first in the generated text among equals; None if not one character is common."""
     grams: int
-    """8-grams of words in the written text."""
+    """8-grams of words in the generated text."""
     found: tuple[int, ...]
     """Which of them stand in the training text, by number of their first word."""
 
     @property
     def share(self) -> float | None:
-        """The share of 8-grams that are copied; None for a text of fewer than 8 words."""
+        """The ratio of 8-grams that are copied; None for a text of fewer than 8 words."""
         return len(self.found) / self.grams if self.grams else None
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some of a document. A document's pieces follow each other, and none is cut within a word."""
+class OverlapStats:
+    """Copies in several texts together."""
 
-    document: str
-    text: str
-    ends: bool
-    """Whether it is the last of its document."""
+    grams: int
+    copied: int
+    longest: Overlap | None
+    mean_longest: float
+    """The longest overlap of a text in characters, the mean over texts."""
+
+    @property
+    def share(self) -> float | None:
+        """Copied 8-grams over all; None where no text has 8 words."""
+        return self.copied / self.grams if self.grams else None
+
+    @classmethod
+    def of(cls, each: Sequence[Copied]) -> OverlapStats:
+        """The sums over texts."""
+        lengths = [one.longest.characters if one.longest else 0 for one in each]
+        longest = each[lengths.index(max(lengths))].longest if each else None
+        grams, copied = sum(one.grams for one in each), sum(len(one.found) for one in each)
+        return cls(grams, copied, longest, sum(lengths) / max(1, len(lengths)))
 
 
-def search(texts: Sequence[str], training: Iterable[Piece]) -> list[Copied]:
-    """Look for each text in the training text; a match never reaches from one document into the next.
+def search(texts: Sequence[str], training: Iterable[TrainingPiece]) -> list[Copied]:
+    """Look for each text in the training text, which is read once; no match crosses the end of a document.
 
     Spaces count in the longest overlap, and do not in 8-grams. Takes about a second for each MB.
 
-    Args:
-        texts: short ones, as a model wrote them.
-        training: read once.
-
-    Source of the share: McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?", where
-    n-grams that are not in it are called novel. Of the automaton: Blumer et al. 1985, "The Smallest Automaton
-    Recognizing the Subwords of a Text".
+    Sources: McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?", which calls n-grams that
+    are not in it novel; Blumer et al. 1985, "The Smallest Automaton Recognizing the Subwords of a Text".
     """
-    automaton, grams = _Automaton(texts), _Grams(texts)
+    automaton = _Automaton(texts)
+    grams = [list(ngrams(words(text), GRAM)) for text in texts]
+    wanted = {gram for each in grams for gram in each}
+    met: set[tuple[object, ...]] = set()
+    before: list[str] = []  # the last words of the piece before, of the same document
     for piece in training:
         automaton.read(piece)
-        grams.read(piece)
+        here = before + words(piece.text)
+        met.update(wanted.intersection(ngrams(here, GRAM)))
+        before = [] if piece.ends else here[-(GRAM - 1) :]
     automaton.settle()
-    found = [grams.of(text) for text in texts]
     return [
-        Copied(automaton.longest(text), len(where), tuple(at for at, copied in enumerate(where) if copied))
-        for text, where in zip(texts, found, strict=True)
+        Copied(automaton.longest(text), len(mine), tuple(at for at, gram in enumerate(mine) if gram in met))
+        for text, mine in zip(texts, grams, strict=True)
     ]
 
 
-def covered(text: str, copied: Copied) -> list[tuple[int, int]]:
-    """The parts of a text that belong to copied 8-grams: ranges of characters, in order, that do not overlap."""
+def copied_ranges(text: str, copied: Copied) -> list[tuple[int, int]]:
+    """The parts of a text that belong to copied 8-grams: ranges of characters, in order, without overlap."""
     spans = word_spans(text)
     ranges: list[tuple[int, int]] = []
     for first in copied.found:
@@ -99,42 +122,23 @@ def covered(text: str, copied: Copied) -> list[tuple[int, int]]:
     return ranges
 
 
-class _Grams:
-    """The 8-grams of the written texts, and which of them were met."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._wanted = {gram for text in texts for gram in ngrams(words(text), GRAM)}
-        self._met: set[tuple[object, ...]] = set()
-        self._before: list[str] = []  # the last words of the piece before, of the same document
-
-    def read(self, piece: Piece) -> None:
-        here = self._before + words(piece.text)
-        self._met.update(self._wanted.intersection(ngrams(here, GRAM)))
-        self._before = [] if piece.ends else here[-(GRAM - 1) :]
-
-    def of(self, text: str) -> list[bool]:
-        return [gram in self._met for gram in ngrams(words(text), GRAM)]
-
-
 class _Automaton:
-    """A suffix automaton of several texts, that notes how much of each state another text has matched.
+    """A suffix automaton of several texts that records, for each state, the longest run of another text leading there.
 
-    State 0 has read nothing. A state stands for runs of characters that end at the same places of the texts, the
+    State 0 is the empty run. A state stands for runs of characters that end at the same places of the texts, the
     longest of them `_length` long; `_link` leads to the state of the longest one that also ends elsewhere.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._next: list[dict[str, int]] = [{}]
-        self._link = [-1]
-        self._length = [0]
+        self._link, self._length = [-1], [0]
         last = 0
         for text in texts:
-            for character in text:
+            for character in (*text, _SEPARATOR):
                 last = self._extend(last, character)
-            last = self._extend(last, _NOTHING)
         self._matched = [0] * len(self._link)
         self._place: list[tuple[str, int]] = [("", 0)] * len(self._link)
-        self._state, self._run, self._read = 0, 0, 0
+        self._state, self._run, self._position = 0, 0, 0
 
     def _extend(self, last: int, character: str) -> int:
         state = self._new({}, self._length[last] + 1, 0)
@@ -161,12 +165,12 @@ class _Automaton:
         self._link.append(link)
         return len(self._link) - 1
 
-    def read(self, piece: Piece) -> None:
-        """Follow a piece of the training text, and note at each state the longest run that led there."""
+    def read(self, piece: TrainingPiece) -> None:
+        """Follow a piece of the training text."""
         following, link, length = self._next, self._link, self._length
         matched, place = self._matched, self._place
         state, run = self._state, self._run
-        for at, character in enumerate(piece.text, start=self._read + 1):
+        for at, character in enumerate(piece.text, start=self._position + 1):
             while state and character not in following[state]:
                 state = link[state]
                 run = length[state]
@@ -176,12 +180,12 @@ class _Automaton:
                 if run > matched[state]:
                     matched[state] = run
                     place[state] = (piece.document, at - run)
-        self._state, self._run, self._read = state, run, self._read + len(piece.text)
+        self._state, self._run, self._position = state, run, self._position + len(piece.text)
         if piece.ends:
-            self._state = self._run = self._read = 0
+            self._state = self._run = self._position = 0
 
     def settle(self) -> None:
-        """What was matched at a state was matched, up to its length, at those that its links lead to."""
+        """A run matched at a state is matched, up to their lengths, at the states that its links lead to."""
         for state in sorted(range(1, len(self._link)), key=self._length.__getitem__, reverse=True):
             run, above = self._matched[state], self._link[state]
             if run and self._matched[above] < self._length[above]:
@@ -194,12 +198,10 @@ class _Automaton:
         best: Overlap | None = None
         state = 0
         for end, character in enumerate(text, start=1):
-            state = self._next[state][character]
-            at = state
+            state = at = self._next[state][character]
             while at and not self._matched[at]:
                 at = self._link[at]
             run = self._matched[at]
             if run > (best.characters if best else 0):
-                document, offset = self._place[at]
-                best = Overlap(end - run, text[end - run : end], document, offset)
+                best = Overlap(end - run, text[end - run : end], *self._place[at])
         return best

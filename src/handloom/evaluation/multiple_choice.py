@@ -1,108 +1,91 @@
-"""Which of several continuations does the model find likeliest? Questions answered without a word being written.
+"""Multiple choice by likelihood: which of several continuations is the most probable? Nothing is generated.
 
-A choice's likelihood is that of its tokens behind the context. Longer choices are less likely, so accuracies are
-published in several forms; all are counted. In lm-evaluation-harness `acc` is the plain sum, `acc_norm` the sum per
-character and `acc_bytes` the sum per byte, of the choice without the space before it. Per token is what llm.c and
-others publish as their normalized accuracy.
+Longer choices are less likely, so accuracies are published in several forms; all are counted. In lm-evaluation-harness
+`acc` compares plain sums, `acc_norm` sums per character and `acc_bytes` sums per byte, of the choice without the space
+before it. Per token is what llm.c and others publish as their normalized accuracy.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
+from typing import Any
 
 import numpy as np
 
+from handloom.data.windows import Window
 from handloom.errors import DataError
 from handloom.evaluation.benchmarks import BenchmarkItem
-from handloom.evaluation.scoring import Window, read_windows
+from handloom.evaluation.scoring import RatioEstimator, score_windows
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.base import Tokenizer
 
-_AHEAD = 16  # batches read in the order of their lengths
+READ_AHEAD = 16
+"""Batches scored in the order of their lengths."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What the model made of an item."""
+    """The likelihoods of an item's choices, one value for each."""
 
     item: BenchmarkItem
     nats: tuple[float, ...]
-    """The surprise at each choice, all of its tokens."""
+    """NLL of all tokens together."""
     tokens: tuple[int, ...]
-    """Tokens of each choice."""
     greedy: tuple[bool, ...]
-    """Whether each choice is what the model would write by itself, always taking the likeliest token."""
-    cut: bool
+    """Whether greedy decoding would give the choice."""
+    truncated: bool
     """Whether the beginning of the context did not fit, and was left out."""
 
     def picks(self) -> dict[str, int]:
-        """The choice taken for each way to compare them; the first of equals."""
+        """The choice taken by each normalization; the first of equals."""
         choices = self.item.choices
-        per = {
+        sizes = {
             "sum": [1] * len(choices),
             "character": [len(choice) for choice in choices],
             "byte": [len(choice.encode("utf-8")) for choice in choices],
             "token": self.tokens,
         }
-        return {
-            name: int(np.argmin([nats / by for nats, by in zip(self.nats, sizes, strict=True)]))
-            for name, sizes in per.items()
-        }
+        return {name: int(np.argmin(np.divide(self.nats, size))) for name, size in sizes.items()}
 
 
-def answers(lm: LanguageModel, items: Iterable[BenchmarkItem], batch_size: int = 8) -> Iterator[ItemResult]:
-    """Answer items one after another; they stream.
+def score_items(lm: LanguageModel, items: Iterable[BenchmarkItem], batch_size: int = 8) -> Iterator[ItemResult]:
+    """Score items one after another; they stream. `batch_size` continuations are computed together.
 
-    Args:
-        lm: reads.
-        items: to be answered.
-        batch_size: continuations read together; has no influence on the result beyond rounding.
-
-    Raises:
-        DataError: a continuation alone is longer than the context.
+    Raises DataError for a continuation that alone is longer than the context.
     """
-    stream, again = tee(_pair(lm, item) for item in items)
-    windows = (window for pairs in stream for window in pairs[1])
-    scored = read_windows(lm.model, windows, batch_size, _AHEAD)
-    for item, choices, cut in again:
-        found = [next(scored) for _ in choices]
-        yield ItemResult(
-            item,
-            tuple(float(one.nats.sum(dtype=np.float64)) for one in found),
-            tuple(len(one.nats) for one in found),
-            tuple(one.greedy for one in found),
-            cut,
-        )
+    stream, again = tee(_windows_of(lm, item) for item in items)
+    scores = score_windows(lm.model, (window for _, windows, _ in stream for window in windows), batch_size, READ_AHEAD)
+    for item, windows, truncated in again:
+        found = [next(scores) for _ in windows]
+        tokens, greedy = tuple(len(one.nll) for one in found), tuple(one.is_greedy for one in found)
+        yield ItemResult(item, tuple(one.total for one in found), tokens, greedy, truncated=truncated)
 
 
-def _pair(lm: LanguageModel, item: BenchmarkItem) -> tuple[BenchmarkItem, list[Window], bool]:
-    windows, cut = [], False
+def _windows_of(lm: LanguageModel, item: BenchmarkItem) -> tuple[BenchmarkItem, list[Window], bool]:
+    most, windows, truncated = lm.config.context_length, [], False
     for choice in range(len(item.choices)):
         context, continuation = encode_pair(lm.tokenizer, item.context, item.continuation(choice))
-        if len(continuation) > lm.config.context_length:
+        if len(continuation) > most:
             raise DataError(
-                f"{item.where}: choice {choice} has {len(continuation)} tokens, and the model reads "
-                f"{lm.config.context_length} at most.",
+                f"{item.where}: choice {choice} has {len(continuation)} tokens, and the model reads {most} at most.",
                 "Remove that line, or use a model with a larger context.",
             )
-        cut = cut or len(context) + len(continuation) > lm.config.context_length + 1
-        windows.append(window_of(context, continuation, lm.config.context_length))
-    return item, windows, cut
+        truncated = truncated or len(context) + len(continuation) > most + 1
+        windows.append(window_of(context, continuation, most))
+    return item, windows, truncated
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of a context and of what follows it, as lm-evaluation-harness cuts them.
+    """Tokens of a context and of its continuation, cut as lm-evaluation-harness cuts them.
 
-    The two are encoded as one text, since that is how the model met such text, and cut where the context alone would
-    end. White space at the context's end goes to the continuation first, for GPT-2's tokens begin with a space. An
-    empty context is an end of text. Should nothing be left for the continuation, because its first letters become one
-    token with the context's last, the two are encoded apart.
-
-    Returns:
-        at least one token each, unless the continuation is empty.
+    The two are encoded as one text, as the model met such text, and cut where the context alone would end. White space
+    at the context's end goes to the continuation first, for GPT-2's tokens begin with a space. An empty context is an
+    end of text. Should nothing be left for the continuation, because its first letters become one token with the
+    context's last, the two are encoded apart. Returns at least one token each, unless the continuation is empty.
     """
     if not context:
         return [tokenizer.eos_token_id], tokenizer.encode(continuation)
@@ -114,66 +97,45 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 def window_of(context: Sequence[int], continuation: Sequence[int], most: int) -> Window:
-    """What to read to predict `continuation`: `most` tokens at most, so the context's beginning may be cut off."""
+    """The window that predicts `continuation` from `most` tokens at most; the context's beginning may be left out."""
     ids = np.array([*context, *continuation], dtype=np.int64)[-(most + 1) :]
     return Window(ids[:-1], ids[len(ids) - len(continuation) :])
 
 
 @dataclass
 class Totals:
-    """Sums over answered items."""
+    """Sums over items."""
 
     items: int = 0
     choices: int = 0
-    cut: int = 0
-    chance: float = 0.0
-    """Sum of the probabilities to be right by guessing."""
-    right: dict[str, int] = field(default_factory=dict)
-    greedy: int = 0
-    """Items whose right answer the model would write by itself."""
-    nats: float = 0.0
-    """Surprise at the right answers."""
-    squares: float = 0.0
+    truncated: int = 0
+    means: dict[str, RatioEstimator] = field(default_factory=lambda: defaultdict(RatioEstimator))
+    """Over items: whether the pick of each normalization is right, `greedy`, `chance` and `nats` of the answer."""
 
-    def add(self, answered: ItemResult) -> None:
+    def add(self, result: ItemResult) -> None:
         """Count one more."""
-        item = answered.item
+        answer, choices = result.item.answer, len(result.item.choices)
         self.items += 1
-        self.choices += len(item.choices)
-        self.chance += 1 / len(item.choices)
-        self.cut += answered.cut
-        self.greedy += answered.greedy[item.answer]
-        self.nats += answered.nats[item.answer]
-        self.squares += answered.nats[item.answer] ** 2
-        for name, pick in answered.picks().items():
-            self.right[name] = self.right.get(name, 0) + (pick == item.answer)
+        self.choices += choices
+        self.truncated += result.truncated
+        right = {name: pick == answer for name, pick in result.picks().items()}
+        of_answer = {"greedy": result.greedy[answer], "chance": 1 / choices, "nats": result.nats[answer]}
+        for name, value in {**right, **of_answer}.items():
+            self.means[name].add(value)
 
     @property
     def is_cloze(self) -> bool:
         """Whether there was nothing to choose: each item asks for one word."""
         return self.choices == self.items
 
-    def accuracy(self, right: int) -> tuple[float, float]:
-        """The share of right answers, and its standard error; nan for a single item."""
-        share = right / self.items
-        return share, math.sqrt(share * (1 - share) / (self.items - 1)) if self.items > 1 else math.nan
 
-    def mean_nats(self) -> tuple[float, float]:
-        """The mean surprise at a right answer, and its standard error; nan for a single item."""
-        mean = self.nats / self.items
-        if self.items < 2:
-            return mean, math.nan
-        spread = max(0.0, self.squares / self.items - mean * mean)
-        return mean, math.sqrt(spread / (self.items - 1))
-
-
-def tally(answered: Iterable[ItemResult], told: Callable[[ItemResult], None] = lambda one: None) -> Totals:
-    """Sum up; `told` is given each answer as it comes."""
-    sums = Totals()
-    for one in answered:
-        sums.add(one)
-        told(one)
-    return sums
+def add_up(results: Iterable[ItemResult], on_result: Callable[[ItemResult], None] = lambda result: None) -> Totals:
+    """The sums; `on_result` is called with each result as it comes."""
+    totals = Totals()
+    for result in results:
+        totals.add(result)
+        on_result(result)
+    return totals
 
 
 @dataclass(frozen=True)
@@ -188,60 +150,57 @@ class Score:
     """What it is called elsewhere."""
 
 
-def scores(sums: Totals) -> list[Score]:
-    """What came out, with standard errors over items (None where one item alone tells nothing)."""
+_ACCURACIES = {
+    "sum": ("accuracy", "accuracy: likeliest choice", "lm-eval acc"),
+    "character": ("accuracy_per_character", "  per character", "lm-eval acc_norm"),
+    "byte": ("accuracy_per_byte", "  per byte", "lm-eval acc_bytes"),
+    "token": ("accuracy_per_token", "  per token", "llm.c acc_norm"),
+}
 
-    def score(key: str, name: str, pair: tuple[float, float], also: str = "") -> Score:
-        value, error = pair
-        return Score(key, name, value, None if math.isnan(error) else error, also)
 
-    mean, error = sums.mean_nats()
-    perplexity = math.exp(mean) if mean < 700 else math.inf
-    surprise = score("nats", "nats at the right answer", (mean, error))
-    if sums.is_cloze:
+def scores(totals: Totals) -> list[Score]:
+    """The results, with standard errors over items: for an accuracy p of n items, the root of p (1 - p) / (n - 1)."""
+
+    def score(name: str, key: str, title: str, also: str = "") -> Score:
+        mean = totals.means[name].estimate()
+        return Score(key, title, mean.value, mean.standard_error, also=also)
+
+    nll = score("nats", "nats", "NLL of the right answer")
+    if totals.is_cloze:
+        perplexity = math.exp(nll.value) if nll.value < 700 else math.inf
+        error = None if nll.error is None else nll.error * perplexity
         return [
-            score("accuracy", "accuracy: what it would write", sums.accuracy(sums.greedy), "lm-eval acc"),
-            score("perplexity", "perplexity of the answer", (perplexity, error * perplexity), "lm-eval perplexity"),
-            surprise,
+            score("greedy", "accuracy", "accuracy: greedy decoding", "lm-eval acc"),
+            Score("perplexity", "perplexity of the answer", perplexity, error, also="lm-eval perplexity"),
+            nll,
         ]
-    names = {
-        "sum": ("accuracy", "accuracy: likeliest choice", "lm-eval acc"),
-        "character": ("accuracy_per_character", "  per character", "lm-eval acc_norm"),
-        "byte": ("accuracy_per_byte", "  per byte", "lm-eval acc_bytes"),
-        "token": ("accuracy_per_token", "  per token", "llm.c acc_norm"),
-    }
-    found = [score(key, name, sums.accuracy(sums.right.get(way, 0)), also) for way, (key, name, also) in names.items()]
-    return [*found, score("chance", "accuracy by guessing", (sums.chance / sums.items, math.nan)), surprise]
+    chance = Score("chance", "accuracy by guessing", totals.means["chance"].estimate().value, None)
+    return [*(score(name, *titles) for name, titles in _ACCURACIES.items()), chance, nll]
 
 
-def notes(sums: Totals) -> list[str]:
-    """What to know about the numbers."""
+def notes(totals: Totals) -> list[str]:
+    """What the numbers hold for, in sentences."""
     found = ["Standard errors are over items: for an accuracy p of n items, the root of p (1 - p) / (n - 1)."]
-    if sums.cut:
-        found.append(f"{sums.cut:,} items did not fit the context; the beginning of each was left out.")
+    if totals.truncated:
+        found.append(f"{totals.truncated:,} items did not fit the context; the beginning of each was left out.")
     return found
 
 
-def as_json(sums: Totals) -> dict[str, object]:
+def as_json(totals: Totals) -> dict[str, Any]:
     """Everything for programs."""
-    found: dict[str, object] = {"items": sums.items, "cut": sums.cut}
-    for score in scores(sums):
+    found: dict[str, Any] = {"items": totals.items, "truncated": totals.truncated}
+    for score in scores(totals):
         found[score.key] = score.value if math.isfinite(score.value) else None
         if score.key != "chance":
             found[f"{score.key}_error"] = score.error
     return found
 
 
-def item_json(one: ItemResult) -> dict[str, object]:
-    """What became of one item."""
+def item_json(result: ItemResult) -> dict[str, Any]:
+    """One item for programs."""
+    item = result.item
     return {
-        "item": one.item.where,
-        "context": one.item.context,
-        "choices": one.item.choices,
-        "answer": one.item.answer,
-        "nats": one.nats,
-        "tokens": one.tokens,
-        "greedy": one.greedy,
-        "picks": one.picks(),
-        "cut": one.cut,
-    }
+        "item": item.where, "context": item.context, "choices": item.choices, "answer": item.answer,
+        "nats": result.nats, "tokens": result.tokens, "greedy": result.greedy, "picks": result.picks(),
+        "truncated": result.truncated,
+    }  # fmt: skip

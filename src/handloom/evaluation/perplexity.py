@@ -1,4 +1,4 @@
-"""One text, one model, and every number that is called its perplexity, side by side.
+"""Perplexity in every convention: one text, one model, and each number that is published under that name.
 
 Published perplexities differ by what is divided by what, by how much each token is predicted from, and by the form in
 which the text was read. Here each is measured, with all that it is made of. The text streams, as often as needed.
@@ -6,60 +6,54 @@ which the text was read. Here each is measured, with all that it is made of. The
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from handloom.data.corpus import Corpus
+from handloom.data.windows import Window, windows_of
 from handloom.errors import ConfigError, DataError
-from handloom.evaluation.eval_text import Counts, EvalText, PerplexityConvention, count
-from handloom.evaluation.scoring import Window, read_windows, windows_of
-from handloom.evaluation.standard_error import ClusteredStandardError
+from handloom.evaluation.eval_text import Counts, EvalText, PerplexityConvention
+from handloom.evaluation.scoring import MANY_DOCUMENTS, Estimate, RatioEstimator, clusters, score_windows
 from handloom.inference.language_model import LanguageModel
 
 STRIDE = 512
-"""The other stride that is published, after the one of a whole context."""
-ENOUGH = 20
-"""Documents from which on the standard error is taken over documents."""
-_AHEAD = 16  # batches of documents read in the order of their lengths
+"""The other stride that is published, after that of a whole context."""
+_READ_AHEAD = 16  # batches of documents scored in the order of their lengths
 
 
 @dataclass(frozen=True)
 class StrideResult:
-    """What reading the text once, with one stride, came to."""
+    """The NLL of the text, read once with one stride."""
 
     ordinary: bool
-    """Whether it was read as ordinary text, put together again."""
+    """Whether it was read as ordinary text, detokenized."""
     stride: int
     nats: float
-    """The surprise at all of its tokens together."""
+    """NLL of all of its tokens together."""
     counts: Counts
     """Of the text as it was read."""
     units: int
-    """How many parts the standard error was taken over."""
-    standard_error: float
-    """Of the mean surprise at a token, in nats."""
-
-    @property
-    def nats_per_token(self) -> float:
-        """The mean surprise at a token."""
-        return self.nats / self.counts.tokens
+    """Over so many units the standard error is taken."""
+    nats_per_token: Estimate
 
 
 @dataclass(frozen=True)
 class PerplexityResult:
-    """Everything that was measured of one text."""
+    """Everything measured of one text."""
 
     convention: PerplexityConvention
     context_length: int
     original: Counts
-    """Of the text as it is in its file; its tokens are those of that form too."""
+    """Of the text as it is in its file, with the tokens of that form."""
     readings: tuple[StrideResult, ...]
-    over: Literal["documents", "blocks"]
-    """What the standard errors were taken over: documents, or stretches of as many tokens as the context."""
+    over: str
+    """Units of the standard errors: `documents`, or `blocks` of as many tokens as the context."""
 
 
 def measure(
@@ -68,111 +62,220 @@ def measure(
     convention: PerplexityConvention,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PerplexityResult:
-    """Read `corpus` once for each stride; if it is put together again, also as it is with the first stride.
+    """Read `corpus` once for each stride; if it is detokenized, also as it is, with the first stride.
 
-    Memory does not grow with the text.
+    `progress` is called after each window with the tokens done and in all. Memory does not grow with the text.
 
-    Args:
-        lm: reads.
-        corpus: walked several times.
-        convention: how to read it.
-        progress: told after each window how many tokens are done, and of how many.
-
-    Raises:
-        DataError: nothing in the corpus can be predicted.
-        ConfigError: a convention outside its limits.
+    Raises DataError when the corpus contains nothing to predict, ConfigError for a convention that the model cannot do.
     """
-    context_length, strides = _checked(convention, lm.config.context_length)
+    context_length, strides = _windowing(convention, lm.config.context_length)
     forms = [False] if convention.detokenize == "none" else [False, True]
-    counts = {ordinary: count(EvalText(lm.tokenizer, corpus, convention, ordinary)) for ordinary in forms}
+    counts = {ordinary: EvalText(lm.tokenizer, corpus, convention, ordinary).count() for ordinary in forms}
     if min(each.tokens for each in counts.values()) < 1:
         raise DataError(
-            "The text holds no token that could be predicted.",
-            "Give more text, or put the end of text before it (leave out --without-end-of-text).",
+            "The text contains no token that could be predicted.",
+            "Give more text, or put an end of text before it: leave `without_end_of_text` out.",
         )
-    runs = [(forms[-1], stride) for stride in strides]
-    runs = [(False, strides[0]), *runs] if len(forms) > 1 else runs
+    runs = [*((False, stride) for stride in strides[: len(forms) - 1]), *((forms[-1], stride) for stride in strides)]
     total, done = sum(counts[ordinary].tokens for ordinary, _ in runs), 0
-    over: Literal["documents", "blocks"] = "blocks"
-    if counts[False].documents >= ENOUGH:
-        over = "documents"
+    over = "documents" if counts[False].documents >= MANY_DOCUMENTS else "blocks"
+
+    def counted(scores: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal done
+        for document, nll in scores:
+            yield document, nll
+            done += len(nll)
+            progress(done, total)
+
     readings = []
     for ordinary, stride in runs:
-        text = EvalText(lm.tokenizer, corpus, convention, ordinary)
-        spread = ClusteredStandardError(None if over == "documents" else context_length)
-        for document, nats in _read(lm, text, context_length, stride):
-            spread.add(document, nats)
-            done += len(nats)
-            progress(done, total)
-        nats_in_all, units, error = spread.result()
-        readings.append(StrideResult(ordinary, stride, nats_in_all, counts[ordinary], units, error))
-    return PerplexityResult(convention, context_length, counts[False], tuple(readings), over)
+        text, estimator = EvalText(lm.tokenizer, corpus, convention, ordinary), RatioEstimator()
+        scores = counted(_scores(lm, text, context_length, stride))
+        for unit in clusters(scores, None if over == "documents" else context_length):
+            estimator.add(*unit)
+        readings.append(
+            StrideResult(
+                ordinary, stride, estimator.total, counts[ordinary],
+                units=estimator.units, nats_per_token=estimator.estimate(),
+            )
+        )  # fmt: skip
+    return PerplexityResult(convention, context_length, counts[False], tuple(readings), over=over)
 
 
-def _checked(convention: PerplexityConvention, most: int) -> tuple[int, tuple[int, ...]]:
-    """The context and the strides that are meant."""
-    context_length = most if convention.context_length is None else convention.context_length
-    if not 1 <= context_length <= most:
+def _windowing(convention: PerplexityConvention, most: int) -> tuple[int, tuple[int, ...]]:
+    """The context and the strides, defaults filled in."""
+    context_length = convention.context_length or most
+    if context_length > most:
         raise ConfigError(
-            f"The context is {context_length}; it must be at least 1 and at most the model's, {most}.",
-            "Leave --context-length out to use all of the model's.",
+            f"The context is {context_length}; it must be at most the model's, {most}.",
+            "Leave `context_length` out to use all of the model's.",
+            setting="context_length",
         )
-    strides = convention.strides or (context_length, STRIDE if context_length > STRIDE else max(1, context_length // 2))
+    strides = convention.stride or (context_length, STRIDE if context_length > STRIDE else max(1, context_length // 2))
     for stride in strides:
         if not 1 <= stride <= context_length:
             raise ConfigError(
                 f"A stride is {stride}; it must be at least 1 and at most the context, {context_length}, or tokens "
-                "would be "
-                "left out.",
-                "Choose another --stride.",
+                "would be left out.",
+                "Choose another `stride`.",
+                setting="stride",
             )
-    for name in ("batch_size", "limit"):
-        value = getattr(convention, name)
-        if value is not None and value < 1:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} is {value}; it must be at least 1.", "Leave it out for the usual.")
     return context_length, tuple(dict.fromkeys(strides))
 
 
-def _read(lm: LanguageModel, text: EvalText, context_length: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(document, surprise at some of its tokens), in order."""
-    end_of_text = lm.tokenizer.eos_token_id
-    begin = end_of_text if text.convention.begin else None
-    # Of the targets that are on their way: document, and how many follow each other. None: not counted.
-    coming: deque[tuple[int | None, int]] = deque()
+def _scores(lm: LanguageModel, text: EvalText, context_length: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(document, NLL of some of its tokens), in order."""
+    begin = None if text.convention.without_end_of_text else lm.tokenizer.eos_token_id
+    joined = text.convention.documents == "joined"
+    owners: deque[tuple[int | None, int]] = deque()  # of the coming targets: document (None: not counted), how many
+    unpredicted = begin is None  # whether nothing predicts the next token
 
-    def noted(number: int, pieces: Iterable[str], unread: bool) -> Iterator[list[int]]:
+    def ids_of(number: int, pieces: Iterable[str]) -> Iterator[list[int]]:
+        nonlocal unpredicted
         for ids in text.ids(pieces):
-            coming.append((number, len(ids) - (unread and bool(ids))))
-            unread = unread and not ids
+            if ids:
+                owners.append((number, len(ids) - unpredicted))
+                unpredicted = False
             yield ids
 
-    def joined() -> Iterator[list[int]]:
-        unread = begin is None
+    def one_text() -> Iterator[list[int]]:
         for number, pieces in enumerate(text.documents()):
             if number and begin is not None:
-                coming.append((None, 1))
+                owners.append((None, 1))
                 yield [begin]
-            for ids in noted(number, pieces, unread):
-                unread = unread and not ids
-                yield ids
+            yield from ids_of(number, pieces)
 
     def windows() -> Iterator[Window]:
-        if text.convention.documents == "joined":
-            yield from windows_of(joined(), context_length=context_length, stride=stride, begin=begin)
-            return
-        for number, pieces in enumerate(text.documents()):
-            chunks = noted(number, pieces, begin is None)
+        nonlocal unpredicted
+        texts = [one_text()] if joined else (ids_of(number, pieces) for number, pieces in enumerate(text.documents()))
+        for chunks in texts:
+            unpredicted = begin is None
             yield from windows_of(chunks, context_length=context_length, stride=stride, begin=begin)
 
-    ahead = _AHEAD if text.convention.documents == "alone" else 1
-    for scored in read_windows(lm.model, windows(), text.convention.batch_size, ahead):
-        nats = scored.nats
-        while len(nats):
-            number, left = coming.popleft()
-            taken = min(left, len(nats))
-            if taken < left:
-                coming.appendleft((number, left - taken))
-            if number is not None and taken:
-                yield number, nats[:taken]
-            nats = nats[taken:]
+    for score in score_windows(lm.model, windows(), text.convention.batch_size, 1 if joined else _READ_AHEAD):
+        nll = score.nll
+        while len(nll):
+            number, left = owners.popleft()
+            taken, nll = nll[:left], nll[left:]
+            if len(taken) < left:
+                owners.appendleft((number, left - len(taken)))
+            if number is not None and len(taken):
+                yield number, taken
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: its key in JSON, its name, and a number for each reading; without numbers it is a heading."""
+
+    key: str
+    name: str
+    values: tuple[float, ...] = ()
+
+
+def table_rows(result: PerplexityResult) -> list[Row]:
+    """A number for each reading; a perplexity too large for a float is infinite, what cannot be measured is nan."""
+    of, is_benchmark = result.original, result.convention.detokenize != "none"
+
+    def row(key: str, name: str, value: Callable[[StrideResult], float]) -> Row:
+        return Row(key, name, tuple(map(value, result.readings)))
+
+    def bits(reading: StrideResult) -> float:
+        return reading.nats / math.log(2)
+
+    def error(reading: StrideResult) -> float:
+        found = reading.nats_per_token.standard_error
+        return math.nan if found is None else found
+
+    rows = [
+        Row("", "made of"),
+        row("read_before", "read before a token, at least", lambda r: result.context_length - r.stride + 1),
+        row("nats", "NLL in nats", lambda r: r.nats),
+        row("tokens", "tokens", lambda r: r.counts.tokens),
+        row("words", "words", lambda r: of.words),
+        row("tokens_per_word", "tokens per word", lambda r: _over(r.counts.tokens, of.words)),
+        row("lines", "line ends", lambda r: of.lines),
+        row("characters", "characters", lambda r: of.characters),
+        row("bytes", "bytes", lambda r: of.bytes),
+        row("bytes_read", "bytes as they are read", lambda r: r.counts.bytes),
+        Row("", "perplexity"),
+        row("token_perplexity", "per token: exp(nats / tokens)", lambda r: _exp(r.nats_per_token.value)),
+        row("token_perplexity_error", "  its standard error", lambda r: error(r) * _exp(r.nats_per_token.value)),
+        row("word_perplexity", "per word: exp(nats / words)", lambda r: _exp(_over(r.nats, of.words))),
+        row(
+            "word_and_line_perplexity",
+            "per word or line end: exp(nats / both)",
+            lambda r: _exp(_over(r.nats, of.words + of.lines)),
+        ),
+        Row("", "nats"),
+        row("nats_per_token", "per token: nats / tokens", lambda r: r.nats_per_token.value),
+        row("nats_per_token_error", "  its standard error", error),
+        Row("", "bits = nats / ln 2"),
+        row("bits_per_character", "per character: bits / characters", lambda r: _over(bits(r), of.characters)),
+        row("bits_per_byte", "per byte: bits / bytes", lambda r: _over(bits(r), of.bytes)),
+        row("bits_per_byte_read", "  as it is read", lambda r: _over(bits(r), r.counts.bytes)),
+    ]
+    of_benchmarks = {"lines", "bytes_read", "word_and_line_perplexity", "bits_per_byte_read"}
+    return [one for one in rows if is_benchmark or one.key not in of_benchmarks]
+
+
+def table_heads(result: PerplexityResult) -> list[str]:
+    """A title for each reading."""
+    form = {True: "ordinary\n", False: "as it is\n"} if result.convention.detokenize != "none" else {}
+    return [f"{form.get(r.ordinary, '')}stride {r.stride:,}" for r in result.readings]
+
+
+def notes(result: PerplexityResult) -> list[str]:
+    """What the numbers hold for, in sentences."""
+    how, one = result.convention, result.original.documents == 1
+    each = "the text" if one else "each document"
+    found = [f"An end of text stands before {each}; it is read and not counted."]
+    if how.without_end_of_text:
+        each = each if how.documents == "alone" else "the text"
+        found = [f"Nothing stands before {each}: its first token is not predicted, and not counted in any unit."]
+    if ordinary := [reading for reading in result.readings if reading.ordinary]:
+        lines, lost = ordinary[0].counts.lines, ordinary[0].counts.lines_lost
+        recovered = (
+            f"{lost:,} of {lines:,} lines cannot be recovered exactly" if lost else "every line can be recovered"
+        )
+        found.append(f"From ordinary text {recovered}. Words, line ends, characters and bytes are those of the file.")
+    units = result.readings[0].units
+    if units < 2:
+        found.append("A standard error takes at least two documents, or two stretches of one context.")
+    elif result.over == "documents":
+        found.append(f"Standard errors are over {units:,} documents, since tokens of one are not independent.")
+    else:
+        stretches = f"{units:,} stretches of {result.context_length:,} tokens"
+        found.append(f"Standard errors are over {stretches}, since neighbouring tokens are not independent.")
+    return found
+
+
+def as_json(result: PerplexityResult) -> dict[str, Any]:
+    """Everything for programs; a number that is not finite is None."""
+    numbers = {row.key: row.values for row in table_rows(result) if row.key}
+    return {
+        "convention": dataclasses.asdict(result.convention),
+        "context_length": result.context_length,
+        "documents": result.original.documents,
+        "standard_error_over": result.over,
+        "readings": [
+            {
+                "ordinary_text": reading.ordinary,
+                "stride": reading.stride,
+                "units": reading.units,
+                "lines_lost": reading.counts.lines_lost,
+                **{key: values[at] if math.isfinite(values[at]) else None for key, values in numbers.items()},
+            }
+            for at, reading in enumerate(result.readings)
+        ],
+    }
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def _over(amount: float, count: int) -> float:
+    return amount / count if count > 0 else math.nan

@@ -1,53 +1,38 @@
-"""What a comparison found, as plain values: the same for JSON, the page and the terminal.
+"""The result of a comparison as plain values: the same for JSON, the page and the terminal. Knows no model.
 
-What may differ between two runs of the same comparison, seconds, speeds, dates and the memory of the process, is
-kept apart in `Times`; all else is the same to the last digit. Knows no model.
+What may differ between two runs of the same comparison (seconds, speeds, dates, the memory of the process) is kept
+apart in `Times`; all else is the same to the last digit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from handloom.evaluation.bits_per_byte import Estimate, TextScore
 from handloom.evaluation.calibration import Calibration
 from handloom.evaluation.diversity import Diversity
-from handloom.evaluation.memorization import Overlap
-from handloom.evaluation.provenance import Provenance
-from handloom.evaluation.samples import Sample, Speed
-from handloom.evaluation.spans import Span
+from handloom.evaluation.memorization import OverlapStats
+from handloom.evaluation.provenance import KINDS, Provenance
+from handloom.evaluation.sample_documents import TextSample
+from handloom.evaluation.samples import Sample, Span, Speed
+from handloom.evaluation.scoring import Z_95, Estimate, TextScore
 
 FORMAT = "handloom-comparison"
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class OverlapStats:
-    """Of all 8-grams of several texts those that stand in a training text, and the longest overlap of any."""
-
-    grams: int
-    copied: int
-    longest: Overlap | None
-    mean_longest: float
-    """The longest overlap of a text in characters, the mean over texts."""
-
-    @property
-    def share(self) -> float | None:
-        """Copied 8-grams over all; None where no text has 8 words."""
-        return self.copied / self.grams if self.grams else None
+VERSION = 2
+_SUSPICIOUS = 0.5  # held-out text shares a few set phrases with the training text, not half of everything
 
 
 @dataclass(frozen=True)
 class Memorization:
-    """What a model's texts have in common with what it learned from, and what text it never saw has."""
+    """Copies of the training text in a model's samples, and in held-out text."""
 
     searched: str
     """Which training text."""
     texts: OverlapStats
     held_out: OverlapStats
-    """The same of as many pieces of held-out text, about as long as the model's own."""
+    """Of as many pieces of held-out text, about as long as the samples."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +40,10 @@ class ModelResult:
     """One model."""
 
     name: str
-    facts: Provenance
+    provenance: Provenance
     tokenizer: str
-    """A letter: the same for models that cut text alike."""
-    vocabulary: int
+    """A letter: the same for models with the same tokenizer."""
+    vocab_size: int
     context_length: int
     parameters: int
     weight_bytes: int
@@ -71,14 +56,14 @@ class ModelResult:
     memorization: Memorization | None
     no_memorization: str
     """Why it was not measured."""
-    written: tuple[Sample, ...]
-    samples: tuple[tuple[Span, ...], ...]
-    """The beginnings of some held-out documents, with this model's surprise."""
+    samples: tuple[Sample, ...]
+    excerpts: tuple[tuple[Span, ...], ...] = field(repr=False)
+    """The beginnings of some held-out documents, with this model's NLL."""
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How a tuned model reads general text, against the model that it was tuned from."""
+    """A tuned model on general text, against the model that it was tuned from."""
 
     model: str
     base: str
@@ -91,7 +76,7 @@ class Forgetting:
     def verdict(self) -> str:
         """In a few words; clear is what lies beyond 1.96 standard errors."""
         error = self.difference.standard_error
-        if error is None or abs(self.difference.value) <= 1.96 * error:
+        if error is None or abs(self.difference.value) <= Z_95 * error:
             return "no clear difference"
         return "forgot" if self.difference.value > 0 else "learned"
 
@@ -105,7 +90,13 @@ class Source:
     bytes: int
     whole: bool
     names: tuple[str, ...] = ()
-    """Of the documents from which samples are shown."""
+    """Of the documents whose beginnings are shown."""
+
+    @classmethod
+    def of(cls, text: TextSample, shown: int = 0) -> Source:
+        """The description of a text; `shown` documents are named."""
+        names = tuple(name for name, _ in text.documents[:shown])
+        return cls(text.source, len(text.documents), text.bytes, text.whole, names=names)
 
 
 @dataclass(frozen=True)
@@ -130,7 +121,7 @@ class Report:
     """Of the sampling."""
     held_out: Source
     general: Source | None
-    forgot: tuple[Forgetting, ...]
+    forgetting: tuple[Forgetting, ...]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
     threads: int
@@ -138,94 +129,55 @@ class Report:
 
     @property
     def one_tokenizer(self) -> bool:
-        """Whether all models cut text alike, so that perplexities can be compared."""
+        """Whether all models have the same tokenizer, so that perplexities can be compared."""
         return len({model.tokenizer for model in self.models}) == 1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values. Only what is under `times` differs from run to run."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "models": [_model(model) for model in self.models],
-            "prompts": list(self.prompts),
-            "texts_per_prompt": self.n,
-            "settings": dict(self.settings),
-            "held_out": asdict(self.held_out),
-            "general": self.general and asdict(self.general),
-            "forgot": [
-                {
-                    "model": each.model,
-                    "base": each.base,
-                    "before": _reading(each.before),
-                    "after": _reading(each.after),
-                    "difference_bits_per_byte": asdict(each.difference),
-                    "verdict": each.verdict,
-                }
-                for each in self.forgot
-            ],
-            "notes": list(self.notes),
-            "versions": dict(self.versions),
-            "threads": self.threads,
-            "times": {**asdict(self.times), "speeds": {k: asdict(v) for k, v in self.times.speeds.items()}},
-        }
+        """JSON values: the fields and properties of all parts. Only what is under `times` differs from run to run."""
+        return {"format": FORMAT, "version": VERSION, **_as_json(self)}
 
 
-def _model(model: ModelResult) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "origin": {**asdict(model.facts), "trained_share": model.facts.trained_share},
-        "tokenizer": model.tokenizer,
-        "vocabulary": model.vocabulary,
-        "context_length": model.context_length,
-        "parameters": model.parameters,
-        "weight_bytes": model.weight_bytes,
-        "cache_bytes": model.cache_bytes,
-        "held_out": _reading(model.held_out),
-        "general": model.general and _reading(model.general),
-        "calibration": asdict(model.calibration),
-        "diversity": asdict(model.diversity),
-        "memorization": model.memorization and _memorization(model.memorization),
-        "no_memorization": model.no_memorization or None,
-        "texts": [_written(each) for each in model.written],
-    }
+def _as_json(value: Any) -> Any:
+    """Dataclasses become objects of their fields (but those without repr) and properties; infinity becomes None."""
+    if is_dataclass(value):
+        names = [each.name for each in fields(value) if each.repr]
+        names += [name for name, each in vars(type(value)).items() if isinstance(each, property)]
+        return {name: _as_json(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _reading(reading: TextScore) -> dict[str, Any]:
-    return {
-        "bits_per_byte": asdict(reading.bits_per_byte),
-        "nats_per_token": asdict(reading.nats_per_token),
-        "perplexity": _finite(reading.perplexity),
-        "perplexity_standard_error": _finite(reading.perplexity_error),
-        "tokens": reading.tokens,
-        "bytes": reading.bytes,
-    }
+def provenance_notes(models: Sequence[ModelResult], from_scratch: bool) -> list[str]:
+    """Where the models are from; `from_scratch`: the base of each was pretrained here."""
+    notes = []
+    for kind in KINDS:
+        if some := [f"{m.name} ({m.provenance.detail})" for m in models if m.provenance.kind == kind]:
+            notes.append(f"{kind.capitalize()}: {', '.join(some)}.")
+    if from_scratch:
+        notes.append(
+            "GPT-2's real weights are absent: every model here goes back to one that Handloom pretrained from nothing."
+        )
+    elif any(model.provenance.kind == "copied by hand" for model in models):
+        notes.append("A folder that was copied by hand does not record whose weights it contains.")
+    return notes
 
 
-def _memorization(found: Memorization) -> dict[str, Any]:
-    return {
-        "searched": found.searched,
-        **{
-            name: {**asdict(share), "share": share.share}
-            for name, share in (("texts", found.texts), ("held_out", found.held_out))
-        },
-    }
-
-
-def _written(one: Sample) -> dict[str, Any]:
-    copied = one.copied
-    return {
-        "prompt": one.prompt,
-        "text": one.text,
-        "finish_reason": one.finish_reason,
-        "tokens": one.tokens,
-        "nats": one.nats,
-        "spans": [[span.text, span.nats] for span in one.spans],
-        "longest_overlap": copied and copied.longest and asdict(copied.longest),
-        "grams": copied and copied.grams,
-        "copied_grams": copied and len(copied.found),
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON knows no infinity."""
-    return value if value is not None and math.isfinite(value) else None
+def warnings(models: Sequence[ModelResult]) -> list[str]:
+    """What limits the numbers."""
+    notes = []
+    if len({model.tokenizer for model in models}) > 1:
+        notes.append(
+            "These models have different tokenizers, so their perplexities cannot be compared with each other; bits "
+            "per byte can."
+        )
+    for model in models:
+        share = model.memorization and model.memorization.held_out.share
+        if share and share > _SUSPICIOUS:
+            notes.append(
+                f"{share:.0%} of the 8-grams of the held-out text stand in the training text of {model.name}: it is "
+                "not held out from that model, whose numbers on it are too good."
+            )
+    return notes

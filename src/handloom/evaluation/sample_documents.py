@@ -1,7 +1,4 @@
-"""Which text models are measured on: some documents of a source, the same ones every time, up to a size.
-
-Knows no model and no tokens.
-"""
+"""Samples documents of a corpus to measure on: the same ones every time, up to a size. Knows no model and no tokens."""
 
 from __future__ import annotations
 
@@ -13,40 +10,38 @@ from dataclasses import dataclass
 from handloom.data.corpus import open_corpus
 from handloom.errors import DataError
 
-Named = tuple[str, Iterable[str]]
+NamedText = tuple[str, Iterable[str]]
 """A document: its name, and its text in pieces."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Text to measure on."""
+class TextSample:
+    """Documents to measure on."""
 
     source: str
-    """Where it is from, in words for people."""
+    """Where they are from, for people."""
     documents: tuple[tuple[str, str], ...]
     """Name and text of each."""
     whole: bool
-    """Whether that is all the source has."""
+    """Whether they are all of the source."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each document."""
+        return [text for _, text in self.documents]
 
     @property
     def bytes(self) -> int:
         """Of UTF-8, in all documents together."""
-        return sum(len(text.encode("utf-8")) for _, text in self.documents)
+        return sum(len(text.encode("utf-8")) for text in self.texts)
 
 
-def select(source: str, documents: Iterable[Named], limit: int) -> Selection:
-    """Choose documents by the SHA-256 of their text, lowest first, until `limit` bytes are reached.
+def sample_documents(source: str, documents: Iterable[NamedText], limit: int) -> TextSample:
+    """Documents in the order of their text's SHA-256, lowest first, until `limit` bytes are reached.
 
-    So the choice depends neither on names nor on order, and is spread over the whole source. The last one is cut,
-    at the end of a line if one is near.
-
-    Args:
-        source: in words for people.
-        documents: read once; copies are left out, and of a long document only its first `limit` bytes are read.
-        limit: the most bytes to choose.
-
-    Raises:
-        DataError: when there is no text.
+    So the choice depends neither on names nor on order, and is spread over the whole source. `documents` are read once;
+    copies are left out, and of a long document only its first `limit` bytes are read. The last one is cut, at the end
+    of a line if one is near. Raises DataError when the source is empty.
     """
     kept: list[tuple[int, str, str, int]] = []  # a heap, the highest hash first
     total, seen, whole = 0, set(), True
@@ -64,24 +59,20 @@ def select(source: str, documents: Iterable[Named], limit: int) -> Selection:
             total -= heapq.heappop(kept)[3]
             whole = False
     if not kept:
-        raise DataError(f"{source}: no text to measure on.", "Name a file that holds text.")
+        raise DataError(f"{source}: no text to measure on.", "Name a file that contains text.")
     chosen = [(name, text) for _, name, text, _ in sorted(kept, reverse=True)]
     if total > limit:
         name, text = chosen.pop()
         whole = False
         if rest := _cut(text, limit - (total - kept[0][3])):
             chosen.append((name, rest))
-    return Selection(source, tuple(chosen), whole)
+    return TextSample(source, tuple(chosen), whole)
 
 
-def select_files(sources: Sequence[str], limit: int) -> Selection:
-    """`select` among files, folders, globs and built-in corpora.
-
-    Raises:
-        DataError: as `open_corpus`, or when they hold no text.
-    """
-    corpus = open_corpus(sources)
-    return select(", ".join(sources), ((each.name, each.pieces()) for each in corpus.documents()), limit)
+def sample_files(sources: Sequence[str], limit: int) -> TextSample:
+    """`sample_documents` of files, folders, globs and built-in corpora; raises DataError as `open_corpus` does."""
+    documents = ((each.name, each.pieces()) for each in open_corpus(sources).documents())
+    return sample_documents(", ".join(sources), documents, limit)
 
 
 def _head(pieces: Iterable[str], limit: int) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""What a model writes to the prompts of a comparison, how surprised it was at it, and how quickly it wrote."""
+"""Samples of a model: continuations of prompts with the model's own NLL of every token, and decoding speed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from handloom.evaluation.memorization import Copied
-from handloom.evaluation.spans import Span, spans
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import GenerationStats, LanguageModel
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.detokenizer import StreamingDetokenizer
 
 ROWS = 16
-"""Texts that are written side by side, at most, unless one prompt gets more."""
+"""Texts in a batch, at most, unless one prompt gets more."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A token as text; or several tokens that only together are whole characters."""
+
+    text: str
+    """Empty for the end of text."""
+    nats: float
+    """NLL of all of its tokens together."""
+    start: int
+    """Where it begins in the text, in characters."""
+
+
+def token_spans(tokenizer: Tokenizer, ids: Sequence[int], nats: Sequence[float]) -> tuple[Span, ...]:
+    """The spans of N ids with N values of NLL; an incomplete character at the end is left out."""
+    stream = StreamingDetokenizer(tokenizer)
+    spans: list[Span] = []
+    held, at = 0.0, 0
+    for token, nll in zip(ids, nats, strict=True):
+        held += nll
+        text = "" if token == tokenizer.eos_token_id else stream.add_token(token)
+        if text or token == tokenizer.eos_token_id:
+            spans.append(Span(text, held, at))
+            held, at = 0.0, at + len(text)
+    return tuple(spans)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One text of a model."""
+    """One continuation of a prompt."""
 
     prompt: str
     text: str
@@ -25,57 +52,49 @@ class Sample:
     finish_reason: str
     tokens: int
     nats: float
-    """The model's own surprise at it, all tokens together, before sampling changed any probability."""
+    """The model's NLL of the continuation, summed over tokens, before sampling changed any probability."""
     spans: tuple[Span, ...]
     copied: Copied | None = None
-    """What of it stands in the training text; None if there was none to search."""
+    """What of it stands in the training text; None if that was not searched."""
 
     @property
     def nats_per_token(self) -> float:
-        """The mean surprise at a token."""
+        """The mean NLL of a token."""
         return self.nats / self.tokens
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How quickly a model writes one text alone. Another run gives other numbers."""
+    """Decoding speed of one text alone. Another run gives other numbers."""
 
     first_token_seconds: float
     tokens_per_second: float | None
-    """After the first; None if only one was asked for."""
+    """After the first; None if only one was requested."""
 
 
 def generate_samples(lm: LanguageModel, prompts: Sequence[str], request: GenerationConfig, n: int) -> list[Sample]:
-    """Let a model continue each prompt `n` times.
+    """Continue each prompt `n` times; text number r of a prompt draws from (seed, r), in every model.
 
-    Args:
-        lm: the model.
-        prompts: what it continues.
-        request: how; text number r of a prompt draws from (seed, r), in every model.
-        n: texts for each prompt.
-
-    Returns:
-        the texts, those of a prompt one after the other.
-
-    Raises:
-        RequestError: when a text does not fit the model's context, or another setting does not suit it.
+    Returns the texts of a prompt one after the other. Raises RequestError when one does not fit the model's context, or
+    a setting does not suit the model.
     """
     request = dataclasses.replace(request, logprobs=0)
-    written: list[Sample] = []
+    samples: list[Sample] = []
     at_once = max(1, ROWS // n)
     for at in range(0, len(prompts), at_once):
-        some = prompts[at : at + at_once]
-        for prompt, done in zip(some, lm.complete_batch(some, request, n), strict=True):
-            for one in done.completions:
-                assert one.logprobs is not None
-                nats = [-(choice.logprob or 0.0) for choice in one.logprobs]
-                shaded = spans(lm.tokenizer, one.ids, nats)
-                written.append(Sample(prompt, one.text, one.finish_reason, len(one.ids), sum(nats), shaded))
-    return written
+        batch = prompts[at : at + at_once]
+        for prompt, output in zip(batch, lm.complete_batch(batch, request, n), strict=True):
+            for one in output.completions:
+                nats = [-(token.logprob or 0.0) for token in one.logprobs or ()]
+                spans = token_spans(lm.tokenizer, one.ids, nats)
+                samples.append(
+                    Sample(prompt, one.text, one.finish_reason, tokens=len(one.ids), nats=sum(nats), spans=spans)
+                )
+    return samples
 
 
-def speed(lm: LanguageModel, prompt: str, request: GenerationConfig, tries: int = 3) -> Speed:
-    """Write one text of the full length a few times, and keep the quickest: others may want the processor too."""
+def measure_speed(lm: LanguageModel, prompt: str, request: GenerationConfig, tries: int = 3) -> Speed:
+    """Generate one text of the full length a few times; the quickest counts, since other processes take their time."""
     request = dataclasses.replace(request, min_new_tokens=request.max_new_tokens)
     first, rates = [], []
     for _ in range(tries):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from handloom.model.config import GPTConfig
@@ -22,6 +23,10 @@ class Backbone(Protocol):
     @property
     def training(self) -> bool:
         """Whether dropout is on."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tokens have to be."""
 
     @property
     def lm_head(self) -> nn.Module:

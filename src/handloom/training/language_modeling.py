@@ -14,7 +14,7 @@ from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare
 from handloom.data.windows import Windows
-from handloom.evaluation.loss import validate
+from handloom.evaluation.scoring import validate
 from handloom.model.gpt import GPT
 from handloom.model.loss import IGNORE_INDEX, next_token_loss
 from handloom.tokenizer.base import Tokenizer
