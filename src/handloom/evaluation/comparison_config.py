@@ -1,4 +1,4 @@
-"""The settings of a comparison, stated once; flags and `--help` are made from them. Knows no torch and no model."""
+"""The settings of a comparison, stated once; flags and their help are made from them. Knows no torch and no model."""
 
 from __future__ import annotations
 
