@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from handloom.evaluation.scoring import Window, read_windows
+from handloom.data.windows import Window
+from handloom.evaluation.scoring import score_windows
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logprobs import prompt_logprobs
@@ -24,9 +25,9 @@ def test_a_token_has_one_log_probability_where_the_vocabulary_is_padded(tied):
     for parameter in model.parameters():
         parameter.mul_(8)
     ids = np.random.default_rng(0).integers(257, size=12)
-    (scored,) = read_windows(model, [Window(ids[:-1], ids[1:])], 1)
+    (scored,) = score_windows(model, [Window(ids[:-1], ids[1:])], 1)
     of_prompt = [token.logprob for token in prompt_logprobs(model, ids.tolist(), 2)][1:]
-    np.testing.assert_allclose(of_prompt, -scored.nats, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(of_prompt, -scored.nll, rtol=1e-6, atol=1e-6)
     expected = model(torch.from_numpy(ids)[None])[0].log_softmax(-1)  # (T, V), over all 300 ids
     np.testing.assert_allclose(of_prompt, [float(expected[at, ids[at + 1]]) for at in range(11)], atol=1e-5)
     engine = Engine(model)

@@ -57,9 +57,7 @@ class Form:
         """A joint between two parts of a word; matches nothing where there are none."""
         places = []
         for mark in map(re.escape, self.joints.values()):
-            sides = (
-                (r"(?<=\d)", r"(?=\d)") if mark[-1] in self.numeric else (rf"(?<=[^\s{mark}])", rf"(?=[^\s{mark}])")
-            )
+            sides = (r"(?<=\d)", r"(?=\d)") if mark[-1] in self.numeric else (rf"(?<=[^\s{mark}])", rf"(?=[^\s{mark}])")
             places.append(mark.join(sides))
         return re.compile(f"({'|'.join(places) or '(?!)'})")
 
