@@ -57,6 +57,6 @@ def verify(
     else:
         other = against if is_precision(against) else load(against, note)
         compared = compare_models(load(model, note), other, text, tolerance)
-        passed = print_comparison(str(model), against, compared, tolerance, json)
+        passed = print_comparison(str(model), against, compared, tolerance=tolerance, as_json=json)
     if not passed:
         sys.exit(1)

@@ -174,7 +174,8 @@ def add_adapter(
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    insert_adapter(model, dict.fromkeys(layers, (how.r, how.scale)), name, how.lora_dropout, how.use_dora, tokens)
+    sizes = dict.fromkeys(layers, (how.r, how.scale))
+    insert_adapter(model, sizes, name, dropout=how.lora_dropout, use_dora=how.use_dora, tokens=tokens)
     generator = torch.Generator().manual_seed(seed)
     for update in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(update.lora_A.shape[1])
@@ -208,7 +209,7 @@ def insert_adapter(
         layer.unmerge()
         weight = layer.base.weight
         rows = torch.linalg.vector_norm(weight.detach().float(), dim=1) if use_dora else None
-        update = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout, rows)
+        update = LoRAAdapter(weight.shape[1], weight.shape[0], rank, scale, dropout=dropout, rows=rows)
         layer.adapter_layers[name] = update.train(model.training)
     if tokens is not None:
         trainable_tokens.insert_adapter(model, name, tokens)

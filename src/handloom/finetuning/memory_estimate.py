@@ -95,7 +95,9 @@ def estimate_memory(
         model = _outline(config, how if name == "lora" else None, untie)
         trainable.set_trainable(model, train if train and name == own else trainable.patterns_of(name, model.config))
         entries.append(
-            MethodEstimate(name, trainable.cost(model), peak_bytes(model, at_once), name == own, _remark(model))
+            MethodEstimate(
+                name, trainable.cost(model), peak_bytes(model, at_once), chosen=name == own, remark=_remark(model)
+            )
         )
         if name == own:
             chosen_groups = tuple(trainable.groups(model))

@@ -139,7 +139,7 @@ def cost(model: nn.Module) -> Cost:
     chosen = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in chosen)
     everything = sum(p.numel() for p in model.parameters())
-    return Cost(len(chosen), count, count / everything, 4 * count, 8 * count)
+    return Cost(len(chosen), count, count / everything, gradient_bytes=4 * count, optimizer_bytes=8 * count)
 
 
 def groups(model: GPT) -> Iterator[tuple[str, int, int]]:

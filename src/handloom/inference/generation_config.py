@@ -1,6 +1,6 @@
 """How to continue a text: every setting with its default and its help, stated once.
 
-Flags, `--help`, keyword arguments and the commands of a chat are made from these fields. Knows no torch, no model and
+Flags, help, keyword arguments and the commands of a chat are made from these fields. Knows no torch, no model and
 no tokenizer.
 """
 

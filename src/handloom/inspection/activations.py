@@ -137,4 +137,5 @@ def _difference(name: str, ours: Tensor, theirs: Tensor) -> Difference:
     distance = (ours - theirs).abs()
     distance = torch.where(distance.isnan(), torch.inf, distance)  # a NaN is the worst of all
     at = tuple(int(i) for i in torch.unravel_index(distance.argmax(), distance.shape))
-    return Difference(name, distance[at].item(), at, ours[at].item(), theirs[at].item(), theirs.abs().max().item())
+    values = {"ours": ours[at].item(), "theirs": theirs[at].item(), "scale": theirs.abs().max().item()}
+    return Difference(name, distance[at].item(), at, **values)

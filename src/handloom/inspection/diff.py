@@ -140,13 +140,13 @@ def compare_models(
         theirs = activations.activations(model, batch)
     differences = activations.compare(mine, theirs)
     return Comparison(
-        tuple(ids),
-        tuple(one.tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids),
-        same_tokenizer,
-        _other_settings(one.config, model.config),
-        _weights(one.model, model),
-        tuple(differences),
-        activations.first_difference(differences, tolerance),
+        ids=tuple(ids),
+        tokens=tuple(one.tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids),
+        same_tokenizer=same_tokenizer,
+        settings=_other_settings(one.config, model.config),
+        weights=_weights(one.model, model),
+        differences=tuple(differences),
+        first=activations.first_difference(differences, tolerance),
     )
 
 

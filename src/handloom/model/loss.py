@@ -51,7 +51,8 @@ def score_logits(logits: Tensor, targets: Tensor, top: int = 0) -> TokenScores:
     best = logits.argmax(dim=-1, keepdim=True)  # (N, 1)
     nll = F.nll_loss(logprobs, targets, ignore_index=IGNORE_INDEX, reduction="none")  # (N)
     values, ids = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)  # each (N, K)
-    return TokenScores(nll, best[:, 0] == targets, logprobs.gather(1, best)[:, 0].exp(), ids, values)
+    confidence = logprobs.gather(1, best)[:, 0].exp()  # (N)
+    return TokenScores(nll, best[:, 0] == targets, confidence, top_ids=ids, top_logprobs=values)
 
 
 @torch.no_grad()
@@ -186,7 +187,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ids: Tensor | None,
     ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
-        ctx.gradients = _Gradients(ctx, hidden, weight, trained, ids)
+        ctx.gradients = _Gradients(ctx, hidden, weight, trained=trained, ids=ids)
         weight = weight.to(dtype)
         for start in range(0, len(hidden), CHUNK_TOKENS):
             rows = slice(start, start + CHUNK_TOKENS)
@@ -233,7 +234,7 @@ class _TokenNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, trained, ids = ctx.saved_tensors
-        gradients = _Gradients(ctx, hidden, weight, trained, ids)
+        gradients = _Gradients(ctx, hidden, weight, trained=trained, ids=ids)
         weight = weight.to(ctx.dtype)
         for start in range(0, len(hidden), CHUNK_TOKENS):
             rows = slice(start, start + CHUNK_TOKENS)

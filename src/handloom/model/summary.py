@@ -34,27 +34,25 @@ def model_summary(config: GPTConfig, position: int | None = None) -> list[Module
     C, F, V, L = config.embed_dim, config.feedforward_dim, config.vocab_size, config.layers
     seen = config.context_length // 2 if position is None else position
 
+    def part(name: str, shape: str, *, count: int = L, each: int = 0, flops: int = 0) -> ModulePart:
+        return ModulePart(name, shape, count, parameters=count * each, flops=count * flops)
+
     def linear(name: str, fan_in: int, fan_out: int) -> ModulePart:
-        return ModulePart(name, f"{fan_in} -> {fan_out}", L, L * (fan_in + 1) * fan_out, L * 2 * fan_in * fan_out)
+        return part(name, f"{fan_in} -> {fan_out}", each=(fan_in + 1) * fan_out, flops=2 * fan_in * fan_out)
 
     labels = len(config.label_names)
+    head, own = ("head (tied)", 0) if config.tie_embeddings else ("head", V * C)
     parts = [
-        ModulePart("token embedding", f"{V} x {C}", 1, V * C, 0),
-        ModulePart("position embedding", f"{config.context_length} x {C}", 1, config.context_length * C, 0),
-        ModulePart("LayerNorm", f"{C}", 2 * L + 1, (2 * L + 1) * 2 * C, (2 * L + 1) * 8 * C),
+        part("token embedding", f"{V} x {C}", count=1, each=V * C),
+        part("position embedding", f"{config.context_length} x {C}", count=1, each=config.context_length * C),
+        part("LayerNorm", f"{C}", count=2 * L + 1, each=2 * C, flops=8 * C),
         linear("attention qkv", C, 3 * C),
-        ModulePart("attention", f"{config.heads} heads of {config.head_dim}", L, 0, L * 4 * seen * C),
+        part("attention", f"{config.heads} heads of {config.head_dim}", flops=4 * seen * C),
         linear("attention out", C, C),
         linear("feed-forward up", C, F),
         linear("feed-forward down", F, C),
-        ModulePart(
-            "head" + (" (tied)" if config.tie_embeddings else ""),
-            f"{C} -> {V}",
-            1,
-            0 if config.tie_embeddings else V * C,
-            2 * C * V,
-        ),
-        ModulePart("head for labels", f"{C} -> {labels}", 1, labels * C, 0),  # once a text, not for each token
+        part(head, f"{C} -> {V}", count=1, each=own, flops=2 * C * V),
+        part("head for labels", f"{C} -> {labels}", count=1, each=labels * C),  # once a text, not for each token
     ]
     return parts if labels else parts[:-1]
 
