@@ -211,7 +211,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     tuned = tmp_path / "tuned"
     config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
     runs.begin(tuned, config)
-    checkpoint = find_model(tuned).checkpoint
+    checkpoint = find_model(tuned).adapter.checkpoint
     setup = finetune_setup(settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint)
     batch = setup.objective.batch(3)
     code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
