@@ -108,7 +108,7 @@ READERS = (
     "checkpoints.pull",
     "locks",
     "ownership",
-    "tokenizer.base",
+    "tokenizer",
     "tokenizer.vocab_files",
     "tokenizer.hf_config",
     "tokenizer.hf_folder",
