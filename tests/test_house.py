@@ -233,8 +233,8 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
 SOURCE = ROOT / "src" / "handloom"
 MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 CEILINGS = {
-    "root": 0, "tokenizer": 0, "data": 0, "model": 0, "finetuning": 0, "quantization": 0, "checkpoints": 0,
-    "inference": 0, "training": 0, "evaluation": 0, "inspection": 0, "cli": 0,
+    "root": 2110, "tokenizer": 1920, "data": 4720, "model": 1320, "finetuning": 820, "quantization": 60,
+    "checkpoints": 3060, "inference": 1840, "training": 3230, "evaluation": 3240, "inspection": 1040, "cli": 3350,
 }  # fmt: skip
 """Raw lines that a room may have; what makes one larger has to make it smaller elsewhere first."""
 SPREAD = ("torch", "np", "x", "print", "print_row", "add_row", "save_for_backward", "view", "reshape", "zeros", "Text")
@@ -282,13 +282,19 @@ def test_no_call_has_more_than_four_positional_arguments():
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+OTHER_PROGRAMS = {
+    "packages.py": "pip",
+    "checkpoints/gguf_export.py": "llama.cpp",
+    "evaluation/lm_eval_adapter.py": "lm-eval",
+}
+"""Where flags of other programs stand."""
 
 
 def test_only_the_command_line_names_flags():
     lines = [
         f"{name}:{number} {line.strip()}"
         for name, text in MODULES.items()
-        if not name.startswith("cli/")
+        if not name.startswith("cli/") and name not in OTHER_PROGRAMS
         for number, line in enumerate(text.splitlines(), 1)
         if FLAG.search(line)
     ]

@@ -6,9 +6,7 @@
 A matrix of 768 x 3072 has 2.4 million numbers; an update of rank 8 has 31 thousand. B starts as zeros, so that the
 model starts as what it was. A layer may have several updates, each with its own weight; merged, they are added into
 the matrix and cost nothing more. An adapter is such a set of updates, and may have rows for some tokens as well
-(`trainable_tokens`).
-
-Knows no files, no optimizer.
+(`trainable_tokens`). Knows no files, no optimizer.
 """
 
 from __future__ import annotations
