@@ -103,7 +103,7 @@ class LoRAAdapter(nn.Module):
     @torch.no_grad()
     def _row_lengths(self, weight: Tensor) -> Tensor:
         """Lengths of the rows of W + s B A, (outputs,). A constant for the gradient, as in section 4.3 of DoRA."""
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(weight.device.type, enabled=False):
             low = self.scale * self.lora_B @ self.lora_A  # (outputs, inputs)
             return torch.linalg.vector_norm(weight.float() + low, dim=1)
 
@@ -125,8 +125,8 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))  # once, for the layer and all its updates
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for the layer and all its updates
         plain = y = self.base(x)  # (..., outputs)
         if not self.merged:
             for update in self.active():

@@ -136,7 +136,7 @@ def compare_models(
     model = other.model if isinstance(other, LanguageModel) else _in_precision(one.model, other)
     batch = torch.tensor([ids])  # (1, T)
     mine = activations.activations(one.model, batch)
-    with torch.autocast("cpu", torch.bfloat16, enabled=other == "bf16"):
+    with torch.autocast(one.model.device.type, torch.bfloat16, enabled=other == "bf16"):
         theirs = activations.activations(model, batch)
     differences = activations.compare(mine, theirs)
     return Comparison(
