@@ -23,7 +23,7 @@ from handloom.training.config import TrainConfig
 from handloom.values import DEEPEST, parse_json, plain
 
 DEEP = 200_000
-OWN = {"values.py", "worker.py", "gpt2_export.py", "gguf_tokenizer.py"}
+OWN = {"values.py", "gguf_export.py"}
 """Where JSON is read that we have written a moment ago, and the one reader of all other."""
 
 

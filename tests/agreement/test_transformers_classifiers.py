@@ -105,7 +105,7 @@ def test_the_problem_type_goes_out_and_comes_back(tmp_path, tokenizer, labels, p
     stored = hf_folder.open_folder(folder)
     export_folder(tmp_path / "again", stored.load_model(), stored.load_tokenizer())
     assert hf_folder.open_folder(tmp_path / "again").config == stored.config
-    does = {MULTI_LABEL: "any number of them", REGRESSION: "gives values", None: "tells texts apart"}
+    does = {MULTI_LABEL: "any number of these labels", REGRESSION: "predicts values", None: "one of these labels"}
     assert does[problem_type] in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").config.problem_type == problem_type
 

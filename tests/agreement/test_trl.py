@@ -123,9 +123,9 @@ def compare(models, theirs, records, tmp_path, template=None):
     figures = objective.evaluate(model)
     told = trainer._metrics["eval"]  # dropout is off
     assert figures.loss == pytest.approx(float(their_loss), abs=1e-5)
-    assert figures.figures["accuracy"] == pytest.approx(told["rewards/accuracies"][0])
-    assert figures.figures["margin"] == pytest.approx(told["rewards/margins"][0], abs=1e-5)
-    assert 0 < figures.figures["accuracy"] < 1
+    assert figures.metrics["accuracy"] == pytest.approx(told["rewards/accuracies"][0])
+    assert figures.metrics["margin"] == pytest.approx(told["rewards/margins"][0], abs=1e-5)
+    assert 0 < figures.metrics["accuracy"] < 1
 
 
 def test_pairs_of_texts(models, theirs, tmp_path):

@@ -194,7 +194,7 @@ def test_a_run_without_a_checkpoint_is_not_sent_from_resume_to_begin_and_back(tm
     folder = tmp_path / "run"
     run.begin(folder, tiny(), stop_after=1)
     shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(CheckpointError, match="no checkpoint yet") as resumed:
+    with pytest.raises(CheckpointError, match="not have a checkpoint yet") as resumed:
         run.resume(folder)
     with pytest.raises(ConfigError, match="already holds a run") as begun:
         run.begin(folder, tiny())
@@ -205,7 +205,7 @@ def test_a_run_without_a_checkpoint_is_not_sent_from_resume_to_begin_and_back(tm
 
 
 def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again_as_it_was(tmp_path, tiny, monkeypatch):
-    def full(folder, *_):
+    def full(folder, *_, **__):
         raise storage.explain_os_error(OSError(errno.ENOSPC, ""), folder)
 
     monkeypatch.setattr(native, "save", full)
@@ -295,7 +295,7 @@ def test_a_run_goes_on_only_with_its_own_text_and_settings(tmp_path, tiny, corpu
 def test_resuming_nothing_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="There is no run"):
         run.resume(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+    with pytest.raises(CheckpointError, match="not have a checkpoint yet"):
         run.resume(tmp_path)
 
 
@@ -335,7 +335,9 @@ def test_a_new_run_that_cannot_begin_costs_no_earlier_one(tmp_path, tiny):
 def test_one_save_a_step_even_when_it_is_the_best(tmp_path, tiny, monkeypatch):
     saved = []
     save = native.save
-    monkeypatch.setattr(native, "save", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest)))
+    monkeypatch.setattr(
+        native, "save", lambda folder, *rest, **more: (saved.append(folder.name), save(folder, *rest, **more))
+    )
     run.begin(tmp_path / "run", tiny(steps=8, eval_every=2, checkpoint_every=4))
     assert len(saved) == len(set(saved))
 

@@ -44,7 +44,7 @@ class Gone(io.StringIO):
 class Printing(NullReporter):
     """What somebody's own script might do."""
 
-    def step(self, *_):
+    def step(self, *_, **__):
         print("a step, in Zürich", flush=True)
         print("a step", file=sys.stderr)
 

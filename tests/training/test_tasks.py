@@ -238,7 +238,7 @@ def test_fields_and_answers_that_are_not_learned_are_told(write):
         for n in range(8)
     ]
     objective, _, report = opened("sft", write(*talk), reporter=heard, context_length=96)
-    assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context_length": {"count": 8}}
+    assert report["omitted"] == {"field": {"count": 8, "by": {"id": 8}}, "context": {"count": 8}}
     assert heard.notes == ["8 fields of records were left out (8 id)."]
     assert heard.warnings[0].startswith("8 answers in histories or prompts are read as context, and not learned.")
     batch = objective.batch(0)
