@@ -47,15 +47,18 @@ def _require_gpt2(content: dict[str, Any], model: dict[str, Any], path: Path) ->
         "post_processor": (any(map(_adds_tokens, steps["post_processor"])), "it adds tokens to a text"),
         "decoder": (any(step.get("type") != "ByteLevel" for step in steps["decoder"]), "Handloom reads ByteLevel"),
     }
+    found: list[tuple[str, str]] = []
     for name, (wrong, why) in faults.items():
         if wrong:
             kinds = ", ".join(str(step.get("type")) for step in steps[name]) or None
-            raise refused(path, f"the {name} is {kinds!r}", why)
+            found.append((f"the {name} is {kinds!r}", why))
     if level.get("use_regex", True) is not True:
-        raise refused(path, "use_regex is false", "Handloom splits text by GPT-2's pattern")
+        found.append(("use_regex is false", "Handloom splits text by GPT-2's pattern"))
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
-            raise refused(path, f"{key} is {model[key]!r}", "Handloom does not support it")
+            found.append((f"{key} is {model[key]!r}", "Handloom does not support it"))
+    for problem, why in found:
+        raise refused(path, problem, why)
 
 
 def _steps(part: Any) -> list[dict[str, Any]]:
