@@ -9,7 +9,10 @@ It finds what a graphics card would find, without one: tensors made on the wrong
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -111,3 +114,11 @@ def to_device(model: nn.Module, device: torch.device) -> nn.Module:
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
     return model
+
+
+def run_checks(file: Path) -> None:
+    """Run a file of tests in a process of its own; every one of them has to pass."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[100%]" in result.stdout

@@ -92,7 +92,7 @@ class CachedBackbone:
             return self.model.hidden(tokens, segment_ids=segments, stop_at_layer=0)
         B, T = tokens.shape
         rows = []
-        for row, end in enumerate([T] * B if lengths is None else lengths.tolist()):
+        for row, end in enumerate([T] * B if lengths is None else lengths.cpu().tolist()):
             part = None if segments is None else segments[row : row + 1, :end]
             lower = self._row(tokens[row : row + 1, :end], part)  # (1, end, C)
             rows.append(F.pad(lower, (0, 0, 0, T - end)))  # (1, T, C)

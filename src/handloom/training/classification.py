@@ -49,7 +49,8 @@ class Classification(ExampleObjective):
         with evaluating(model):
             logits = torch.cat([self.logits(model, batch, cache) for batch in self.validation])  # (N, labels)
         labels = torch.cat([batch["labels"] for batch in self.validation]).to(logits.device)  # (N)
-        metrics, details = confusion_metrics(confusion(labels, logits.argmax(-1), len(self.names)), self.names)
+        table = confusion(labels, logits.argmax(-1), len(self.names)).cpu()  # (labels, labels)
+        metrics, details = confusion_metrics(table, self.names)
         return EvalResult(float(F.cross_entropy(logits, labels)), self.unit, metrics, details)
 
 

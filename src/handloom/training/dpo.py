@@ -89,7 +89,8 @@ class DPO(ExampleObjective):
     def _losses(self, model: GPT, batch: Batch, cache: CachedBackbone | None) -> tuple[Tensor, Tensor]:
         """The loss of each pair, and how much more the preferred answer gained than the other: (B,) each."""
         mixed = torch.is_autocast_enabled(model.device.type)
-        reference = torch.stack([self._reference[mixed, key] for key in _keys(batch)])  # (B, 2)
+        stored = [self._reference[mixed, key] for key in _keys(batch)]
+        reference = torch.stack(stored).to(model.device)  # (B, 2)
         chosen, rejected = (answer_logprobs(model, batch, cache) - reference).unbind(1)  # (B) each
         return dpo_losses(chosen, rejected, self.beta), self.beta * (chosen - rejected)
 

@@ -1,6 +1,6 @@
 """Frozen blocks computed once: how much quicker a step is when their answers come from the disk.
 
-    python benchmarks/remember.py [--shape gpt2] [--method last:2] [--epochs 4]
+    python benchmarks/cache_activations.py [--shape gpt2] [--method last:2] [--epochs 4]
 
 Tunes a model of random weights twice, with and without remembering, and compares the median step of the epochs after
 the first. The losses of both runs have to be the same to the last bit.
