@@ -301,6 +301,11 @@ def test_only_the_command_line_names_flags():
     assert lines == []
 
 
+def test_only_runtime_names_the_processor_as_a_device():
+    named = [name for name, text in MODULES.items() if re.search(r"""["']cpu["']""", text)]
+    assert set(named) <= {"runtime.py"}
+
+
 UNPLAIN = re.compile(
     r"\b(anew|reckon\w*|mend(s|ed|ing)?|torn|whoever|wherein|detours?|surpris\w*|lively|livelier|dearly|beside|thereby"
     r"|henceforth|(?<!there )(is|are|was|were) no [a-z]+)\b",
