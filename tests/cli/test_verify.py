@@ -98,7 +98,7 @@ def test_the_same_in_json(inside, two):
 
 
 def test_what_is_no_number_is_valid_json_too(trained_run, capsys):
-    from handloom.cli.verify_view import print_comparison
+    from handloom.cli.verify import print_comparison
     from handloom.inspection.diff import compare_models
 
     lm = load(trained_run)

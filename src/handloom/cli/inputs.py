@@ -43,10 +43,10 @@ def read_standard_input(what: str, *, exact: bool = False) -> str:
         raise RequestError(problem, "Pipe a text into the command.") from None
 
 
-def read_file(file: Path, what: str = "The prompt file") -> str:
+def read_file(file: Path, what: str = "The prompt file", *, exact: bool = False) -> str:
     """The text of a file, as `decoded`; raises RequestError when it cannot be read, or is not UTF-8."""
     try:
-        return decoded(file.read_bytes(), f"{what} {file}")
+        return decoded(file.read_bytes(), f"{what} {file}", exact=exact)
     except OSError as error:
         raise RequestError(f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file.") from None
 

@@ -1,6 +1,6 @@
-"""Ours against a reference, activation by activation, so that the first one that differs can be named.
+"""Ours against transformers: a model activation by activation, to name the first that differs, and a tokenizer by ids.
 
-The only place that imports transformers, and only when its model is asked for. Knows no files of ours.
+The only place that imports transformers, and only when it is asked for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handloom import storage
 from handloom.inspection import hooks
+from handloom.inspection.check import Outcome
 from handloom.model.gpt import GPT
+from handloom.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,7 @@ class Difference:
 
 
 def compare(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[Difference]:
-    """Hold activations of the same names against each other, in the order a token meets them.
-
-    Args:
-        ours: from `activations`.
-        theirs: from `reference_activations`, or from another model of ours. What only one side has is left out.
-    """
+    """Hold activations of the same names against each other, in the order of ours. What only one has is left out."""
     return [_difference(name, ours[name], theirs[name]) for name in ours if name in theirs]
 
 
@@ -80,9 +78,8 @@ def reference_activations(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]
     inner: Any = model.transformer
     taps = [_keep(found, "blocks.0.resid_pre", inner.drop)]
     for i, block in enumerate(inner.h):
-        parts = {name: getattr(block, theirs) for name, theirs in _THEIRS.items()}
         taps.append(_keep(found, f"blocks.{i}.attention.pattern", block.attn, 1))
-        taps += [_keep(found, f"blocks.{i}.{name}", part) for name, part in parts.items()]
+        taps += [_keep(found, f"blocks.{i}.{name}", getattr(block, theirs)) for name, theirs in _THEIRS.items()]
         taps.append(_keep(found, f"blocks.{i}.resid_post", block))
     with hooks.tapped([*taps, _keep(found, "final_norm", inner.ln_f)]):
         found["logits"] = model(tokens).logits
@@ -112,6 +109,45 @@ def reference(folder: Path) -> nn.Module:
         folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
     )
     return model.eval()
+
+
+def compare_ids(folder: Path, tokenizer: Tokenizer, texts: Iterable[str]) -> Outcome:
+    """Hold our tokenizer of a Hugging Face folder against transformers' own, by ids of ordinary texts, and by ends."""
+    import transformers
+
+    try:
+        theirs: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        stops = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    except Exception as error:  # whatever it is, it is transformers' and not ours
+        return unreadable(f"the tokenizer of {folder}", error)
+    count = 0
+    for text in texts:
+        count += 1
+        for special in (False, True):
+            wanted = theirs.encode(text, add_special_tokens=False, split_special_tokens=not special)
+            found = tokenizer.encode(text, special=special)
+            ours = all(token < tokenizer.vocab_size for token in wanted)  # GPT-2's class adds an <|endoftext|>
+            if list(wanted) != found and (ours or not special):
+                kind = " with special tokens" if special else ""
+                return False, f"{text!r}{kind} has the ids {found} here and {list(wanted)} there"
+    paths = [folder / name for name in ("generation_config.json", "config.json")]
+    named = [storage.read_json(path).get("eos_token_id") if path.is_file() else None for path in paths]
+    if named != [None, None]:  # where no file names an end, transformers takes GPT-2's own, whatever the vocabulary is
+        mine, ends = set(tokenizer.eos_token_ids), {end for end in _ids(stops) if end < tokenizer.vocab_size}
+        if missing := sorted(ends - mine):
+            return False, f"transformers ends a text at {missing[0]}, and Handloom does not"
+        if more := sorted(mine - {*ends, theirs.eos_token_id, *_ids(named[1])}):
+            return False, f"Handloom ends a text at {more[0]}, and no file names that"
+    return True, f"{count} texts have the same ids, with special tokens and without; so have the ends"
+
+
+def unreadable(what: object, error: Exception) -> Outcome:
+    """A check that fails because transformers cannot read something."""
+    return False, f"transformers cannot read {what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+
+
+def _ids(given: Any) -> list[int]:
+    return [] if given is None else list(given) if isinstance(given, list) else [given]
 
 
 _THEIRS = {"attention_norm": "ln_1", "attention.out": "attn", "feedforward_norm": "ln_2", "feedforward.out": "mlp"}

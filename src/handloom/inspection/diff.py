@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,23 @@ class Comparison:
         return difference.where[2 if difference.name.endswith(".pattern") else 1]
 
     def summary(self) -> list[tuple[str, Difference]]:
-        """Names and worst differences up to the first divergence: whole blocks first, then part by part."""
+        """Names and worst differences up to the first divergence: whole blocks first, then part by part.
+
+        A line stands for several blocks where there are many.
+        """
         end = len(self.differences) if self.first is None else self.differences.index(self.first) + 1
-        parting = _block(self.first.name) if self.first is not None else None
-        blocks: dict[int, Difference] = {}
+        alone = (None, None if self.first is None else _block(self.first))
         lines: list[tuple[str, Difference]] = []
-        for difference in self.differences[:end]:
-            block = _block(difference.name)
-            if block is None or block == parting:
-                lines += _grouped(blocks)
-                blocks = {}
-                lines.append((difference.name, difference))
-            else:
-                blocks[block] = max(blocks.get(block, difference), difference, key=_relative)
+        for is_whole, run in groupby(self.differences[:end], key=lambda each: _block(each) not in alone):
+            if not is_whole:
+                lines += [(each.name, each) for each in run]
+                continue
+            blocks = [(number, list(parts)) for number, parts in groupby(run, key=_block)]
+            together = -(-len(blocks) // _SUMMARY)
+            for at in range(0, len(blocks), together):
+                numbers, parts = zip(*blocks[at : at + together], strict=True)
+                name = f"block {numbers[0]}" if together == 1 else f"blocks {numbers[0]} to {numbers[-1]}"
+                lines.append((name, max(chain(*parts), key=lambda each: each.worst / max(1.0, each.scale))))
         return lines
 
 
@@ -120,8 +124,8 @@ def compare_models(
         ModelError: for models of different shapes, naming the first field that differs.
         RequestError: for an empty text, one beyond the context, or with a token that the other tokenizer lacks.
     """
-    if isinstance(other, LanguageModel):
-        _require_one_shape(one, other)
+    second = other if isinstance(other, LanguageModel) else one
+    _require_one_shape(one.config, second.config)
     ids = one.prompt_ids(TEXT if text is None else text)
     if text is None:
         ids = ids[: one.config.context_length]
@@ -130,10 +134,13 @@ def compare_models(
             f"The text has {len(ids)} tokens, and the model looks at {one.config.context_length} at most.",
             "Shorten it.",
         )
-    tokenizers = [one.tokenizer, other.tokenizer if isinstance(other, LanguageModel) else one.tokenizer]
-    same_tokenizer = tokenizers[0].fingerprint == tokenizers[1].fingerprint
-    _require_known(ids, tokenizers[1].vocab_size)
-    model = other.model if isinstance(other, LanguageModel) else _in_precision(one.model, other)
+    for place, token in enumerate(ids):
+        if token >= second.tokenizer.vocab_size:
+            raise RequestError(
+                f"The tokenizers differ, and the other one has no id {token}, which is token {place} of the text.",
+                "Give a `text` whose ids both have.",
+            )
+    model = second.model if isinstance(other, LanguageModel) else _in_precision(one.model, other)
     batch = torch.tensor([ids])  # (1, T)
     mine = activations.activations(one.model, batch)
     with torch.autocast(one.model.device.type, torch.bfloat16, enabled=other == "bf16"):
@@ -142,7 +149,7 @@ def compare_models(
     return Comparison(
         ids=tuple(ids),
         tokens=tuple(one.tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids),
-        same_tokenizer=same_tokenizer,
+        same_tokenizer=one.tokenizer.fingerprint == second.tokenizer.fingerprint,
         settings=_other_settings(one.config, model.config),
         weights=_weights(one.model, model),
         differences=tuple(differences),
@@ -150,23 +157,14 @@ def compare_models(
     )
 
 
-def _require_one_shape(one: LanguageModel, other: LanguageModel) -> None:
+def _require_one_shape(one: GPTConfig, other: GPTConfig) -> None:
     for field in _SHAPE:
-        here, there = getattr(one.config, field), getattr(other.config, field)
+        here, there = getattr(one, field), getattr(other, field)
         if here != there:
             name = "ffn_dim" if field == "feedforward_dim" else field
             raise ModelError(
                 f"The two models have different shapes, the first in {name}: {here} and {there}.",
                 f"Name two models of one shape, or compare with a precision: {', '.join(PRECISIONS)}.",
-            )
-
-
-def _require_known(ids: Sequence[int], vocabulary: int) -> None:
-    for place, token in enumerate(ids):
-        if token >= vocabulary:
-            raise RequestError(
-                f"The tokenizers differ, and the other one has no id {token}, which is token {place} of the text.",
-                "Give a `text` whose ids both have.",
             )
 
 
@@ -197,22 +195,7 @@ def _weights(one: GPT, other: GPT) -> Weights:
     return Weights(len(both), differing, tuple(sorted(here.keys() ^ there.keys())))
 
 
-def _block(name: str) -> int | None:
-    found = None if name == "blocks.0.resid_pre" else re.match(r"blocks\.(\d+)", name)
+def _block(difference: Difference) -> int | None:
+    """The number of the block that an activation belongs to; None outside of them."""
+    found = None if difference.name == "blocks.0.resid_pre" else re.match(r"blocks\.(\d+)", difference.name)
     return int(found.group(1)) if found else None
-
-
-def _relative(difference: Difference) -> float:
-    return difference.worst / max(1.0, difference.scale)
-
-
-def _grouped(blocks: dict[int, Difference]) -> list[tuple[str, Difference]]:
-    """A line for each block, or for several together where there are many."""
-    numbers = sorted(blocks)
-    together = max(1, -(-len(numbers) // _SUMMARY))
-    lines = []
-    for start in range(0, len(numbers), together):
-        group = numbers[start : start + together]
-        name = f"blocks {group[0]} to {group[-1]}" if len(group) > 1 else f"block {group[0]}"
-        lines.append((name, max((blocks[number] for number in group), key=_relative)))
-    return lines

@@ -20,7 +20,7 @@ from handloom.checkpoints import model_store
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.inspection.check import Check
+from handloom.inspection.check import Outcome
 from handloom.model.loss import next_token_loss
 from handloom.tokenizer.base import Tokenizer
 
@@ -82,7 +82,7 @@ ALIASES = {"gpt2": "openai-community/gpt2", "distilgpt2": "distilbert/distilgpt2
 """Shorter name -> repository. The hub knows both, and a folder may bear either."""
 
 
-def golden(lm: LanguageModel) -> Iterator[tuple[str, Callable[[], Check]]]:
+def golden(lm: LanguageModel) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     """The checks that hold a model against what is known of it, if it bears the name of a published one.
 
     Yields:
@@ -90,17 +90,19 @@ def golden(lm: LanguageModel) -> Iterator[tuple[str, Callable[[], Check]]]:
     """
     known = PUBLISHED.get(published_name(lm.origin) or "")
     if known is None:
-        yield "golden values", _absent
+        names = " and ".join(sorted(ALIASES))
+        absent = f"weights absent: values are published for {names}, and this is neither"
+        yield "golden values", lambda: (None, absent)
         return
-    same = lm.tokenizer.fingerprint == GPT2_FINGERPRINT
-    yield "golden: tokenizer", partial(_tokenizer, same)
-    if not same:
+    if lm.tokenizer.fingerprint != GPT2_FINGERPRINT:
+        yield "golden: tokenizer", lambda: (False, f"it is not GPT-2's. {_NAMESAKE}")
         return
+    yield "golden: tokenizer", lambda: (True, "it is GPT-2's")
     for number, value in enumerate(known, start=1):
         if isinstance(value, Loss):
             yield "golden: loss", partial(_loss, lm, value)
         else:
-            yield f"golden: text {number}", partial(_greedy, lm, value, f"golden: text {number}")
+            yield f"golden: text {number}", partial(_greedy, lm, value)
 
 
 def published_name(folder: Path | None) -> str | None:
@@ -121,42 +123,29 @@ def shakespeare_ids(tokenizer: Tokenizer) -> list[int]:
     return ids[:257]
 
 
-def _absent() -> Check:
-    names = " and ".join(sorted(ALIASES))
-    detail = f"weights absent: values are published for {names}, and this is neither"
-    return Check("golden values", None, detail)
-
-
-def _tokenizer(same: bool) -> Check:
-    detail = "it is GPT-2's" if same else f"it is not GPT-2's. {_NAMESAKE}"
-    return Check("golden: tokenizer", same, detail)
-
-
-def _greedy(lm: LanguageModel, known: Greedy, name: str) -> Check:
+def _greedy(lm: LanguageModel, known: Greedy) -> Outcome:
     prompt = lm.tokenizer.encode(known.prompt)
     expected = lm.tokenizer.encode(known.whole)[len(prompt) :]
     engine = Engine(lm.model)
-    engine.add(
-        prompt, GenerationConfig(max_new_tokens=len(expected), temperature=0, vocab_size=lm.tokenizer.vocab_size)
-    )
+    how = GenerationConfig(max_new_tokens=len(expected), temperature=0, vocab_size=lm.tokenizer.vocab_size)
+    engine.add(prompt, how)
     for number, (event, wanted) in enumerate(zip(engine.run(), expected, strict=True), start=1):
         if event.error is not None:
             raise event.error
         if event.token != wanted:
             shown, should = (lm.tokenizer.decode([one]) for one in (event.token or 0, wanted))
             detail = f"after {known.prompt!r}, new token {number} is {shown!r} instead of {should!r}"
-            return Check(name, False, f"{detail} ({known.source}). {_NAMESAKE}")
-    return Check(name, True, f"after {known.prompt!r} the same {len(expected)} tokens as in {known.source}")
+            return False, f"{detail} ({known.source}). {_NAMESAKE}"
+    return True, f"after {known.prompt!r} the same {len(expected)} tokens as in {known.source}"
 
 
-def _loss(lm: LanguageModel, known: Loss) -> Check:
+def _loss(lm: LanguageModel, known: Loss) -> Outcome:
     ids = torch.tensor(shakespeare_ids(lm.tokenizer))  # (257)
     inputs, targets = ids[:-1].view(4, 64), ids[1:].view(4, 64)  # each (B, T)
     total, count = next_token_loss(lm.model.hidden(inputs), lm.model.lm_head, targets)
     found = total.item() / count
     passed = abs(found - known.nats) <= LOSS_TOLERANCE
-    detail = f"{found:.6f} nats; {known.nats:.6f} in {known.source}" + ("" if passed else f". {_NAMESAKE}")
-    return Check("golden: loss", passed, detail)
+    return passed, f"{found:.6f} nats; {known.nats:.6f} in {known.source}" + ("" if passed else f". {_NAMESAKE}")
 
 
 _NAMESAKE = "If this is a model of your own, give its folder another name."

@@ -21,8 +21,8 @@ from handloom.errors import HandloomError
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
-from handloom.inspection import activations, ids
-from handloom.inspection.check import TOLERANCE, Check
+from handloom.inspection import activations
+from handloom.inspection.check import TOLERANCE, Check, Outcome
 from handloom.inspection.golden import golden
 from handloom.locks import TemporaryFolder
 from handloom.model.surgery import set_attention
@@ -50,18 +50,12 @@ def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
     """
     with TemporaryFolder("verify") as scratch:
         subject = _Subject(lm, tolerance, Path(scratch) / "exported")
-        for name, check in (*subject.checks(), *golden(lm)):
-            yield _made(name, check)
+        for name, check in (*subject.checks().items(), *golden(lm)):
+            yield Check(name, *_outcome(check))
 
 
 class _Subject:
-    """A model, what it is given to read, and the checks.
-
-    Args:
-        lm: the model.
-        tolerance: as `TOLERANCE`.
-        folder: where it may be exported to.
-    """
+    """A model, what it is given to read, the checks, and a folder where it may be exported to."""
 
     def __init__(self, lm: LanguageModel, tolerance: float, folder: Path) -> None:
         self.lm, self.model, self.tolerance, self.folder = lm, lm.model, tolerance, folder
@@ -69,17 +63,19 @@ class _Subject:
         self.generator = torch.Generator().manual_seed(0)
         self.ids = self.random_ids(2, min(64, self.context_length))  # (B, T)
 
-    def checks(self) -> Iterator[tuple[str, Callable[[], Check]]]:
-        """Every check with its name, in order."""
-        yield "tokenizer = tiktoken", self.tokenizer
-        yield "causality", self.causality
-        yield "fused = explicit", self.fused
-        yield "cached = uncached", self.cached
-        yield "batch = single", self.batch
-        yield "decode after overflow", self.overflow
-        yield "export and import", self.round_trip
-        yield ids.NAME, self.transformers_ids
-        yield "ours = transformers", self.transformers
+    def checks(self) -> dict[str, Callable[[], Outcome]]:
+        """Every check by its name, in order."""
+        return {
+            "tokenizer = tiktoken": self.tokenizer,
+            "causality": self.causality,
+            "fused = explicit": self.fused,
+            "cached = uncached": self.cached,
+            "batch = single": self.batch,
+            "decode after overflow": self.overflow,
+            "export and import": self.round_trip,
+            "ids = transformers": self.transformers_ids,
+            "ours = transformers": self.transformers,
+        }
 
     @cached_property
     def texts(self) -> list[str]:
@@ -88,13 +84,15 @@ class _Subject:
         drawn = (chance.choices(range(self.vocabulary), k=20) for _ in range(_RANDOM_TEXTS))
         return [*_TEXTS, *map(decode, drawn)]
 
+    @cached_property
     def their_folder(self) -> Path:
         """What transformers is given: the folder that the model was read from, or our export of it."""
-        origin = self.lm.origin
-        folder = origin if origin is not None and _is_hugging_face(origin) else self.folder
-        if not folder.exists():
-            export_folder(folder, self.model, self.lm.tokenizer)
-        return folder
+        config = self.lm.origin / hf_folder.CONFIG if self.lm.origin else self.folder
+        if config.is_file() and storage.read_json(config).get("model_type") == "gpt2":
+            return config.parent
+        if not self.folder.exists():
+            export_folder(self.folder, self.model, self.lm.tokenizer)
+        return self.folder
 
     @cached_property
     def plain(self) -> Tensor:
@@ -105,55 +103,55 @@ class _Subject:
         """(rows, length) ids of the vocabulary."""
         return torch.randint(self.vocabulary, (rows, length), generator=self.generator)
 
-    def tokenizer(self) -> Check:
+    def tokenizer(self) -> Outcome:
         """tiktoken gives the ids that the hand-written merges give, and they decode to the text."""
-        name, tokenizer = "tokenizer = tiktoken", self.lm.tokenizer
+        tokenizer = self.lm.tokenizer
         if not isinstance(tokenizer, TiktokenTokenizer):
-            return Check(name, None, "this model is used without tiktoken")
+            return None, "this model is used without tiktoken"
         settings = tokenizer.settings
         exact = not (settings.add_prefix_space or settings.unk or any(t.lstrip or t.rstrip for t in settings.added))
         for text in self.texts:
             found = tokenizer.encode(text)
             if found != tokenizer.reference.encode(text):
-                return Check(name, False, f"{text!r} has other ids by tiktoken than by hand")
+                return False, f"{text!r} has other ids by tiktoken than by hand"
             if exact and tokenizer.decode(found) != text:
-                return Check(name, False, f"{text!r} does not come back from its ids")
+                return False, f"{text!r} does not come back from its ids"
         back = " and come back from them" if exact else ""
-        return Check(name, True, f"{len(self.texts)} texts have the same ids both ways{back}")
+        return True, f"{len(self.texts)} texts have the same ids both ways{back}"
 
-    def transformers_ids(self) -> Check:
+    def transformers_ids(self) -> Outcome:
         """transformers reads texts as the same ids, and ends where we do."""
         if not activations.has_reference():
-            return Check(ids.NAME, None, "transformers is not installed")
-        if self.lm.origin == (folder := self.their_folder()) and lacks_tokenizer(folder, self.lm.config):
-            return Check(ids.NAME, None, "the folder has no tokenizer")
-        return ids.compare_ids(folder, self.lm.tokenizer, self.texts)
+            return None, "transformers is not installed"
+        if self.lm.origin == self.their_folder and lacks_tokenizer(self.their_folder, self.lm.config):
+            return None, "the folder has no tokenizer"
+        return activations.compare_ids(self.their_folder, self.lm.tokenizer, self.texts)
 
-    def causality(self) -> Check:
+    def causality(self) -> Outcome:
         """Other tokens later on change nothing before them."""
         middle = max(1, self.ids.shape[1] // 2)
         changed = self.ids.clone()
         changed[:, middle:] = (changed[:, middle:] + 1) % self.vocabulary
-        return self.compare("causality", self.model(changed)[:, :middle], self.plain[:, :middle])
+        return self.compare(self.model(changed)[:, :middle], self.plain[:, :middle])
 
-    def fused(self) -> Check:
+    def fused(self) -> Outcome:
         """PyTorch's attention kernel computes what the spelled-out softmax does."""
         scores = []
-        for fused in (True, False):
-            set_attention(self.model, "sdpa" if fused else "eager")
+        for implementation in ("sdpa", "eager"):
+            set_attention(self.model, implementation)
             scores.append(self.model(self.ids))
         set_attention(self.model, None)
-        return self.compare("fused = explicit", *scores)
+        return self.compare(*scores)
 
-    def cached(self) -> Check:
+    def cached(self) -> Outcome:
         """A text read in pieces has the scores that it has as a whole."""
-        cache = self.model.new_cache(len(self.ids))
-        T = self.ids.shape[1]
-        lengths = [max(1, T // 2), *[1] * (T - max(1, T // 2))]
+        cache, T = self.model.new_cache(len(self.ids)), self.ids.shape[1]
+        half = max(1, T // 2)
+        lengths = [half, *[1] * (T - half)]
         found = [self.model(piece, cache) for piece in self.ids.split(lengths, dim=1)]  # each (B, t, V)
-        return self.compare("cached = uncached", torch.cat(found, dim=1), self.plain)
+        return self.compare(torch.cat(found, dim=1), self.plain)
 
-    def batch(self) -> Check:
+    def batch(self) -> Outcome:
         """Texts of different lengths that are written side by side have the scores that each has alone."""
         longest = max(1, self.ids.shape[1] // 2)
         lengths = {1, max(1, longest // 2), longest}
@@ -163,10 +161,9 @@ class _Subject:
         found = [self.model(self.ids[1:])[0], *self.decoded(prompts, news)]
         alone = [self.decoded([prompt], [[step[row]] for step in news]) for row, prompt in enumerate(prompts)]
         expected = [self.plain[1], *map(torch.cat, zip(*alone, strict=True))]
-        both = [torch.cat(each) for each in (found, expected)]
-        return self.compare("batch = single", *both)
+        return self.compare(torch.cat(found), torch.cat(expected))
 
-    def overflow(self) -> Check:
+    def overflow(self) -> Outcome:
         """Text beyond the context is read from the context's last half on, as if nothing stood before that."""
         text, news = self.random_ids(1, self.context_length), [self.random_ids(1, 1) for _ in range(3)]  # (1, T)
         found, expected = self.decoded(text.tolist(), [new[0].tolist() for new in news]), []
@@ -175,7 +172,7 @@ class _Subject:
             hidden = self.model.hidden(text[:, -min(read, self.context_length) :])[:, -1]  # (1, C)
             expected.append(self.model.unembed(hidden))  # (1, V)
             text = torch.cat([text, new], dim=1)
-        return self.compare("decode after overflow", torch.cat(found), torch.cat(expected))
+        return self.compare(torch.cat(found), torch.cat(expected))
 
     def decoded(self, prompts: list[list[int]], news: list[list[int]]) -> list[Tensor]:
         """The logits (B, V) of each step, where the engine is given the next token of each row in its place."""
@@ -192,7 +189,7 @@ class _Subject:
             pass
         return found
 
-    def round_trip(self) -> Check:
+    def round_trip(self) -> Outcome:
         """A Hugging Face folder that we write gives the same weights back, bit for bit, and the same tokenizer."""
         export_folder(self.folder, self.model, self.lm.tokenizer)
         stored = hf_folder.open_folder(self.folder)
@@ -203,49 +200,38 @@ class _Subject:
         detail = f"{differing[0]} differs" if differing else f"{len(again)} tensors are the same to the bit"
         if lost := sorted(mine.keys() - again.keys()):
             detail += f"; that form has no place for {', '.join(lost)}"
-        return Check("export and import", not differing, detail)
+        return not differing, detail
 
-    def transformers(self) -> Check:
+    def transformers(self) -> Outcome:
         """transformers computes the same, activation by activation."""
-        name = "ours = transformers"
         if not activations.has_reference():
-            return Check(name, None, "transformers is not installed")
-        folder = self.their_folder()
+            return None, "transformers is not installed"
         try:
-            model = activations.reference(folder)
+            model = activations.reference(self.their_folder)
         except Exception as error:  # whatever it is, it is transformers' and not ours
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return Check(name, False, f"transformers cannot read {folder}: {reason}")
+            return activations.unreadable(self.their_folder, error)
         theirs = activations.reference_activations(model, self.ids)
         differences = activations.compare(activations.activations(self.model, self.ids), theirs)
         first = activations.first_difference(differences, self.tolerance)
         if first is not None:
             place = f"batch and position {first.where}"
-            return Check(name, False, f"first differs: {first.name}, by {first.worst:.1e} at {place}")
+            return False, f"first differs: {first.name}, by {first.worst:.1e} at {place}"
         worst = max(difference.worst for difference in differences if difference.name == "logits")
-        return Check(name, True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}")
+        return True, f"{len(differences)} activations are the same; worst score differs by {worst:.1e}"
 
-    def compare(self, name: str, found: Tensor, expected: Tensor) -> Check:
+    def compare(self, found: Tensor, expected: Tensor) -> Outcome:
         """Whether scores of the same shape differ by no more than the tolerance."""
-        (difference,) = activations.compare({name: found}, {name: expected})
+        (difference,) = activations.compare({"logits": found}, {"logits": expected})
         passed = not difference.exceeds(self.tolerance)
         if difference.worst == torch.inf:
-            return Check(name, False, f"the model's logits are not finite numbers, at {difference.where}")
+            return False, f"the model's logits are not finite numbers, at {difference.where}"
         place = "" if passed else f", at {difference.where}"
-        detail = f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}{place}"
-        return Check(name, passed, detail)
+        return passed, f"worst score differs by {difference.worst:.1e} of {difference.scale:.1f}{place}"
 
 
 @torch.inference_mode()
-def _made(name: str, check: Callable[[], Check]) -> Check:
+def _outcome(check: Callable[[], Outcome]) -> Outcome:
     try:
         return check()
     except HandloomError as error:
-        return Check(name, False, error.problem)
-
-
-def _is_hugging_face(folder: Path) -> bool:
-    """Whether a model's folder is one that transformers reads."""
-    if not (folder / hf_folder.CONFIG).is_file():
-        return False
-    return storage.read_json(folder / hf_folder.CONFIG).get("model_type") == "gpt2"
+        return False, error.problem
