@@ -15,7 +15,7 @@ from handloom.cli.main import app
 from handloom.data.corpus import open_corpus
 from handloom.data.tokenized import prepare
 from handloom.errors import DataError
-from handloom.evaluation.training_text import TrainingText
+from handloom.evaluation.texts import TrainingText
 from handloom.tokenizer import load_tokenizer
 from handloom.training import run
 from handloom.training.config import TrainConfig

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.evaluation.diversity import distinct, diversity, ngrams, repeated, word_spans, words
+from handloom.evaluation.text_metrics import distinct, diversity, ngrams, repeated, word_spans, words
 
 
 def test_counted_by_hand():

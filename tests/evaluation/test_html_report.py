@@ -13,15 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.evaluation import svg
+from handloom.evaluation import html_report
 from handloom.evaluation.calibration import reliability
-from handloom.evaluation.diversity import diversity
 from handloom.evaluation.html_report import render
-from handloom.evaluation.memorization import Copied, Overlap, OverlapStats
 from handloom.evaluation.provenance import Provenance
 from handloom.evaluation.report import Forgetting, Memorization, ModelResult, Report, Source, Times
 from handloom.evaluation.samples import Sample, Span, Speed
 from handloom.evaluation.scoring import Estimate, TextScore
+from handloom.evaluation.text_metrics import Copied, Overlap, OverlapStats, diversity
 
 HOSTILE = "<script>alert('x')</script> \"&amp; \x1b[31m \u202e</span>"
 VOID = {"meta", "link", "br", "line", "circle"}
@@ -189,27 +188,27 @@ def test_the_template_is_part_of_the_package():
 
 @given(st.lists(st.tuples(st.floats(0.01, 1e6), st.none() | st.floats(0, 100)), min_size=1, max_size=5))
 def test_dots_keep_the_order_of_their_values_and_stay_inside(pairs):
-    plot = svg.dot_plot([(str(i), Estimate(*pair)) for i, pair in enumerate(pairs)])
+    plot = html_report.dot_plot([(str(i), Estimate(*pair)) for i, pair in enumerate(pairs)])
     for mark in plot.marks:
-        assert 0 <= mark.low <= mark.x <= mark.high <= svg.WIDTH
+        assert 0 <= mark.low <= mark.x <= mark.high <= html_report.WIDTH
         assert 0 < mark.y < plot.height
     order = sorted(range(len(pairs)), key=lambda i: pairs[i][0])
     xs = [plot.marks[i].x for i in order]
     assert xs == sorted(xs)
     assert 1 <= len(plot.ticks) <= 6
-    assert all(0 <= tick.at <= svg.WIDTH for tick in plot.ticks)
+    assert all(0 <= tick.at <= html_report.WIDTH for tick in plot.ticks)
     values = [float(tick.label) for tick in plot.ticks]
     assert values == sorted(set(values))
 
 
 def test_of_a_long_name_the_end_is_shown():
-    (mark,) = svg.dot_plot([("../somewhere/far/away/runs/" + "x" * 20, Estimate(1.0, None))]).marks
+    (mark,) = html_report.dot_plot([("../somewhere/far/away/runs/" + "x" * 20, Estimate(1.0, None))]).marks
     assert mark.label == "…way/runs/" + "x" * 20
     assert len(mark.label) == 30
 
 
 def test_ticks_stand_where_their_numbers_are():
-    plot = svg.dot_plot([("a", Estimate(1.0, None)), ("b", Estimate(2.0, None))])
+    plot = html_report.dot_plot([("a", Estimate(1.0, None)), ("b", Estimate(2.0, None))])
     a, b = (mark.x for mark in plot.marks)
     for tick in plot.ticks:
         assert tick.at == pytest.approx(a + (float(tick.label) - 1.0) * (b - a), abs=0.02)
@@ -218,11 +217,11 @@ def test_ticks_stand_where_their_numbers_are():
 def test_a_diagram_puts_who_is_as_right_as_sure_on_the_diagonal():
     chance = np.random.default_rng(0)
     sure = chance.uniform(0.01, 1, 50_000)
-    plot = svg.reliability_diagram(reliability(sure, chance.uniform(size=50_000) < sure).bins)
+    plot = html_report.reliability_diagram(reliability(sure, chance.uniform(size=50_000) < sure).bins)
     assert len(plot.marks) == 10
     for point in plot.marks:
         share = (point.x - plot.ticks[0].at) / (plot.ticks[-1].at - plot.ticks[0].at)
-        assert point.y == pytest.approx(plot.up(share), abs=4)
+        assert point.y == pytest.approx(html_report.up(share), abs=4)
         assert point.high <= point.y <= point.low
 
 

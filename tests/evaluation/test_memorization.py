@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.evaluation.diversity import words
-from handloom.evaluation.memorization import GRAM, TrainingPiece, copied_ranges, search
+from handloom.evaluation.text_metrics import GRAM, TrainingPiece, copied_ranges, search, words
 
 LETTERS = st.text("ab \n", max_size=24)
 WORDS = st.lists(st.sampled_from(["a", "b", ".", "c"]), max_size=24).map(" ".join)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import DataError
-from handloom.evaluation.sample_documents import sample_documents, sample_files
+from handloom.evaluation.texts import sample_documents, sample_files
 
 TEXTS = st.lists(st.text("ab\né", min_size=1, max_size=60), min_size=1, max_size=12)
 

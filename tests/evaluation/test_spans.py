@@ -41,7 +41,7 @@ def test_ink_is_cut_where_a_copy_begins_and_ends():
     assert [(ink.text, ink.copied) for ink in made[:-1]] == [
         ("a", False), ("bc", True), ("d", False), ("ef", True)
     ]  # fmt: skip
-    assert made[-1].end
+    assert made[-1].text == ""
     assert [ink.level for ink in made] == [0, 0, 0, len(LEVELS), 1]
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from handloom.data.tokenized import prepare, training_documents
 from handloom.errors import DataError
-from handloom.evaluation import training_text as module
-from handloom.evaluation.diversity import words
-from handloom.evaluation.training_text import TrainingText, corpus_pieces
+from handloom.evaluation.text_metrics import words
+from handloom.evaluation.texts import TrainingText, corpus_documents, training_pieces
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def test_of_examples_every_text_is_training_text(tmp_path, byte_tokenizer):
 
 @given(st.lists(st.text("ab \n"), max_size=6))
 def test_pieces_are_the_document_and_no_word_is_cut(chunks):
-    made = list(module._pieces("d", chunks))
+    made = list(training_pieces([("d", chunks)]))
     text = "".join(chunks)
     assert "".join(piece.text for piece in made) == text
     assert [piece.ends for piece in made] == [False] * (len(made) - 1) + [True]
@@ -123,5 +122,5 @@ def test_a_document_of_many_tokens_is_decoded_in_parts(folder, training, byte_to
 
 
 def test_any_files_may_stand_for_the_training_text(folder):
-    found = joined(corpus_pieces([str(folder)]))
+    found = joined(training_pieces(corpus_documents([str(folder)])))
     assert found == {path.as_posix(): path.read_text(encoding="utf-8") for path in folder.iterdir()}

@@ -16,8 +16,6 @@ from handloom import runtime
 from handloom.errors import HandloomError, RequestError
 from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.comparison_config import ComparisonConfig, settings_of
-from handloom.evaluation.diversity import diversity
-from handloom.evaluation.memorization import OverlapStats, TrainingPiece, search
 from handloom.evaluation.provenance import FindModel, ModelEntry, Provenance, base_models, collect
 from handloom.evaluation.report import (
     Forgetting,
@@ -29,10 +27,17 @@ from handloom.evaluation.report import (
     provenance_notes,
     warnings,
 )
-from handloom.evaluation.sample_documents import TextSample, sample_documents, sample_files
 from handloom.evaluation.samples import Sample, generate_samples, measure_speed, token_spans
 from handloom.evaluation.scoring import TextScore, difference, score_text
-from handloom.evaluation.training_text import TrainingText, corpus_pieces
+from handloom.evaluation.text_metrics import OverlapStats, TrainingPiece, diversity, search
+from handloom.evaluation.texts import (
+    TextSample,
+    TrainingText,
+    corpus_documents,
+    sample_documents,
+    sample_files,
+    training_pieces,
+)
 from handloom.inference.engine import require_room
 from handloom.inference.language_model import LanguageModel
 
@@ -40,19 +45,6 @@ GENERAL = "python-docs"
 """The general text where a base model does not record its training text: about 2 MB of English."""
 EXCERPTS, EXCERPT = 2, 500
 """Held-out documents whose beginnings are shown, and how many characters of each."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What all models are measured on."""
-
-    config: ComparisonConfig
-    entries: Sequence[ModelEntry]
-    bases: Mapping[str, Sequence[ModelEntry]]
-    """By name, the models that each was tuned from, nearest first."""
-    held_out: TextSample
-    general: TextSample | None
-    on_step: Callable[[str], None]
 
 
 def compare(
@@ -65,27 +57,31 @@ def compare(
     """
     began = time.perf_counter()
     entries = collect(names, find)
-    _require_room(entries, config)
+    for entry in entries:
+        for ids in entry.load_tokenizer().encode_batch(config.prompts):
+            try:
+                require_room(len(ids), config.request, entry.context_length)
+            except RequestError as error:
+                raise RequestError(f"{entry.name}: {error.problem}", error.remedy, setting=error.setting) from None
     bases, notes = {}, []
     for entry in entries:
         bases[entry.name], missing = base_models(entry, entries, find)
         if missing:
             notes.append(f"What {entry.name} was tuned from cannot be compared with it: {missing}")
     held_out, general = _held_out(config, entries), _general(config, [line[0] for line in bases.values() if line])
-    comparison = Comparison(config, entries, bases, held_out, general=general, on_step=on_step)
+    comparison = _Comparison(config, bases, held_out, general, on_step=on_step)
     letters: dict[str, str] = {}
     models, speeds = [], {}
     for entry in entries:
         on_step(f"{entry.name}: loading")
         lm = entry.open()
         letter = letters.setdefault(lm.tokenizer.fingerprint, chr(ord("A") + len(letters)))
-        models.append(_measure(comparison, entry, lm, letter))
+        models.append(comparison.measure(entry, lm, letter))
         on_step(f"{entry.name}: speed")
         speeds[entry.name] = measure_speed(lm, config.prompts[0], config.request)
         del lm  # before the next is opened
     roots = [(bases[entry.name] or [entry])[-1] for entry in entries]
     from_scratch = all(root.training and root.base is None for root in roots)
-    forgetting = tuple(_forgetting(comparison, general, models)) if general else ()
     return Report(
         models=tuple(models),
         prompts=config.prompts,
@@ -93,7 +89,7 @@ def compare(
         settings=settings_of(config.request),
         held_out=Source.of(held_out, EXCERPTS),
         general=Source.of(general) if general else None,
-        forgetting=forgetting,
+        forgetting=tuple(comparison.forgetting(entries, models)),
         notes=(*provenance_notes(models, from_scratch), *notes, *warnings(models)),
         versions=runtime.versions(),
         threads=torch.get_num_threads(),
@@ -106,16 +102,6 @@ def compare(
     )
 
 
-def _require_room(entries: Sequence[ModelEntry], config: ComparisonConfig) -> None:
-    """Raise RequestError, naming the model, where a text would not fit its context."""
-    for entry in entries:
-        for ids in entry.load_tokenizer().encode_batch(config.prompts):
-            try:
-                require_room(len(ids), config.request, entry.context_length)
-            except RequestError as error:
-                raise RequestError(f"{entry.name}: {error.problem}", error.remedy, setting=error.setting) from None
-
-
 # Texts
 
 
@@ -124,27 +110,21 @@ def _held_out(config: ComparisonConfig, entries: Sequence[ModelEntry]) -> TextSa
         return sample_files(config.data, config.text_bytes)
     trained = next((entry for entry in entries if entry.training), None)
     if trained is None:
-        raise RequestError(
-            "There is no held-out text: none of these models was trained here, where some would have been held out.",
-            "Name a text with `data`.",
-            setting="data",
+        problem = (
+            "There is no held-out text: none of these models was trained here, where some would have been held out."
         )
+        raise RequestError(problem, "Name a text with `data`.", setting="data")
     try:
         return _validation_text(trained, config.text_bytes)
     except HandloomError as error:
-        raise RequestError(
-            f"The validation text of {trained.name} cannot be read again: {error.problem}",
-            "Name a held-out text with `data`.",
-            setting="data",
-        ) from None
+        problem = f"The validation text of {trained.name} cannot be read again: {error.problem}"
+        raise RequestError(problem, "Name a held-out text with `data`.", setting="data") from None
 
 
 def _general(config: ComparisonConfig, bases: Sequence[ModelEntry]) -> TextSample | None:
     """Text to measure forgetting on; None if no model was tuned and none was named."""
-    if config.general:
-        return sample_files(config.general, config.text_bytes)
-    if not bases:
-        return None
+    if config.general or not bases:
+        return sample_files(config.general, config.text_bytes) if config.general else None
     try:
         return _validation_text(bases[0], config.text_bytes)
     except HandloomError:
@@ -159,103 +139,109 @@ def _validation_text(entry: ModelEntry, limit: int) -> TextSample:
 # Measures
 
 
-def _measure(comparison: Comparison, entry: ModelEntry, lm: LanguageModel, letter: str) -> ModelResult:
-    """Every measure of one model but its speed; `letter` is that of its tokenizer."""
-    config, held_out, general = comparison.config, comparison.held_out, comparison.general
+@dataclass(frozen=True)
+class _Comparison:
+    """What all models are measured on."""
 
-    def step(what: str) -> None:
-        comparison.on_step(f"{entry.name}: {what}")
+    config: ComparisonConfig
+    bases: Mapping[str, Sequence[ModelEntry]]
+    """By name, the models that each was tuned from, nearest first."""
+    held_out: TextSample
+    general: TextSample | None
+    on_step: Callable[[str], None]
 
-    step("samples")
-    samples = generate_samples(lm, config.prompts, config.request, config.n)
-    step("held-out text")
-    score = score_text(lm, held_out.texts)
-    step("calibration")
-    end = [lm.tokenizer.eos_token_id]
-    ids = lm.tokenizer.encode_batch(held_out.texts)
-    calibration = calibrate(lm.model, [np.array(end + each) for each in ids], context_length=lm.config.context_length)
-    step("copies of its training text")
-    memorization, why_not, samples = _memorization(comparison, entry, lm, samples)
-    general_score: TextScore | None = None
-    if general is not None:
-        step("general text")
-        general_score = score if general == held_out else score_text(lm, general.texts)
-    parameters, shape = list(lm.model.parameters()), lm.config
-    return ModelResult(
-        name=entry.name,
-        provenance=Provenance.of(entry),
-        tokenizer=letter,
-        vocab_size=lm.tokenizer.vocab_size,
-        context_length=shape.context_length,
-        parameters=sum(p.numel() for p in parameters),
-        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
-        cache_bytes=2 * shape.layers * shape.context_length * shape.embed_dim * lm.model.dtype.itemsize,
-        held_out=score,
-        general=general_score,
-        calibration=calibration,
-        diversity=diversity([sample.text for sample in samples]),
-        memorization=memorization,
-        no_memorization=why_not,
-        samples=tuple(samples),
-        excerpts=tuple(
-            tuple(span for span in token_spans(lm.tokenizer, document, nll.tolist()) if span.start < EXCERPT)
-            for document, nll in zip(ids[:EXCERPTS], score.nll[:EXCERPTS], strict=True)
-        ),
-    )
+    def measure(self, entry: ModelEntry, lm: LanguageModel, letter: str) -> ModelResult:
+        """Every measure of one model but its speed; `letter` is that of its tokenizer."""
 
+        def step(what: str) -> None:
+            self.on_step(f"{entry.name}: {what}")
 
-def _memorization(
-    comparison: Comparison, entry: ModelEntry, lm: LanguageModel, samples: Sequence[Sample]
-) -> tuple[Memorization | None, str, list[Sample]]:
-    """Copies in the samples, or why they are unknown; and the samples with their own copies."""
-    texts = [sample.text for sample in samples]
-    try:
-        searched, training = _training_pieces(comparison, entry, lm)
-        found = search([*texts, *_pieces_like(texts, comparison.held_out)], training)
-    except HandloomError as error:
-        if comparison.config.training:
-            raise
-        return None, error.problem, list(samples)
-    own, other = found[: len(texts)], found[len(texts) :]
-    marked = [dataclasses.replace(sample, copied=copied) for sample, copied in zip(samples, own, strict=True)]
-    return Memorization(searched, OverlapStats.of(own), OverlapStats.of(other)), "", marked
+        step("samples")
+        samples = generate_samples(lm, self.config.prompts, self.config.request, self.config.n)
+        step("held-out text")
+        score = score_text(lm, self.held_out.texts)
+        step("calibration")
+        end = [lm.tokenizer.eos_token_id]
+        ids = lm.tokenizer.encode_batch(self.held_out.texts)
+        texts = [np.array(end + each) for each in ids]
+        calibration = calibrate(lm.model, texts, context_length=lm.config.context_length)
+        step("copies of its training text")
+        memorization, why_not, samples = self.memorization(entry, lm, samples)
+        general_score: TextScore | None = None
+        if self.general is not None:
+            step("general text")
+            general_score = score if self.general == self.held_out else score_text(lm, self.general.texts)
+        parameters, shape = list(lm.model.parameters()), lm.config
+        return ModelResult(
+            name=entry.name,
+            provenance=Provenance.of(entry),
+            tokenizer=letter,
+            vocab_size=lm.tokenizer.vocab_size,
+            context_length=shape.context_length,
+            parameters=sum(p.numel() for p in parameters),
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            cache_bytes=2 * shape.layers * shape.context_length * shape.embed_dim * lm.model.dtype.itemsize,
+            held_out=score,
+            general=general_score,
+            calibration=calibration,
+            diversity=diversity([sample.text for sample in samples]),
+            memorization=memorization,
+            no_memorization=why_not,
+            samples=tuple(samples),
+            excerpts=tuple(
+                tuple(span for span in token_spans(lm.tokenizer, document, nll.tolist()) if span.start < EXCERPT)
+                for document, nll in zip(ids[:EXCERPTS], score.nll[:EXCERPTS], strict=True)
+            ),
+        )
 
-
-def _training_pieces(
-    comparison: Comparison, entry: ModelEntry, lm: LanguageModel
-) -> tuple[str, Iterator[TrainingPiece]]:
-    """The training text of a model and of the models that it was tuned from, and its name."""
-    if sources := comparison.config.training:
-        return ", ".join(sources), corpus_pieces(sources)
-    texts = [TrainingText(entry.training, lm.tokenizer)]
-    names = [texts[0].name]
-    for base in comparison.bases[entry.name]:
+    def memorization(
+        self, entry: ModelEntry, lm: LanguageModel, samples: list[Sample]
+    ) -> tuple[Memorization | None, str, list[Sample]]:
+        """Copies in the samples, or why they are unknown; and the samples with their own copies."""
+        texts = [sample.text for sample in samples]
         try:
-            texts.append(TrainingText(base.training, base.load_tokenizer()))
-            names.append(f"{texts[-1].name} (of {base.name})")
-        except HandloomError:
-            names.append(f"not the training text of {base.name}, which is not available")
-    return "; ".join(names), chain.from_iterable(text.pieces() for text in texts)
+            searched, training = self.training(entry, lm)
+            found = search([*texts, *self.held_out_like(texts)], training)
+        except HandloomError as error:
+            if self.config.training:
+                raise
+            return None, error.problem, samples
+        own, other = found[: len(texts)], found[len(texts) :]
+        marked = [dataclasses.replace(sample, copied=copied) for sample, copied in zip(samples, own, strict=True)]
+        return Memorization(searched, OverlapStats.of(own), OverlapStats.of(other)), "", marked
 
+    def training(self, entry: ModelEntry, lm: LanguageModel) -> tuple[str, Iterator[TrainingPiece]]:
+        """The training text of a model and of the models that it was tuned from, and its name."""
+        if sources := self.config.training:
+            return ", ".join(sources), training_pieces(corpus_documents(sources))
+        texts = [TrainingText(entry.training, lm.tokenizer)]
+        names = [texts[0].name]
+        for base in self.bases[entry.name]:
+            try:
+                texts.append(TrainingText(base.training, base.load_tokenizer()))
+                names.append(f"{texts[-1].name} (of {base.name})")
+            except HandloomError:
+                names.append(f"not the training text of {base.name}, which is not available")
+        return "; ".join(names), chain.from_iterable(text.pieces() for text in texts)
 
-def _pieces_like(texts: Sequence[str], held_out: TextSample) -> list[str]:
-    """As many pieces of held-out text as there are texts, if there are so many, each of their mean length."""
-    length = max(1, round(sum(map(len, texts)) / len(texts)))
-    pieces = [
-        text[at : at + length] for text in held_out.texts for at in range(0, max(1, len(text) - length + 1), length)
-    ]
-    return pieces[:: max(1, len(pieces) // len(texts))][: len(texts)]
+    def held_out_like(self, texts: Sequence[str]) -> list[str]:
+        """As many pieces of held-out text as there are texts, if there are so many, each of their mean length."""
+        size = max(1, round(sum(map(len, texts)) / len(texts)))
+        pieces = [
+            text[at : at + size] for text in self.held_out.texts for at in range(0, max(1, len(text) - size + 1), size)
+        ]
+        return pieces[:: max(1, len(pieces) // len(texts))][: len(texts)]
 
-
-def _forgetting(comparison: Comparison, general: TextSample, models: Sequence[ModelResult]) -> Iterator[Forgetting]:
-    """For each tuned model, its score and its base's on general text; opens a base that is not compared."""
-    scores = {
-        entry.folder: model.general for entry, model in zip(comparison.entries, models, strict=True) if model.general
-    }
-    for entry in comparison.entries:
-        for base in comparison.bases[entry.name][:1]:
-            if base.folder not in scores:
-                comparison.on_step(f"{base.name}: general text")
-                scores[base.folder] = score_text(base.open(), general.texts)
-            before, after = scores[base.folder], scores[entry.folder]
-            yield Forgetting(entry.name, base.name, before, after, difference=difference(after, before))
+    def forgetting(self, entries: Sequence[ModelEntry], models: Sequence[ModelResult]) -> Iterator[Forgetting]:
+        """For each tuned model, its score and its base's on general text; opens a base that is not compared."""
+        pairs = zip(entries, models, strict=True)
+        scores = {entry.folder: model.general for entry, model in pairs if model.general}
+        if self.general is None:
+            return
+        for entry in entries:
+            for base in self.bases[entry.name][:1]:
+                if base.folder not in scores:
+                    self.on_step(f"{base.name}: general text")
+                    scores[base.folder] = score_text(base.open(), self.general.texts)
+                before, after = scores[base.folder], scores[entry.folder]
+                yield Forgetting(entry.name, base.name, before, after, difference=difference(after, before))

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from handloom.evaluation.calibration import Calibration
-from handloom.evaluation.diversity import Diversity
-from handloom.evaluation.memorization import OverlapStats
 from handloom.evaluation.provenance import KINDS, Provenance
-from handloom.evaluation.sample_documents import TextSample
 from handloom.evaluation.samples import Sample, Span, Speed
 from handloom.evaluation.scoring import Z_95, Estimate, TextScore
+from handloom.evaluation.text_metrics import Diversity, OverlapStats
+from handloom.evaluation.texts import TextSample
 
 FORMAT = "handloom-comparison"
 VERSION = 2

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from handloom.evaluation.memorization import Copied
+from handloom.evaluation.text_metrics import Copied
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import GenerationStats, LanguageModel
 from handloom.tokenizer.base import Tokenizer
