@@ -276,7 +276,7 @@ def base_of(base: native.BaseModelRef, adapter: Path, on_note: Callable[[str], N
         return find_model(found, on_note)
     except CheckpointError as error:
         raise CheckpointError(
-            f"The base model {base.name} of the adapter in {adapter} cannot be used. {error.problem}", error.remedy
+            f"The base model {base.name} of {adapter} cannot be used. {error.problem}", error.remedy
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import math
+import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Rule = tuple[str, bool, str]
-"""A setting, whether its value is allowed, and what is ("at least 1")."""
+S = TypeVar("S", bound="Settings")
 
 
 def setting(
@@ -76,17 +76,18 @@ class Settings:
     """
 
     error: ClassVar[type[HandloomError]] = ConfigError
+    subject: ClassVar[str] = "The setting"
+    """How an error begins, before the name."""
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of settings of which at most one may be set; a flag for one overrules the other's value in a file."""
+    command: ClassVar[str] = ""
+    """Whose help lists the settings."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, self._cleaned(field, plain(getattr(self, field.name))))
         for field in setting_fields(type(self)):
             self._check_limits(field)
-        for name, holds, limit in self.rules():
-            if not holds:
-                raise self.refusal(name, limit)
         for one, other in self.exclusive:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise self.error(
@@ -94,27 +95,50 @@ class Settings:
                 )
         self.check_together()
 
-    def rules(self) -> Iterable[Rule]:
-        """What a value has to be, where the field's own limits cannot express it."""
-        return ()
+    @classmethod
+    def merged(cls: type[S], file: Path | None, flags: Mapping[str, Any]) -> S:
+        """Default values, overruled by a TOML file, overruled by flags (by field name).
+
+        Raises:
+            ConfigError: for a file that is missing or not TOML, a key that does not exist (names the nearest that does,
+                or the command whose help lists them), or a value that is not allowed; what the file is to blame for
+                names the file.
+        """
+        values = read_toml(file) if file is not None else {}
+        known = setting_names(cls)
+        for key in values:
+            if key not in known:
+                raise ConfigError(
+                    f"{file} has a setting {key!r}, which does not exist.",
+                    did_you_mean(key, known) or f"`handloom {cls.command} -h` lists all settings.",
+                )
+        for pair in cls.exclusive:
+            for one, other in (pair, pair[::-1]):
+                if one in flags and other not in flags:
+                    values.pop(other, None)
+        try:
+            return cls(**{**values, **flags})
+        except HandloomError as error:
+            if error.setting in values and error.setting not in flags:
+                raise type(error)(f"{file}: {error.problem}", error.remedy, setting=error.setting) from None
+            raise
 
     def check_together(self) -> None:
-        """Raise `error` where values that are allowed alone contradict each other."""
+        """Raise `error` for what the limits of single fields cannot express, such as values that contradict others."""
 
-    def refusal(self, name: str, limit: str, remedy: str | None = None) -> HandloomError:
-        """The error for a value that is not allowed; `limit` says what is."""
-        field = next(field for field in dataclasses.fields(self) if field.name == name)
-        remedy = remedy or field.metadata["remedy"] or f"Set `{name}` accordingly."
-        return self.error(f"The setting {name} is {getattr(self, name)!r}; it must be {limit}.", remedy, setting=name)
+    def require(self, name: str, holds: bool, limit: str, remedy: str | None = None) -> None:
+        """Raise `error` unless the value of a setting is allowed; `limit` says what is ("at least 1")."""
+        if not holds:
+            field = self.__dataclass_fields__[name]
+            raise self.error(
+                f"{self.subject} {name} is {getattr(self, name)!r}; it must be {limit}.",
+                remedy or field.metadata["remedy"] or f"Set `{name}` accordingly.",
+                setting=name,
+            )
 
     def to_toml(self) -> str:
         """The settings as TOML; those that are None are left out."""
-        values = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-            if value is not None
-        }
-        return tomli_w.dumps(values)
+        return tomli_w.dumps({key: value for key, value in dataclasses.asdict(self).items() if value is not None})
 
     def _cleaned(self, field: dataclasses.Field[Any], value: Any) -> Any:
         """The value of a field as it is kept: converted, of its type, with `~` expanded."""
@@ -140,31 +164,22 @@ class Settings:
             fits, words = fits and all(isinstance(item, str) for item in value), "a list of texts"
         if fits and isinstance(value, float) and not math.isfinite(value):
             fits, words = False, "a finite number"
+        meaning = field.metadata["help"].split("; None: ")[0].removesuffix(".")
+        shown, name = f"{self.subject} {field.name} is {value!r}", field.name
         if not fits:
-            meaning = field.metadata["help"].split("; None: ")[0].removesuffix(".")
-            raise self.error(
-                f"The setting {field.name} is {value!r}; it must be {words}.",
-                f"It means: {meaning}.",
-                setting=field.name,
-            )
-        if any(
-            isinstance(text, str) and not _is_text(text) for text in (value if isinstance(value, tuple) else [value])
-        ):
-            raise self.error(
-                f"The setting {field.name} is {value!r}, which is not text: it contains half of a character.",
-                "Write it in UTF-8.",
-                setting=field.name,
-            )
+            raise self.error(f"{shown}; it must be {words}.", f"It means: {meaning}.", setting=name)
+        if not all(_is_text(text) for text in (value if isinstance(value, tuple) else [value])):
+            problem = f"{shown}, which is not text: it contains half of a character."
+            raise self.error(problem, "Write it in UTF-8.", setting=name)
 
     def _check_limits(self, field: dataclasses.Field[Any]) -> None:
         value, choices, limits = getattr(self, field.name), field.metadata["choices"], field.metadata["limits"]
         if value is None:
             return
         if choices is not None and value not in choices:
-            hint = did_you_mean(str(value), choices)
-            raise self.refusal(field.name, f"one of {', '.join(choices)}", hint or None)
-        if limits and not all(_HOLDS[word](value, limit) for word, limit in limits):
-            raise self.refusal(field.name, limits_in_words(limits))
+            self.require(field.name, False, f"one of {', '.join(choices)}", did_you_mean(str(value), choices))
+        holds = all(_HOLDS[word](value, limit) for word, limit in limits)
+        self.require(field.name, holds, limits_in_words(limits))
 
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -175,12 +190,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "Literal": ((str,), "text"),
     "tuple": ((tuple,), "a list"),
 }
-_HOLDS: dict[str, Callable[[float, float], bool]] = {
-    "at least": lambda value, limit: value >= limit,
-    "above": lambda value, limit: value > limit,
-    "at most": lambda value, limit: value <= limit,
-    "below": lambda value, limit: value < limit,
-}
+_HOLDS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 
 
 def limits_in_words(limits: Sequence[tuple[str, float]]) -> str:
@@ -200,8 +210,9 @@ def _number(limit: float) -> str:
     return str(limit)
 
 
-def _is_text(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _is_text(value: object) -> bool:
+    """Whether a text has no halves of characters; anything else is none."""
+    return not isinstance(value, str) or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def setting_fields(kind: type) -> list[dataclasses.Field[Any]]:
@@ -220,37 +231,6 @@ def require_known(names: Iterable[str], known: Collection[str], error: type[Hand
         if name not in known:
             remedy = did_you_mean(str(name), known) or f"There are: {', '.join(known)}."
             raise error(f"There is no setting {name!r}.", remedy, setting=str(name))
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def merge_settings(kind: type[S], file: Path | None, flags: Mapping[str, Any], command: str) -> S:
-    """Settings of that kind: default, overruled by a TOML file, overruled by flags (by field name).
-
-    Raises:
-        ConfigError: for a file that is missing or not TOML, a key that does not exist (names the nearest that does, or
-            the command whose help lists them), or a value that is not allowed; what the file is to blame for names
-            the file.
-    """
-    values = read_toml(file) if file is not None else {}
-    known = setting_names(kind)
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"{file} has a setting {key!r}, which does not exist.",
-                did_you_mean(key, known) or f"`handloom {command} -h` lists all settings.",
-            )
-    for pair in kind.exclusive:
-        for one, other in (pair, pair[::-1]):
-            if one in flags and other not in flags:
-                values.pop(other, None)
-    try:
-        return kind(**{**values, **flags})
-    except HandloomError as error:
-        if error.setting in values and error.setting not in flags:
-            raise type(error)(f"{file}: {error.problem}", error.remedy, setting=error.setting) from None
-        raise
 
 
 def read_toml(file: Path) -> dict[str, Any]:

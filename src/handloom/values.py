@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -15,12 +14,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
     return value.tolist() if callable(getattr(value, "tolist", None)) else value
-
-
-def plain_fields(settings: Any) -> None:
-    """Make every field of a frozen dataclass `plain`; for `__post_init__`."""
-    for field in dataclasses.fields(settings):
-        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
 
 
 def parse_json(text: str | bytes) -> Any:

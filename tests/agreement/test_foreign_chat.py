@@ -22,7 +22,7 @@ from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message, encode_generation_prompt, in_jinja
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 from hf_tokenizers import FOLDERS, write_json
 
 CHATML = (
@@ -216,7 +216,7 @@ def test_a_model_from_scratch_has_not_learned_the_template_of_its_tokenizer(chat
     assert any("chat template is left out" in note for note in heard.notes)
 
 
-class Heard(NullReporter):
+class Heard(Reporter):
     def __init__(self):
         self.notes = []
 

@@ -16,7 +16,7 @@ from handloom.data.examples import PreferencePair, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.train import train_bpe
-from handloom.training.dpo import DPO
+from handloom.training.example_objectives import DPO
 from handloom.training.tasks import pairs_batch
 
 BETA = 0.3

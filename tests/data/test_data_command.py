@@ -189,7 +189,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     from handloom.training import run as runs
     from handloom.training.config import FinetuneConfig, TrainConfig, settings_of
     from handloom.training.finetune_setup import finetune_setup
-    from handloom.training.progress import NullReporter
+    from handloom.training.progress import Reporter
 
     text = tmp_path / "text.txt"
     text.write_text("the loom weaves blue and red " * 200, encoding="utf-8")
@@ -212,7 +212,7 @@ def test_show_takes_a_run_that_was_tuned(handloom, tmp_path, task):
     config = FinetuneConfig(model=str(tmp_path / "base"), data=(str(text),), task=task, **same)
     runs.begin(tuned, config)
     checkpoint = find_model(tuned).adapter.checkpoint
-    setup = finetune_setup(settings_of(checkpoint.training["settings"]), tuned, NullReporter(), checkpoint)
+    setup = finetune_setup(settings_of(checkpoint.training["settings"]), tuned, Reporter(), checkpoint)
     batch = setup.objective.batch(3)
     code, out, _ = handloom("show", "--run", tuned, "--step", 3, "--json")
     assert code == 0

@@ -13,7 +13,7 @@ from handloom.training.config import FinetuneConfig
 from handloom.training.finetune_setup import finetune_setup
 from handloom.training.objective import TrainStep
 from handloom.training.optimizer import Optimizer
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 
 with disguise():
     pass  # autograd counts the devices at its first backward pass, so that this one has to be known before
@@ -42,7 +42,7 @@ def base(tmp_path_factory, corpus_folder):
 
 def one_step(config, folder, device=None):
     """Loss, gradients, what an optimizer step changed, and the loss after it; on `device` if one is given."""
-    setup = finetune_setup(config, folder, NullReporter())
+    setup = finetune_setup(config, folder, Reporter())
     model, objective = setup.model, setup.objective
     if device is not None:
         to_device(model, device)

@@ -17,7 +17,7 @@ from handloom.model.gpt import GPT
 from handloom.training import loop, run
 from handloom.training.loop import DivergenceError, is_overfitting
 from handloom.training.metrics_log import MetricsLogger, read_metrics
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 from handloom.training.signals import StopRequest
 from handloom.training.time_budget import StepTimer
 
@@ -158,7 +158,7 @@ def test_minutes_choose_the_steps_correct_them_and_a_resumed_run_keeps_them(tmp_
     monkeypatch.setattr(StepTimer, "plan", lambda self, minutes, step, total: plans.get(step))
     told: list[int] = []
 
-    class Listener(NullReporter):
+    class Listener(Reporter):
         def planned(self, steps, step_seconds, minutes):
             told.append(steps)
 
@@ -355,7 +355,7 @@ def test_records_survive_strange_line_ends_and_a_torn_last_line(tmp_path):
 def test_memorizing_is_said_aloud(tmp_path, tiny, monkeypatch):
     warnings: list[str] = []
 
-    class Listener(NullReporter):
+    class Listener(Reporter):
         def warning(self, text):
             warnings.append(text)
 

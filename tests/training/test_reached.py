@@ -17,7 +17,7 @@ from handloom.model.surgery import untie_embeddings
 from handloom.training import run
 from handloom.training.config import FinetuneConfig, TrainConfig
 from handloom.training.optimizer import Muon, Optimizer
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def tune(classifier, corpus_folder):
     return make
 
 
-class Listener(NullReporter):
+class Listener(Reporter):
     def __init__(self):
         self.told = ""
 

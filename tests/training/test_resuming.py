@@ -15,10 +15,10 @@ from handloom.loading import load
 from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 
 
-class Told(NullReporter):
+class Told(Reporter):
     """Keeps what it is told."""
 
     def __init__(self):

@@ -16,10 +16,10 @@ from handloom.training import run
 from handloom.training.config import FinetuneConfig
 from handloom.training.loop import DivergenceError, Trainer
 from handloom.training.metrics_log import METRICS, read_metrics
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 
 
-class Listener(NullReporter):
+class Listener(Reporter):
     """Keeps what it is told."""
 
     def __init__(self):

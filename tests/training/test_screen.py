@@ -18,7 +18,7 @@ from handloom.checkpoints import native
 from handloom.cli.main import main
 from handloom.training import run
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import NullReporter, TerminalReporter
+from handloom.training.progress import Reporter, TerminalReporter
 
 
 def final_state(folder):
@@ -41,7 +41,7 @@ class Gone(io.StringIO):
         return True
 
 
-class Printing(NullReporter):
+class Printing(Reporter):
     """What somebody's own script might do."""
 
     def step(self, *_, **__):

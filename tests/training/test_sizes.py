@@ -16,8 +16,8 @@ from handloom.model.gpt import GPT
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
 from handloom.training import run
-from handloom.training.base_config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, batch_size_for
-from handloom.training.config import FinetuneConfig
+from handloom.training.config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, FinetuneConfig
+from handloom.training.tasks import batch_size_for
 
 
 @given(st.integers(1, 1000))

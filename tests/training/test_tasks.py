@@ -21,7 +21,7 @@ from handloom.training import run
 from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import FinetuneConfig
 from handloom.training.metrics_log import read_metrics
-from handloom.training.progress import NullReporter
+from handloom.training.progress import Reporter
 from handloom.training.tasks import open_task
 
 WORDS = ["red", "blue", "green", "black", "white"]
@@ -29,7 +29,7 @@ TOKENIZER = train_bpe([" ".join(WORDS) * 5, "User:\nAssistant:\nSystem:\n" * 5],
 SHAPE = GPTConfig(TOKENIZER.vocab_size, context_length=48, layers=2, heads=2, embed_dim=32)
 
 
-class Heard(NullReporter):
+class Heard(Reporter):
     """Keeps what is told."""
 
     def __init__(self):
@@ -104,7 +104,7 @@ def opened(task, data, model=None, reporter=None, context_length=48, **changes):
     config = settings(task, data, "base", **changes)
     model = model or GPT(SHAPE, 0)
     config = dataclasses.replace(config, context_length=context_length)
-    data = open_task(config, model, TOKENIZER, reporter or NullReporter(), lambda: GPT(SHAPE, 0))
+    data = open_task(config, model, TOKENIZER, reporter or Reporter(), lambda: GPT(SHAPE, 0))
     return data.objective, data.description, data.stats
 
 

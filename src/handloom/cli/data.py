@@ -212,14 +212,14 @@ def _show_examples(run: Path, config: FinetuneConfig, step: int, form: tuple[boo
     from handloom.console import print_json
     from handloom.data import sources
     from handloom.loading import find_model
-    from handloom.training.progress import NullReporter
+    from handloom.training.progress import Reporter
     from handloom.training.tasks import open_task
 
     stored = find_model(run)
     model, tokenizer = stored.load_model(), stored.load_tokenizer()
     context_length = config.context_length or model.config.context_length
     config = replace(config, data=sources.find_again(config.data, run), context_length=context_length)
-    objective = open_task(config, model, tokenizer, NullReporter()).objective
+    objective = open_task(config, model, tokenizer, Reporter()).objective
     sources.require_same_data(run, objective.data_hash)
     rows = examples_of(objective.batch(step), tokenizer, model.config.label_names)
     ids, as_json = form

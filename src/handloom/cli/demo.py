@@ -51,12 +51,12 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
 def _keep_other_runs(run: Path) -> None:
     """Raise ConfigError when the folder holds more than a demo: other settings, or a demo that was trained further."""
     from handloom.errors import ConfigError
-    from handloom.training.config import TrainConfig, merge
+    from handloom.training.config import TrainConfig
 
     settings = run / "config.toml"
     if not settings.is_file():
         return
-    found = dataclasses.replace(merge(settings, {}), minutes=None, seed=0, threads=None, precision="auto")
+    found = dataclasses.replace(TrainConfig.merged(settings, {}), minutes=None, seed=0, threads=None, precision="auto")
     if found != TrainConfig():
         raise ConfigError(
             f"{run} holds a run that is not an untouched demo, so it is kept.",

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from handloom.cli.flags import RUN, flags_of, given
 from handloom.cli.train import RunFlags, RunOptions, begin_or_resume
-from handloom.training.config import FinetuneConfig, merge_finetune
+from handloom.training.config import FinetuneConfig
 
 FinetuneFlags: Any = flags_of(FinetuneConfig)
 
@@ -32,16 +32,16 @@ def finetune(
     if estimate:
         _show_estimate(run_options, changes)
     else:
-        begin_or_resume(FinetuneConfig, merge_finetune, changes, run_options)
+        begin_or_resume(FinetuneConfig, changes, run_options)
 
 
 def _show_estimate(options: RunOptions, changes: dict[str, Any]) -> None:
     from pathlib import Path
 
     from handloom.loading import find_model
-    from handloom.training.method import memory_estimate
+    from handloom.training.finetune_setup import memory_estimate
     from handloom.training.progress import TerminalReporter
 
     file = Path(options.config) if options.config is not None else None
-    config = merge_finetune(file, {"data": ("-",), **changes})
+    config = FinetuneConfig.merged(file, {"data": ("-",), **changes})
     TerminalReporter().memory_estimate(memory_estimate(config, find_model(config.model).config))

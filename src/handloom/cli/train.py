@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +17,10 @@ from cyclopts import Parameter
 from handloom.cli.flags import flags_of, given
 from handloom.errors import ConfigError
 from handloom.settings import Settings, setting
-from handloom.training.config import TrainConfig, merge
+from handloom.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from handloom.training.base_config import LoopSettings
+    from handloom.training.config import LoopSettings
     from handloom.training.progress import TerminalReporter
 
 _run = partial(setting, group="Run")
@@ -72,21 +72,16 @@ def train(
 
     A setting is its default, overruled by the --config file, overruled by its flag.
     """
-    begin_or_resume(TrainConfig, merge, given(flags), RunOptions(**given(options)))
+    begin_or_resume(TrainConfig, given(flags), RunOptions(**given(options)))
 
 
-def begin_or_resume(
-    kind: type[LoopSettings],
-    merge: Callable[[Path | None, dict[str, Any]], LoopSettings],
-    changes: dict[str, Any],
-    options: RunOptions,
-) -> None:
+def begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: RunOptions) -> None:
     """Train as the flags of `handloom train` or `handloom finetune` have it, and print the result.
 
-    `changes` are the settings that were given as flags; `merge` adds defaults and the file for a new run.
+    `changes` are the settings that were given as flags.
     """
     config = Path(options.config) if options.config is not None else None
-    merged = merge(config, changes) if options.resume is None else None  # refused before torch is imported
+    merged = kind.merged(config, changes) if options.resume is None else None  # refused before torch is imported
     from handloom.training import run as runs
     from handloom.training.progress import TerminalReporter
     from handloom.training.resuming import run_of

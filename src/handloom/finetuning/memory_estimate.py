@@ -1,14 +1,13 @@
-"""What each way to tune a model would train and need, before the first step.
-
-Computed on the meta device, so that it costs nothing. Knows no files, no optimizer.
-"""
+"""What each finetuning method would train and need, computed before the first step from a model without weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from handloom.finetuning import lora, trainable
 from handloom.finetuning.trainable import Cost
@@ -43,7 +42,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class MethodEstimate:
-    """One way to tune the model."""
+    """One method."""
 
     method: str
     cost: Cost
@@ -55,7 +54,7 @@ class MethodEstimate:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """All ways, and what learns in the chosen one."""
+    """All methods, and what learns with the chosen one."""
 
     entries: tuple[MethodEstimate, ...]
     groups: tuple[tuple[str, int, int], ...]
@@ -63,7 +62,7 @@ class MemoryEstimate:
 
     @property
     def chosen(self) -> MethodEstimate:
-        """The way that was chosen."""
+        """The method that was chosen."""
         return next(entry for entry in self.entries if entry.chosen)
 
 
@@ -75,15 +74,10 @@ def estimate_memory(
     train: Sequence[str] = (),
     untie: bool = False,
 ) -> MemoryEstimate:
-    """The estimate for a model.
+    """The estimate for a model of that shape, with the labels that it will have.
 
-    Args:
-        config: of the model as it is loaded, with the labels that it will have.
-        method: the chosen one.
-        how: settings of LoRA, for `lora`.
-        at_once: how much goes through it at once.
-        train: patterns that were given instead of a method.
-        untie: whether a tied head gets weights of its own.
+    `method` is the chosen one, `train` patterns that were given instead; `how` is for `lora`; `untie`: whether a tied
+    head gets weights of its own.
     """
     own = " ".join(train) if train else method
     methods = list(LISTED_METHODS if config.layers >= 2 else LISTED_METHODS[:-1])
@@ -94,12 +88,9 @@ def estimate_memory(
     for name in methods:
         model = _outline(config, how if name == "lora" else None, untie)
         trainable.set_trainable(model, train if train and name == own else trainable.patterns_of(name, model.config))
-        entries.append(
-            MethodEstimate(
-                name, trainable.cost(model), peak_bytes(model, at_once), chosen=name == own, remark=_remark(model)
-            )
-        )
-        if name == own:
+        peak, chosen = peak_bytes(model, at_once), name == own
+        entries.append(MethodEstimate(name, trainable.cost(model), peak, chosen, remark=_remark(model)))
+        if chosen:
             chosen_groups = tuple(trainable.groups(model))
     return MemoryEstimate(tuple(entries), chosen_groups)
 
@@ -110,39 +101,40 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     Weights, gradients, AdamW's two numbers; what the blocks from the lowest that learns upward save for
     backward; and the scores of a few hundred tokens in the loss.
     """
-    c = model.config
-    cost, low = trainable.cost(model), trainable.first_trainable_layer(model)
-    trained_blocks = c.layers - (low or 0)
-    has_adapter = bool(lora.adapters(model))
-    matrices = c.layers * (4 * c.embed_dim * c.embed_dim + 2 * c.embed_dim * c.feedforward_dim)
+    cost, low = trainable.cost(model), trainable.first_trainable_layer(model) or 0
+    vocab_size, embed_dim = model.lm_head.weight.shape
+    sizes = [(path, layer.in_features * layer.out_features) for path, layer in surgery.linear_layers(model)]
     weights = 4 * sum(p.numel() for p in model.parameters())
-    if has_adapter and at_once.bf16:
-        weights -= 2 * matrices  # the frozen ones are kept in bfloat16
-    elif at_once.bf16:
-        weights += 2 * matrices * trained_blocks // c.layers  # bfloat16 copies, for the way back
-    tokens, size = at_once.rows * at_once.tokens, 2 if at_once.bf16 else 4
-    # Each norm keeps its input, in float32. Then q, k, v, what attention says, and the inner channels before the
-    # activation; where a matrix or an update learns, also what it reads.
-    reads = {"attention.qkv": c.embed_dim, "feedforward.up": c.embed_dim, "feedforward.down": c.feedforward_dim}
-    kept = 4 * c.embed_dim + c.feedforward_dim
-    kept += sum(width for part, width in reads.items() if _learns(model, part))
-    block = tokens * (8 * c.embed_dim + size * kept)
-    if at_once.bf16 and at_once.tokens <= 256:  # attention spelled out: its weights are kept, in both precisions
-        block += tokens * at_once.tokens * c.heads * 6
-    activations = ALLOCATOR_OVERHEAD * (trained_blocks * block + 16 * tokens * c.embed_dim)
-    loss = min(CHUNK_TOKENS, tokens) * c.vocab_size * (8 + size)
-    loss += 2 * c.vocab_size * c.embed_dim if at_once.bf16 else 0
-    head = model.lm_head
-    if head.weight.requires_grad and getattr(head, "trainable_tokens", None) is None:
-        loss += 4 * c.vocab_size * c.embed_dim  # its gradient from the loss, before it is added to that from below
+    if lora.adapters(model) and at_once.bf16:
+        weights -= 2 * sum(size for _, size in sizes)  # the frozen ones are kept in bfloat16
+    elif at_once.bf16:  # bfloat16 copies, for the way back
+        weights += 2 * sum(size for path, size in sizes if int(path.split(".")[1]) >= low)
+    tokens = at_once.rows * at_once.tokens
+    blocks = sum(_saved_by(block, at_once) for block in model.blocks[low:])
+    activations = ALLOCATOR_OVERHEAD * (tokens * (blocks + 16 * embed_dim))
+    loss = min(CHUNK_TOKENS, tokens) * vocab_size * (10 if at_once.bf16 else 12)
+    loss += 2 * vocab_size * embed_dim if at_once.bf16 else 0
+    if model.lm_head.weight.requires_grad and getattr(model.lm_head, "trainable_tokens", None) is None:
+        loss += 4 * vocab_size * embed_dim  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
 
 
-def _learns(model: GPT, part: str) -> bool:
-    """Whether a matrix of the blocks learns, or a LoRA update of it does."""
-    return any(
-        p.requires_grad and p.ndim == 2 for block in model.blocks for p in block.get_submodule(part).parameters()
-    )
+def _saved_by(block: Any, at_once: MicroBatch) -> int:
+    """Bytes that a block saves of each token for backward.
+
+    The inputs of the norms, in float32. Then q, k, v, what attention gives, and the inner channels before the
+    activation; where a matrix or a LoRA update of it learns, also what it reads.
+    """
+    qkv, out, up, down = block.attention.qkv, block.attention.out, block.feedforward.up, block.feedforward.down
+    saved = 4 * sum(norm.normalized_shape[0] for norm in block.modules() if isinstance(norm, nn.LayerNorm))
+    channels = qkv.out_features + out.in_features + up.out_features
+    for layer in (qkv, up, down):
+        if any(p.requires_grad and p.ndim == 2 for p in layer.parameters()):
+            channels += layer.in_features
+    saved += (2 if at_once.bf16 else 4) * channels
+    if at_once.bf16 and at_once.tokens <= 256:  # attention spelled out: its weights are kept, in both precisions
+        saved += at_once.tokens * block.attention.heads * 6
+    return saved
 
 
 def _outline(config: GPTConfig, how: lora.LoRAConfig | None, untie: bool) -> GPT:

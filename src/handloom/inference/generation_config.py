@@ -190,12 +190,9 @@ class GenerationConfig(SamplingParams):
 
     def check_together(self) -> None:
         """Raise RequestError where values that are allowed alone contradict each other."""
-        if self.min_new_tokens > self.max_new_tokens:
-            raise self.refusal(
-                "min_new_tokens",
-                f"from 0 to max_new_tokens, which is {self.max_new_tokens}",
-                "Lower it, or raise `max_new_tokens`.",
-            )
+        most = f"from 0 to max_new_tokens, which is {self.max_new_tokens}"
+        holds, remedy = self.min_new_tokens <= self.max_new_tokens, "Lower it, or raise `max_new_tokens`."
+        self.require("min_new_tokens", holds, most, remedy)
         drawn = [name for name in ("top_k", "top_p", "min_p", "typical_p") if getattr(self, name)]
         if self.num_beams > 1 and drawn:
             raise RequestError(

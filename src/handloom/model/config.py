@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 from handloom.errors import ConfigError, did_you_mean
-from handloom.values import plain_fields
+from handloom.settings import Settings, setting, setting_names
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
-"""What may bend the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU."""
-
-SINGLE_LABEL, MULTI_LABEL, REGRESSION = (
-    "single_label_classification", "multi_label_classification", "regression",
-)  # fmt: skip
-PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 """What the scores of labels mean, as transformers names it: one label for each text, any number of them, or values."""
 
 
@@ -31,61 +28,50 @@ class Dropouts(NamedTuple):
     """Of what attention and the feed-forward network add to the residual stream."""
 
 
+_size = partial(setting, at_least=1, below=2**63, remedy="Give it a positive whole number.")
+_probability = partial(setting, at_least=0, below=1, remedy="Use 0 for no dropout, or for example 0.1.")
+
+
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Settings):
     """The shape of a GPT-2 style model.
 
     The defaults are GPT-2's 124M model (Radford et al. 2019, "Language Models are Unsupervised
     Multitask Learners").
     """
 
-    vocab_size: int = 50257
-    """V: how many token ids there are."""
-    context_length: int = 1024
-    """The most positions the model can look at, in tokens."""
-    layers: int = 12
-    """Transformer blocks."""
-    heads: int = 12
-    """H: attention heads in each block; must divide `width`."""
-    embed_dim: int = 768
-    """C: channels of the residual stream."""
-    ffn_dim: int | None = None
-    """Channels inside the feed-forward network; 4 * width if not given."""
-    activation: str = "gelu_tanh"
-    """What bends the feed-forward network; one of `ACTIVATIONS`."""
-    scale_attention_weights: bool = True
-    """Whether attention scores are divided by the square root of the head width."""
-    scale_attention_by_inverse_layer: bool = False
-    """Whether attention scores of block n, counted from 1, are divided by n as well."""
-    dropout: float = 0.0
-    """Probability of dropping an activation while training."""
-    embedding_dropout: float | None = None
-    """The same for the embeddings alone; `dropout` if not given."""
-    attention_dropout: float | None = None
-    """The same for the attention weights alone; `dropout` if not given."""
-    residual_dropout: float | None = None
-    """The same for what is added to the residual stream alone; `dropout` if not given."""
-    norm_eps: float = 1e-5
-    """Added to the variance in every LayerNorm."""
-    tie_embeddings: bool = True
-    """Whether the output head is the token embedding itself."""
-    label_names: tuple[str, ...] = ()
-    """What the model tells texts apart by, if it was tuned for that; it then has a second head for them."""
-    problem_type: str = SINGLE_LABEL
-    """What the scores of the labels mean; one of `PROBLEM_TYPES`."""
+    subject: ClassVar[str] = "The model's"
 
-    def __post_init__(self) -> None:
-        plain_fields(self)
-        object.__setattr__(self, "label_names", tuple(self.label_names))
-        for name in ("vocab_size", "context_length", "layers", "heads", "embed_dim", "ffn_dim"):
-            value = getattr(self, name)
-            if value is None and name == "ffn_dim":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
-                raise ConfigError(
-                    f"The model's {name} is {value!r}; it must be a whole number of at least 1 and below 2^63.",
-                    f"Set {name} to a positive whole number.",
-                )
+    vocab_size: int = _size(50257, "V: how many token ids there are.")
+    context_length: int = _size(1024, "The most positions the model can look at, in tokens.")
+    layers: int = _size(12, "Transformer blocks.")
+    heads: int = _size(12, "H: attention heads in each block; must divide embed_dim.")
+    embed_dim: int = _size(768, "C: channels of the residual stream.")
+    ffn_dim: int | None = _size(None, "Channels inside the feed-forward network; None: 4 * embed_dim.")
+    activation: str = setting(
+        "gelu_tanh",
+        "Of the feed-forward network: GELU in the tanh form that GPT-2 was trained with, GELU itself, ReLU.",
+        choices=ACTIVATIONS,
+    )
+    scale_attention_weights: bool = setting(True, "Divide attention scores by the square root of the head width.")
+    scale_attention_by_inverse_layer: bool = setting(
+        False, "Divide the attention scores of block n, counted from 1, by n as well."
+    )
+    dropout: float = _probability(0.0, "Probability of dropping an activation while training.")
+    embedding_dropout: float | None = _probability(None, "The same for the embeddings alone; None: dropout.")
+    attention_dropout: float | None = _probability(None, "The same for the attention weights alone; None: dropout.")
+    residual_dropout: float | None = _probability(
+        None, "The same for what is added to the residual stream alone; None: dropout."
+    )
+    norm_eps: float = setting(1e-5, "Added to the variance in every LayerNorm.", above=0, remedy="GPT-2 uses 1e-5.")
+    tie_embeddings: bool = setting(True, "Whether the output head is the token embedding itself.")
+    label_names: tuple[str, ...] = setting(
+        (), "What the model tells texts apart by, if it was tuned for that; it then has a second head for them."
+    )
+    problem_type: str = setting(SINGLE_LABEL, "What the scores of the labels mean.", choices=PROBLEM_TYPES)
+
+    def check_together(self) -> None:
+        """Raise ConfigError for a width that the heads cannot share."""
         if self.embed_dim % self.heads:
             near = min(self.heads, self.embed_dim)
             around = (h for step in range(1000) for h in (near - step, near + step) if h > 0)
@@ -94,29 +80,6 @@ class GPTConfig:
                 f"The model's width {self.embed_dim} cannot be shared equally by heads {self.heads}.",
                 f"Choose a number of heads that divides the width, for example {best}.",
             )
-        for name, choices in (("activation", ACTIVATIONS), ("problem_type", PROBLEM_TYPES)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"The model's {name} is {getattr(self, name)!r}, which does not exist.",
-                    f"Choose one of: {', '.join(choices)}.",
-                )
-        for name in ("tie_embeddings", "scale_attention_weights", "scale_attention_by_inverse_layer"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(
-                    f"The model's {name} is {getattr(self, name)!r}; it must be true or false.",
-                    f"Set {name} to true or false.",
-                )
-        for name in ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout"):
-            value = getattr(self, name)
-            if value is None and name != "dropout":
-                continue
-            if not _is_number(value) or not 0.0 <= value < 1.0:
-                raise ConfigError(
-                    f"The model's {name} is {value!r}; it must be at least 0 and below 1.",
-                    "Use 0 for no dropout, or for example 0.1.",
-                )
-        if not _is_number(self.norm_eps) or not 0 < self.norm_eps < math.inf:
-            raise ConfigError(f"The model's norm_eps is {self.norm_eps!r}; it must be above 0.", "GPT-2 uses 1e-5.")
 
     @property
     def head_dim(self) -> int:
@@ -135,11 +98,7 @@ class GPTConfig:
         return Dropouts(*(self.dropout if value is None else value for value in own))
 
     def attention_scale(self, layer: int) -> float:
-        """What the attention scores of a block are multiplied by: 1 / sqrt(D), if nothing else is asked for.
-
-        Args:
-            layer: which block, counted from 0.
-        """
+        """What the attention scores of a block, counted from 0, are multiplied by: 1 / sqrt(D) by default."""
         scale = 1 / math.sqrt(self.head_dim) if self.scale_attention_weights else 1.0
         return scale / (layer + 1) if self.scale_attention_by_inverse_layer else scale
 
@@ -154,7 +113,7 @@ class GPTConfig:
         Raises:
             ConfigError: for a key that this version does not know, naming the nearest one it does.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = setting_names(cls)
         for key in values:
             if key not in known:
                 raise ConfigError(
@@ -162,10 +121,6 @@ class GPTConfig:
                     did_you_mean(key, known) or f"It knows: {', '.join(known)}.",
                 )
         return cls(**values)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 PRESETS: dict[str, GPTConfig] = {

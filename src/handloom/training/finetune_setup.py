@@ -8,24 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from handloom.checkpoints import native
+import torch
+from torch import Tensor
+
+from handloom import runtime
+from handloom.checkpoints import native, peft
 from handloom.console import pluralize
-from handloom.errors import CheckpointError, ConfigError
-from handloom.finetuning import trainable
-from handloom.loading import ModelSource, base_of, find_model
+from handloom.errors import ConfigError
+from handloom.finetuning import lora, trainable
+from handloom.finetuning.memory_estimate import MemoryEstimate, MicroBatch, estimate_memory
+from handloom.loading import base_of, find_model, require_base
 from handloom.model import surgery
+from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.quantization import bf16
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import template_of
 from handloom.training import language_modeling as text
 from handloom.training.activation_cache import ActivationStore, CachedBackbone
-from handloom.training.base_config import FEW_STEPS
-from handloom.training.config import FinetuneConfig, check_stride
-from handloom.training.method import add_adapter, lora_config, memory_estimate, micro_batch_size_for, set_trainable
+from handloom.training.config import DEFAULT_BATCH, FEW_STEPS, FinetuneConfig
+from handloom.training.objective import Objective, OpenedData, TrainStep, micro_batches
 from handloom.training.progress import Reporter
-from handloom.training.setup import TrainingSetup, materialize, save_with
-from handloom.training.tasks import OpenedData, batch_size_of, open_task
+from handloom.training.setup import TrainingSetup, materialize
+from handloom.training.tasks import batch_size_of, open_task
+
+TOKEN_CHOICE_BATCHES = 16
+"""Batches whose gradient chooses the trainable tokens."""
+
+MICRO_BATCH_TOKENS = 4096
+"""The most tokens in a micro-batch whose size is not given."""
 
 
 def finetune_setup(
@@ -35,14 +46,32 @@ def finetune_setup(
 
     Activations are cached on the disk of `run`, which need not exist yet. Raises HandloomError.
     """
-    source = _open_base(config, run, reporter, checkpoint)
+    needs_base = config.with_lora or config.task == "dpo"
+    if checkpoint is None:
+        source = find_model(config.model, reporter.note)
+        model, of_a_run = source.load_model(), source.folder.parent.name == native.CHECKPOINTS
+        step = source.folder.name if of_a_run else None
+        base = native.BaseModelRef(config.model, native.fingerprint(model), step)
+    else:
+        base = native.BaseModelRef(**checkpoint.training["base"])
+        # Without the weights, shape and tokenizer are enough, which all checkpoints of a run share.
+        wanted = base if needs_base else dataclasses.replace(base, checkpoint=None)
+        source = base_of(wanted, checkpoint.folder, reporter.note)
+        model = source.load_model() if config.with_lora else checkpoint.load_model()
+        if config.with_lora:
+            require_base(model, base, run, source.folder)
     tokenizer = source.load_tokenizer()
-    model = checkpoint.load_model() if checkpoint and not config.with_lora else source.load_model()
-    base = _base_of_run(checkpoint) if checkpoint else _base_ref(config, source, model)
-    if config.with_lora:
-        _require_unchanged(model, base, run)
     config = _prepare_model(model, config, checkpoint)
-    reference = _reference(config, base, run)
+
+    def reference() -> GPT:
+        """The model before the first step, in the precision in which it is trained."""
+        before = base_of(base, run, lambda note: None)
+        loaded = before.load_model()
+        require_base(loaded, base, run, before.folder)
+        if config.with_lora and config.precision == "bf16":
+            bf16.to_bf16(loaded)
+        return loaded
+
     data = _open_data(config, model, tokenizer, reporter, checkpoint=checkpoint, reference=reference)
     objective = data.objective
     if objective.chat_template and not checkpoint and template_of(tokenizer) not in (None, objective.chat_template):
@@ -51,8 +80,7 @@ def finetune_setup(
             f"{objective.chat_template}, which replaces it in chats and exports."
         )
     config = _decide(config, data, reporter)
-    shape = dataclasses.replace(source.config, label_names=model.config.label_names)
-    estimate = memory_estimate(config, shape)
+    estimate = memory_estimate(config, dataclasses.replace(source.config, label_names=model.config.label_names))
     if config.with_lora:
         add_adapter(config, model, objective, checkpoint)
     set_trainable(config, model, objective, reporter)
@@ -70,69 +98,10 @@ def finetune_setup(
         "trained_share": round(estimate.chosen.cost.share, 6),
         "predicted_peak_memory_bytes": estimate.chosen.peak_bytes,
     }
-    needs = (source.folder, base.fingerprint) if _needs_base(config) else None
-    save = save_with(model, tokenizer, base, lora_config(config) if config.with_lora else None)
-    return TrainingSetup(config, tokenizer, model, data, save=save, cache=cache, needs=needs, summary=summary)
-
-
-# The base model
-
-
-def _open_base(
-    config: FinetuneConfig, run: Path, reporter: Reporter, checkpoint: native.Checkpoint | None
-) -> ModelSource:
-    """The model that is to be finetuned, or that a resumed run began with. Raises CheckpointError."""
-    if checkpoint is None:
-        return find_model(config.model, reporter.note)
-    base = _base_of_run(checkpoint)
-    if not _needs_base(config):  # its shape and tokenizer are enough, which all checkpoints of a run share
-        base = dataclasses.replace(base, checkpoint=None)
-    try:
-        return base_of(base, checkpoint.folder, reporter.note)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The run {run} finetunes the model {config.model}, which cannot be used. {error.problem}", error.remedy
-        ) from None
-
-
-def _base_ref(config: FinetuneConfig, source: ModelSource, model: GPT) -> native.BaseModelRef:
-    """The reference to `model`, loaded from `source`, that a new run keeps."""
-    of_a_run = source.folder.parent.name == native.CHECKPOINTS
-    return native.BaseModelRef(config.model, native.fingerprint(model), source.folder.name if of_a_run else None)
-
-
-def _base_of_run(checkpoint: native.Checkpoint) -> native.BaseModelRef:
-    return native.BaseModelRef(**checkpoint.training["base"])
-
-
-def _needs_base(config: FinetuneConfig) -> bool:
-    """Whether a run goes on needing the weights of its base model."""
-    return config.with_lora or config.task == "dpo"
-
-
-def _require_unchanged(model: GPT, base: native.BaseModelRef, run: Path) -> None:
-    """Raise CheckpointError unless `model`, as it was loaded, is the one that the run began with."""
-    if native.fingerprint(model) != base.fingerprint:
-        raise CheckpointError(
-            f"The run {run} finetunes the model {base.name}, whose weights have changed since it began.",
-            "Put them back as they were, or begin a new run.",
-        )
-
-
-def _reference(config: FinetuneConfig, base: native.BaseModelRef, run: Path) -> Callable[[], GPT]:
-    """Loads the model before the first step, in the precision in which it is trained."""
-
-    def load() -> GPT:
-        model = base_of(base, run, lambda note: None).load_model()
-        _require_unchanged(model, base, run)
-        if config.with_lora and config.precision == "bf16":
-            bf16.to_bf16(model)
-        return model
-
-    return load
-
-
-# The model
+    setup = TrainingSetup(config, tokenizer, model, data, base=base, cache=cache, summary=summary)
+    setup.adapter = lora_config(config) if config.with_lora else None
+    setup.needs = source.folder if needs_base else None
+    return setup
 
 
 def _prepare_model(model: GPT, config: FinetuneConfig, checkpoint: native.Checkpoint | None) -> FinetuneConfig:
@@ -149,7 +118,7 @@ def _prepare_model(model: GPT, config: FinetuneConfig, checkpoint: native.Checkp
             f"Pass `context_length={limit}` or less, or leave it out.",
             setting="context_length",
         )
-    check_stride(config.stride, context_length)
+    config.require_stride(context_length)
     if checkpoint and config.with_lora and checkpoint.config.label_names:
         surgery.add_classification_head(model, checkpoint.config.label_names, config.seed)
     return dataclasses.replace(config, context_length=context_length)
@@ -165,9 +134,6 @@ def _activation_cache(config: FinetuneConfig, model: GPT, run: Path) -> CachedBa
     return CachedBackbone(model, layer, ActivationStore(existing) if use_disk else None)
 
 
-# The data, and what it decides
-
-
 def _open_data(
     config: FinetuneConfig,
     model: GPT,
@@ -180,15 +146,15 @@ def _open_data(
         if checkpoint is None:
             reporter.note("`handloom data check` finds duplicates and other weaknesses of examples before a run.")
         return open_task(config, model, tokenizer, reporter, reference=reference)
-    assert config.context_length is not None
+    length = config.context_length
+    assert length is not None
     tokens = text.reopen_text(config, tokenizer, checkpoint)
     if tokens is None:
         tokens = text.prepare_text(config, text.open_text(config), tokenizer, reporter)
-    windowing = {"context_length": config.context_length, "stride": config.stride, "seed": config.seed}
-    size = batch_size_of(config, tokens.windows(config.context_length, config.stride))
-    objective = text.NextToken(tokens, tokenizer, batch_size=size, **windowing)
-    description, stats = text.describe_text(tokens)
-    return OpenedData(objective, description, {**stats, "batch_size": size})
+    size = batch_size_of(config, tokens.windows(length, config.stride))
+    data = text.open_windows(config, tokens, tokenizer, length, batch_size=size)
+    data.stats["batch_size"] = size
+    return data
 
 
 def _decide(config: FinetuneConfig, data: OpenedData, reporter: Reporter) -> FinetuneConfig:
@@ -210,3 +176,88 @@ def _decide(config: FinetuneConfig, data: OpenedData, reporter: Reporter) -> Fin
     if data.stats.get("questions") and config.sample_prompts == FinetuneConfig.sample_prompts:
         decided["sample_prompts"] = tuple(data.stats["questions"])
     return dataclasses.replace(config, **decided)
+
+
+# The method: what of the model is trained
+
+
+def add_adapter(config: FinetuneConfig, model: GPT, objective: Objective, checkpoint: native.Checkpoint | None) -> None:
+    """Freeze the model, and add a LoRA adapter: a new one, or that of a checkpoint."""
+    model.requires_grad_(False)
+    if config.precision == "bf16":
+        bf16.to_bf16(model)
+    if checkpoint:
+        peft.open_adapter(checkpoint.folder).attach(model)
+    else:
+        tokens = _tokens_to_train(config, model, objective)
+        lora.add_adapter(model, lora_config(config), config.seed, tokens=tokens)
+
+
+def _tokens_to_train(config: FinetuneConfig, model: GPT, objective: Objective) -> Tensor | None:
+    """The `trainable_tokens` tokens with the largest embedding gradient on the first batches, ascending.
+
+    A token that is frequent, but already used as the data uses it, has a small one. One row at a time passes through
+    the model, since the gradient of the whole embedding takes memory already.
+    """
+    if not config.trainable_tokens:
+        return None
+    embedding = model.embedding.token_embedding.weight
+    embedding.requires_grad_(True)
+    step_loss = TrainStep(model.eval(), objective, config.precision)
+    for step in range(TOKEN_CHOICE_BATCHES):
+        batch = objective.batch(step)
+        count = objective.num_targets(batch)
+        for row in micro_batches(batch, len(batch["inputs"])):
+            (step_loss(row) / count).backward()
+    assert embedding.grad is not None
+    largest = torch.linalg.vector_norm(embedding.grad, dim=1).topk(config.trainable_tokens)
+    embedding.requires_grad_(False)
+    embedding.grad = None
+    return largest.indices.sort().values
+
+
+def set_trainable(config: FinetuneConfig, model: GPT, objective: Objective, reporter: Reporter) -> None:
+    """Make trainable what the method or the patterns name and the loss depends on. Raises ConfigError for nothing."""
+    trainable.require_fits(model, config.train_params)
+    patterns = config.train_params or trainable.patterns_of(config.method, _trained_shape(config, model.config))
+    trainable.set_trainable(model, patterns)
+    row = {name: tensor[:1] for name, tensor in objective.batch(0).items()}
+    loss = TrainStep(model.eval(), objective, config.precision)(row)
+    if unreached := trainable.require_matches(model, loss, config.task):
+        reporter.warning(
+            f"The loss of the task {config.task} does not depend on {', '.join(unreached)}, which will not change."
+        )
+
+
+def lora_config(config: FinetuneConfig) -> lora.LoRAConfig:
+    """The settings of LoRA."""
+    names = ("lora_dropout", "target_modules", "use_rslora", "use_dora", "trainable_tokens")
+    same = {name: getattr(config, name) for name in names}
+    return lora.LoRAConfig(r=config.rank, lora_alpha=config.alpha, **same)
+
+
+def memory_estimate(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
+    """What each method would train in a model of that shape, and its memory. Raises ConfigError."""
+    if config.trainable_tokens > shape.vocab_size:
+        raise ConfigError(
+            f"The setting trainable_tokens is {config.trainable_tokens}, and the vocabulary has {shape.vocab_size} "
+            "tokens.",
+            "Lower `trainable_tokens`.",
+            setting="trainable_tokens",
+        )
+    length = min(config.context_length or shape.context_length, shape.context_length)
+    rows = config.micro_batch_size or micro_batch_size_for(config.batch_size or DEFAULT_BATCH, length)
+    at_once = MicroBatch(rows, length, runtime.choose_precision(config.precision) == "bf16")
+    more: dict[str, Any] = {"train": config.train_params, "untie": config.untie_embeddings}
+    return estimate_memory(_trained_shape(config, shape), config.method, lora_config(config), at_once, **more)
+
+
+def micro_batch_size_for(batch_size: int, context_length: int) -> int:
+    """The largest divisor of the batch whose rows hold at most `MICRO_BATCH_TOKENS` tokens."""
+    divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+    return max((n for n in divisors if n * context_length <= MICRO_BATCH_TOKENS), default=1)
+
+
+def _trained_shape(config: FinetuneConfig, shape: GPTConfig) -> GPTConfig:
+    """The shape without its labels where the task does not train on labels: no method then trains a head for them."""
+    return shape if config.task == "classify" else dataclasses.replace(shape, label_names=())

@@ -19,8 +19,8 @@ from handloom.model.gpt import GPT
 from handloom.model.loss import IGNORE_INDEX, next_token_loss
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.activation_cache import CachedBackbone
-from handloom.training.base_config import DataSettings
-from handloom.training.objective import Batch, EvalResult, to_device
+from handloom.training.config import DataSettings, LoopSettings
+from handloom.training.objective import Batch, EvalResult, OpenedData, to_device
 from handloom.training.progress import Reporter, report_sentences
 
 
@@ -91,11 +91,15 @@ def prepare_text(config: DataSettings, corpus: Corpus, tokenizer: Tokenizer, rep
     return data
 
 
-def describe_text(data: TokenData) -> tuple[str, dict[str, Any]]:
-    """The text in one line for people, and in numbers."""
+def open_windows(
+    config: LoopSettings, data: TokenData, tokenizer: Tokenizer, context_length: int, batch_size: int
+) -> OpenedData:
+    """The text as an objective in windows of that length."""
+    windowing = {"context_length": context_length, "stride": config.stride, "seed": config.seed}
     line = (
         f"Text: {pluralize(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
         f"{data.train.n_tokens:,} tokens; held out: {pluralize(data.validation.n_documents, 'document')}, "
         f"{data.validation.n_bytes / 1e6:.2f} MB."
     )
-    return line, dataclasses.asdict(data.report) if isinstance(data, PreparedData) else {}
+    stats = dataclasses.asdict(data.report) if isinstance(data, PreparedData) else {}
+    return OpenedData(NextToken(data, tokenizer, batch_size=batch_size, **windowing), line, stats)

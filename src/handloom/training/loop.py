@@ -6,6 +6,7 @@ It knows no task (`objective`), no update rule (`optimizer`), no file formats (`
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +21,11 @@ from handloom.errors import HandloomError
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.chat import Message
-from handloom.training.base_config import STEPS
+from handloom.training.config import STEPS
 from handloom.training.metrics_log import METRICS, MetricsLogger
 from handloom.training.objective import EvalResult, TrainStep, micro_batches
-from handloom.training.optimizer import Optimizer
+from handloom.training.optimizer import Optimizer, learning_rate_factor, warmup_length
 from handloom.training.progress import Reporter
-from handloom.training.schedule import learning_rate_factor, warmup_length
-from handloom.training.seeding import reseed
 from handloom.training.setup import TrainingSetup
 from handloom.training.signals import StopRequest
 from handloom.training.time_budget import EVENTS, StepTimer
@@ -293,3 +292,9 @@ def is_overfitting(training: float | None, validation: float, best: float) -> bo
     """Whether the validation loss is past its best (by more than half a percent) and the training loss more than a
     tenth below it."""
     return training is not None and validation > 1.005 * best and training < 0.9 * validation
+
+
+def reseed(*position: int) -> None:
+    """Seed torch's generators by a position, as (seed, step, micro-step): no generator's state has to be saved."""
+    digest = hashlib.sha256(" ".join(map(str, position)).encode("ascii")).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -60,6 +60,17 @@ class Objective(Protocol):
         """The loss on all held-out data, in float32, with dropout off."""
 
 
+@dataclass(frozen=True)
+class OpenedData:
+    """The data of a run, as an objective."""
+
+    objective: Objective
+    description: str
+    """In one line for people."""
+    stats: dict[str, Any]
+    """In numbers, for `data.json`."""
+
+
 @dataclass
 class ExampleObjective:
     """What the objectives on examples share."""

@@ -15,7 +15,7 @@ from handloom.console import Console, column, megabytes, new_console, progress, 
 from handloom.errors import worded
 from handloom.finetuning.memory_estimate import MemoryEstimate
 from handloom.screen import NAMES, shielded
-from handloom.training.base_config import FEW_STEPS
+from handloom.training.config import FEW_STEPS
 from handloom.training.objective import EvalResult
 from handloom.training.time_budget import StepTimer
 
@@ -43,10 +43,6 @@ class Reporter:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """The model generated `text` after `prompt`."""
-
-
-class NullReporter(Reporter):
-    """Ignores everything."""
 
 
 def report_sentences(sentences: Iterable[tuple[str, bool]], reporter: Reporter) -> None:
@@ -90,9 +86,8 @@ class TerminalReporter(Reporter):
     def memory_estimate(self, estimate: MemoryEstimate) -> None:
         """A table of the methods, the chosen one first and in bold."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("method", no_wrap=True)
-        for heading in ("tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        for heading in ("method", "tensors", "trained", "share", "gradients", "AdamW", "peak memory"):
+            table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
         for entry in sorted(estimate.entries, key=lambda entry: not entry.chosen):
             cost = entry.cost
             table.add_row(

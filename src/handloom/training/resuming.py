@@ -14,9 +14,7 @@ from handloom.checkpoints import native
 from handloom.data.sources import find_again, unrepeatable
 from handloom.data.tokenized import is_prepared
 from handloom.errors import CheckpointError, ConfigError, did_you_mean
-from handloom.settings import merge_settings
-from handloom.training.base_config import LoopSettings
-from handloom.training.config import FinetuneConfig, TrainConfig, require_fields, settings_of
+from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, require_fields, settings_of
 from handloom.training.loop import Progress
 from handloom.training.metrics_log import METRICS
 from handloom.training.progress import Reporter
@@ -176,8 +174,7 @@ def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]
     file = run / "config.toml"
     if not file.is_file():
         return {}
-    command = "finetune" if isinstance(settings, FinetuneConfig) else "train"
-    written = dataclasses.asdict(merge_settings(type(settings), file, {}, command))
+    written = dataclasses.asdict(type(settings).merged(file, {}))
     edits = {name: value for name, value in written.items() if value != getattr(settings, name)}
     if "steps" in edits and edits.get("minutes", 0) is None:
         del edits["minutes"]  # the one replaces the other

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from handloom import locks, ownership, replacement, runtime, storage
 from handloom.checkpoints import native
 from handloom.console import pluralize
@@ -21,17 +23,27 @@ from handloom.errors import CheckpointError, ConfigError, HandloomError, require
 from handloom.loading import find_model, folders_of
 from handloom.screen import NAMES, shielded
 from handloom.training import resuming
-from handloom.training.base_config import STEPS, LoopSettings, batch_size_for
-from handloom.training.config import FinetuneConfig, TrainConfig
+from handloom.training.config import STEPS, FinetuneConfig, LoopSettings, TrainConfig
 from handloom.training.finetune_setup import finetune_setup
 from handloom.training.loop import Progress, Trainer
-from handloom.training.progress import NullReporter, Reporter, report_sentences
-from handloom.training.seeding import preserving_torch_state
+from handloom.training.progress import Reporter, report_sentences
 from handloom.training.setup import TrainingSetup, pretrain_setup
 from handloom.training.signals import stop_on_signals
+from handloom.training.tasks import batch_size_for
 
 
-@preserving_torch_state()
+@contextmanager
+def _preserving_torch_state() -> Iterator[None]:
+    """Restore torch's global generator and number of threads after the block."""
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
+
+
+@_preserving_torch_state()
 @shielded(*NAMES)
 def begin(
     run: str | Path,
@@ -55,7 +67,7 @@ def begin(
     Raises:
         HandloomError: for settings, data or a disk that do not allow it.
     """
-    folder, reporter = runtime.user_path(run, "the run"), reporter or NullReporter()
+    folder, reporter = runtime.user_path(run, "the run"), reporter or Reporter()
     _check_call(reporter, stop_after)
     require_type(config, "What should be settings", (TrainConfig, FinetuneConfig), "a TrainConfig or a FinetuneConfig")
     with _new_folder(folder, config, reads, overwrite) as require_replaceable:
@@ -67,7 +79,7 @@ def begin(
             return session.train(Progress(), stop_after, on_save=saved)
 
 
-@preserving_torch_state()
+@_preserving_torch_state()
 @shielded(*NAMES)
 def resume(
     run: str | Path,
@@ -94,7 +106,7 @@ def resume(
     Raises:
         HandloomError: when there is nothing to resume, or the training data has changed.
     """
-    named, reporter = runtime.user_path(run, "the run"), reporter or NullReporter()
+    named, reporter = runtime.user_path(run, "the run"), reporter or Reporter()
     _check_call(reporter, stop_after)
     changes = {} if changes is None else changes
     require_type(changes, "What should be changes", dict, "a dict of settings")
@@ -166,12 +178,19 @@ class _Session:
     def write_files(self) -> None:
         """What a run's folder has from its beginning, written again when it is resumed."""
         run, setup, data = self.run, self.setup, self.setup.data
-        _mark(run, setup.needs)
+        fingerprint = setup.base.fingerprint if setup.base and setup.needs else None
+        with storage.explaining_os_errors(run):
+            ownership.mark_run(run, fingerprint)
+        if setup.needs and fingerprint:
+            ownership.record_dependent(setup.needs, run, fingerprint)
+            if not setup.needs.exists():  # its run was training, and removed it before it was recorded above
+                raise CheckpointError(
+                    f"{setup.needs} was removed while this run was prepared, and the run would go on needing it.",
+                    "Use the same command again; it takes the newest checkpoint.",
+                )
         storage.write_output(run / "config.toml", setup.config.to_toml())
-        earlier: dict[str, Any] = {}
-        if not data.stats:  # tokens from the cache, of which no more is known
-            with suppress(HandloomError):
-                earlier = storage.read_json(run / "data.json")
+        # tokens from the cache, of which no more is known, have no stats
+        earlier = {} if data.stats else _read_earlier(run / "data.json")
         about = {"key": data.objective.data_hash, "folder": os.getcwd(), **earlier, **data.stats}
         storage.write_output(run / "data.json", _json(about))
         setup.tokenizer.save(run / "tokenizer")
@@ -189,10 +208,8 @@ class _Session:
             trainer.optimizer.load_state_tensors(checkpoint.load_optimizer())
         with stop_on_signals(lambda: self.reporter.note("Stopping here and saving. Again: stop at once.")) as request:
             finished = trainer.train(request, stop_after)
-            earlier: dict[str, Any] = {}
-            if trainer.last_result is None:  # resumed, and not validated since: the earlier results still hold
-                with suppress(HandloomError):
-                    earlier = storage.read_json(self.run / "summary.json")
+            # resumed, and not validated since: the earlier results still hold
+            earlier = {} if trainer.last_result else _read_earlier(self.run / "summary.json")
             summary = {**earlier, **summarize(trainer, finished), **self.setup.summary}
             storage.write_output(self.run / "summary.json", _json(summary))
             return summary
@@ -228,6 +245,12 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
+def _read_earlier(file: Path) -> dict[str, Any]:
+    with suppress(HandloomError):
+        return storage.read_json(file)
+    return {}
+
+
 @contextmanager
 def _new_folder(
     run: Path, config: LoopSettings, reads: Sequence[Path], overwrite: bool | None
@@ -253,20 +276,6 @@ def _new_folder(
         replacement.recover_run(run)
         check()
         yield check
-
-
-def _mark(run: Path, needs: tuple[Path, str] | None) -> None:
-    """Mark the folder as a run of ours, and record in another run that this one needs a checkpoint of it."""
-    with storage.explaining_os_errors(run):
-        ownership.mark_run(run, needs[1] if needs else None)
-    if needs:
-        base, fingerprint = needs
-        ownership.record_dependent(base, run, fingerprint)
-        if not base.exists():  # its run was training, and removed it before it was recorded above
-            raise CheckpointError(
-                f"{base} was removed while this run was prepared, and the run would go on needing it.",
-                "Use the same command again; it takes the newest checkpoint.",
-            )
 
 
 def _require_same_data(start: resuming.Start, setup: TrainingSetup, named: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,9 @@ from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
 from handloom.training import language_modeling as text
 from handloom.training.activation_cache import CachedBackbone
-from handloom.training.base_config import LoopSettings
-from handloom.training.config import TrainConfig
-from handloom.training.objective import Objective
+from handloom.training.config import LoopSettings, TrainConfig
+from handloom.training.objective import Objective, OpenedData
 from handloom.training.progress import Reporter
-from handloom.training.tasks import OpenedData
-
-Save = Callable[[Path, dict[str, Any], dict[str, Tensor]], None]
-"""Writes a checkpoint: its folder, the trainer's state as JSON values, the optimizer's tensors."""
 
 
 @dataclass
@@ -42,10 +37,13 @@ class TrainingSetup:
     model: GPT
     """Its trainable parameters have requires_grad."""
     data: OpenedData
-    save: Save
+    base: native.BaseModelRef | None = None
+    """Of finetuning."""
+    adapter: lora.LoRAConfig | None = None
+    """Where only an adapter is trained and saved."""
     cache: CachedBackbone | None = None
-    needs: tuple[Path, str] | None = None
-    """The checkpoint of the base model that the run goes on needing, and its fingerprint."""
+    needs: Path | None = None
+    """The checkpoint of the base model, if the run goes on needing it."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What `summary.json` has in addition to what every run has."""
 
@@ -53,6 +51,16 @@ class TrainingSetup:
     def objective(self) -> Objective:
         """Of the data."""
         return self.data.objective
+
+    def save(self, folder: Path, state: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
+        """Write a checkpoint: the model, or only the adapter; the trainer's state as JSON values; the optimizer's."""
+        adapter, base = None, self.base
+        if base is not None:
+            state = {**state, "base": dataclasses.asdict(base)}
+            if self.adapter is not None:
+                write = partial(peft.write_adapter, model=self.model, how=self.adapter, base=base.name)
+                adapter = base, write
+        native.save(folder, self.model, self.tokenizer, state, optimizer=optimizer, adapter=adapter)
 
 
 def pretrain_setup(
@@ -69,11 +77,9 @@ def pretrain_setup(
         tokens = text.prepare_text(config, corpus, tokenizer, reporter)
     assert tokenizer is not None
     shape = config.model_config(tokenizer.vocab_size)
-    windowing = {"context_length": shape.context_length, "stride": config.stride, "seed": config.seed}
-    objective = text.NextToken(tokens, tokenizer, batch_size=config.batch_size, **windowing)
     model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
-    data = OpenedData(objective, *text.describe_text(tokens))
-    return TrainingSetup(config, tokenizer, model, data, save=save_with(model, tokenizer))
+    data = text.open_windows(config, tokens, tokenizer, shape.context_length, batch_size=config.batch_size)
+    return TrainingSetup(config, tokenizer, model, data)
 
 
 def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
@@ -89,25 +95,6 @@ def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> T
     trained = train_bpe(texts, config.vocab_size)
     reporter.note(f"Trained a tokenizer of {trained.vocab_size:,} tokens on the training text.")
     return TiktokenTokenizer(trained)
-
-
-def save_with(
-    model: GPT, tokenizer: Tokenizer, base: native.BaseModelRef | None = None, adapter: lora.LoRAConfig | None = None
-) -> Save:
-    """Saves the whole model, or only the adapter next to `base`; of finetuning with the reference to the base model."""
-
-    def write_adapter(folder: Path) -> None:
-        assert base is not None
-        assert adapter is not None
-        peft.write_adapter(folder, model, adapter, base.name)
-
-    def save(folder: Path, state: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
-        if base is not None:
-            state = {**state, "base": dataclasses.asdict(base)}
-        only = (base, write_adapter) if base is not None and adapter is not None else None
-        native.save(folder, model, tokenizer, state, optimizer=optimizer, adapter=only)
-
-    return save
 
 
 def materialize(model: GPT) -> GPT:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,27 +30,13 @@ from handloom.model.config import SINGLE_LABEL
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
-from handloom.training.base_config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, batch_size_for
-from handloom.training.classification import Classification
-from handloom.training.config import FinetuneConfig
-from handloom.training.dpo import DPO
-from handloom.training.objective import Batch, Objective
+from handloom.training.config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, FinetuneConfig
+from handloom.training.example_objectives import DPO, SFT, Classification
+from handloom.training.objective import Batch, OpenedData
 from handloom.training.progress import Reporter, report_sentences
-from handloom.training.sft import SFT
 
 _LABELS_SHOWN = 6
 _QUESTIONS = 2
-
-
-@dataclass(frozen=True)
-class OpenedData:
-    """The data of a run, as an objective."""
-
-    objective: Objective
-    description: str
-    """In one line for people."""
-    stats: dict[str, Any]
-    """In numbers, for `data.json`."""
 
 
 def open_task(
@@ -143,6 +128,14 @@ class _Examples:
         held_out = self.split(self.examples)[1]
         firsts = (next(m.content for m in messages(example) if m.role == "user") for example in held_out)
         return list(dict.fromkeys(firsts))[:_QUESTIONS]
+
+
+def batch_size_for(rows: int, steps: int = MIN_STEPS_PER_EPOCH) -> int:
+    """The default batch, or the largest smaller power of two with which an epoch of so many rows has so many steps."""
+    size = DEFAULT_BATCH
+    while size > 1 and rows < steps * size:
+        size //= 2
+    return size
 
 
 def batch_size_of(config: FinetuneConfig, rows: int) -> int:
