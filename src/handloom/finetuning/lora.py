@@ -3,18 +3,18 @@
     y = W x + b                    the layer as it was, frozen
           + s B (A x)              the update: A narrows to `rank` numbers, B widens again
 
-A matrix of 768 x 3072 has 2.4 million numbers; an update of rank 8 has 31 thousand. B starts as zeros, so that the
-model starts as what it was. A layer may have several updates, each with its own weight; merged, they are added into
-the matrix and cost nothing more. An adapter is such a set of updates, and may have rows for some tokens as well
-(`trainable_tokens`). Knows no files, no optimizer.
+B starts as zeros, so that the model starts as what it was. A layer may have several updates, each with its own weight;
+merged, they are added into the matrix and cost nothing more. An adapter is such a set of updates, and may have rows for
+some tokens as well (`trainable_tokens`). Knows no files, no optimizer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.base = base
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.adapter_layers = nn.ModuleDict()
+        self.adapter_layers: dict[str, LoRAAdapter] = nn.ModuleDict()  # type: ignore[assignment]
         self._apart: Tensor | None = None  # the matrix as it was, while updates are merged into it
 
     @property
@@ -135,7 +135,7 @@ class LoRALinear(nn.Module):
 
     def active(self) -> list[LoRAAdapter]:
         """The updates whose weight is not 0."""
-        return [d for d in self.adapter_layers.values() if isinstance(d, LoRAAdapter) and d.weight]
+        return [update for update in self.adapter_layers.values() if update.weight]
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -164,22 +164,22 @@ def add_adapter(
     The rows of `tokens`, (n) int64, each once, of the token embedding are trained too. Returns the names of the
     layers. Raises ConfigError for a pattern that fits no linear layer of the blocks.
     """
-    layers = {path: layer for path, layer in linear_layers(model) if named(path, how.target_modules)}
+    paths = [path for path, _ in linear_layers(model)]
     for pattern in how.target_modules:
-        if not any(fnmatchcase(path, pattern) for path, _ in linear_layers(model)):
-            known = sorted({path.partition(".")[2].partition(".")[2] for path, _ in linear_layers(model)})
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            known = sorted({path.split(".", 2)[2] for path in paths})
             raise ConfigError(
                 f"The pattern {pattern!r} names no linear layer of the model's blocks.",
                 f"They are called blocks.0.{known[0]} and so on: {', '.join(known)}. 'blocks.*' names all of them.",
             )
-    sizes = dict.fromkeys(layers, (how.r, how.scale))
+    sizes = {path: (how.r, how.scale) for path in paths if named(path, how.target_modules)}
     insert_adapter(model, sizes, name, dropout=how.lora_dropout, use_dora=how.use_dora, tokens=tokens)
     generator = torch.Generator().manual_seed(seed)
     for update in adapter_layers(model, name).values():
         bound = 1 / math.sqrt(update.lora_A.shape[1])
         with torch.no_grad():
             update.lora_A.uniform_(-bound, bound, generator=generator)
-    return list(layers)
+    return list(sizes)
 
 
 def insert_adapter(
@@ -213,15 +213,15 @@ def insert_adapter(
         trainable_tokens.insert_adapter(model, name, tokens)
 
 
+def lora_layers(model: GPT) -> dict[str, LoRALinear]:
+    """The linear layers with updates, by path."""
+    return {path: layer for path, layer in linear_layers(model) if isinstance(layer, LoRALinear)}
+
+
 def adapter_layers(model: GPT, name: str) -> dict[str, LoRAAdapter]:
-    """The updates of one adapter, by the name of their layer."""
-    found = {}
-    for path, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear) and name in layer.adapter_layers:
-            update = layer.adapter_layers[name]
-            assert isinstance(update, LoRAAdapter)
-            found[path] = update
-    return found
+    """The updates of one adapter, by the path of their layer."""
+    layers = lora_layers(model)
+    return {path: layer.adapter_layers[name] for path, layer in layers.items() if name in layer.adapter_layers}
 
 
 def adapters(model: GPT) -> dict[str, float]:
@@ -232,8 +232,7 @@ def adapters(model: GPT) -> dict[str, float]:
 def set_adapters(model: GPT, weights: Mapping[str, float]) -> None:
     """Take so much of each adapter; those that are not named are switched off.
 
-    Raises:
-        ModelError: for an adapter that the model does not have.
+    Raises ModelError for an adapter that the model does not have.
     """
     known = _parts(model)
     for name in weights:
@@ -265,33 +264,25 @@ def merge_and_unload(model: GPT) -> None:
 
 def unload(model: GPT) -> None:
     """Forget the adapters; what is not merged is gone."""
-    for path, layer in list(linear_layers(model)):
-        if isinstance(layer, LoRALinear):
-            replace(model, path, layer.base)
+    for path, layer in lora_layers(model).items():
+        replace(model, path, layer.base)
     trainable_tokens.unload(model)
 
 
 def _parts(model: GPT) -> dict[str, list[LoRAAdapter | TokenDelta]]:
     """The updates and rows of each adapter."""
     found: dict[str, list[LoRAAdapter | TokenDelta]] = {}
-    for _, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear):
-            for name, update in layer.adapter_layers.items():
-                assert isinstance(update, LoRAAdapter)
-                found.setdefault(name, []).append(update)
-    for name, rows in trainable_tokens.token_deltas(model).items():
-        found.setdefault(name, []).append(rows)
+    sets: list[Mapping[str, Any]] = [layer.adapter_layers for layer in lora_layers(model).values()]
+    for updates in (*sets, trainable_tokens.token_deltas(model)):
+        for name, update in updates.items():
+            found.setdefault(name, []).append(update)
     return found
 
 
-def _changed(model: GPT) -> Iterator[LoRALinear | TrainableTokensEmbedding]:
+def _changed(model: GPT) -> list[LoRALinear | TrainableTokensEmbedding]:
     """What takes the place of a part of the model, and can merge its updates."""
-    for _, layer in linear_layers(model):
-        if isinstance(layer, LoRALinear):
-            yield layer
-    embedding = model.embedding.token_embedding
-    if isinstance(embedding, TrainableTokensEmbedding):
-        yield embedding
+    embedding: nn.Module = model.embedding.token_embedding
+    return [*lora_layers(model).values(), *([embedding] if isinstance(embedding, TrainableTokensEmbedding) else [])]
 
 
 def named(name: str, patterns: tuple[str, ...]) -> bool:

@@ -102,8 +102,10 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     backward; and the scores of a few hundred tokens in the loss.
     """
     cost, low = trainable.cost(model), trainable.first_trainable_layer(model) or 0
-    vocab_size, embed_dim = model.lm_head.weight.shape
-    sizes = [(path, layer.in_features * layer.out_features) for path, layer in surgery.linear_layers(model)]
+    head: Any = model.lm_head
+    vocab_size, embed_dim = head.weight.shape
+    layers: list[tuple[str, Any]] = list(surgery.linear_layers(model))
+    sizes = [(path, layer.in_features * layer.out_features) for path, layer in layers]
     weights = 4 * sum(p.numel() for p in model.parameters())
     if lora.adapters(model) and at_once.bf16:
         weights -= 2 * sum(size for _, size in sizes)  # the frozen ones are kept in bfloat16
@@ -114,7 +116,7 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     activations = ALLOCATOR_OVERHEAD * (tokens * (blocks + 16 * embed_dim))
     loss = min(CHUNK_TOKENS, tokens) * vocab_size * (10 if at_once.bf16 else 12)
     loss += 2 * vocab_size * embed_dim if at_once.bf16 else 0
-    if model.lm_head.weight.requires_grad and getattr(model.lm_head, "trainable_tokens", None) is None:
+    if head.weight.requires_grad and getattr(head, "trainable_tokens", None) is None:
         loss += 4 * vocab_size * embed_dim  # its gradient from the loss, before it is added to that from below
     return RUNTIME_BYTES + weights + cost.gradient_bytes + cost.optimizer_bytes + round(activations) + loss
 

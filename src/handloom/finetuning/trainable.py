@@ -21,19 +21,13 @@ TIED = "embedding.token_embedding.weight"
 
 
 def patterns_of(method: str, config: GPTConfig) -> tuple[str, ...]:
-    """Patterns of the parameters that a method trains.
+    """Patterns of the parameters that a method trains; a new head for labels learns with every one.
 
-    A head for labels learns with every method but those that name other things alone, since it is new.
-
-    Args:
-        method: full, lora, norms, norms+head, head, bias or last:N.
-        config: of the model, as it is when it is trained; without labels, if they are not what it is trained on.
-
-    Raises:
-        ConfigError: for last:N with more blocks than there are.
+    `config` is that of the model as it is trained; without labels, if it is not trained on them. Raises ConfigError for
+    last:N with more blocks than there are.
     """
-    head = ("classifier.*",) if config.label_names else (TIED,) if config.tie_embeddings else ("lm_head.*",)
     labels = ("classifier.*",) if config.label_names else ()
+    head = labels or ((TIED,) if config.tie_embeddings else ("lm_head.*",))
     norms = ("*_norm.*",)
     if method.startswith("last:"):
         number = int(method.partition(":")[2])
@@ -73,18 +67,9 @@ def set_trainable(model: GPT, patterns: Sequence[str]) -> None:
 
 
 def require_matches(model: GPT, loss: Tensor, task: str) -> list[str]:
-    """Freeze what learns by its name but is not reached by the loss, so that it would never have a gradient.
+    """Freeze what learns by its name but is not reached by the loss of the task, so that it would have no gradient.
 
-    Args:
-        model: whose parameters were chosen.
-        loss: of the task, computed by the model.
-        task: for the message.
-
-    Returns:
-        the names of the parameters that were frozen.
-
-    Raises:
-        ConfigError: when nothing is left.
+    Returns the names of the parameters that were frozen. Raises ConfigError when nothing is left.
     """
     reached, seen, waiting = set(), set(), [loss.grad_fn]
     while waiting:
@@ -152,20 +137,22 @@ def groups(model: GPT) -> Iterator[tuple[str, int, int]]:
         yield name, len(sizes), sum(sizes)
 
 
+_GROUPS = {
+    TIED: "token embedding",
+    "*.token_deltas.*": "rows of the token embedding",
+    "embedding.*": "position embedding",
+    "classifier*": "head for labels",
+    "lm_head*": "output head",
+    **dict.fromkeys(LORA_PARAMETERS, "LoRA adapters"),
+    "*norm.*": "LayerNorms",
+    "*.attention.*.bias": "attention biases",
+    "*.attention.*": "attention matrices",
+    "*.bias": "feed-forward biases",
+    "*": "feed-forward matrices",
+}
+"""The group of a parameter: that of the first pattern that its name fits."""
+
+
 def _group(name: str, config: GPTConfig) -> str:
-    if name == TIED:
-        return "token embedding" + (", which is the output head too" if config.tie_embeddings else "")
-    if ".token_deltas." in name:
-        return "rows of the token embedding"
-    if name.startswith("embedding."):
-        return "position embedding"
-    if name.startswith("classifier"):
-        return "head for labels"
-    if name.startswith("lm_head"):
-        return "output head"
-    if any(fnmatchcase(name, pattern) for pattern in LORA_PARAMETERS):
-        return "LoRA adapters"
-    if "norm." in name:
-        return "LayerNorms"
-    kind = "biases" if name.endswith(".bias") else "matrices"
-    return ("attention " if ".attention." in name else "feed-forward ") + kind
+    group = next(group for pattern, group in _GROUPS.items() if fnmatchcase(name, pattern))
+    return group + (", which is the output head too" if name == TIED and config.tie_embeddings else "")

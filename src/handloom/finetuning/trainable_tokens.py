@@ -1,13 +1,8 @@
-"""Some rows of the token embedding learn, while the rest of it is frozen.
-
-What a model knows of a token by itself is one row of the token embedding, and where the head is tied the same row
-decides when the token is written. A low-rank update of the blocks' matrices (`lora`) reaches neither. So a set of
-rows, those of a few tokens, may be exchanged for rows that learn:
+"""Some rows of the token embedding learn, which no update of the blocks (`lora`) reaches; the rest of it is frozen.
 
     row of token t = learned[i] where t = ids[i], else W[t]
 
-They lie in the matrix itself while they are in use, and what was there before is kept: nothing is computed twice,
-and nothing is lost. Knows no files, no optimizer.
+The rows lie in the matrix itself while they are in use, and what was there before is kept. Knows no files.
 
 Source: `trainable_token_indices` of Hugging Face's PEFT.
 """
@@ -25,25 +20,16 @@ from handloom.model.loss import TrainableTokens
 
 
 class TokenDelta(nn.Module):
-    """Rows for some tokens, which begin as what they are exchanged for.
-
-    Args:
-        ids: (n) int64, the tokens, each once.
-        matrix: (V, C), that holds their rows.
-    """
-
-    ids: Tensor
-    was: Tensor
-    places: Tensor
+    """Rows for some tokens, (n) int64, each once, which begin as those of the matrix, (V, C)."""
 
     def __init__(self, ids: Tensor, matrix: Tensor) -> None:
         super().__init__()
-        was = matrix[ids]  # (n, C)
         places = ids.new_full((len(matrix),), len(ids))  # (V), where a token is in the set; n: nowhere
         places[ids] = torch.arange(len(ids), device=ids.device)
-        for name, buffer in (("ids", ids), ("was", was), ("places", places)):
-            self.register_buffer(name, buffer, persistent=False)
-        self.rows = nn.Parameter(was.clone())
+        self.ids = nn.Buffer(ids, persistent=False)
+        self.was = nn.Buffer(matrix[ids], persistent=False)  # (n, C)
+        self.places = nn.Buffer(places, persistent=False)
+        self.rows = nn.Parameter(self.was.clone())
         self.weight = 1.0
         """How far the rows are on their way from what they were to what was learned: 1 all of it, 0 not at all."""
 
@@ -55,7 +41,7 @@ class TrainableTokensEmbedding(nn.Module):
         super().__init__()
         self.base = base
         base.weight.data = base.weight.data.clone()  # it is written into: it may lie in a file
-        self.token_deltas = nn.ModuleDict()
+        self.token_deltas: dict[str, TokenDelta] = nn.ModuleDict()  # type: ignore[assignment]
         self.merged = False
         """Whether the rows in place are to stay when the sets are forgotten."""
 
@@ -87,13 +73,13 @@ class TrainableTokensEmbedding(nn.Module):
 
     def active(self) -> list[TokenDelta]:
         """The sets of which something is taken."""
-        return [rows for rows in self.token_deltas.values() if isinstance(rows, TokenDelta) and rows.weight]
+        return [rows for rows in self.token_deltas.values() if rows.weight]
 
     def _learning(self) -> list[TokenDelta]:
         return [rows for rows in self.active() if rows.rows.requires_grad and torch.is_grad_enabled()]
 
     def insert_adapter(self, name: str, ids: Tensor) -> TokenDelta:
-        """Add a set for these tokens, (n) int64, that is nothing but what is there."""
+        """Add a set for these tokens, (n) int64, whose rows are those that are there."""
         self.unmerge()
         rows = TokenDelta(ids, self.base.weight.data)
         self.token_deltas[name] = rows.train(self.training)
@@ -108,7 +94,6 @@ class TrainableTokensEmbedding(nn.Module):
         """Put the rows back that were there, bit for bit; those of sets in use come back when they are asked for."""
         self.merged = False
         for rows in self.token_deltas.values():
-            assert isinstance(rows, TokenDelta)
             self.base.weight.data[rows.ids] = rows.was
 
     def _put(self) -> None:
@@ -138,13 +123,7 @@ class _Exchanged(torch.autograd.Function):
 
 
 def insert_adapter(model: GPT, name: str, ids: Tensor) -> TokenDelta:
-    """Let the rows of these tokens be exchanged in a model.
-
-    Args:
-        model: edited in place.
-        name: of the set, which must not be there.
-        ids: (n) int64, each once.
-    """
+    """Let the rows of these tokens, (n) int64, each once, be exchanged in a model, by a new set of that name."""
     embedding: nn.Module = model.embedding.token_embedding
     if not isinstance(embedding, TrainableTokensEmbedding):
         embedding = TrainableTokensEmbedding(model.embedding.token_embedding)
@@ -155,7 +134,7 @@ def insert_adapter(model: GPT, name: str, ids: Tensor) -> TokenDelta:
 def token_deltas(model: GPT) -> dict[str, TokenDelta]:
     """The sets of rows that a model has, by name."""
     embedding = model.embedding.token_embedding
-    return dict(embedding.token_deltas.items()) if isinstance(embedding, TrainableTokensEmbedding) else {}  # type: ignore[arg-type]
+    return dict(embedding.token_deltas.items()) if isinstance(embedding, TrainableTokensEmbedding) else {}
 
 
 def unload(model: GPT) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -23,7 +23,8 @@ _NAMES = {
 """What people call the module of that name."""
 
 
-class ModulePart(NamedTuple):
+@dataclass(frozen=True)
+class ModulePart:
     """One row of the table."""
 
     name: str
