@@ -39,11 +39,8 @@ def lock_beside(target: Path) -> Path:
 def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only owner of `what` while the block lasts; the lock file is removed at the end.
 
-    With `wait`, another owner is waited for, with a note on standard error.
-
-    Raises:
-        CheckpointError: another process, or another thread of this one, owns it.
-        OSError: the disk refuses.
+    With `wait`, another owner is waited for, with a note on standard error. Raises CheckpointError if another process,
+    or another thread of this one, owns it, and OSError if the disk refuses.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
@@ -63,7 +60,7 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(held.release)
         if not isinstance(held, SoftFileLock):
-            stack.callback(_remove, lock)  # while it is held: a process that waits for this very file begins again
+            stack.callback(_remove, [lock])  # while it is held: a process that waits for this very file begins again
             with suppress(OSError):
                 lock.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield
@@ -73,12 +70,11 @@ def hold(lock: Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
 def own(folder: Path) -> Iterator[None]:
     """Be the only owner of a folder, by a lock inside it. A folder made for that is removed again if it stays empty.
 
-    Raises:
-        CheckpointError: another process owns it, or the disk refuses.
+    Raises CheckpointError if another process owns it, or the disk refuses.
     """
     made: list[Path] = []
     with ExitStack() as stack:
-        stack.callback(_remove_empty, made)
+        stack.callback(_remove, made)  # those that are not empty stay, with those above them
         with explaining_os_errors(folder):
             for path in (*reversed(folder.absolute().parents), folder):
                 if not path.exists():
@@ -88,15 +84,10 @@ def own(folder: Path) -> Iterator[None]:
         yield
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    with suppress(OSError):  # a folder that is not empty stays, with those above it
-        for path in reversed(folders):
-            path.rmdir()
-
-
-def _remove(lock: Path) -> None:
+def _remove(paths: list[Path]) -> None:
     with suppress(OSError):
-        lock.unlink()
+        for path in reversed(paths):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _in_use(lock: Path, what: str | Path) -> CheckpointError:

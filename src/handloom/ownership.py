@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -147,13 +148,10 @@ def _as_written(path: Path, name: str, manifest: dict[str, Any]) -> bool:
 
 
 def require_replaceable(target: Path, reads: Iterable[str | Path], overwrite: bool | None, setting: str = "") -> None:
-    """Refuse to make the folder `target` unless nothing is lost by it.
+    """Refuse to make the folder `target`, which `setting` names, unless nothing is lost by it.
 
-    Args:
-        target: the folder to make.
-        reads: files and folders that the command reads.
-        overwrite: whether a folder of ours that is there may be replaced; None if this command never does that.
-        setting: that names the folder, for the remedy.
+    `reads` are files and folders that the command reads; `overwrite`: whether a folder of ours that is there may be
+    replaced, None if this command never does that.
 
     Raises:
         ConfigError: it is a file, is in a folder of ours, contains something that the command reads or is in it,
@@ -234,17 +232,11 @@ def record_dependent(base: Path, run: Path, fingerprint: str) -> None:
     if base.parent.name != CHECKPOINTS or run_mark(owner) is None:
         return
     where = os.path.realpath(run)
-    noted = {
-        "run": where,
-        "from_here": os.path.relpath(where, os.path.realpath(owner)),
-        "checkpoint": base.name,
-        "fingerprint": fingerprint,
-    }
-    try:
+    noted = {"run": where, "from_here": os.path.relpath(where, os.path.realpath(owner)), "checkpoint": base.name}
+    with suppress(OSError):
         (owner / DEPENDENTS).mkdir(exist_ok=True)
-        write_json(owner / DEPENDENTS / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.json", noted)
-    except OSError:
-        return
+        name = f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.json"
+        write_json(owner / DEPENDENTS / name, {**noted, "fingerprint": fingerprint})
 
 
 def dependents(run: Path) -> dict[str, list[str]]:
@@ -254,13 +246,10 @@ def dependents(run: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for path in sorted((run / DEPENDENTS).glob("*.json")):
-        try:
+        with suppress(CheckpointError, KeyError, TypeError):
             noted = read_json(path)
             for place in (Path(noted["run"]), Path(os.path.realpath(run), noted["from_here"]).resolve()):
-                mark = run_mark(place)
-                if mark and mark.get("base") == noted["fingerprint"]:
+                if (mark := run_mark(place)) and mark.get("base") == noted["fingerprint"]:
                     found.setdefault(noted["checkpoint"], []).append(shown(place))
                     break
-        except (CheckpointError, KeyError, TypeError):
-            continue
     return found

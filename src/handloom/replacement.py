@@ -25,12 +25,9 @@ _KEPT = frozenset((PREVIOUS, MOVING, locks.IN_FOLDER, _REMOVED))
 def new_run(run: Path) -> Iterator[Callable[[], None]]:
     """Replace what is in a run folder, which `ownership.require_replaceable` has allowed and this process owns.
 
-    Yields:
-        a function to call when the new run has saved its first checkpoint: the earlier one is removed then. If the
-        block ends before, everything the new run wrote is removed, and the earlier run is put back.
-
-    Raises:
-        CheckpointError: the disk refuses.
+    Yields a function to call when the new run has saved its first checkpoint: the earlier one is removed then. If the
+    block ends before, everything the new run wrote is removed, and the earlier run is put back. Raises CheckpointError
+    when the disk refuses.
     """
     try:
         with storage.explaining_os_errors(run):
@@ -43,8 +40,7 @@ def new_run(run: Path) -> Iterator[Callable[[], None]]:
 def recover_run(run: Path) -> None:
     """Put back the run that was being replaced when a process ended before the new one had saved a checkpoint.
 
-    Raises:
-        CheckpointError: the disk refuses.
+    Raises CheckpointError when the disk refuses.
     """
     with storage.explaining_os_errors(run):
         if (run / PREVIOUS).is_dir():
@@ -118,9 +114,8 @@ def _remove_previous(run: Path) -> None:
 def new_folder(target: Path, expected_bytes: int, reads: Iterable[str | Path], overwrite: bool) -> Iterator[Path]:
     """`storage.atomic_folder` for a folder that a user named; a link to a folder stays one.
 
-    Raises:
-        ConfigError: as `ownership.require_replaceable`, for what the command `reads` and whether it may `overwrite`.
-        CheckpointError: another process makes the same folder, or the disk refuses. `target` is as it was then.
+    Raises as `ownership.require_replaceable` for what the command `reads` and whether it may `overwrite`, or
+    CheckpointError when another process makes the same folder or the disk refuses. `target` is as it was then.
     """
     target = Path(os.path.realpath(target))
     with ExitStack() as stack:
@@ -134,9 +129,7 @@ def new_folder(target: Path, expected_bytes: int, reads: Iterable[str | Path], o
 def owned(target: Path) -> Iterator[None]:
     """Be the only owner of a folder that is replaced as a whole, after what a killed process left is put in order.
 
-    Raises:
-        CheckpointError: another process owns it.
-        OSError: the disk refuses.
+    Raises CheckpointError if another process owns it, and OSError if the disk refuses.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locks.hold(locks.lock_beside(target), ownership.shown(target)):

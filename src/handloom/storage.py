@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,20 +39,20 @@ def explaining_os_errors(target: Path) -> Iterator[None]:
 
 def explain_os_error(error: OSError, target: Path) -> CheckpointError:
     """The error for a disk that refuses to write `target`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CheckpointError(
-            f"The disk became full while writing {target}.",
-            "Free some space and use the same command again; a run that has a checkpoint goes on with `resume`. What "
-            "was saved before is untouched.",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CheckpointError(
-            f"Not allowed to write {target} ({error.strerror}).",
-            "Choose a folder that you may write to, for example with `run`.",
-        )
-    return CheckpointError(
-        f"Could not write {target}: {error.strerror or error}.", "Check the disk, or choose another folder."
+    problem, remedy = (
+        f"Could not write {target}: {error.strerror or error}.",
+        "Check the disk, or choose another folder.",
     )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        problem = f"The disk became full while writing {target}."
+        remedy = (
+            "Free some space and use the same command again; a run that has a checkpoint goes on with `resume`. What "
+            "was saved before is untouched."
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        problem = f"Not allowed to write {target} ({error.strerror})."
+        remedy = "Choose a folder that you may write to, for example with `run`."
+    return CheckpointError(problem, remedy)
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -70,12 +70,13 @@ def require_space(folder: Path, needed: int) -> None:
 def atomic_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
     """A temporary folder to fill, which replaces `target` in one step when the block ends without an error.
 
-    Raises:
-        CheckpointError: less than `expected_bytes` are free, no permission, or another refusal of the disk. What was
-            at `target` before is unchanged then, and the temporary folder is gone.
+    Raises CheckpointError when less than `expected_bytes` are free, or the disk refuses. What was at `target` before is
+    unchanged then, and the temporary folder is gone.
     """
     temporary = temporary_of(target)
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(explaining_os_errors(target))
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, expected_bytes)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -84,10 +85,6 @@ def atomic_folder(target: Path, expected_bytes: int) -> Iterator[Path]:
         entries = {path.relative_to(temporary).as_posix(): describe(path) for path in _files(temporary)}
         write_json(temporary / MANIFEST, entries)
         move_into_place(temporary, target)
-    except OSError as error:
-        raise explain_os_error(error, target) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def temporary_of(target: Path) -> Path:
@@ -103,8 +100,7 @@ def previous_of(target: Path) -> Path:
 def move_into_place(temporary: Path, target: Path) -> None:
     """Sync a filled folder to the disk and rename it to `target`; an older one there is removed.
 
-    Raises:
-        OSError: when the disk refuses; `target` is then as it was.
+    Raises OSError when the disk refuses; `target` is then as it was.
     """
     for path in (*_files(temporary), *sorted({path.parent for path in temporary.rglob("*")}, reverse=True)):
         sync(path)
@@ -141,8 +137,7 @@ def remove_unfinished(folder: Path) -> None:
 def verify_folder(folder: Path, needs: Iterable[str] = ()) -> None:
     """Compare every file of a folder of `atomic_folder`, and every one that it `needs`, with its manifest.
 
-    Raises:
-        IncompleteError: naming the file that is missing, short, long or altered.
+    Raises IncompleteError, naming the file that is missing, short, long or altered.
     """
     manifest = read_json(folder / MANIFEST)
     for name in dict.fromkeys((*needs, *manifest)):
@@ -183,33 +178,27 @@ def sha256(path: Path) -> str:
 def output_file(path: Path, inputs: Iterable[str | Path] = (), *, binary: bool = False) -> Iterator[IO[Any]]:
     """An open file, of UTF-8 text unless `binary`, that replaces `path` when the block ends without an error.
 
-    A link stays a link; a device or a pipe is written as it is.
-
-    Raises:
-        ConfigError: as `require_not_input`.
-        CheckpointError: the disk refuses. An older file at `path` is unchanged then.
+    A link stays a link; a device or a pipe is written as it is. Raises as `require_not_input`, or CheckpointError when
+    the disk refuses; an older file at `path` is unchanged then.
     """
     require_not_input(path, inputs)
     how: dict[str, Any] = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
-    temporary = None
-    try:
+    with explaining_os_errors(path):
         if _is_stream(path):
             with path.open(**how) as file:
                 yield file
             return
         target = Path(os.path.realpath(path))
         temporary = target.with_name(f"{UNFINISHED}{target.name}-{os.getpid()}")
-        with temporary.open(**how) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    finally:
-        if temporary is not None:
+        try:
+            with temporary.open(**how) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        finally:
             with suppress(OSError):  # which would hide the error that led here
                 temporary.unlink()
 
@@ -252,9 +241,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises:
-        IncompleteError: when the file is missing or is not a JSON object.
-        CheckpointError: when it cannot be read, or is a pointer of Git LFS.
+    Raises IncompleteError for a missing file or another value, CheckpointError for a file that cannot be read or is a
+    pointer of Git LFS.
     """
     require_content(path)
     try:

@@ -163,8 +163,6 @@ class TrainConfig(LoopSettings, ModelSettings, DataSettings):
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
 """What of a pretrained model may be trained, by name; in addition `last:N`, its last N blocks."""
 
-TASKS = ("text", "sft", "dpo", "classify")
-
 # fmt: off
 LEARNING_RATES = {
     "full": 1e-4, "last": 2e-4, "lora": 1e-3, "head": 5e-4, "norms": 2e-3, "norms+head": 5e-4, "bias": 2e-3,
@@ -180,7 +178,9 @@ class TaskSettings(Settings):
     model: str = essential("gpt2", "Model to finetune: a run, a folder, or the name of a pulled model.", path=True)
     data: tuple[str, ...] = ()  # stated by FinetuneConfig; here for its place
     task: str = essential(
-        "text", "Train on text, conversations (sft), preference pairs (dpo) or labeled texts (classify).", choices=TASKS
+        "text",
+        "Train on text, conversations (sft), preference pairs (dpo) or labeled texts (classify).",
+        choices=("text", "sft", "dpo", "classify"),
     )
     method: str = essential(
         "lora", f"What to train: {', '.join(METHODS)}, or last:N (the last N blocks and the final norm)."
@@ -275,11 +275,9 @@ class FinetuneConfig(LoopSettings, DataSettings, TaskSettings):
             raise ConfigError(problem, remedy, setting="untie_embeddings")
         if self.trainable_tokens and not self.with_lora:
             what = "train_params names what is trained" if self.train_params else f"the method is {self.method}"
-            raise ConfigError(
-                f"The setting trainable_tokens is {self.trainable_tokens}, and {what}; it belongs to LoRA.",
-                "Leave `trainable_tokens` out, or choose `method=lora`.",
-                setting="trainable_tokens",
-            )
+            problem = f"The setting trainable_tokens is {self.trainable_tokens}, and {what}; it belongs to LoRA."
+            remedy = "Leave `trainable_tokens` out, or choose `method=lora`."
+            raise ConfigError(problem, remedy, setting="trainable_tokens")
         for name, unset in (("text_field", TEXT_FIELD), ("json_as_text", False), ("stride", None)):
             if self.task != "text" and getattr(self, name) != unset:
                 problem = f"The setting {name} is for running text, but the task is {self.task}."

@@ -50,8 +50,7 @@ def finetune_setup(
     if checkpoint is None:
         source = find_model(config.model, reporter.note)
         model, of_a_run = source.load_model(), source.folder.parent.name == native.CHECKPOINTS
-        step = source.folder.name if of_a_run else None
-        base = native.BaseModelRef(config.model, native.fingerprint(model), step)
+        base = native.BaseModelRef(config.model, native.fingerprint(model), source.folder.name if of_a_run else None)
     else:
         base = native.BaseModelRef(**checkpoint.training["base"])
         # Without the weights, shape and tokenizer are enough, which all checkpoints of a run share.
@@ -74,22 +73,19 @@ def finetune_setup(
 
     data = _open_data(config, model, tokenizer, reporter, checkpoint=checkpoint, reference=reference)
     objective = data.objective
-    if objective.chat_template and not checkpoint and template_of(tokenizer) not in (None, objective.chat_template):
-        reporter.note(
-            "The model has a chat template of its own. It is now trained on conversations in Handloom's, "
-            f"{objective.chat_template}, which replaces it in chats and exports."
-        )
     config = _decide(config, data, reporter)
     estimate = memory_estimate(config, dataclasses.replace(source.config, label_names=model.config.label_names))
     if config.with_lora:
         add_adapter(config, model, objective, checkpoint)
     set_trainable(config, model, objective, reporter)
     reporter.memory_estimate(estimate)
-    cache = _activation_cache(config, model, run)
-    if cache is not None and cache.store is not None:
-        line = f"{data.description} Blocks 0 to {cache.layer - 1} are frozen, and computed once for each row."
-        data = dataclasses.replace(data, description=line)
-    summary = {
+    setup = TrainingSetup(config, tokenizer, model, data, base=base, cache=_activation_cache(config, model, run))
+    if setup.cache is not None and setup.cache.store is not None:
+        line = f"{data.description} Blocks 0 to {setup.cache.layer - 1} are frozen, and computed once for each row."
+        setup.data = dataclasses.replace(data, description=line)
+    setup.adapter = lora_config(config) if config.with_lora else None
+    setup.needs = source.folder if needs_base else None
+    setup.summary = {
         "task": config.task,
         "template": objective.chat_template,
         "method": "train" if config.train_params else config.method,
@@ -98,9 +94,6 @@ def finetune_setup(
         "trained_share": round(estimate.chosen.cost.share, 6),
         "predicted_peak_memory_bytes": estimate.chosen.peak_bytes,
     }
-    setup = TrainingSetup(config, tokenizer, model, data, base=base, cache=cache, summary=summary)
-    setup.adapter = lora_config(config) if config.with_lora else None
-    setup.needs = source.folder if needs_base else None
     return setup
 
 
@@ -145,7 +138,14 @@ def _open_data(
     if config.task != "text":
         if checkpoint is None:
             reporter.note("`handloom data check` finds duplicates and other weaknesses of examples before a run.")
-        return open_task(config, model, tokenizer, reporter, reference=reference)
+        data = open_task(config, model, tokenizer, reporter, reference=reference)
+        template = data.objective.chat_template
+        if template and not checkpoint and template_of(tokenizer) not in (None, template):
+            reporter.note(
+                "The model has a chat template of its own. It is now trained on conversations in Handloom's, "
+                f"{template}, which replaces it in chats and exports."
+            )
+        return data
     length = config.context_length
     assert length is not None
     tokens = text.reopen_text(config, tokenizer, checkpoint)

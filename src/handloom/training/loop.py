@@ -78,9 +78,7 @@ class Trainer:
             muon_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         )
         self.last_result: EvalResult | None = None
-        self.log = MetricsLogger(
-            run, progress.step if progress.step else -1, unit=self.objective.unit, tensorboard=config.tensorboard
-        )
+        self.log = MetricsLogger(run, progress.step or -1, self.objective.unit, config.tensorboard)
         if self.log.damaged:
             reporter.warning(
                 f"Lines of {METRICS} could not be read and are left out; the original file is kept as "
@@ -95,31 +93,28 @@ class Trainer:
         Raises:
             DivergenceError: at the first loss or gradient that is not finite; nothing was updated with it.
         """
-        with self.timer.clock.beating():
-            return self._train(request, stop_after)
-
-    def _train(self, request: StopRequest, stop_after: int | None) -> bool:
         progress, config = self.progress, self.config
-        if progress.step == 0 and not self.log.records:
-            self.validate()
-            self.sample()
-            self.save()
-        self._choose_total()
         last = math.inf if stop_after is None else stop_after
-        while not (request.stop or progress.step == progress.total or progress.step >= last):
-            if not self.step(request):
-                break
-            chosen = self._choose_total()
-            if self._due(config.eval_every):
+        with self.timer.clock.beating():
+            if progress.step == 0 and not self.log.records:
                 self.validate()
-            if self._due(self._sample_every):
                 self.sample()
-            if chosen or self._due(config.checkpoint_every) or progress.best_step == progress.step:
                 self.save()
-        if not native.step_folder(self.run, progress.step).exists():
-            self.save()
-        self._record_lost_output()
-        self.log.close()
+            self._choose_total()
+            while not (request.stop or progress.step == progress.total or progress.step >= last):
+                if not self.step(request):
+                    break
+                chosen = self._choose_total()
+                if self._due(config.eval_every):
+                    self.validate()
+                if self._due(self._sample_every):
+                    self.sample()
+                if chosen or self._due(config.checkpoint_every) or progress.best_step == progress.step:
+                    self.save()
+            if not native.step_folder(self.run, progress.step).exists():
+                self.save()
+            self._record_lost_output()
+            self.log.close()
         return progress.step == progress.total
 
     def step(self, request: StopRequest) -> bool:
@@ -142,14 +137,21 @@ class Trainer:
             (summed / num_targets).backward()
             loss += summed.item() / num_targets
         norm = self._clip_gradients(loss)
-        factor = self._learning_rate_factor()
+        warmup = config.warmup_steps if progress.total is None else warmup_length(config.warmup_steps, progress.total)
+        factor = learning_rate_factor(
+            progress.step, progress.total, warmup, config.schedule, min_lr_ratio=config.min_lr_ratio
+        )
         self.optimizer.step(factor)
         progress.step += 1
         progress.tokens += tokens
         progress.seconds = self.timer.seconds
         self.timer.add_step(progress.seconds - began)
         progress.step_seconds += progress.seconds - began
-        self._record_step(loss, norm, self.optimizer.learning_rate * factor, tokens)
+        values = {"loss": loss, "gradient_norm": norm, "learning_rate": self.optimizer.learning_rate * factor}
+        self.log.add("train", progress.step, **values, tokens=progress.tokens, seconds=progress.seconds)
+        speed = tokens / self.timer.step_seconds() if self.timer.measured else None
+        self.reporter.step(progress.step, progress.total, loss, speed=speed, timer=self.timer)
+        self._record_lost_output()
         return True
 
     def validate(self) -> EvalResult:
@@ -235,12 +237,6 @@ class Trainer:
     def _sample_every(self) -> int | None:
         return self.config.eval_every if self.config.sample_every is None else self.config.sample_every
 
-    def _learning_rate_factor(self) -> float:
-        config, total = self.config, self.progress.total
-        warmup = config.warmup_steps if total is None else warmup_length(config.warmup_steps, total)
-        name, final = config.schedule, config.min_lr_ratio
-        return learning_rate_factor(self.progress.step, total, warmup, schedule=name, min_lr_ratio=final)
-
     def _clip_gradients(self, loss: float) -> float:
         """Scale the gradient down to the maximum norm; returns its norm before."""
         parameters = self.optimizer.parameters.values()
@@ -271,14 +267,6 @@ class Trainer:
             else "No step was taken yet, so the model that training begins with is the cause; `handloom verify` checks "
             "one. Use another, or `precision=fp32` if it is not.",
         )
-
-    def _record_step(self, loss: float, norm: float, learning_rate: float, tokens: int) -> None:
-        progress = self.progress
-        values = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
-        self.log.add("train", progress.step, **values, tokens=progress.tokens, seconds=progress.seconds)
-        speed = tokens / self.timer.step_seconds() if self.timer.measured else None
-        self.reporter.step(progress.step, progress.total, loss, speed=speed, timer=self.timer)
-        self._record_lost_output()
 
     def _record_lost_output(self) -> None:
         """Record, once each, that standard output or error could not show something."""

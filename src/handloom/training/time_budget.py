@@ -25,11 +25,9 @@ TOLERANCE = 0.02
 class Clock:
     """Computing time in seconds: what passes while the process is not suspended.
 
-    The clock is read five times a second. Where two readings lie more than a second apart, either the process was
-    suspended (SIGSTOP, a laptop asleep, a paused container) or a long operation held the readings up. Processor time
-    distinguishes the two: of such a gap no more than the process's own processor time counts.
-
-    `read` returns elapsed time and the processor time of all threads, both in seconds.
+    Where two readings lie more than a second apart, either the process was suspended (SIGSTOP, a laptop asleep, a
+    paused container) or a long operation held the readings up: of such a gap no more than the process's own processor
+    time counts. `read` returns elapsed time and the processor time of all threads, both in seconds.
     """
 
     def __init__(
