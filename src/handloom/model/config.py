@@ -28,7 +28,7 @@ class Dropouts(NamedTuple):
     """Of what attention and the feed-forward network add to the residual stream."""
 
 
-_size = partial(setting, at_least=1, below=2**63, remedy="Give it a positive whole number.")
+_size = partial(setting, at_least=1, below=2**63, remedy="Give a positive whole number.")
 _probability = partial(setting, at_least=0, below=1, remedy="Use 0 for no dropout, or for example 0.1.")
 
 
@@ -42,11 +42,11 @@ class GPTConfig(Settings):
 
     subject: ClassVar[str] = "The model's"
 
-    vocab_size: int = _size(50257, "V: how many token ids there are.")
+    vocab_size: int = _size(50257, "Token ids, V.")
     context_length: int = _size(1024, "The most positions the model can look at, in tokens.")
     layers: int = _size(12, "Transformer blocks.")
-    heads: int = _size(12, "H: attention heads in each block; must divide embed_dim.")
-    embed_dim: int = _size(768, "C: channels of the residual stream.")
+    heads: int = _size(12, "Attention heads in each block, H; must divide embed_dim.")
+    embed_dim: int = _size(768, "Channels of the residual stream, C.")
     ffn_dim: int | None = _size(None, "Channels inside the feed-forward network; None: 4 * embed_dim.")
     activation: str = setting(
         "gelu_tanh",
@@ -64,7 +64,7 @@ class GPTConfig(Settings):
         None, "The same for what is added to the residual stream alone; None: dropout."
     )
     norm_eps: float = setting(1e-5, "Added to the variance in every LayerNorm.", above=0, remedy="GPT-2 uses 1e-5.")
-    tie_embeddings: bool = setting(True, "Whether the output head is the token embedding itself.")
+    tie_embeddings: bool = setting(True, "Use the token embedding itself as the output head.")
     label_names: tuple[str, ...] = setting(
         (), "What the model tells texts apart by, if it was tuned for that; it then has a second head for them."
     )
