@@ -70,15 +70,13 @@ def _warn(note: str) -> None:
 
 
 def find_model(name: str | Path, on_note: Callable[[str], None] = _warn, seen_from: Path | None = None) -> ModelSource:
-    """The model `name` on disk; its weights are not read yet.
+    """The model `name` on disk, whose weights are not read yet; CheckpointError when there is none.
 
     Args:
         name: a run folder (its newest complete checkpoint), a checkpoint folder, a Hugging Face folder, an adapter's
             folder, a GGUF file, nanoGPT's ckpt.pt, or the name of a pulled model. An existing folder goes first.
         on_note: called with what is passed over or left out.
         seen_from: a run or adapter whose settings name the model; a relative name is also tried from its parents.
-
-    Raises CheckpointError when there is none.
     """
     if seen_from is not None:
         name = found_from(str(name), seen_from.absolute().parents)
@@ -97,10 +95,8 @@ def find_model(name: str | Path, on_note: Callable[[str], None] = _warn, seen_fr
     if (folder / peft.CONFIG).is_file():
         adapter = peft.open_adapter(folder)
         if adapter.base is None:
-            raise CheckpointError(
-                f"{folder} is an adapter that does not name its base model.",
-                f"Pass that model as `model`, and `adapter={folder}`.",
-            )
+            problem = f"{folder} is an adapter that does not name its base model."
+            raise CheckpointError(problem, f"Pass that model as `model`, and `adapter={folder}`.")
         return AdaptedModel(adapter, base_of(adapter.base, folder, on_note))
     return _open_single_file(folder, on_note)
 
@@ -216,8 +212,7 @@ def require_base(model: GPT, base: native.BaseModelRef | None, trained: Path, or
 def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
     """Folder and weight of each adapter, under a name of its own: that of its run or folder.
 
-    Raises:
-        RequestError: for the same name twice, or a weight that is not finite.
+    Raises RequestError for the same name twice, or a weight that is not finite.
     """
     require_type(adapter, "The adapter", (str, Path, Iterable), "a path, a list of them, or weights by path")
     if isinstance(adapter, Mapping):
@@ -228,15 +223,11 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
     for folder, weight in pairs:
         name = re.sub(r"[^\w-]", "_", Path(folder).name) or "adapter"
         if not math.isfinite(weight):
-            raise RequestError(
-                f"The weight of the adapter {folder} is {weight}; it must be a finite number.",
-                f"{folder}:0.5 takes half of it.",
-                setting="adapter",
-            )
+            problem = f"The weight of the adapter {folder} is {weight}; it must be a finite number."
+            raise RequestError(problem, f"{folder}:0.5 takes half of it.", setting="adapter")
         if name in found:
-            raise RequestError(
-                f"Two adapters are called {name!r}: {found[name][0]} and {folder}.", "Leave one of them out."
-            )
+            problem = f"Two adapters are called {name!r}: {found[name][0]} and {folder}."
+            raise RequestError(problem, "Leave one of them out.")
         found[name] = (folder, weight)
     return found
 
@@ -244,12 +235,11 @@ def named_adapters(adapter: Adapters) -> dict[str, tuple[str, float]]:
 def _split_weight(word: str | Path) -> tuple[str, float]:
     """An adapter and its weight; an existing folder of the whole name goes before a weight."""
     folder, colon, weight = str(word).rpartition(":")
-    whole = not colon
     with suppress(ConfigError):  # without a home folder nothing was pulled
-        whole = whole or _existing(word) is not None
+        if not colon or _existing(word) is not None:
+            return str(word), 1.0
     with suppress(ValueError):
-        if not whole:
-            return folder, float(weight)
+        return folder, float(weight)
     return str(word), 1.0
 
 

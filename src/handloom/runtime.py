@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from handloom.errors import ConfigError, require_type
@@ -70,7 +71,7 @@ def _homeless(what: str) -> ConfigError:
 
 def cache_folder() -> Path:
     """Where prepared data is kept: `$HANDLOOM_CACHE`, else the user's cache folder."""
-    return _chosen_folder("HANDLOOM_CACHE") or _users_folder("XDG_CACHE_HOME", ".cache", "HANDLOOM_CACHE")
+    return _folder("HANDLOOM_CACHE", "XDG_CACHE_HOME", ".cache/handloom")
 
 
 def models_folder() -> Path:
@@ -78,22 +79,18 @@ def models_folder() -> Path:
 
     Not in the cache: that is for what can be made again, and a machine without a network cannot fetch a model again.
     """
-    chosen = _chosen_folder("HANDLOOM_MODELS")
-    return chosen or _users_folder("XDG_DATA_HOME", ".local/share", "HANDLOOM_MODELS") / "models"
+    return _folder("HANDLOOM_MODELS", "XDG_DATA_HOME", ".local/share/handloom/models")
 
 
-def _chosen_folder(variable: str) -> Path | None:
-    chosen = os.environ.get(variable)
-    return None if chosen is None else user_path(chosen, variable)
-
-
-def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
-    """Our folder in `$variable`, else below the home folder; freedesktop.org ignores a variable without a full path."""
-    base = Path(os.environ.get(variable, ""))
+def _folder(ours: str, users: str, below_home: str) -> Path:
+    """`$ours`, else our folder in `$users`, else below the home folder; freedesktop.org ignores a relative `$users`."""
+    if (chosen := os.environ.get(ours)) is not None:
+        return user_path(chosen, ours)
+    base = Path(os.environ.get(users, ""))
     if base.is_absolute():
-        return base / "handloom"
+        return base / below_home[below_home.index("handloom") :]
     try:
-        return Path.home() / otherwise / "handloom"
+        return Path.home() / below_home
     except RuntimeError:
         raise _homeless(f"Without {ours} this") from None
 
@@ -101,11 +98,10 @@ def _users_folder(variable: str, otherwise: str, ours: str) -> Path:
 def available_cores() -> int:
     """How many cores this process may use: its affinity, or less by the quota of a container (cgroup 2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with suppress(OSError, ValueError):  # not in a container, or in one without a quota: "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # not in a container, or in one without a quota: "max"
-        return cores
+        cores = max(1, min(cores, int(quota) // int(period)))
+    return cores
 
 
 def memory_bytes() -> int:
@@ -113,11 +109,9 @@ def memory_bytes() -> int:
     import psutil
 
     total = int(psutil.virtual_memory().total) + int(psutil.swap_memory().total)
-    try:
-        allowed = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        return min(total, int(allowed))
-    except (OSError, ValueError):  # no container, or one without a limit: "max"
-        return total
+    with suppress(OSError, ValueError):  # no container, or one without a limit: "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return total
 
 
 def set_num_threads(threads: int | None) -> int:
@@ -147,11 +141,9 @@ def has_native_bf16() -> bool:
 
 def peak_memory_bytes() -> int:
     """The peak resident memory of this process, in bytes."""
-    try:  # Linux's getrusage begins with the peak of the parent process
+    with suppress(OSError, ValueError, IndexError):  # Linux's getrusage begins with the peak of the parent process
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
     try:
         import resource
 

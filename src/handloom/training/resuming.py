@@ -61,16 +61,15 @@ def start_of(named: Path, changes: dict[str, Any], kind: type[LoopSettings] | No
     `changes` to settings take precedence over edits in the run's config.toml. `kind` is that of the settings where only
     such a run is meant. Raises HandloomError when there is nothing to resume, or a setting cannot change.
     """
-    run, later = run_of(named), []
-    if run is not None and run == named:
+    run = run_of(named)
+    if run == named:
         checkpoint, passed_over = native.latest(run)
         for error in passed_over:
             reporter.warning(f"{error.problem} Resuming from {checkpoint.folder.name} instead.")
     else:
         checkpoint = native.open_checkpoint(named)
     settings, progress = _read_trainer_state(checkpoint)
-    if run is not None and run != named:
-        later = [step for step in native.steps(run) if step > progress.step]
+    later = [] if run in (None, named) else [step for step in native.steps(run) if step > progress.step]
     if kind is not None and not isinstance(settings, kind):
         raise _wrong_kind(run or named, settings)
     edits = _edits(run, settings, reporter) if run is not None else {}

@@ -56,16 +56,14 @@ def begin(
 ) -> dict[str, Any]:
     """Train a model: from scratch with a `TrainConfig`, or a pretrained one with a `FinetuneConfig`.
 
-    The folder `run` gets settings, metrics, samples, plot, checkpoints and the summary, which is returned.
+    The folder `run` gets settings, metrics, samples, plot, checkpoints and the summary, which is returned. Raises
+    HandloomError for settings, data or a disk that do not allow it.
 
     Args:
         overwrite: whether an existing run may be replaced. It is removed when the new run has saved its first
             checkpoint, and comes back if that fails.
         stop_after: stop after this step, as Ctrl-C would.
         reads: files that are read besides those that the settings name, such as the file of settings.
-
-    Raises:
-        HandloomError: for settings, data or a disk that do not allow it.
     """
     folder, reporter = runtime.user_path(run, "the run"), reporter or Reporter()
     _check_call(reporter, stop_after)
@@ -94,7 +92,7 @@ def resume(
     """Resume a run from its newest complete checkpoint, with the very bits that it would have had without a stop.
 
     `run` may also be one of its checkpoints. Edits of its config.toml hold, as far as settings may change. Returns the
-    summary.
+    summary. Raises HandloomError when there is nothing to resume, or the training data has changed.
 
     Args:
         changes: settings to change; only those in `resuming.CHANGEABLE`.
@@ -102,9 +100,6 @@ def resume(
         kind: of its settings, where only such a run is meant; None for any.
         into: the folder of a new run to resume in, which leaves the old one as it is.
         drop_later: whether checkpoints later than the one named may be moved out of the way.
-
-    Raises:
-        HandloomError: when there is nothing to resume, or the training data has changed.
     """
     named, reporter = runtime.user_path(run, "the run"), reporter or Reporter()
     _check_call(reporter, stop_after)
@@ -119,7 +114,13 @@ def resume(
         if into is not None:
             stack.enter_context(_new_folder(into, start.config, [named], None))
         session = _Session.prepare(folder, start.config, reporter, start.checkpoint)
-        _require_same_data(start, session.setup, named)
+        now, before = session.setup.objective.data_hash, start.checkpoint.training["data"]
+        if now != before:
+            raise CheckpointError(
+                f"The training data of run {start.run or named} ({', '.join(start.config.data)}) has changed (hash "
+                f"{now[:12]}, expected {before[:12]}).",
+                "Put the text back as it was, name the place it was moved to in `data`, or begin a new run.",
+            )
         if into is not None:
             with replacement.new_run(folder) as saved:
                 resuming.copy_start(start, folder)
@@ -276,16 +277,6 @@ def _new_folder(
         replacement.recover_run(run)
         check()
         yield check
-
-
-def _require_same_data(start: resuming.Start, setup: TrainingSetup, named: Path) -> None:
-    now, before = setup.objective.data_hash, start.checkpoint.training["data"]
-    if now != before:
-        raise CheckpointError(
-            f"The training data of run {start.run or named} ({', '.join(start.config.data)}) has changed (hash "
-            f"{now[:12]}, expected {before[:12]}).",
-            "Put the text back as it was, name the place it was moved to in `data`, or begin a new run.",
-        )
 
 
 def _check_call(reporter: Reporter, stop_after: int | None) -> None:
