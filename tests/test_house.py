@@ -233,15 +233,15 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
 SOURCE = ROOT / "src" / "handloom"
 MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 CEILINGS = {
-    "root": 2110,
+    "root": 2020,
     "tokenizer": 1930,
     "data": 4720,
-    "model": 1320,
-    "finetuning": 820,
+    "model": 1290,
+    "finetuning": 760,
     "quantization": 60,
     "checkpoints": 3060,
     "inference": 1840,
-    "training": 3231,
+    "training": 3020,
     "evaluation": 3160,
     "inspection": 980,
     "cli": 3290,
