@@ -30,7 +30,7 @@ from handloom.data import open_corpus, prepare
 from handloom.data.builtin import python_source
 from handloom.data.chunking import chunk_text
 from handloom.runtime import available_cores
-from handloom.tokenizer.gpt2 import gpt2_tokenizer
+from handloom.tokenizer import load_tokenizer
 
 _MB = 1_000_000
 
@@ -90,12 +90,12 @@ def _memory(process: psutil.Process) -> int:
 
 def _ours(file: Path, workers: int) -> dict[str, Any]:
     began = time.perf_counter()
-    report = prepare(file, gpt2_tokenizer(), workers=workers).report
+    report = prepare(file, load_tokenizer("gpt2"), workers=workers).report
     return {"seconds": time.perf_counter() - began, "tokens": report.train_tokens + report.validation_tokens}
 
 
 def _tiktokens(file: Path, workers: int) -> dict[str, Any]:
-    encoding = gpt2_tokenizer()._encoding
+    encoding = load_tokenizer("gpt2")._encoding
     seconds, tokens = 0.0, 0
     for pieces in _groups(file, 4 * workers):
         began = time.perf_counter()

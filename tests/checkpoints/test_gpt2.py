@@ -21,7 +21,7 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer import hf_write
+from handloom.tokenizer.hf_folder import contents as tokenizer_files
 from handloom.tokenizer.train import train_bpe
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]
@@ -303,7 +303,7 @@ def test_another_tokenizer_than_was_pulled_is_refused(tmp_path, name):
     folder = write(tmp_path, random_model())
     own = train_bpe(["the cat sat on the mat"], 270)
     own.save(folder)
-    (folder / "tokenizer.json").write_text(hf_write.contents(own, {})["tokenizer.json"], encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer_files(own, {})["tokenizer.json"], encoding="utf-8")
     described = {path.name: storage.describe(path) for path in folder.iterdir()}
     storage.write_json(folder / "origin.json", {"repository": "acme/tiny", "files": described})
     assert hf_folder.open_folder(folder).load_tokenizer().fingerprint == own.fingerprint

@@ -16,7 +16,7 @@ from handloom.errors import DataError
 from handloom.evaluation.benchmarks import TASKS, BenchmarkItem, detect, read_items
 from handloom.evaluation.multiple_choice import add_up, as_json, encode_pair, item_json, score_items, scores
 from handloom.inference.language_model import LanguageModel
-from handloom.tokenizer.gpt2 import gpt2_tokenizer
+from handloom.tokenizer import load_tokenizer
 
 HELLASWAG = {
     "activity_label": "Baking cookies",
@@ -179,7 +179,7 @@ def test_labels_that_would_not_be_used_or_say_something_else_are_refused(write, 
 
 @pytest.fixture(scope="module")
 def gpt2():
-    return gpt2_tokenizer()
+    return load_tokenizer("gpt2")
 
 
 def test_a_pair_is_cut_where_the_harness_cuts_it(gpt2):

@@ -64,7 +64,6 @@ def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
     from handloom.console import new_console, print_json
     from handloom.errors import RequestError
     from handloom.tokenizer import load_tokenizer
-    from handloom.tokenizer.bpe import BPETokenizer
 
     if explain and len(text) > _LONGEST_EXPLAINED:
         raise RequestError(
@@ -75,7 +74,7 @@ def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
     tokenizer = load_tokenizer(source, fast=not explain)
     ids = tokenizer.encode(text)
     tokens = [tokenizer.token_bytes(token) for token in ids]
-    work = tokenizer.show_work(text) if explain and isinstance(tokenizer, BPETokenizer) else []
+    work = tokenizer.show_work(text) if explain else []
     if as_json:
         answer: dict[str, Any] = {"ids": ids, "tokens": [_readable(token) for token in tokens]}
         answer |= {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}

@@ -2,7 +2,7 @@
 
 `pretokenize` splits text into pieces, `bpe` merges the bytes of a piece into tokens, `train` learns the merges,
 `gpt2` holds GPT-2's vocabulary and the fast path, `detokenizer` decodes ids as they arrive, `chat` encodes
-conversations; `hf_folder` and `hf_write` read and write Hugging Face folders.
+conversations; `hf_folder` reads and writes Hugging Face folders.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from handloom.errors import DataError
 from handloom.runtime import user_path
 
 if TYPE_CHECKING:
-    from handloom.tokenizer.base import Tokenizer
+    from handloom.tokenizer.bpe import BPETokenizer
 
 
 def load_tokenizer(
     source: str | Path, *, fast: bool = True, rows: int | None = None, templates: bool = True
-) -> Tokenizer:
+) -> BPETokenizer:
     """GPT-2's tokenizer ("gpt2"), or that of a folder ("./gpt2" for one of that name).
 
     A folder has `tokenizer.json`, or `vocab.json` and `merges.txt`. `fast` encodes with tiktoken instead of the

@@ -9,7 +9,7 @@ Sources: Sennrich et al. 2016 (BPE on words), Radford et al. 2019 (on bytes, aft
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heapify, heappop, heappush
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from handloom.errors import require_type
-from handloom.tokenizer import hf_folder, hf_write, vocab_files
+from handloom.tokenizer import hf_folder, vocab_files
 from handloom.tokenizer.added import AddedToken, AddedTokenMatcher
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
 from handloom.tokenizer.pretokenize import chunks, each_of, pretokenize
@@ -138,7 +138,7 @@ class BPETokenizer:
     def fingerprint(self) -> str:
         """SHA-256 over vocabulary and merges as `save` writes them, and over the settings that change ids."""
         text = "".join(vocab_files.as_text(self.vocabulary, self.word_merges))
-        return hashlib.sha256((text + hf_write.distinct(self)).encode()).hexdigest()
+        return hashlib.sha256((text + hf_folder.distinct(self)).encode()).hexdigest()
 
     @property
     def lacks_bytes(self) -> bool:
@@ -166,21 +166,21 @@ class BPETokenizer:
         text, so that no special token is found there. Time grows as n log n with the longest piece and linearly with
         the number of pieces.
         """
-        return self.encode_by(self._encode, text, special, stand_ins)
-
-    def encode_by(
-        self, encode: Callable[[str], list[int]], text: str, special: bool, stand_ins: Mapping[int, str] | None = None
-    ) -> list[int]:
-        """`encode`, with another way to the ids of the parts between added tokens."""
         prefix = self.settings.add_prefix_space
-        return self._matchers[special].encode(text, encode, add_prefix_space=prefix, stand_ins=stand_ins)
+        return self._matchers[special].encode(text, self._encode, add_prefix_space=prefix, stand_ins=stand_ins)
 
     def _encode(self, text: str) -> list[int]:
+        """Ids of what stands between added tokens."""
         ids: list[int] = []
         for chunk in chunks(text):
-            for piece in pretokenize(chunk):
-                known = self._cache.get(piece)
-                ids += self._remember(piece) if known is None else known
+            ids += self._encode_chunk(chunk)
+        return ids
+
+    def _encode_chunk(self, chunk: str) -> list[int]:
+        ids: list[int] = []
+        for piece in pretokenize(chunk):
+            known = self._cache.get(piece)
+            ids += self._remember(piece) if known is None else known
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -258,7 +258,7 @@ class BPETokenizer:
         names = (vocab_files.VOCABULARY, vocab_files.MERGES)
         pair = dict(zip(names, vocab_files.as_text(self.vocabulary, self.word_merges), strict=True))
         plain = self.settings == PLAIN and config is None
-        vocab_files.write(folder, pair if plain else pair | hf_write.contents(self, config or {}))
+        vocab_files.write(folder, pair if plain else pair | hf_folder.contents(self, config or {}))
 
     def show_work(self, text: str) -> list[PieceWork]:
         """Every step of `encode`, one entry per piece, computed the slow and plain way."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from handloom.tokenizer.chat import Message
 
 
-def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str, answer: bool = True) -> list[int]:
+def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str) -> list[int]:
     """Ids of a conversation, with the header of an answer (`add_generation_prompt`) after it.
 
     Raises:
@@ -47,21 +47,15 @@ def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str, ans
         return text
 
     plain = [{"role": message.role, "content": ordinary(message.content)} for message in messages]
-    text = render(template, plain, tokenizer.settings.named, answer)
-    return tokenizer.encode(text, special=True, stand_ins={ord(mark): letter for letter, mark in hidden.items()})
-
-
-def render(template: str, messages: list[dict[str, str]], named: Any, answer: bool) -> str:
-    """The text that a template makes of messages; raises as `encode`."""
+    values = {"messages": plain, "tools": None, "documents": None, "add_generation_prompt": True}
     try:
-        return _compiled(template).render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=answer, **named
-        )
+        text = _compiled(template).render(**values, **tokenizer.settings.named)
     except Exception as error:  # a template is a program, and somebody else's
         raise RequestError(
             f"The model's chat template rejects these messages: {error or type(error).__name__}.",
             "Pass other messages, or a text to continue (`chat_template=false`).",
         ) from error
+    return tokenizer.encode(text, special=True, stand_ins={ord(mark): letter for letter, mark in hidden.items()})
 
 
 class _Generation(Extension):

@@ -1,4 +1,4 @@
-"""A tokenizer's folder as Hugging Face's libraries write it: vocabulary, added tokens, end-of-text ids, templates.
+"""A tokenizer's folder as Hugging Face's libraries read and write it: vocabulary, added tokens, ends, templates.
 
 Where files contradict each other, the result is that of `AutoTokenizer`. Applies no merges.
 
@@ -7,10 +7,11 @@ Source: `TokenizersBackend` and `GPT2Tokenizer` in the library transformers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handloom.errors import DataError
 from handloom.tokenizer import hf_config as hf
@@ -29,6 +30,9 @@ from handloom.tokenizer.vocab_files import (
     read_pair,
     read_text,
 )
+
+if TYPE_CHECKING:
+    from handloom.tokenizer.bpe import BPETokenizer
 
 _Files = dict[str, dict[str, Any]]
 """The objects in the files of a folder, by name; empty where a file is missing."""
@@ -217,3 +221,77 @@ def _ends(folder: Path, files: _Files) -> Iterator[tuple[str, int | str]]:
     for name in (hf.CONFIG, hf.SPECIAL):
         if token := files[name].get("eos_token"):
             yield f"{folder / name}: eos_token", added_token(token, folder / name).content
+
+
+def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]:
+    """The files for what `vocab.json` and `merges.txt` cannot hold, by name.
+
+    `more` has further keys of `tokenizer_config.json`; they replace those of the tokenizer.
+    """
+    settings = tokenizer.settings
+    end = tokenizer.tokens[tokenizer.eos_token_id].decode()
+    # GPT-2's class takes vocabulary, merges and added tokens from tokenizer.json, and nothing else.
+    plain = settings.unk is None and not settings.ignore_merges
+    config: dict[str, Any] = {
+        "tokenizer_class": hf.GPT2_CLASSES[0] if plain else "PreTrainedTokenizerFast",
+        "add_prefix_space": settings.add_prefix_space,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(token.id): _flags(token) for token in tokenizer.all_added},
+        **{"bos_token": end, "eos_token": end, "unk_token": end},
+        **settings.named,
+        **more,
+    }
+    template = config.pop("chat_template", settings.chat_template)
+    if settings.more_templates and template == settings.chat_template:  # all of them, or one that was learned
+        named = ({"default": template} if template else {}) | dict(settings.more_templates)
+        config["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
+        template = None
+    ends = list(tokenizer.eos_token_ids)
+    generation = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
+    written = {
+        TOKENIZER_JSON: json.dumps(_single(tokenizer), ensure_ascii=False),
+        hf.CONFIG: json.dumps(config, ensure_ascii=False, indent=2),
+        hf.GENERATION: json.dumps(generation, ensure_ascii=False, indent=2),
+    }
+    return {name: text + "\n" for name, text in written.items()} | ({hf.TEMPLATE: template} if template else {})
+
+
+def distinct(tokenizer: BPETokenizer) -> str:
+    """The settings that change the ids of texts and documents, as text; empty where they are GPT-2's."""
+    settings, known = tokenizer.settings, tokenizer.vocabulary
+    added = [[t.id, _flags(t)] for t in settings.added if not t.special or t.content not in known]
+    unk = [settings.unk, settings.fuse_unk] if tokenizer.lacks_bytes else None
+    whole = settings.ignore_merges and tokenizer.in_order is None
+    values = [added, settings.add_prefix_space, unk, whole, settings.eos_token_id]
+    return "" if values == [[], False, None, False, None] else json.dumps(values)
+
+
+def _flags(token: AddedToken) -> dict[str, Any]:
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {name: getattr(token, name) for name in names}
+
+
+def _single(tokenizer: BPETokenizer) -> dict[str, Any]:
+    settings = tokenizer.settings
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": settings.add_prefix_space,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    return {
+        "version": "1.0",
+        **dict.fromkeys(("truncation", "padding")),
+        "added_tokens": [{"id": token.id, **_flags(token)} for token in tokenizer.all_added],
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": level | {"trim_offsets": False},
+        "decoder": level,
+        "model": {
+            **{"type": "BPE", "dropout": None, "unk_token": settings.unk},
+            **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix")),
+            **{"fuse_unk": settings.fuse_unk, "byte_fallback": False, "ignore_merges": settings.ignore_merges},
+            "vocab": tokenizer.vocabulary,
+            "merges": [list(merge) for merge in tokenizer.word_merges],
+        },
+    }

@@ -47,7 +47,11 @@ def train_bpe(
             "Choose a larger one; 4,096 suits a few megabytes of text.",
             setting="vocab_size",
         )
-    board = _Board(_count_pieces(texts))
+    pieces: Counter[str] = Counter()
+    for text in each_of(texts):
+        for chunk in chunks(well_formed(text)):
+            pieces.update(pretokenize(chunk))
+    board = _Board(pieces)
     heap = [(-count, pair) for pair, count in board.counts.items()]
     heapify(heap)
     merges: list[Pair] = []
@@ -66,14 +70,6 @@ def train_bpe(
         if on_progress:
             on_progress(len(merges), wanted)
     return BPETokenizer(merges)
-
-
-def _count_pieces(texts: Iterable[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for text in each_of(texts):
-        for chunk in chunks(well_formed(text)):
-            counts.update(pretokenize(chunk))
-    return counts
 
 
 class _Board:
