@@ -11,7 +11,7 @@ import torch
 from handloom.checkpoints.hf_export import export_folder
 from handloom.checkpoints.hf_folder import to_hf
 from handloom.data.collate import encode_row
-from handloom.data.encoding import ExampleEncoder, encode_pairs
+from handloom.data.encoding import ExampleEncoder, encode_examples
 from handloom.data.examples import PreferencePair, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
@@ -92,8 +92,8 @@ def ours(models, records, tmp_path):
     _, reference, tokenizer, _ = models
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    found = encode_pairs(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
-    batch = pairs_batch([tuple(encode_row(text.ids, text.loss_mask) for text in both) for _, *both in found])
+    found = encode_examples(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
+    batch = pairs_batch([tuple(encode_row(text.ids, text.loss_mask) for text in both) for _, both in found])
     objective = DPO(lambda step: batch, 1.0, [batch], "key", beta=BETA)
     objective.compute_reference_logprobs(reference, "fp32")
     return found, objective, batch
@@ -103,7 +103,7 @@ def compare(models, theirs, records, tmp_path, template=None):
     model = models[0]
     trainer, their_loss, their_batch = theirs(records, template)
     found, objective, batch = ours(models, records, tmp_path)
-    for at, (_, chosen, rejected) in enumerate(found):
+    for at, (_, (chosen, rejected)) in enumerate(found):
         for text, place in ((chosen, at), (rejected, at + len(found))):
             whole = their_batch["attention_mask"][place].bool()
             assert their_batch["input_ids"][place][whole].tolist() == text.ids

@@ -17,7 +17,7 @@ from handloom.cli.flags import in_flags
 from handloom.cli.main import app
 from handloom.data import prepare
 from handloom.data.chunking import PIECE
-from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
+from handloom.data.encoding import ExampleEncoder, encode_examples
 from handloom.data.examples import (
     Conversation,
     LabeledText,
@@ -26,8 +26,8 @@ from handloom.data.examples import (
     split_fraction,
     validation_mask,
 )
-from handloom.data.lint import DataStats, LintSettings, grouped, lint, summary_line
-from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, Place
+from handloom.data.lint import DataStats, LintSettings, grouped, lint
+from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, counted
 from handloom.data.schema import Record
 from handloom.data.text_io import Origin, ReadOptions
 from handloom.errors import ConfigError, DataError
@@ -88,7 +88,7 @@ def check(tmp_path, monkeypatch):
 
 
 def shown(findings):
-    return [(finding.kind, str(finding.place) if finding.place else None) for finding in findings]
+    return [(finding.kind, finding.place.short if finding.place else None) for finding in findings]
 
 
 def chat(*records, **settings):
@@ -260,7 +260,6 @@ def test_clean_data_is_clean(check, task):
     assert found == []
     assert seen.texts == len(seen.lengths) == len(CLEAN[task])
     assert sum(seen.sides) == len(CLEAN[task])
-    assert summary_line(found) is None
 
 
 def test_nothing_is_wrong_with_other_scripts_and_emoji(check):
@@ -292,12 +291,11 @@ def faulty(task):
     )
 
 
-FITS = {"sft": encode_conversations, "dpo": encode_pairs, "classify": encode_labeled}
 TYPES = {"sft": Conversation, "dpo": PreferencePair, "classify": LabeledText}
 SLOW_IS_FINE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.parametrize("task", FITS)
+@pytest.mark.parametrize("task", TYPES)
 @SLOW_IS_FINE
 @given(data=st.data())
 def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check, task, data):
@@ -311,16 +309,16 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     stops = [finding for finding in found if finding.severity == "error" and finding.kind != "copy-across"]
     try:
         examples = read_examples(TYPES[task], ["a.jsonl"])
-        fitted = FITS[task](examples, Letters(), ExampleEncoder(context_length, overlong))
-        mask = validation_mask([example for example, *_ in fitted], fraction)
+        fitted = encode_examples(examples, Letters(), ExampleEncoder(context_length, overlong))
+        mask = validation_mask([example for example, _ in fitted], fraction)
         sides = (mask.count(False), mask.count(True))
     except DataError as error:
         assert stops
         if ", line " in error.problem and "only one" not in error.problem:
             line = error.problem.partition(", line ")[2].partition(":")[0]
-            assert f"a.jsonl:{line}" in [str(finding.place) for finding in stops]
+            assert f"a.jsonl:{line}" in [finding.place.short for finding in stops]
         return
-    if task == "classify" and len({example.label for example, *_ in fitted}) == 1:
+    if task == "classify" and len({example.label for example, _ in fitted}) == 1:
         assert [finding.kind for finding in stops] == ["one-label"]
     else:
         assert stops == []
@@ -436,14 +434,14 @@ def test_lines_and_columns_are_those_of_the_file_across_pieces(check):
     whole = text.replace("\r\n", "\n").replace("\r", "\n")
     at = [n for n, c in enumerate(whole) if c == "\x07"]
     wanted = [f"a.txt:{whole.count(chr(10), 0, n) + 1}:{n - whole.rfind(chr(10), 0, n)}" for n in at]
-    assert [str(finding.place) for finding in found if finding.kind == "control"] == wanted
+    assert [finding.place.short for finding in found if finding.kind == "control"] == wanted
 
 
 def test_the_longest_is_named_though_it_is_not_among_the_first(check):
     records = [asked("Why?", "so " * (100 + n)) for n in (0, 1, 2, 50, 3)]
     found, _ = check({"a.jsonl": records}, task="sft")
     (group,) = [group for group in grouped(found) if group.kind == "overlong"]
-    assert str(group.worst.place) == "a.jsonl:4"
+    assert group.worst.place.short == "a.jsonl:4"
     assert group.worst.size == len("".join(header_of(r) for r in ("user", "assistant")) + "Why?" + "so " * 150) + 3
 
 
@@ -468,23 +466,19 @@ def test_what_is_seen_is_told_in_plain_values(check):
     assert sum(told["split"].values()) == 60
 
 
-# One line before a run
+# Groups of findings
 
 
-def test_the_summary_says_the_worst_first_and_nothing_where_there_are_only_notes():
+def test_the_worst_kinds_come_first_with_their_numbers():
     def some(kind, n):
-        return [Finding(kind, "x", Place("a", i)) for i in range(n)]
+        return [Finding(kind, "x", Origin("a", i)) for i in range(n)]
 
-    assert summary_line([]) is None
-    assert summary_line(some("bom", 3)) is None
-    assert summary_line([*some("control", 2), *some("bom", 1), *some("no-label", 1)]) == (
-        "A check of the data finds 1 error and 2 warnings: 1 text without a label, 2 control characters. "
-        "`handloom data check` shows where."
-    )
-    four = summary_line([*some("control", 2), *some("blank", 1), *some("one-label", 1), *some("malformed", 9)])
-    assert "10 errors and 3 warnings: 9 malformed lines, all texts have one label, 1 document" in four
-    many = summary_line(Finding(kind, "x") for kind, about in RULES.items() if about.severity != NOTE)
-    assert "more kinds" in many
+    assert grouped([]) == []
+    groups = grouped([*some("control", 2), *some("bom", 1), *some("no-label", 1), *some("one-label", 1)])
+    titles = ["1 text without a label", "all texts have one label", "2 control characters", "1 byte order mark"]
+    assert [group.title for group in groups] == titles
+    assert counted(groups) == "2 errors, 2 warnings and 1 note"
+    assert counted(groups[2:3]) == "2 warnings"
 
 
 def test_the_documentation_names_every_kind():
@@ -507,12 +501,12 @@ def test_turns_that_are_only_context_are_no_question_of_their_own(check):
 def test_every_form_of_file_is_checked_to_its_end(check):
     csv = b'\xef\xbb\xbftext,label\n"a,b",x\nlone\ncaf\xe9,y\n,x\n'
     found, seen = check({"a.csv": csv}, task="classify")
-    places = {(finding.kind, str(finding.place)) for finding in found}
+    places = {(finding.kind, finding.place.short) for finding in found}
     assert {("bom", "a.csv"), ("malformed", "a.csv:3"), ("encoding", "a.csv:4"), ("empty", "a.csv:5")} <= places
     assert seen.texts == 2
     rows = b'[{"text": "a", "label": "x"}, {"text": 5, "label": "x"},\n {"text": "b", "label": "y"}, {"text": "c'
     found, seen = check({"a.json": rows}, data=["a.json"], task="classify")
-    places = {(finding.kind, str(finding.place)) for finding in found}
+    places = {(finding.kind, finding.place.short) for finding in found}
     assert {("malformed", "a.json:1:31"), ("malformed", "a.json:2")} <= places
     assert seen.texts == 2
 

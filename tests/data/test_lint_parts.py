@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data.lint.languages import script_and_language
-from handloom.data.lint.lengths import PERCENTILES, Lengths
 from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
+from handloom.data.lint.stats import PERCENTILES, Lengths, script_and_language
 from handloom.data.lint.text_checks import text_problems
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.chat import ROLES, header_of

@@ -133,4 +133,4 @@ def test_the_check_knows_the_same(write, gpt2):
         data = prepare(["stories.txt"], gpt2, document_separator=separator, validation_fraction=0.4)
         assert seen.separation.to_dict() == data.report.separation == seen.to_dict()["separation"]
         assert seen.texts == data.report.documents == (3 if separator else 1)
-        assert [str(each.place) for each in found if each.kind == "control"] == ["stories.txt:7:1"]
+        assert [each.place.short for each in found if each.kind == "control"] == ["stories.txt:7:1"]

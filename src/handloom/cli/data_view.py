@@ -15,8 +15,8 @@ from handloom.console import Console, new_console, panel, visible
 from handloom.data import PreparedData, Windows
 from handloom.data.examples import KINDS
 from handloom.data.lint import DataStats, Finding, Group, LintSettings
-from handloom.data.lint.lengths import PERCENTILES
 from handloom.data.lint.rules import ERROR, NOTE, WARNING, count, counted
+from handloom.data.lint.stats import PERCENTILES
 from handloom.errors import worded
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
@@ -177,7 +177,7 @@ def _print_group(console: Console, group: Group) -> None:
 
 
 def _row(finding: Finding, before: str = "") -> tuple[Text, Text]:
-    place = "all of it" if finding.place is None else str(finding.place)
+    place = "all of it" if finding.place is None else finding.place.short
     return Text(visible(place), style="cyan"), Text(before + visible(finding.detail))
 
 

@@ -162,8 +162,7 @@ def _separated(path: Path, name: str, options: ReadOptions) -> Iterator[Document
 
 def _document(record: Record) -> Document:
     origin, text = record.origin, text_of(record)
-    name = ":".join(str(part) for part in (origin.file, origin.line, origin.column) if part)
-    return Document(name, partial(_one, text), origin=origin, omitted=record.omitted)
+    return Document(origin.short, partial(_one, text), origin=origin, omitted=record.omitted)
 
 
 def _one(text: str) -> tuple[str]:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from handloom.data.examples import Conversation, Example, LabeledText, PreferencePair
+from handloom.data.examples import Conversation, Example, LabeledText
 from handloom.data.omissions import Omissions
 from handloom.data.text_io import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import EncodedChat, encode_conversation, encode_generation_prompt
 
-E = TypeVar("E", Conversation, PreferencePair, LabeledText)
+E = TypeVar("E", bound=Example)
 
 
 @dataclass
@@ -49,28 +49,38 @@ class ExampleEncoder:
         return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
 
 
-def encode_conversations(
-    examples: Iterable[Conversation], tokenizer: Tokenizer, encoder: ExampleEncoder
-) -> list[tuple[Conversation, EncodedChat]]:
-    """Those that are not left out, in ids; the last token is only ever a target.
+def encode_examples(
+    examples: Iterable[E], tokenizer: Tokenizer, encoder: ExampleEncoder
+) -> list[tuple[E, list[EncodedChat]]]:
+    """Those that are not left out, with their texts as `in_ids` has them; the last token is only ever a target.
 
-    Raises DataError for one that is too long where that is an error, or without a target, and when none is left.
+    Raises DataError for one that is too long where that is an error, or without a target, for answers that are the same
+    when truncated, and when no example is left.
     """
-    return [(example, text) for example, (text,) in _encode(examples, tokenizer, encoder)]
-
-
-def encode_pairs(
-    examples: Iterable[PreferencePair], tokenizer: Tokenizer, encoder: ExampleEncoder
-) -> list[tuple[PreferencePair, EncodedChat, EncodedChat]]:
-    """The same: the preferred answer after its prompt, and the other; these must differ when truncated too."""
-    return [(example, chosen, rejected) for example, (chosen, rejected) in _encode(examples, tokenizer, encoder)]
-
-
-def encode_labeled(
-    examples: Iterable[LabeledText], tokenizer: Tokenizer, encoder: ExampleEncoder
-) -> list[tuple[LabeledText, list[int]]]:
-    """The same, without targets."""
-    return [(example, text.ids) for example, (text,) in _encode(examples, tokenizer, encoder)]
+    length = encoder.context_length
+    kept = []
+    for example in examples:
+        texts = encoder.fit(in_ids(example, tokenizer), example.origin, room_for(example, length))
+        if texts is not None:
+            kept.append((example, texts))
+    if not kept:
+        raise DataError(
+            f"Every example is longer than a row of {length:,} tokens, so that none is left.",
+            "Raise `context_length`, or use `overlong=truncate`.",
+        )
+    for example, texts in kept:
+        if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
+            raise DataError(
+                f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that nothing "
+                "of it is left to learn.",
+                "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
+            )
+        if len(texts) == 2 and texts[0].ids == texts[1].ids:
+            raise DataError(
+                f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
+                "Remove that line, or leave out what is too long: `overlong=skip`.",
+            )
+    return kept
 
 
 def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
@@ -97,33 +107,6 @@ def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
     return [EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids)) for ids in answers]
 
 
-def room_for(kind: type[Example], context_length: int) -> int:
+def room_for(example: Example, context_length: int) -> int:
     """Tokens that a text may have: where the next token is learned, the last one is only ever a target."""
-    return context_length if kind is LabeledText else context_length + 1
-
-
-def _encode(examples: Iterable[E], tokenizer: Tokenizer, encoder: ExampleEncoder) -> list[tuple[E, list[EncodedChat]]]:
-    length = encoder.context_length
-    kept = []
-    for example in examples:
-        texts = encoder.fit(in_ids(example, tokenizer), example.origin, room_for(type(example), length))
-        if texts is not None:
-            kept.append((example, texts))
-    if not kept:
-        raise DataError(
-            f"Every example is longer than a row of {length:,} tokens, so that none is left.",
-            "Raise `context_length`, or use `overlong=truncate`.",
-        )
-    for example, texts in kept:
-        if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
-            raise DataError(
-                f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that nothing "
-                "of it is left to learn.",
-                "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
-            )
-        if len(texts) == 2 and texts[0].ids == texts[1].ids:
-            raise DataError(
-                f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
-                "Remove that line, or leave out what is too long: `overlong=skip`.",
-            )
-    return kept
+    return context_length if isinstance(example, LabeledText) else context_length + 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from handloom.data.text_io import EmptyError, NoAssistantError, NoLabelError, Origin, ReadOptions, form_of
+from handloom.data.text_io import FaultError, Origin, ReadOptions, form_of
 from handloom.errors import DataError
 from handloom.tokenizer.chat import NOTHING, UNSUPPORTED_FIELDS, Message, MessageParser
 from handloom.values import kind_of
@@ -53,19 +53,19 @@ class Record:
             )
         return cls(value, origin, options)
 
-    def refuse(self, problem: str, remedy: str, error: type[DataError] = DataError) -> DataError:
-        """The error to raise, which names the place of the record."""
-        return error(f"{self.origin}: {problem}", remedy)
+    def refuse(self, problem: str, remedy: str, rule: str = "malformed") -> DataError:
+        """The error to raise, which names the place of the record; `rule` is that of the linter."""
+        return FaultError(f"{self.origin}: {problem}", remedy, rule)
 
-    def missing(self, name: str, remedy: str, error: type[DataError] = DataError) -> DataError:
+    def missing(self, name: str, remedy: str, rule: str = "malformed") -> DataError:
         """The error for a field that is not there, with those that are."""
         there = ", ".join(sorted(map(str, self.fields))) or "none"
-        return self.refuse(f'no field "{name}" (fields there: {there}).', remedy, error)
+        return self.refuse(f'no field "{name}" (fields there: {there}).', remedy, rule)
 
-    def require(self, name: str, remedy: str, error: type[DataError] = DataError) -> Any:
+    def require(self, name: str, remedy: str, rule: str = "malformed") -> Any:
         """The value of a field, of any type; raises `missing` if it is not there."""
         if name not in self.fields:
-            raise self.missing(name, remedy, error)
+            raise self.missing(name, remedy, rule)
         return self.fields[name]
 
     def leave_out(self, field: str) -> None:
@@ -78,7 +78,7 @@ class Record:
             raise self.refuse(f"{what} is {kind_of(value)}, not a string.", "Fix or remove that record.")
         text = self.options.plain(value, self.origin)
         if not text.strip():
-            raise self.refuse(f"{what} is empty.", "Fill it in, or remove that record.", EmptyError)
+            raise self.refuse(f"{what} is empty.", "Fill it in, or remove that record.", "empty")
         return text
 
     def optional(self, name: str) -> str:
@@ -99,7 +99,7 @@ class Record:
             remedy = 'Write messages as [{"role": "user", "content": "..."}, ...].'
             raise self.refuse(f"{name} is {kind_of(value)}, not a list.", remedy)
         if not value:
-            raise self.refuse(f"{name} is an empty list.", "Fill it in, or remove that record.", EmptyError)
+            raise self.refuse(f"{name} is an empty list.", "Fill it in, or remove that record.", "empty")
         parser = MessageParser(self.refuse, self.text, lambda field: self.leave_out(f"{field} of messages"))
         return tuple(parser.parse(each, f"{name}[{number}]") for number, each in enumerate(value))
 
@@ -189,12 +189,12 @@ def pair(record: Record) -> tuple[str | tuple[Message, ...], str, str]:
 def labeled(record: Record) -> tuple[str, str]:
     """Text and label of `{"text", "label"}`; a label is a string, or a whole number, which is written out."""
     text = record.require("text", _LABELED)
-    label = record.require("label", _LABELED, NoLabelError)
+    label = record.require("label", _LABELED, "no-label")
     if isinstance(label, bool) or not isinstance(label, str | int):
         problem = f"the label is {kind_of(label)}; it must be a string or a whole number."
-        raise record.refuse(problem, "Write its name.", NoLabelError if label is None else DataError)
+        raise record.refuse(problem, "Write its name.", "no-label" if label is None else "malformed")
     if not str(label).strip():
-        raise record.refuse("The label is empty.", "Fill it in, or remove that record.", NoLabelError)
+        raise record.refuse("The label is empty.", "Fill it in, or remove that record.", "no-label")
     text = record.text(text, "The text")
     _account(record, {"text", "label"}, ())
     return text, record.text(str(label), "The label").strip()
@@ -208,7 +208,7 @@ def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> Non
     """
     if all(message.role != "assistant" for message in messages):
         problem = f"no message in {what} is the assistant's, so there is nothing to learn."
-        raise record.refuse(problem, "Add an answer.", NoAssistantError)
+        raise record.refuse(problem, "Add an answer.", "no-assistant")
     first = int(messages[0].role == "system")
     for number, message in enumerate(messages[first:], start=first):
         if message.role == ("user", "assistant")[(number - first) % 2]:

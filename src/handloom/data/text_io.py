@@ -41,29 +41,24 @@ _MAGIC = {
 }
 
 
-class UnreadableError(DataError):
+class FaultError(DataError):
+    """A fault of a file or record; `rule` is the one of the linter that it breaks."""
+
+    def __init__(self, problem: str, remedy: str, rule: str) -> None:
+        super().__init__(problem, remedy)
+        self.rule = rule
+
+
+class UnreadableError(FaultError):
     """A file that cannot be read, or not to its end."""
 
-
-class EncodingError(DataError):
-    """Bytes that are not UTF-8, or a lone surrogate."""
-
-
-class EmptyError(DataError):
-    """An empty text or list of messages."""
-
-
-class NoLabelError(DataError):
-    """A text to classify without a label."""
-
-
-class NoAssistantError(DataError):
-    """A conversation without a message of the assistant."""
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy, "unreadable")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record begins; numbers count from 1, and 0 stands for the whole file."""
+    """A place in a file, such as where a record begins; numbers count from 1, and 0 stands for the whole file."""
 
     file: str
     line: int = 0
@@ -73,6 +68,11 @@ class Origin:
     def __str__(self) -> str:
         line = f", {self.unit} {self.line}" if self.line else ""
         return f"{self.file}{line}{f', column {self.column}' if self.column else ''}"
+
+    @property
+    def short(self) -> str:
+        """File, line and column with colons between them, as far as they are known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part)
 
 
 @dataclass(frozen=True)
@@ -139,16 +139,17 @@ class ReadOptions:
                     f"(U+{ord(text[error.start]):04X}), which no UTF-8 text can hold."
                 )
                 remedy = "Fix that line, or read it as \N{REPLACEMENT CHARACTER} with `encoding_errors=replace`."
-                self.report(EncodingError(problem, remedy), origin)
+                self.report(FaultError(problem, remedy, "encoding"), origin)
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return text
 
 
-def _not_utf8(origin: Origin, offset: int, error: UnicodeDecodeError) -> EncodingError:
-    return EncodingError(
+def _not_utf8(origin: Origin, offset: int, error: UnicodeDecodeError) -> FaultError:
+    return FaultError(
         f"{origin}: byte {offset} (0x{error.object[error.start]:02x}) is not UTF-8.",
         "Convert the file to UTF-8 (iconv -f FROM -t UTF-8), or read such bytes as "
         "\N{REPLACEMENT CHARACTER} with `encoding_errors=replace`.",
+        "encoding",
     )
 
 
@@ -201,7 +202,7 @@ def read_text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
 
     Raises:
         UnreadableError: the file cannot be read, is binary, or is JSON where that is not to be taken as text.
-        EncodingError: it has bytes that are not UTF-8; the message has the offset of the first one.
+        FaultError: it has bytes that are not UTF-8; the message has the offset of the first one.
     """
     for number, text in enumerate(stream(path, name, options)):
         if number == 0 and not options.json_as_text and form_of(path) == "text" and is_json(text, CHUNK // 4):

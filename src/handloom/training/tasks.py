@@ -22,7 +22,7 @@ from handloom.data.collate import (
     pad_batch,
     stack,
 )
-from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs
+from handloom.data.encoding import ExampleEncoder, encode_examples
 from handloom.data.examples import KINDS, LabeledText, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
 from handloom.model import surgery
@@ -60,9 +60,6 @@ def open_task(
     return _open_classify(examples, model, reporter)
 
 
-_ENCODERS: dict[str, Any] = {"sft": encode_conversations, "dpo": encode_pairs, "classify": encode_labeled}
-
-
 class _Examples:
     """The examples of a task, read, encoded and split."""
 
@@ -73,9 +70,9 @@ class _Examples:
         self.omissions = encoder.omissions
         kind: Any = KINDS[config.task]
         examples = read_examples(kind, config.data, config.encoding_errors, encoder.omissions)
-        self.encoded = _ENCODERS[config.task](examples, tokenizer, encoder)
+        self.encoded = encode_examples(examples, tokenizer, encoder)
         report_sentences(encoder.omissions.sentences(), reporter)
-        self.examples: list[Any] = [example for example, *_ in self.encoded]
+        self.examples: list[Any] = [example for example, _ in self.encoded]
         self.held_out = validation_mask(self.examples, config.validation_fraction)
 
     def split(self, items: Iterable[Any]) -> tuple[list[Any], list[Any]]:
@@ -152,7 +149,7 @@ def batch_size_of(config: FinetuneConfig, rows: int) -> int:
 
 def _open_sft(examples: _Examples) -> OpenedData:
     context_length, use_packed = examples.context_length, examples.config.pack
-    splits = rows = examples.split(encode_row(text.ids, text.loss_mask) for _, text in examples.encoded)
+    splits = rows = examples.split(encode_row(text.ids, text.loss_mask) for _, (text,) in examples.encoded)
     if use_packed is not False:
         packed = pack(rows[0], context_length), pack(rows[1], context_length)
         use_packed = use_packed or len(packed[0]) >= MIN_STEPS_PER_EPOCH * DEFAULT_BATCH
@@ -179,7 +176,7 @@ def _open_dpo(examples: _Examples, reporter: Reporter, reference: Callable[[], G
     as_text = any(isinstance(example.prompt, str) for example in examples.examples)
     template = None if as_text else CHAT_TEMPLATE
     splits = examples.split(
-        tuple(encode_row(text.ids, text.loss_mask) for text in pair) for _, *pair in examples.encoded
+        tuple(encode_row(text.ids, text.loss_mask) for text in pair) for _, pair in examples.encoded
     )
     fields = examples.batches(splits, pairs_batch, lambda pair: max(map(len, pair)), [template])
     objective = DPO(**fields, chat_template=template, beta=config.dpo_beta)
@@ -194,7 +191,7 @@ def _open_dpo(examples: _Examples, reporter: Reporter, reference: Callable[[], G
 
 def _open_classify(examples: _Examples, model: GPT, reporter: Reporter) -> OpenedData:
     names = label_names(examples.examples, model)
-    splits = examples.split((ids, names.index(example.label)) for example, ids in examples.encoded)
+    splits = examples.split((text.ids, names.index(example.label)) for example, (text,) in examples.encoded)
     counts = [Counter(names[label] for _, label in split) for split in splits]
     if missing := [name for name in names if not counts[0][name]]:
         reporter.warning(f"There is no training text with the label {' or '.join(missing)}.")

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from handloom.data.lint.base import DataStats, Job, LintSettings
-from handloom.data.lint.rules import Finding, Group, grouped, summary_line
+from handloom.data.lint.base import Job, LintSettings
+from handloom.data.lint.rules import Finding, Group, grouped
+from handloom.data.lint.stats import DataStats
 from handloom.tokenizer.base import Tokenizer
 
-__all__ = ["DataStats", "Finding", "Group", "LintSettings", "grouped", "lint", "summary_line"]
+__all__ = ["DataStats", "Finding", "Group", "LintSettings", "grouped", "lint"]
 
 
 def lint(

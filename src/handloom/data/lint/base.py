@@ -1,45 +1,24 @@
-"""What both linters stand on: settings, statistics, reading to the end whatever is faulty, and findings on copies."""
+"""What both linters stand on: settings, reading to the end whatever is faulty, and findings on copies."""
 
 from __future__ import annotations
 
 import codecs
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.data.examples import KINDS
-from handloom.data.lint.lengths import Lengths
-from handloom.data.lint.rules import NOTE, WARNING, Finding, Place
-from handloom.data.omissions import Omissions
-from handloom.data.separator import Separation, check_separator
-from handloom.data.text_io import (
-    TEXT_FIELD,
-    EmptyError,
-    EncodingError,
-    NoAssistantError,
-    NoLabelError,
-    Origin,
-    ReadOptions,
-    UnreadableError,
-    form_of,
-    read_raw,
-)
+from handloom.data.lint.rules import NOTE, WARNING, Finding
+from handloom.data.lint.stats import DataStats
+from handloom.data.separator import check_separator
+from handloom.data.text_io import TEXT_FIELD, Origin, ReadOptions, form_of, read_raw
 from handloom.errors import ConfigError, DataError
 from handloom.settings import Settings, setting
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 
 if TYPE_CHECKING:
     from handloom.data.lint.near_duplicates import NearDuplicates
-
-SPLITS = ("train", "validation")
-_RULE_OF: dict[type[DataError], str] = {
-    UnreadableError: "unreadable",
-    EmptyError: "empty",
-    NoLabelError: "no-label",
-    NoAssistantError: "no-assistant",
-}
 
 
 @dataclass(frozen=True)
@@ -79,55 +58,18 @@ class LintSettings(Settings):
 
 
 @dataclass
-class DataStats:
-    """What a check counts next to its findings; complete when the findings have been taken."""
-
-    texts: int = 0
-    """Documents or examples that could be read."""
-    policy: str = ""
-    """How text is split; examples are split one by one."""
-    sides: list[int] = field(default_factory=lambda: [0, 0])
-    """Documents or examples to learn from, and held out."""
-    tokens: list[int] = field(default_factory=lambda: [0, 0])
-    sizes: list[int] = field(default_factory=lambda: [0, 0])
-    """Tokens and UTF-8 bytes of running text, to learn from and held out."""
-    lengths: Lengths = field(default_factory=Lengths)
-    """Of each in tokens; of a pair that of its longer text."""
-    languages: Counter[str] = field(default_factory=Counter)
-    labels: dict[str, list[int]] = field(default_factory=dict)
-    """Of each label the texts to learn from, and held out."""
-    separation: Separation | None = None
-    """Of documents within text files."""
-    omissions: Omissions = field(default_factory=Omissions)
-    """What a run would leave out."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        values: dict[str, Any] = {"texts": self.texts, "split": _by_split(self.sides)}
-        if self.policy:
-            values["split"] |= {"policy": self.policy, "tokens": _by_split(self.tokens)}
-        values |= {"lengths": self.lengths.to_dict(), "languages": dict(self.languages.most_common())}
-        values["omitted"] = self.omissions.to_dict()
-        if self.separation is not None:
-            values["separation"] = self.separation.to_dict()
-        if self.labels:
-            values["labels"] = {label: _by_split(numbers) for label, numbers in self.labels.items()}
-        return values
-
-
-def _by_split(numbers: Sequence[int]) -> dict[str, int]:
-    return dict(zip(SPLITS, numbers, strict=True))
-
-
-@dataclass(frozen=True)
 class Job:
-    """What is to be checked, and how."""
+    """What is to be checked, and how; faults that readers report become findings, and reading goes on."""
 
     sources: list[str | Path]
     tokenizer: Tokenizer
     settings: LintSettings
     stats: DataStats
     on_progress: Callable[[int], None]
+    muted: bool = False
+    """Whether faults are left out, since they were reported before."""
+    _faults: list[Finding] = field(default_factory=list)
+    _opened: set[str] = field(default_factory=set)
 
     def count_text(self, language: str | None) -> None:
         """Count one more text, in a language unless it is blank."""
@@ -136,43 +78,27 @@ class Job:
             self.stats.languages[language] += 1
         self.on_progress(self.stats.texts)
 
-
-class FaultCollector:
-    """Turns the faults that readers report into findings, so that reading goes on."""
-
-    def __init__(self, settings: LintSettings) -> None:
-        self._settings = settings
-        self.muted = False
-        self._findings: list[Finding] = []
-        self._opened: set[str] = set()
-
     def options(self) -> ReadOptions:
         """The options of a run, tolerant."""
-        chosen = self._settings
-        return ReadOptions(
-            text_field=chosen.text_field,
-            json_as_text=chosen.json_as_text,
-            document_separator=chosen.document_separator,
-            on_error=self._on_error,
-        )
+        names = ("text_field", "json_as_text", "document_separator")
+        return ReadOptions(**{name: getattr(self.settings, name) for name in names}, on_error=self._on_error)
 
-    def drain(self) -> list[Finding]:
-        """The findings since the last call."""
-        findings, self._findings = self._findings, []
-        return findings
+    def faults(self) -> list[Finding]:
+        """Those that were reported since the last call."""
+        faults, self._faults = self._faults, []
+        return faults
 
     def _on_error(self, error: DataError, origin: Origin) -> None:
-        place, detail = place_of(origin), error.problem.removeprefix(f"{origin}: ").rstrip(".")
+        rule, detail = getattr(error, "rule", "malformed"), error.problem.removeprefix(f"{origin}: ").rstrip(".")
         if self.muted:
             return
-        if not isinstance(error, EncodingError):
-            kind = _RULE_OF.get(type(error), "malformed")
-            self._findings.append(Finding(kind, detail, place, remedy=error.remedy))
+        if rule != "encoding":
+            self._faults.append(Finding(rule, detail, origin, remedy=error.remedy))
         elif origin.line or form_of(Path(origin.file)) != "text":  # of a text file, `bytes_of` finds each line
-            self._findings.append(self._not_utf8(detail, place))
+            self._faults.append(self._not_utf8(detail, origin))
 
-    def _not_utf8(self, detail: str, place: Place) -> Finding:
-        if self._settings.encoding_errors == "strict":
+    def _not_utf8(self, detail: str, place: Origin) -> Finding:
+        if self.settings.encoding_errors == "strict":
             return Finding("encoding", detail, place)
         return Finding("encoding", detail, place, severity=WARNING, remedy="Convert the text to UTF-8.")
 
@@ -181,7 +107,7 @@ class FaultCollector:
         if name not in self._opened:
             self._opened.add(name)
             if next(read_raw(path, name), b"").startswith(codecs.BOM_UTF8):
-                yield Finding("bom", "at the beginning of the file", Place(name))
+                yield Finding("bom", "at the beginning of the file", Origin(name))
 
     def bytes_of(self, path: Path, name: str) -> Iterator[Finding]:
         """The lines of a text file that are not UTF-8, and mixed line ends; none of a file that cannot be read."""
@@ -194,7 +120,7 @@ class FaultCollector:
                 except UnicodeDecodeError as error:
                     decoder.reset()
                     detail = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-                    yield self._not_utf8(detail, Place(name, line + error.object.count(b"\r", 0, error.start)))
+                    yield self._not_utf8(detail, Origin(name, line + error.object.count(b"\r", 0, error.start)))
                 both = raw.endswith(b"\r\n")
                 ends["\\r\\n"] += both
                 ends["\\n"] += raw.endswith(b"\n") and not both
@@ -204,22 +130,17 @@ class FaultCollector:
             return
         there = [f"{number:,} of {end}" for end, number in ends.items() if number]
         if len(there) > 1:
-            yield Finding("line-ends", ", ".join(there), Place(name))
+            yield Finding("line-ends", ", ".join(there), Origin(name))
 
 
-def place_of(origin: Origin) -> Place:
-    """The same place, for a finding."""
-    return Place(origin.file, origin.line or None, origin.column or None)
-
-
-def finding_of(kind: str, error: DataError, place: Place | None = None, prefix: str = "") -> Finding:
+def finding_of(kind: str, error: DataError, place: Origin | None = None, prefix: str = "") -> Finding:
     """A finding with the words of an error."""
     return Finding(kind, error.problem.removeprefix(prefix).rstrip("."), place, remedy=error.remedy)
 
 
 def copy_findings(
     copies: NearDuplicates,
-    places: Sequence[Place],
+    places: Sequence[Origin],
     apart: Callable[[int, int], bool],
     *,
     removed: bool = False,
@@ -235,7 +156,7 @@ def copy_findings(
 
     def finding(kind: str, detail: str, pair: tuple[int, int], **more: Any) -> Finding:
         number, earlier = pair
-        return Finding(kind, detail.format(places[earlier]), places[number], places[earlier], **more)
+        return Finding(kind, detail.format(places[earlier].short), places[number], places[earlier], **more)
 
     pairs = [(pair, "copy") for pair in copies.exact] + [(pair, "near-copy") for pair in copies.loose]
     for pair, kind in sorted(pairs):

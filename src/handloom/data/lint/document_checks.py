@@ -14,38 +14,38 @@ from pathlib import Path
 from handloom.data import split as splitting
 from handloom.data.chunking import chunk_text
 from handloom.data.corpus import Corpus, Document, open_corpus
-from handloom.data.lint.base import FaultCollector, Job, copy_findings, finding_of, place_of
-from handloom.data.lint.languages import SAMPLE, script_and_language
+from handloom.data.lint.base import Job, copy_findings, finding_of
 from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
-from handloom.data.lint.rules import Finding, Place
+from handloom.data.lint.rules import Finding
+from handloom.data.lint.stats import SAMPLE, script_and_language
 from handloom.data.lint.text_checks import text_problems
 from handloom.data.split import TRAIN, VALIDATION, SplitPlan, assign_splits
+from handloom.data.text_io import Origin
 from handloom.data.windows import check_held_out, count_windows
 from handloom.errors import DataError
 
 
 def lint_text(job: Job) -> Iterator[Finding]:
     """See `lint`."""
-    faults = FaultCollector(job.settings)
-    corpus = open_corpus(job.sources, faults.options())
-    yield from faults.drain()
-    faults.muted = True
+    corpus = open_corpus(job.sources, job.options())
+    yield from job.faults()
+    job.muted = True
     plan, refused = _split(corpus, job)
     job.stats.omissions.update(corpus.omissions if plan is None else plan.omissions)
     job.stats.separation = None if plan is None else plan.separation
-    faults.muted = False
-    copies, places = NearDuplicates(), list[Place]()
+    job.muted = False
+    copies, places = NearDuplicates(), list[Origin]()
     for number, document in enumerate(corpus.documents()):
-        place = place_of(document.origin) if document.origin else Place(document.file, document.line)
+        place = document.origin or Origin(document.file, document.line)
         if document.origin or document.path:
-            yield from faults.start_of(document.path or Path(place.file), place.file)
+            yield from job.start_of(document.path or Path(place.file), place.file)
         fingerprint = FingerprintReader()
-        yield from _check_document(document, place, fingerprint, (job, faults))
+        yield from _check_document(document, place, fingerprint, job)
         if fingerprint.words:
             copies.add(number, fingerprint.finish())
         places.append(place)
-    yield from faults.drain()
-    faults.muted = True
+    yield from job.faults()
+    job.muted = True
     if plan is not None:
         assignments = plan.assignments
         yield from copy_findings(
@@ -71,14 +71,11 @@ def _split(corpus: Corpus, job: Job) -> tuple[SplitPlan | None, Finding | None]:
         return None, finding_of("no-data", error)
 
 
-def _check_document(
-    document: Document, place: Place, fingerprint: FingerprintReader, context: tuple[Job, FaultCollector]
-) -> Iterator[Finding]:
+def _check_document(document: Document, place: Origin, fingerprint: FingerprintReader, job: Job) -> Iterator[Finding]:
     """What is wrong with one document, whose text also goes into `fingerprint`."""
-    job, faults = context
-    found = faults.drain()
+    found = job.faults()
     if document.path is not None:
-        found += faults.bytes_of(document.path, document.name)
+        found += job.bytes_of(document.path, document.name)
     yield from found
     not_utf8 = {fault.place.line for fault in found if fault.place and fault.kind == "encoding"}
     line, behind = place.line or 1, 0  # where a piece begins: its line, and how far into that
@@ -87,7 +84,7 @@ def _check_document(
         ends = [found.start() for found in re.finditer("\n", piece)]
         for kind, start, detail in text_problems(piece):
             down = bisect_left(ends, start)
-            at = Place(place.file, line + down, start - ends[down - 1] if down else behind + start + 1)
+            at = Origin(place.file, line + down, start - ends[down - 1] if down else behind + start + 1)
             if document.origin:  # which holds a whole text, whatever lines that has
                 at, detail = place, f"{detail} at character {characters + start + 1:,}"
             if kind != "replacement" or at.line not in not_utf8:  # or it would be reported twice
@@ -97,7 +94,7 @@ def _check_document(
         characters += len(piece)
         sample += piece[: SAMPLE - len(sample)]
         fingerprint.add(piece)
-    yield from faults.drain()
+    yield from job.faults()
     if characters == 0:
         yield Finding("empty-document", "nothing in it", place)
     elif not fingerprint.words:

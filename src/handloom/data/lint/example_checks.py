@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from handloom.data.encoding import ExampleEncoder, encode_conversations, encode_labeled, encode_pairs, in_ids, room_for
+from handloom.data.encoding import ExampleEncoder, encode_examples, in_ids, room_for
 from handloom.data.examples import (
     KINDS,
     Conversation,
@@ -20,11 +20,13 @@ from handloom.data.examples import (
     split_fraction,
     stream_examples,
 )
-from handloom.data.lint.base import SPLITS, FaultCollector, Job, copy_findings, finding_of, place_of
-from handloom.data.lint.languages import script_and_language
+from handloom.data.lint.base import Job, copy_findings, finding_of
 from handloom.data.lint.near_duplicates import NearDuplicates, fingerprint_of, normalize
-from handloom.data.lint.rules import WARNING, Finding, Place
+from handloom.data.lint.rules import WARNING, Finding
+from handloom.data.lint.stats import script_and_language
 from handloom.data.lint.text_checks import text_problems
+from handloom.data.split import SPLITS
+from handloom.data.text_io import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.chat import encode_conversation
 
@@ -34,13 +36,13 @@ UNBALANCED = 10
 
 def lint_examples(job: Job) -> Iterator[Finding]:
     """See `lint`."""
-    settings, stats, faults, known = job.settings, job.stats, FaultCollector(job.settings), _Examples()
+    settings, stats, known = job.settings, job.stats, _Examples()
     encoder = ExampleEncoder(settings.context_length, settings.overlong, stats.omissions)
     kind = KINDS[settings.task]
-    for example in stream_examples(kind, map(str, job.sources), faults.options(), stats.omissions):  # type: ignore[type-var]
-        place = place_of(example.origin)
-        yield from faults.start_of(Path(place.file), place.file)
-        found = faults.drain()
+    for example in stream_examples(kind, map(str, job.sources), job.options(), stats.omissions):  # type: ignore[type-var]
+        place = example.origin
+        yield from job.start_of(Path(place.file), place.file)
+        found = job.faults()
         yield from found
         not_utf8 = any(fault.kind == "encoding" and fault.place == place for fault in found)
         yield from _text_findings(example, place, not_utf8)
@@ -51,7 +53,7 @@ def lint_examples(job: Job) -> Iterator[Finding]:
         yield from known.add(example, place, left_out)
         stats.lengths.add(length)
         job.count_text(script_and_language(" ".join(part.text for part in _parts(example))))
-    yield from faults.drain()
+    yield from job.faults()
     sides, finding = known.split(job)
     if finding is not None:
         yield finding
@@ -66,7 +68,7 @@ class _Examples:
     """What is kept of each example, by its number, to find copies, labels that contradict, and the split."""
 
     def __init__(self) -> None:
-        self._places: list[Place] = []
+        self._places: list[Origin] = []
         self._fractions = array("d")  # where the split cuts; not a number for what is left out
         self._copies = NearDuplicates()
         self._questions: dict[bytes, tuple[int, bytes]] = {}
@@ -75,7 +77,7 @@ class _Examples:
         self._texts: dict[bytes, int] = {}
         self._conflicts: set[int] = set()  # texts with another label elsewhere
 
-    def add(self, example: Example, place: Place, left_out: bool) -> Iterator[Finding]:
+    def add(self, example: Example, place: Origin, left_out: bool) -> Iterator[Finding]:
         """One more example; the findings are contradictions between labels."""
         number = len(self._places)
         self._places.append(place)
@@ -88,7 +90,7 @@ class _Examples:
             earlier = self._texts.setdefault(found.loose, number)
             if self._labels[earlier] != example.label:
                 self._conflicts.add(number)
-                detail = f"{example.label!r}, but {self._labels[earlier]!r} at {self._places[earlier]}"
+                detail = f"{example.label!r}, but {self._labels[earlier]!r} at {self._places[earlier].short}"
                 yield Finding("label-conflict", detail, place, self._places[earlier])
             return
         question, answer = _question(example)
@@ -172,7 +174,7 @@ def _parts(example: Example) -> Iterator[_Part]:
         yield _Part("rejected", example.rejected, "assistant")
 
 
-def _text_findings(example: Example, place: Place, not_utf8: bool) -> Iterator[Finding]:
+def _text_findings(example: Example, place: Origin, not_utf8: bool) -> Iterator[Finding]:
     for part in _parts(example):
         for kind, start, detail in text_problems(part.text, turns=not isinstance(example, LabeledText)):
             if kind != "replacement" or not not_utf8:  # or it would be reported twice
@@ -196,7 +198,7 @@ def _hash(parts: list[_Part]) -> bytes:
     return hashlib.sha256(json.dumps([normalize(part.text) for part in parts]).encode("ascii")).digest()[:16]
 
 
-def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: Place) -> tuple[Finding | None, int]:
+def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: Origin) -> tuple[Finding | None, int]:
     """What a run would report about an example's length or its training targets, and the length in tokens."""
     prefix = f"{example.origin}: "
     try:
@@ -205,7 +207,7 @@ def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: 
         assert isinstance(example, Conversation)
         length = len(encode_conversation(job.tokenizer, example.messages).ids)
         return finding_of("nothing-learned", error, place, prefix), length
-    length, room = max(len(text.ids) for text in texts), room_for(type(example), encoder.context_length)
+    length, room = max(len(text.ids) for text in texts), room_for(example, encoder.context_length)
     if length <= room:
         return None, length
     detail = f"{length:,} tokens, where a row has room for {room:,}"
@@ -214,12 +216,8 @@ def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: 
     try:
         if encoder.policy == "skip":
             encoder.fit(texts, example.origin, room)
-        elif isinstance(example, Conversation):
-            encode_conversations([example], job.tokenizer, encoder)
-        elif isinstance(example, PreferencePair):
-            encode_pairs([example], job.tokenizer, encoder)
         else:
-            encode_labeled([example], job.tokenizer, encoder)
+            encode_examples([example], job.tokenizer, encoder)
     except DataError as error:
         return finding_of("nothing-learned", error, place, prefix), length
     what = "cut off" if encoder.policy == "truncate" else "left out"

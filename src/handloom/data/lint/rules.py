@@ -6,8 +6,10 @@ Knows no files and no tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from handloom.data.text_io import Origin
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
 """An error stops a run, or falsifies its validation; a warning is learned, and rarely intended."""
@@ -115,24 +117,6 @@ RULES = {
 """Every rule, the worst first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something was found; lines and columns count from 1."""
-
-    file: str
-    line: int | None = None
-    column: int | None = None
-    """In characters; only where a line of the file is a line of the text."""
-
-    def __str__(self) -> str:
-        numbers = (number for number in (self.line, self.column) if number is not None)
-        return ":".join([self.file, *map(str, numbers)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
 @dataclass(frozen=True)
 class Finding:
     """One violation of a rule; severity and remedy are the rule's unless they are given."""
@@ -141,9 +125,9 @@ class Finding:
     """A key of `RULES`."""
     detail: str
     """What exactly, without its place."""
-    place: Place | None = None
+    place: Origin | None = None
     """None: the data as a whole."""
-    other: Place | None = None
+    other: Origin | None = None
     """Of what it is a copy."""
     size: int = 0
     """How bad it is among its kind, where that can be counted."""
@@ -156,8 +140,14 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without what is empty."""
-        values = {**(self.place.to_dict() if self.place else {}), "detail": self.detail}
-        return {**values, **({"other": self.other.to_dict()} if self.other else {}), "remedy": self.remedy}
+        other = {"other": _numbered(self.other)} if self.other else {}
+        return {**_numbered(self.place), "detail": self.detail, **other, "remedy": self.remedy}
+
+
+def _numbered(place: Origin | None) -> dict[str, Any]:
+    """The parts of a place that are known."""
+    parts = {name: getattr(place, name, 0) for name in ("file", "line", "column")}
+    return {name: value for name, value in parts.items() if value}
 
 
 @dataclass
@@ -208,14 +198,3 @@ def counted(groups: Iterable[Group]) -> str:
     numbers = {severity: count(groups, severity) for severity in SEVERITIES}
     words = [f"{n:,} {severity}{'' if n == 1 else 's'}" for severity, n in numbers.items() if n]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def summary_line(findings: Iterable[Finding]) -> str | None:
-    """One sentence to show before a run; None where there is nothing worse than notes."""
-    groups = [group for group in grouped(findings, keep=1) if group.severity != NOTE]
-    if not groups:
-        return None
-    shown = ", ".join(group.title for group in groups[:3])
-    more = f" and {len(groups) - 3} more kinds" if len(groups) > 4 else ""
-    more = f" and {groups[3].title}" if len(groups) == 4 else more
-    return f"A check of the data finds {counted(groups)}: {shown}{more}. `handloom data check` shows where."
