@@ -112,7 +112,6 @@ READERS = (
     "tokenizer.vocab_files",
     "tokenizer.hf_config",
     "tokenizer.hf_folder",
-    "tokenizer.tokenizer_json",
     "tokenizer.gpt2",
 )
 """The modules whose every refusal has a row."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data import open_corpus, prepare
+from handloom.data.chunking import split_documents
 from handloom.data.lint import DataStats, LintSettings, lint
-from handloom.data.separator import split_documents
 from handloom.data.split import assign_splits, pieces
 from handloom.errors import ConfigError
 from handloom.tokenizer.base import END_OF_TEXT
@@ -62,7 +62,7 @@ def test_chunks_make_no_difference_and_nothing_is_lost(parts, size):
 
 
 def test_lines_longer_than_what_is_held_back(monkeypatch):
-    monkeypatch.setattr("handloom.data.separator._LONGEST_LINE", 20)
+    monkeypatch.setattr("handloom.data.chunking._LONGEST_LINE", 20)
     text = f"{'x' * 100}{END_OF_TEXT}\n{'y' * 100} {END_OF_TEXT} z\n{END_OF_TEXT}\n{'w ' * 60}"
     for size in (1, 5, 64, 1000):
         assert [len(document) for _, document in split(text, size=size)] == [100, 117, 120]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.data import Windows, validation_batches
-from handloom.data.shuffle import permuted
+from handloom.data.collate import permuted
 from handloom.errors import ConfigError, DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.tokenizer.detokenizer import StreamingDetokenizer
+from handloom.tokenizer.base import StreamingDetokenizer
 from handloom.tokenizer.vocab_files import ID_OF_BYTE
 
 

@@ -1,8 +1,12 @@
 """Encoded examples become rows, and rows become batches in a shuffled order that needs no memory.
 
 A row is what the model reads at once: inputs, the target of each (or `IGNORE_INDEX`), and which of several texts it
-belongs to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id,
-so that every id may stand in a text. Arrays only.
+belongs to. Rows of one batch are padded to the longest of them; what is padding follows from lengths, never from an id.
+
+The order is a permutation of n numbers as a function, so that it never changes with a library's version, and billions
+of windows cost no memory: a Feistel network over a grid of about the square root of n each way, walked on from the few
+cells beyond n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), mixed as in SplitMix64 (Steele, Lea
+and Flood, 2014). Arrays only.
 """
 
 from __future__ import annotations
@@ -10,15 +14,12 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
-from handloom.data.shuffle import in_epochs
-
-IGNORE_INDEX = -1
-"""A target that is not to be predicted; the loss leaves it out."""
-PADDING = -1
-"""The segment of padding."""
+IGNORE_INDEX = -1  # a target that is not to be predicted; the loss leaves it out
+PADDING = -1  # the segment of padding
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,57 @@ def bucket_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[i
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for at in range(0, len(order), batch_size):
         yield order[at : at + batch_size]
+
+
+_ROUNDS = 16  # with half as many the orders of a handful of windows are not equally likely
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK64 = (1 << 64) - 1
+
+
+def permuted(numbers: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
+    """Where each of `numbers`, (k,) integers from 0 to n-1, goes in the permutation of range(n) of (seed, epoch).
+
+    Returns (k,) int64, from 0 to n-1; distinct if `numbers` are. Of the seed the lowest 64 bits count.
+    """
+    width = isqrt(n - 1) + 1 if n > 1 else 1
+    height = -(-n // width)
+    keys = _keys(seed, epoch)
+    result = _network(numbers.astype(np.uint64), width, height, keys)
+    while (outside := result >= n).any():  # the network permutes the whole grid: go on until inside
+        result[outside] = _network(result[outside], width, height, keys)
+    return result.astype(np.int64)
+
+
+def in_epochs(first: int, count: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` numbers, from place `first` on, of the endless stream of permutations of range(n), one for each epoch.
+
+    Returns the epoch (count,) and the number from 0 to n-1 (count,) at each place, both int64.
+    """
+    epochs, numbers = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        numbers[here] = permuted(numbers[here], n, seed, int(epoch))
+    return epochs, numbers
+
+
+def _network(values: np.ndarray, width: int, height: int, keys: np.ndarray) -> np.ndarray:
+    columns, rows = np.uint64(width), np.uint64(height)
+    row, column = np.divmod(values, columns)
+    for even, odd in zip(keys[::2], keys[1::2], strict=True):
+        column = (column + _mixed(row ^ even) % columns) % columns
+        row = (row + _mixed(column ^ odd) % rows) % rows
+    return row * columns + column
+
+
+def _keys(seed: int, epoch: int) -> np.ndarray:
+    start = _mixed(np.array([seed & _MASK64], dtype=np.uint64)) + np.uint64(epoch)
+    steps = np.arange(1, _ROUNDS + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    return _mixed(_mixed(start) + steps)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer: every bit of the result depends on every bit of the value."""
+    values = values + np.uint64(_GOLDEN)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from handloom.data.builtin import BUILTIN
+from handloom.data.chunking import split_documents
 from handloom.data.omissions import Omissions
 from handloom.data.record_files import read_as
 from handloom.data.schema import Record, text_of
-from handloom.data.separator import split_documents
 from handloom.data.sources import files_of, find_files, is_pipe
 from handloom.data.text_io import RECORD_SUFFIXES, TEXT_FIELD, Origin, ReadOptions, form_of, read_text
 from handloom.errors import DataError, require_type

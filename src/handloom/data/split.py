@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby, pairwise
 
-from handloom.data.chunking import PIECE, SAFE, chunk_text, split_tail
+from handloom.data.chunking import PIECE, SAFE, Separation, chunk_text, split_tail
 from handloom.data.corpus import Corpus, Document
 from handloom.data.omissions import Omissions
-from handloom.data.separator import Separation
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.base import END_OF_TEXT
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from handloom.data.chunking import check_separator
 from handloom.data.compressed import DAMAGE, PACKED
 from handloom.data.json_values import is_json
-from handloom.data.separator import check_separator
 from handloom.errors import ConfigError, DataError
 from handloom.packages import import_failure
 from handloom.tokenizer.base import END_OF_TEXT

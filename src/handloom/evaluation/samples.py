@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from handloom.evaluation.text_metrics import Copied
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.language_model import GenerationStats, LanguageModel
-from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.detokenizer import StreamingDetokenizer
+from handloom.tokenizer.base import StreamingDetokenizer, Tokenizer
 
 ROWS = 16
 """Texts in a batch, at most, unless one prompt gets more."""

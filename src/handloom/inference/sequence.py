@@ -14,8 +14,7 @@ import numpy as np
 
 from handloom.errors import RequestError
 from handloom.inference.generation_config import GenerationConfig
-from handloom.tokenizer.base import Tokenizer
-from handloom.tokenizer.detokenizer import StreamingDetokenizer
+from handloom.tokenizer.base import StreamingDetokenizer, Tokenizer
 
 FinishReason = Literal["stop", "length", "cancel", "error"]
 """stop: the model ended the text, or a stop string appeared; length: max_new_tokens is reached."""

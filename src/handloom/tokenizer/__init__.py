@@ -1,8 +1,8 @@
 """Text <-> ids, without torch.
 
 `pretokenize` splits text into pieces, `bpe` merges the bytes of a piece into tokens, `train` learns the merges,
-`gpt2` holds GPT-2's vocabulary and the fast path, `detokenizer` decodes ids as they arrive, `chat` encodes
-conversations; `hf_folder` reads and writes Hugging Face folders.
+`gpt2` holds GPT-2's vocabulary and the fast path, `chat` encodes conversations; `hf_folder` reads and writes Hugging
+Face folders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interface of a tokenizer.
+"""The interface of a tokenizer, and the text of ids that are still arriving.
 
 Special tokens, such as the end of a text, come from `tokenizer.eos_token_id` or a chat template and never from typed
 text: user text is always ordinary text. Knows no algorithm.
@@ -6,6 +6,8 @@ text: user text is always ordinary text. Knows no algorithm.
 
 from __future__ import annotations
 
+import codecs
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,3 +59,26 @@ class Tokenizer(Protocol):
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt`, and files for what they cannot hold; `config` has further keys."""
+
+
+class StreamingDetokenizer:
+    """Decodes one id at a time; all that it returned, joined, is `tokenizer.decode(ids)`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._token_bytes = tokenizer.token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def copy(self) -> StreamingDetokenizer:
+        """A detokenizer in the same state."""
+        other = copy.copy(self)
+        other._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        other._decoder.setstate(self._decoder.getstate())
+        return other
+
+    def add_token(self, token: int) -> str:
+        """The characters that this id completes, perhaps none."""
+        return self._decoder.decode(self._token_bytes(token))
+
+    def finalize(self) -> str:
+        """U+FFFD for an incomplete character, or nothing; afterwards the detokenizer can be used again."""
+        return self._decoder.decode(b"", final=True)

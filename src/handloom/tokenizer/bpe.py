@@ -19,9 +19,8 @@ from typing import Any, SupportsIndex
 
 from handloom.errors import require_type
 from handloom.tokenizer import hf_folder, vocab_files
-from handloom.tokenizer.added import AddedToken, AddedTokenMatcher
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
-from handloom.tokenizer.pretokenize import chunks, each_of, pretokenize
+from handloom.tokenizer.pretokenize import AddedToken, AddedTokenMatcher, chunks, each_of, pretokenize
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
 

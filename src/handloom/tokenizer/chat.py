@@ -26,8 +26,7 @@ from handloom.errors import HandloomError, did_you_mean
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 from handloom.values import kind_of
 
-CHAT_TEMPLATE = "turns-1"
-"""The name of this encoding of conversations; another encoding has another name."""
+CHAT_TEMPLATE = "turns-1"  # the name of this encoding of conversations; another encoding has another name
 
 ROLES = ("system", "user", "assistant")
 UNSUPPORTED_FIELDS = {
@@ -36,8 +35,7 @@ UNSUPPORTED_FIELDS = {
     *("reasoning", "reasoning_content", "thinking", "refusal"),
 }
 """Fields without which a record or message would mean something else."""
-NOTHING: tuple[Any, ...] = (None, "", [], {})
-"""Values of a field that count as absent."""
+NOTHING: tuple[Any, ...] = (None, "", [], {})  # values of a field that count as absent
 _TOOL_ROLES = {
     *("tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "function_response"),
     *("observation", "ipython"),
@@ -50,11 +48,9 @@ _EXAMPLE = 'Write a message as {"role": "user", "content": "..."}.'
 class Message:
     """One turn of a conversation."""
 
-    role: str
-    """One of `ROLES`."""
+    role: str  # one of `ROLES`
     content: str
-    train: bool = True
-    """Whether an assistant's message is a training target."""
+    train: bool = True  # whether an assistant's message is a training target
 
 
 @dataclass(frozen=True)
@@ -69,12 +65,9 @@ class EncodedChat:
 class MessageParser:
     """The one validator of chat messages: from the objects of OpenAI's and ShareGPT's formats to `Message`."""
 
-    refuse: Callable[[str, str], HandloomError]
-    """Makes the error to raise from a problem and a remedy."""
-    text: Callable[[Any, str], str]
-    """Returns a value, named by the second argument, that has to be a text, or raises."""
-    ignored: Callable[[str], None] = lambda field: None
-    """Called with the name of each field that is not used."""
+    refuse: Callable[[str, str], HandloomError]  # makes the error to raise from a problem and a remedy
+    text: Callable[[Any, str], str]  # returns a value, named by the second argument, that has to be a text, or raises
+    ignored: Callable[[str], None] = lambda field: None  # called with the name of each field that is not used
 
     def parse(self, given: Any, what: str) -> Message:
         """`{"role", "content"}`, ShareGPT's `{"from", "value"}`, or a `Message`; `what` names it in errors."""

@@ -1,6 +1,7 @@
 """The keys of `tokenizer.json`, `tokenizer_config.json` and their like, and the settings that they become.
 
-Every key is supported, or known to change no id, or refused by name. Reads no files: that is `hf_folder`.
+Every key is supported, or known to change no id, or refused by name; so is what splits text in another way than GPT-2.
+The files around `tokenizer.json` are read by `hf_folder`.
 
 Source: `TokenizersBackend`, `GPT2Tokenizer` and `GenerationConfig` in the library transformers, and the serialized form
 of the library tokenizers.
@@ -15,19 +16,17 @@ from typing import Any
 
 from handloom.errors import DataError
 from handloom.tokenizer import vocab_files
-from handloom.tokenizer.added import AddedToken
+from handloom.tokenizer.pretokenize import AddedToken
 
 CONFIG = "tokenizer_config.json"
 SPECIAL = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"
-"""A folder of further ones, each with its name before the suffix."""
+MORE_TEMPLATES = "additional_chat_templates"  # a folder of further ones, each with its name before the suffix
 MODEL = "config.json"
 _BOTH = (vocab_files.TOKENIZER_JSON, vocab_files.VOCABULARY, vocab_files.MERGES)
-READ = (*_BOTH, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)
-"""Every file of a folder that describes its tokenizer."""
+READ = (*_BOTH, CONFIG, SPECIAL, ADDED, GENERATION, TEMPLATE)  # every file of a folder that describes its tokenizer
 
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -92,19 +91,13 @@ class TokenizerSettings:
 
     added: tuple[AddedToken, ...] = ()
     add_prefix_space: bool = False
-    unk: str | None = None
-    """The token for bytes that are not in the vocabulary."""
+    unk: str | None = None  # the token for bytes that are not in the vocabulary
     fuse_unk: bool = False
-    ignore_merges: bool = False
-    """Whether a whole piece that is in the vocabulary is one token, without merges."""
-    named: Mapping[str, str] = field(default_factory=dict)
-    """The tokens called `bos_token`, `eos_token`, ..."""
-    eos_token_id: int | None = None
-    """The id between documents; None: the last one."""
-    eos_token_ids: tuple[int, ...] = ()
-    """The ids that end a generated text; none: the end of text."""
-    chat_template: str | None = None
-    """In Jinja, as transformers has it."""
+    ignore_merges: bool = False  # whether a whole piece that is in the vocabulary is one token, without merges
+    named: Mapping[str, str] = field(default_factory=dict)  # the tokens called `bos_token`, `eos_token` and so on
+    eos_token_id: int | None = None  # the id between documents; None: the last one
+    eos_token_ids: tuple[int, ...] = ()  # the ids that end a generated text; none: the end of text
+    chat_template: str | None = None  # in Jinja, as transformers has it
     more_templates: Mapping[str, str] = field(default_factory=dict)
     """Further ones by name (`tool_use`, `rag`), which are kept and not used."""
 
@@ -169,3 +162,83 @@ def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
     return AddedToken(
         number, values["content"], special, normalized=bool(values.get("normalized", not special)), **flags
     )
+
+
+def read_tokenizer_json(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
+    """Vocabulary, merges and settings; the latter are GPT-2's with `gpt2`, the class that takes no others.
+
+    Raises:
+        DataError: it is incomplete, or splits or changes text in another way than GPT-2's tokenizer.
+    """
+    content = require_known(vocab_files.read_json(path), path, vocab_files.TOKENIZER_JSON)
+    model = content.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or model.get("type", "BPE") != "BPE":
+        kind = model.get("type") if isinstance(model, dict) else model
+        raise refused(path, f"the model is {kind!r}", "Handloom reads BPE")
+    _require_gpt2(content, require_known(model, path, THE_MODEL), path)
+    merges = [_merge(merge, number, path) for number, merge in enumerate(model.get("merges") or [], start=1)]
+    settings = TokenizerSettings(tuple(added_token(token, path) for token in content.get("added_tokens") or []))
+    if not gpt2:
+        settings = TokenizerSettings(
+            settings.added,
+            add_prefix_space=_byte_level(content["pre_tokenizer"]).get("add_prefix_space", True) is True,
+            unk=model["unk_token"] if isinstance(model.get("unk_token"), str) else None,
+            fuse_unk=model.get("fuse_unk") is True,
+            ignore_merges=model.get("ignore_merges") is True,
+        )
+    return model["vocab"], merges, settings
+
+
+def _require_gpt2(content: dict[str, Any], model: dict[str, Any], path: Path) -> None:
+    """Refuse by name what splits or changes text in another way than GPT-2's tokenizer."""
+    steps = {name: _steps(content.get(name)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
+    level = _byte_level(content.get("pre_tokenizer"))
+    faults = {
+        "normalizer": (steps["normalizer"], "Handloom changes no text"),
+        "pre_tokenizer": (not level, "Handloom splits text by GPT-2's pattern, ByteLevel"),
+        "post_processor": (any(map(_adds_tokens, steps["post_processor"])), "it adds tokens to a text"),
+        "decoder": (any(step.get("type") != "ByteLevel" for step in steps["decoder"]), "Handloom reads ByteLevel"),
+    }
+    found: list[tuple[str, str]] = []
+    for name, (wrong, why) in faults.items():
+        if wrong:
+            kinds = ", ".join(str(step.get("type")) for step in steps[name]) or None
+            found.append((f"the {name} is {kinds!r}", why))
+    if level.get("use_regex", True) is not True:
+        found.append(("use_regex is false", "Handloom splits text by GPT-2's pattern"))
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            found.append((f"{key} is {model[key]!r}", "Handloom does not support it"))
+    for problem, why in found:
+        raise refused(path, problem, why)
+
+
+def _steps(part: Any) -> list[dict[str, Any]]:
+    """The steps of a part of the pipeline, those of a Sequence one by one."""
+    if not isinstance(part, dict):
+        return []
+    inner = [part[key] for key in ("normalizers", "pretokenizers", "processors", "decoders") if key in part]
+    if inner and isinstance(inner[0], list):
+        return [step for each in inner[0] for step in _steps(each)]
+    return [part]
+
+
+def _byte_level(part: Any) -> dict[str, Any]:
+    """The ByteLevel step, if it is the only one."""
+    steps = _steps(part)
+    return steps[0] if len(steps) == 1 and steps[0].get("type") == "ByteLevel" else {}
+
+
+def _adds_tokens(step: dict[str, Any]) -> bool:
+    """Whether a post-processor puts special tokens around a text."""
+    if step.get("type") == "TemplateProcessing":
+        single = step.get("single")
+        return not isinstance(single, list) or any(not isinstance(one, dict) or "Sequence" not in one for one in single)
+    return step.get("type") != "ByteLevel"
+
+
+def _merge(merge: Any, number: int, path: Path) -> vocab_files.Merge:
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+        raise vocab_files.damaged(f"{path}: merge number {number} is {merge!r}, not a pair of tokens.")
+    return parts[0], parts[1]

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from handloom.errors import DataError
 from handloom.tokenizer import hf_config as hf
-from handloom.tokenizer.added import AddedToken
 from handloom.tokenizer.base import END_OF_TEXT
-from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings, added_token, refused
-from handloom.tokenizer.tokenizer_json import read_tokenizer_json
+from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings, added_token, read_tokenizer_json, refused
+from handloom.tokenizer.pretokenize import AddedToken
 from handloom.tokenizer.vocab_files import (
     MERGES,
     TOKENIZER_JSON,
@@ -34,8 +33,7 @@ from handloom.tokenizer.vocab_files import (
 if TYPE_CHECKING:
     from handloom.tokenizer.bpe import BPETokenizer
 
-_Files = dict[str, dict[str, Any]]
-"""The objects in the files of a folder, by name; empty where a file is missing."""
+_Files = dict[str, dict[str, Any]]  # the objects in the files of a folder, by name; empty where a file is missing
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,9 @@ class Found:
 
     vocabulary: dict[str, Any]
     merges: Sequence[Merge]
-    paths: tuple[Path, Path]
-    """Of vocabulary and merges."""
-    settings: TokenizerSettings = PLAIN
-    """With ids of added tokens as stated, and without end-of-text ids."""
-    special: tuple[AddedToken, ...] = ()
-    """Tokens that are named as special ones, perhaps without an id."""
+    paths: tuple[Path, Path]  # of vocabulary and merges
+    settings: TokenizerSettings = PLAIN  # with ids of added tokens as stated, and without end-of-text ids
+    special: tuple[AddedToken, ...] = ()  # tokens that are named as special ones, perhaps without an id
     ends: tuple[tuple[str, int | str], ...] = ()
     """Each end of text that is named, as an id or a token, after where that stands."""
 

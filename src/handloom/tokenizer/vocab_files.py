@@ -20,8 +20,7 @@ from handloom.values import parse_json
 
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
-TOKENIZER_JSON = "tokenizer.json"
-"""What newer Hugging Face folders have instead of the two."""
+TOKENIZER_JSON = "tokenizer.json"  # what newer Hugging Face folders have instead of the two
 
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = bytes(_VISIBLE + [byte for byte in range(256) if byte not in _VISIBLE])
@@ -34,8 +33,7 @@ _BYTE_OF_LETTER = dict(zip(LETTERS, BYTE_ORDER, strict=True))
 _IDS = 1 << 24
 _NEVER_IN_UTF8 = {LETTERS[ID_OF_BYTE[byte]] for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
 
-Merge = tuple[str, str]
-"""Two tokens, as the files spell them, that become one."""
+Merge = tuple[str, str]  # two tokens, as the files spell them, that become one
 
 
 def damaged(problem: str) -> DataError:

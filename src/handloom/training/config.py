@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from handloom.data.separator import LIMITS, is_separator
+from handloom.data.chunking import LIMITS, is_separator
 from handloom.data.text_io import TEXT_FIELD
 from handloom.errors import ConfigError
 from handloom.model.config import GPTConfig, preset

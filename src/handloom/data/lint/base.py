@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handloom.data.chunking import check_separator
 from handloom.data.examples import KINDS
 from handloom.data.lint.rules import NOTE, WARNING, Finding
 from handloom.data.lint.stats import DataStats
-from handloom.data.separator import check_separator
 from handloom.data.text_io import TEXT_FIELD, Origin, ReadOptions, form_of, read_raw
 from handloom.errors import ConfigError, DataError
 from handloom.settings import Settings, setting
@@ -66,8 +66,7 @@ class Job:
     settings: LintSettings
     stats: DataStats
     on_progress: Callable[[int], None]
-    muted: bool = False
-    """Whether faults are left out, since they were reported before."""
+    muted: bool = False  # whether faults are left out, since they were reported before
     _faults: list[Finding] = field(default_factory=list)
     _opened: set[str] = field(default_factory=set)
 

@@ -30,8 +30,7 @@ from handloom.data.text_io import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.chat import encode_conversation
 
-UNBALANCED = 10
-"""How many times as frequent as another a label may be."""
+UNBALANCED = 10  # how many times as frequent as another a label may be
 
 
 def lint_examples(job: Job) -> Iterator[Finding]:

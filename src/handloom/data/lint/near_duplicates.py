@@ -50,8 +50,7 @@ class Fingerprint:
 
     exact: bytes
     loose: bytes
-    signature: bytes
-    """(HASHES,) uint32; empty for a text of few words."""
+    signature: bytes  # (HASHES,) uint32; empty for a text of few words
 
 
 class FingerprintReader:

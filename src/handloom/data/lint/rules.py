@@ -20,8 +20,7 @@ class Rule:
     """One thing that can be found."""
 
     severity: str
-    name: str
-    """In words; "copy|copies" stands for its singular and plural, and a name without either is not counted."""
+    name: str  # in words; "copy|copies" stands for its singular and plural, and a name without either is not counted
     remedy: str
 
     def title(self, count: int) -> str:
@@ -121,16 +120,11 @@ RULES = {
 class Finding:
     """One violation of a rule; severity and remedy are the rule's unless they are given."""
 
-    kind: str
-    """A key of `RULES`."""
-    detail: str
-    """What exactly, without its place."""
-    place: Origin | None = None
-    """None: the data as a whole."""
-    other: Origin | None = None
-    """Of what it is a copy."""
-    size: int = 0
-    """How bad it is among its kind, where that can be counted."""
+    kind: str  # a key of `RULES`
+    detail: str  # what exactly, without its place
+    place: Origin | None = None  # None: the data as a whole
+    other: Origin | None = None  # of what it is a copy
+    size: int = 0  # how bad it is among its kind, where that can be counted
     severity: str = ""
     remedy: str = ""
 
@@ -158,8 +152,7 @@ class Group:
     severity: str
     count: int = 0
     first: list[Finding] = field(default_factory=list)
-    worst: Finding | None = None
-    """The one of largest size, where sizes are known."""
+    worst: Finding | None = None  # the one of largest size, where sizes are known
 
     @property
     def title(self) -> str:

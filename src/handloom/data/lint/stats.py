@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from handloom.data.chunking import Separation
 from handloom.data.omissions import Omissions
-from handloom.data.separator import Separation
 from handloom.data.split import SPLITS
 
 PERCENTILES = (50, 90, 99)
 _ROWS = 10  # of a histogram with steps of one size
-SAMPLE = 2000
-"""Characters from the beginning of a text that are used."""
+SAMPLE = 2000  # characters from the beginning of a text that are used
 
 _COMMON_WORDS = {
     "English": "the of and to in is that it for was with as his on be at by this had not are but from have they which",
@@ -95,24 +94,17 @@ class Lengths:
 class DataStats:
     """What a check counts next to its findings; complete when the findings have been taken."""
 
-    texts: int = 0
-    """Documents or examples that could be read."""
-    policy: str = ""
-    """How text is split; examples are split one by one."""
-    sides: list[int] = field(default_factory=lambda: [0, 0])
-    """Documents or examples to learn from, and held out."""
+    texts: int = 0  # documents or examples that could be read
+    policy: str = ""  # how text is split; examples are split one by one
+    sides: list[int] = field(default_factory=lambda: [0, 0])  # documents or examples to learn from, and held out
     tokens: list[int] = field(default_factory=lambda: [0, 0])
     sizes: list[int] = field(default_factory=lambda: [0, 0])
     """Tokens and UTF-8 bytes of running text, to learn from and held out."""
-    lengths: Lengths = field(default_factory=Lengths)
-    """Of each in tokens; of a pair that of its longer text."""
+    lengths: Lengths = field(default_factory=Lengths)  # of each in tokens; of a pair that of its longer text
     languages: Counter[str] = field(default_factory=Counter)
-    labels: dict[str, list[int]] = field(default_factory=dict)
-    """Of each label the texts to learn from, and held out."""
-    separation: Separation | None = None
-    """Of documents within text files."""
-    omissions: Omissions = field(default_factory=Omissions)
-    """What a run would leave out."""
+    labels: dict[str, list[int]] = field(default_factory=dict)  # of each label the texts to learn from, and held out
+    separation: Separation | None = None  # of documents within text files
+    omissions: Omissions = field(default_factory=Omissions)  # what a run would leave out
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
