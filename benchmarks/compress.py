@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import lzma
 
-from handloom.data import open_corpus
+from handloom.data.corpus import open_corpus
 from handloom.data.split import VALIDATION, assign_splits, pieces
 
 

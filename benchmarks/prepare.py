@@ -2,7 +2,7 @@
 
     python benchmarks/prepare.py --megabytes 100
 
-Ours is the whole of `handloom.data.prepare`: walking the text twice, hashing, splitting, tokenizing in
+Ours is the whole of `handloom.data.tokenized.prepare`: walking the text twice, hashing, splitting, tokenizing in
 threads, writing and checking the shards. tiktoken's is `encode_ordinary_batch` alone,
 on the same pieces in one process, with as many threads; its tokens are thrown away.
 Each runs in a process tree of its own, whose memory (proportional set size) is sampled from outside.
@@ -26,9 +26,10 @@ from typing import Any
 
 import psutil
 
-from handloom.data import open_corpus, prepare
 from handloom.data.builtin import python_source
 from handloom.data.chunking import chunk_text
+from handloom.data.corpus import open_corpus
+from handloom.data.tokenized import prepare
 from handloom.runtime import available_cores
 from handloom.tokenizer import load_tokenizer
 

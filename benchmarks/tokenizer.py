@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from handloom.data import open_corpus
+from handloom.data.corpus import open_corpus
 from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe
 from handloom.tokenizer.train import train_bpe
 

@@ -11,8 +11,7 @@ import torch
 from handloom.checkpoints.hf_export import export_folder
 from handloom.checkpoints.hf_folder import to_hf
 from handloom.data.collate import encode_row
-from handloom.data.encoding import ExampleEncoder, encode_examples
-from handloom.data.examples import PreferencePair, read_examples
+from handloom.data.examples import ExampleEncoder, PreferencePair, encode_examples, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.train import train_bpe

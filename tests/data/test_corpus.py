@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handloom.data import open_corpus, text_io
+from handloom.data import text_io
+from handloom.data.corpus import open_corpus
 from handloom.data.text_io import ReadOptions
 from handloom.errors import ConfigError, DataError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from handloom.cli.main import main
-from handloom.data import Windows, prepare
+from handloom.data.tokenized import prepare
+from handloom.data.windows import Windows
 from handloom.training.config import TrainConfig
 
 STORIES = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handloom.data.encoding import ExampleEncoder, encode_examples
-from handloom.data.examples import Conversation, LabeledText, PreferencePair
+from handloom.data.examples import Conversation, ExampleEncoder, LabeledText, PreferencePair, encode_examples
 from handloom.data.schema import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.chat import EncodedChat, Message, encode_conversation, encode_generation_prompt

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from handloom.cli.flags import in_flags
 from handloom.cli.main import app
-from handloom.data import prepare
 from handloom.data.chunking import PIECE
-from handloom.data.encoding import ExampleEncoder, encode_examples
 from handloom.data.examples import (
     Conversation,
+    ExampleEncoder,
     LabeledText,
     PreferencePair,
+    encode_examples,
     read_examples,
     split_fraction,
     validation_mask,
@@ -30,6 +30,7 @@ from handloom.data.lint import DataStats, LintSettings, grouped, lint
 from handloom.data.lint.rules import NOTE, RULES, SEVERITIES, Finding, counted
 from handloom.data.schema import Record
 from handloom.data.text_io import Origin, ReadOptions
+from handloom.data.tokenized import prepare
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer.chat import header_of
 

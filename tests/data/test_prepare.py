@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from handloom import locks
-from handloom.data import open_corpus, prepare, split, tokenized, training_documents
+from handloom.data import split, tokenized
+from handloom.data.corpus import open_corpus
+from handloom.data.tokenized import prepare, training_documents
 from handloom.errors import ConfigError, DataError
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.train import train_bpe

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data import open_corpus, prepare
 from handloom.data.chunking import split_documents
+from handloom.data.corpus import open_corpus
 from handloom.data.lint import DataStats, LintSettings, lint
 from handloom.data.split import assign_splits, pieces
+from handloom.data.tokenized import prepare
 from handloom.errors import ConfigError
 from handloom.tokenizer.base import END_OF_TEXT
 

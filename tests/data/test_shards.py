@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data import ShardWriter, open_shard, shards
-from handloom.data.shards import HEADER_BYTES, token_dtype, writing_to
+from handloom.data import shards
+from handloom.data.shards import HEADER_BYTES, ShardWriter, open_shard, token_dtype, writing_to
 from handloom.errors import DataError
 
 FINGERPRINT = "ab" * 32

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handloom.data import open_corpus
+from handloom.data.corpus import open_corpus
 from handloom.data.examples import LabeledText as LabelledText
 from handloom.data.examples import read_examples
 from handloom.data.omissions import Omissions

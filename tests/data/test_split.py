@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data import open_corpus
-from handloom.data.corpus import Corpus, Document
+from handloom.data.corpus import Corpus, Document, open_corpus
 from handloom.data.split import DUPLICATE, EMPTY, TRAIN, VALIDATION, assign_splits, pieces
 from handloom.errors import ConfigError, DataError
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.data import Windows, validation_batches
 from handloom.data.collate import permuted
+from handloom.data.windows import Windows, validation_batches
 from handloom.errors import ConfigError, DataError
 
 

@@ -15,8 +15,8 @@ from handloom.settings import setting_names
 from handloom.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from handloom.data import PreparedData, Windows
-    from handloom.data.tokenized import TokenData
+    from handloom.data.tokenized import PreparedData, TokenData
+    from handloom.data.windows import Windows
     from handloom.tokenizer.base import Tokenizer
     from handloom.training.config import FinetuneConfig
 
@@ -146,7 +146,8 @@ def _show_windows(
     """The batch of running text, as ids or text, and as JSON or not."""
     from handloom.cli.data_view import print_batch
     from handloom.console import print_json
-    from handloom.data import Windows, sources
+    from handloom.data import sources
+    from handloom.data.windows import Windows
     from handloom.tokenizer import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
@@ -173,7 +174,7 @@ def _prepare(data: list[str] | None, tokenizer: Tokenizer, settings: dict[str, A
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from handloom.console import column, progress
-    from handloom.data import prepare
+    from handloom.data.tokenized import prepare
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with progress(column("Tokenizing"), *columns) as bar:

@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from handloom.console import Console, new_console, panel, visible
-from handloom.data import PreparedData, Windows
 from handloom.data.examples import KINDS
 from handloom.data.lint import DataStats, Finding, Group, LintSettings
 from handloom.data.lint.rules import ERROR, NOTE, WARNING, count, counted
 from handloom.data.lint.stats import PERCENTILES
+from handloom.data.tokenized import PreparedData
+from handloom.data.windows import Windows
 from handloom.errors import worded
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
 

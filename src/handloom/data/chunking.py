@@ -21,9 +21,7 @@ PIECE = 1 << 18  # characters; large enough to amortize handing it to another th
 LONGEST = 1 << 20  # characters without a safe place before we cut anyway
 _LINE_WITHIN = 1 << 16  # characters in which the tail's first line is searched
 
-# str's own \s knows a few characters more than Unicode's White_Space, so both sides of the cut are what they seem to
-# any definition.
-SAFE = " \t\n"
+SAFE = " \t\n"  # whitespace by any definition; str's own \s knows more characters than Unicode's White_Space
 _SAFE = re.compile(rf"(?<=\S)[{SAFE}]")
 
 
@@ -32,8 +30,7 @@ def chunk_text(chunks: Iterable[str], size: int = PIECE, longest: int = LONGEST,
 
     The pieces do not depend on where the chunks end. A piece has at most `size` characters if there is a safe place
     before that: whitespace out of `before` behind a character that is not whitespace (an empty `before`: the text stays
-    whole). After `longest` characters it is cut in any place, which may give other tokens than the whole right there:
-    that happens only in a run of so many characters without whitespace, or of whitespace only.
+    whole). After `longest` characters without one it is cut anyway, which may give other tokens there than the whole.
     """
     held = ""
     safe = re.compile(rf"(?<=\S)[{before}]") if before else None
@@ -67,7 +64,7 @@ def split_tail(chunks: Iterable[str], mark: int) -> Iterator[tuple[bool, str]]:
     """Split a text in two near `mark` UTF-8 bytes, at the start of a line if one is near.
 
     Gives pairs (is tail, text), all of the head before all of the tail; the cut does not depend on where the chunks
-    end. Neither part is tokenized across the cut, so any place is sound; the start of a line reads best.
+    end. Neither part is tokenized across it.
     """
     stream = iter(chunks)
     before, seen = "", 0  # one chunk is held back, for a look at the character before the mark
@@ -169,8 +166,8 @@ def split_documents(read: Chunks, separator: str) -> Iterator[tuple[int, Chunks]
 
     `separator` stands alone in a line between two documents, white space around it allowed; `<|endoftext|>` separates
     where it begins or ends a line, too; an empty one separates nothing. `read` gives the text from its beginning, in
-    chunks of any size. Reading a document before the next is requested costs nothing; later the text is read again
-    from its beginning. White space between separators is not a document, but a text without one is an empty one.
+    chunks of any size. A document that is read after the next was requested is read again from there. White space
+    between separators is not a document, but a text without one is an empty one.
     """
     empty = True
     for number, texts in groupby(_numbered(read(), separator), key=itemgetter(0)):

@@ -53,8 +53,7 @@ def encode_row(ids: Sequence[int], loss_mask: Sequence[bool]) -> Row:
 def pack(rows: Iterable[Row], context_length: int) -> list[Row]:
     """The same texts in fewer rows of at most `context_length` tokens, each text whole; segments count from 0.
 
-    Longest first, each into the fullest row that still has room ("best fit decreasing", Johnson 1973): the order of
-    the texts is lost, but which share a row depends on their lengths alone.
+    Longest first, each into the fullest row that still has room ("best fit decreasing", Johnson 1973).
     """
     bins: list[list[Row]] = []
     room: list[tuple[int, int]] = []  # what is free, and in which bin; ascending
@@ -96,8 +95,8 @@ def pad_batch(rows: Sequence[np.ndarray | Sequence[int]], filler: int, length: i
 class ShuffledSampler:
     """Which of `count` rows make up the batch of a step: epoch after epoch, each a permutation of its own.
 
-    `rank` and `world_size`: which of how many processes this is; together they take world_size * B rows a step, rank r
-    the r-th block of B, so that they see what one process with batches of world_size * B would.
+    `rank` and `world_size`: which of how many processes this is; rank r takes the r-th block of B rows, so that they
+    see what one process with batches of world_size * B would.
     """
 
     count: int

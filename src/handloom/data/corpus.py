@@ -69,10 +69,7 @@ class Corpus:
         self._origins = tuple(origins)
 
     def documents(self) -> Iterator[Document]:
-        """Every document, empty ones and duplicates too, in the order of the sources.
-
-        Raises DataError for a file that cannot be read as text, when its turn comes.
-        """
+        """Every document, empty ones and duplicates too, in order; DataError when one cannot be read as text."""
         for origin in self._origins:
             yield from origin()
 
@@ -83,13 +80,12 @@ def open_corpus(
     """Find the documents that `sources` name; their text is read later, while walking.
 
     Each source is a file, a folder, a glob (see `sources.files_of`), `-` (standard input; it and other pipes are read
-    to their end now), or the name of a built-in corpus; a file in the current folder that is called like one of these
-    is reached by `./NAME`. `settings` are those of `ReadOptions`, unless its `options` are given; a source that is
-    missing goes to their `on_error`, unless it is the only one.
+    to their end now), or the name of a built-in corpus; a file of that name is reached by `./NAME`. `settings` are
+    those of `ReadOptions`, unless its `options` are given; a source that is missing goes to their `on_error`, unless it
+    is the only one.
 
-    Raises:
-        DataError: a source that is missing, empty, or holds no text file; a `text_field` where there are no records.
-        ConfigError: an unknown `encoding_errors`, or a separator that is not one line.
+    Raises DataError for a source that is missing, empty, or holds no text file, and for a `text_field` where there are
+    no records; ConfigError as `ReadOptions`.
     """
     options = ReadOptions(**settings) if options is None else options
     require_type(sources, "The data", (str, Path, Iterable), "a path, or a list of them")
@@ -170,10 +166,7 @@ def _one(text: str) -> tuple[str]:
 
 
 def _spool(source: str, name: str, path: Path) -> None:
-    """Keep a pipe in a temporary file, since it can be read once and a corpus is walked twice.
-
-    Raises DataError for an empty pipe, what is not a pipe, or a refusal of the system.
-    """
+    """Keep a pipe in a temporary file, since it can be read once and a corpus is walked twice."""
     shown = name[0].upper() + name[1:] if source == "-" else name
     with ExitStack() as stack:
         try:

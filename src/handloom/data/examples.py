@@ -1,8 +1,8 @@
-"""Examples to tune on: conversations, preference pairs, labelled texts; how they are read, and which are held out.
+"""Examples to tune on: conversations, preference pairs, labelled texts; read, split, and made into ids.
 
 Every kind of example has `content`: all of it as JSON values, but for its origin; a `split_key`: examples with equal
 keys go to the same split, and of a pair that is the prompt, of a labelled text the text; and `of(record)`, by the
-function of `schema`. Knows no tokens and no torch.
+function of `schema`. What is longer than a row is refused, truncated or left out. Knows no batches and no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -22,7 +22,8 @@ from handloom.data.record_files import read_as
 from handloom.data.sources import files_of, find_files, is_pipe
 from handloom.data.text_io import IN_FOLDERS, Origin, ReadOptions, require_records
 from handloom.errors import DataError
-from handloom.tokenizer.chat import Message
+from handloom.tokenizer.base import Tokenizer
+from handloom.tokenizer.chat import EncodedChat, Message, encode_conversation, encode_generation_prompt
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,8 @@ def read_examples(
     """Every example of some files, in order.
 
     Each source is a file of records, a folder of such (walked as for text), or a glob; `omissions` counts what was left
-    out.
-
-    Raises:
-        DataError: for the first record that is not an example of that kind, naming file and line; or when there are no
-            files, or no records in them.
-        ConfigError: an unknown `encoding_errors`.
+    out. Raises DataError for the first record that is not an example of that kind, naming file and line, and when there
+    are no files or no records; ConfigError for an unknown `encoding_errors`.
     """
     names = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     found = list(stream_examples(kind, names, ReadOptions(encoding_errors=encoding_errors), omissions))
@@ -201,3 +198,96 @@ def digest(examples: Iterable[Example]) -> str:
 
 def _hash(content: object) -> bytes:
     return hashlib.sha256(json.dumps(content).encode("ascii")).digest()
+
+
+@dataclass
+class ExampleEncoder:
+    """Makes texts fit a row of `context_length` tokens, and counts those that did not.
+
+    `policy` is `error`, `truncate` (their end is left out) or `skip` (the example is).
+    """
+
+    context_length: int
+    policy: str
+    omissions: Omissions = field(default_factory=Omissions)
+
+    def fit(self, texts: Sequence[EncodedChat], origin: Origin, room: int) -> list[EncodedChat] | None:
+        """The texts of one example, each at most `room` tokens long; None when it is to be left out.
+
+        Raises DataError when the policy is `error`, and one is longer.
+        """
+        longest = max(len(text.ids) for text in texts)
+        if longest <= room:
+            return list(texts)
+        if self.policy == "error":
+            raise DataError(
+                f"{origin}: {longest:,} tokens, but a row has room for {room:,} (context {self.context_length:,}).",
+                "Shorten it, raise `context_length` if the model has a longer one, or use `overlong=truncate`, which "
+                "leaves out the end of such examples, or `overlong=skip`, which leaves them out.",
+                setting="overlong",
+            )
+        self.omissions.add("truncated" if self.policy == "truncate" else "overlong", str(origin))
+        return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
+
+
+def encode_examples(
+    examples: Iterable[E], tokenizer: Tokenizer, encoder: ExampleEncoder
+) -> list[tuple[E, list[EncodedChat]]]:
+    """Those that are not left out, with their texts as `in_ids` has them; the last token is only ever a target.
+
+    Raises DataError for one that is too long where that is an error, or without a target, for answers that are the same
+    when truncated, and when no example is left.
+    """
+    length = encoder.context_length
+    kept = []
+    for example in examples:
+        texts = encoder.fit(in_ids(example, tokenizer), example.origin, room_for(example, length))
+        if texts is not None:
+            kept.append((example, texts))
+    if not kept:
+        raise DataError(
+            f"Every example is longer than a row of {length:,} tokens, so that none is left.",
+            "Raise `context_length`, or use `overlong=truncate`.",
+        )
+    for example, texts in kept:
+        if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
+            raise DataError(
+                f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that nothing "
+                "of it is left to learn.",
+                "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
+            )
+        if len(texts) == 2 and texts[0].ids == texts[1].ids:
+            raise DataError(
+                f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
+                "Remove that line, or leave out what is too long: `overlong=skip`.",
+            )
+    return kept
+
+
+def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:
+    """The texts of one example, whatever their length: one, or both answers of a pair, each after its prompt.
+
+    Raises DataError for a conversation without a target.
+    """
+    if isinstance(example, Conversation):
+        text = encode_conversation(tokenizer, example.messages)
+        if not any(text.loss_mask):
+            raise DataError(
+                f'{example.origin}: no token is learned, since every answer has "weight": 0.',
+                "Give one the weight 1, or remove that line.",
+            )
+        return [text]
+    if isinstance(example, LabeledText):
+        ids = tokenizer.encode(example.text)
+        return [EncodedChat(ids, [False] * len(ids))]
+    if isinstance(example.prompt, str):
+        prompt = tokenizer.encode(example.prompt)
+    else:
+        prompt = encode_generation_prompt(tokenizer, example.prompt)
+    answers = ([*tokenizer.encode(answer), tokenizer.eos_token_id] for answer in (example.chosen, example.rejected))
+    return [EncodedChat(prompt + ids, [False] * len(prompt) + [True] * len(ids)) for ids in answers]
+
+
+def room_for(example: Example, context_length: int) -> int:
+    """Tokens that a text may have: where the next token is learned, the last one is only ever a target."""
+    return context_length if isinstance(example, LabeledText) else context_length + 1

@@ -42,8 +42,7 @@ _ROWS_AT_A_TIME = 64
 def read_records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """Stream the records of a file, whose form follows from its name.
 
-    Raises:
-        DataError: naming file and line, for what cannot be read or is not an object; without an `on_error` the first.
+    Without an `on_error`, raises DataError, naming file and line, for what cannot be read or is not an object.
     """
     require_records(path)
     name = path.as_posix()

@@ -105,10 +105,8 @@ def open_shard(path: Path, *, fingerprint: str | None = None, verify: bool | Non
     """Open a shard, written with the tokenizer of that `fingerprint` if one is given.
 
     Header and length are always checked; `verify` True reads the whole file and compares its checksum, False does not,
-    None does for files up to 256 MB.
-
-    Raises:
-        DataError: missing, foreign, of another version or tokenizer, cut short, or with a flipped bit.
+    None does for files up to 256 MB. Raises DataError for one that is missing, foreign, of another version or
+    tokenizer, cut short, or has a flipped bit.
     """
 
     def refuse(problem: str) -> DataError:

@@ -44,8 +44,7 @@ def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omiss
     """The files that a name stands for: a file, whatever its suffix; a folder, walked recursively in sorted order; or
     a glob. Files in a folder have to end in one of `suffixes`; `omissions` counts what was left out on the way.
 
-    Raises:
-        DataError: what is missing or empty, a folder without such a file, or one of our own folders.
+    Raises DataError for what is missing or empty, a folder without such a file, or one of our own folders.
     """
     omissions = Omissions() if omissions is None else omissions
     source = expanded(source, "the data")

@@ -63,19 +63,15 @@ def assign_splits(corpus: Corpus, *, validation_fraction: float = 0.1, split: st
     the start of a line; or "auto": documents if both splits get one and validation gets between a quarter and four
     times the bytes requested, else the tail (one long file, say).
 
-    Raises:
-        DataError: no text at all; or `split="documents"` and a split that stays empty.
-        ConfigError: a setting outside its limits.
+    Raises DataError where there is no text at all, and for `split="documents"` where one split stays empty; ConfigError
+    for a setting outside its limits.
     """
     if split not in _POLICIES:
         problem = f'split is "{split}", but must be one of {", ".join(_POLICIES)}.'
         raise ConfigError(problem, "Choose one of these.", setting="split")
     if not 0 <= validation_fraction < 1:
-        raise ConfigError(
-            f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1.",
-            "0.1 holds out a tenth of the text.",
-            setting="validation_fraction",
-        )
+        problem = f"validation_fraction is {validation_fraction}, but must be at least 0 and less than 1."
+        raise ConfigError(problem, "0.1 holds out a tenth of the text.", setting="validation_fraction")
     plan = SplitPlan("none" if validation_fraction == 0 else "documents", validation_fraction)
     plan.omissions.update(corpus.omissions)
     plan.separation.separator = corpus.document_separator

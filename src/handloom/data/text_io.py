@@ -79,29 +79,23 @@ class Origin:
 class ReadOptions:
     """How files are read.
 
-    `text_field` is the field of a record that holds its text. `encoding_errors` is "strict" or "replace", for bytes
-    that are not UTF-8 and for lone surrogates. `json_as_text` takes JSON as the text it is, instead of as records.
-    `document_separator` is the line between two documents of a text file; empty for none. `on_error` is called with
-    each error and its place; when it returns, reading goes on: wrong bytes become U+FFFD, what cannot be read is left
-    out.
-
-    Raises ConfigError for an unknown `encoding_errors`, or a separator that is not one line.
+    `on_error` is called with each error and its place; when it returns, reading goes on: wrong bytes become U+FFFD,
+    what cannot be read is left out. Raises ConfigError for an unknown `encoding_errors`, or a separator that is not one
+    line.
     """
 
-    text_field: str = TEXT_FIELD
-    encoding_errors: str = "strict"
+    text_field: str = TEXT_FIELD  # of a record, which holds its text
+    encoding_errors: str = "strict"  # or "replace", for bytes that are not UTF-8 and for lone surrogates
     json_as_text: bool = False
-    document_separator: str = END_OF_TEXT
+    document_separator: str = END_OF_TEXT  # the line between two documents of a text file; empty for none
     on_error: Callable[[DataError, Origin], None] | None = None
 
     def __post_init__(self) -> None:
         check_separator(self.document_separator)
         if self.encoding_errors not in ("strict", "replace"):
-            raise ConfigError(
-                f'encoding_errors is "{self.encoding_errors}", but must be "strict" or "replace".',
-                "Strict reports bytes that are not UTF-8, replace reads them as \N{REPLACEMENT CHARACTER}.",
-                setting="encoding_errors",
-            )
+            problem = f'encoding_errors is "{self.encoding_errors}", but must be "strict" or "replace".'
+            remedy = "Strict reports bytes that are not UTF-8, replace reads them as \N{REPLACEMENT CHARACTER}."
+            raise ConfigError(problem, remedy, setting="encoding_errors")
 
     def report(self, error: DataError, origin: Origin) -> None:
         """Raise the error, or hand it to `on_error`."""
@@ -126,8 +120,7 @@ class ReadOptions:
             return raw.decode("utf-8", "replace")
 
     def plain(self, text: str, origin: Origin) -> str:
-        r"""A string of a record with `\n` as line ends, and as UTF-8 can hold it: half a surrogate pair is refused or
-        becomes U+FFFD."""
+        r"""A string of a record with `\n` as line ends; a lone surrogate is refused or becomes U+FFFD."""
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         try:
@@ -200,9 +193,8 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 def read_text(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
     """Stream a UTF-8 file that is not meant to be records, in chunks of up to 256 KB, none empty.
 
-    Raises:
-        UnreadableError: the file cannot be read, is binary, or is JSON where that is not to be taken as text.
-        FaultError: it has bytes that are not UTF-8; the message has the offset of the first one.
+    Raises UnreadableError for what cannot be read, is binary, or is JSON where that is not to be taken as text, and
+    FaultError for bytes that are not UTF-8.
     """
     for number, text in enumerate(stream(path, name, options)):
         if number == 0 and not options.json_as_text and form_of(path) == "text" and is_json(text, CHUNK // 4):

@@ -67,7 +67,7 @@ class TokenData:
 
     @property
     def key(self) -> str:
-        """Stands for the text, the split and the tokenizer together: equal if the tokens are."""
+        """Stands for the text, the split and the tokenizer together."""
         return self.folder.name
 
     def windows(self, context_length: int, stride: int | None) -> int:
@@ -79,8 +79,7 @@ class TokenData:
         return count
 
     def names(self, split: int) -> Iterator[str]:
-        """The documents of a split (TRAIN or VALIDATION), in the order of their tokens; as they were called when the
-        text was first prepared."""
+        """The documents of a split (TRAIN or VALIDATION), in order, as they were called when they were prepared."""
         return iter((self.train, self.validation)[split].names)
 
 
@@ -116,13 +115,12 @@ def prepare(
     """Tokenize `sources` into the cache, or find that this was done before.
 
     `sources` is what `open_corpus` takes, with its settings in `reading`; or the corpus it gave. For
-    `validation_fraction` and `split` see `assign_splits`. `workers` is the number of threads that tokenize, by default
-    one for each available core; they need tiktoken to run side by side. `on_progress` is called with the bytes of text
-    done and in all. `verify`: see `open_shard`.
+    `validation_fraction` and `split` see `assign_splits`, for `verify` `open_shard`. `workers` threads tokenize, by
+    default one for each available core; they need tiktoken to run side by side. `on_progress` is called with the bytes
+    of text done and in all.
 
-    Raises:
-        DataError: text that cannot be used, a damaged shard in the cache, no space.
-        ConfigError: a setting outside its limits.
+    Raises DataError for text that cannot be used, a damaged shard in the cache, and a full disk; ConfigError for a
+    setting outside its limits.
     """
     began = time.monotonic()
     if workers is not None and workers < 1:
@@ -158,10 +156,8 @@ def prepare(
 
 
 def open_cached(key: str, tokenizer: Tokenizer) -> TokenData | None:
-    """What was prepared under that `key`, without reading its text; None if the cache does not have it.
-
-    Raises DataError for a damaged shard, or one of another tokenizer.
-    """
+    """What was prepared under that `key`, without reading its text; None if the cache does not have it; DataError for
+    a damaged shard, or one of another tokenizer."""
     return _open(_folder_of(key), tokenizer, None) if is_prepared(key) else None
 
 

@@ -1,9 +1,8 @@
 """A text in tokens becomes windows: shuffled batches to train on, and ordered ones to measure with.
 
 A window of context T is the inputs tokens[i : i+T] and the targets tokens[i+1 : i+T+1]. Training batches are an endless
-stream of epochs, each a fresh permutation of all windows. `batch(step)` is a pure function of (seed, step, rank, world
-size), so that resuming, several processes and "show me the batch of step 731" need no state. Arrays only; no files, no
-text.
+stream of epochs, each a fresh permutation of all windows; `batch(step)` is a pure function of (seed, step, rank, world
+size), so that resuming needs no state. Arrays only; no files, no text.
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ class Windows:
     """Training batches of B windows over `tokens`, (n,) of any integer type, memory-mapped or not.
 
     `stride` is the number of tokens from one window's start to the next, 1 to T; default T. The last window is moved
-    back so that it ends at the last token, so every token but the first is a target. `seed` is any integer. For `rank`
-    and `world_size` see `ShuffledSampler`.
-
-    Raises:
-        DataError: the text is shorter than one window.
-        ConfigError: a setting outside its limits.
+    back so that it ends at the last token, so every token but the first is a target. For `rank` and `world_size` see
+    `ShuffledSampler`. Raises DataError for a text shorter than one window, ConfigError for a setting outside its
+    limits.
     """
 
     def __init__(
@@ -135,10 +131,8 @@ def windows_of(
     predicted from little. A shorter stride predicts each token beyond the first window from at least
     `context_length - stride` tokens before it, at `context_length / stride` times the price. The last window is moved
     back to end with the text, so that it is full too; only of a shorter text it is not. `begin` is a token to put
-    before the text, such as the end of text, which makes the first token a target as well.
-
-    Raises:
-        ConfigError: a setting outside its limits.
+    before the text, such as the end of text, which makes the first token a target as well. Raises ConfigError for a
+    setting outside its limits.
     """
     stride = context_length if stride is None else stride
     _check("context_length", context_length, 1)
@@ -193,11 +187,7 @@ def validation_batches(
     """Every token but the first predicted exactly once, in order, through windows that lie side by side.
 
     Gives inputs (b, T) and targets (b, T), int64, as `stack_windows`, T always `context_length`; b is `batch_size`,
-    less in the last batch.
-
-    Raises:
-        DataError: fewer than two tokens, so nothing to predict.
-        ConfigError: `context_length` or `batch_size` below 1.
+    less in the last batch. Raises DataError for fewer than two tokens, ConfigError for a setting outside its limits.
     """
     _check("batch_size", batch_size, 1)
     windows = windows_of(in_chunks(tokens), context_length=context_length)

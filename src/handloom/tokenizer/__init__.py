@@ -23,12 +23,9 @@ def load_tokenizer(
 ) -> BPETokenizer:
     """GPT-2's tokenizer ("gpt2"), or that of a folder ("./gpt2" for one of that name).
 
-    A folder has `tokenizer.json`, or `vocab.json` and `merges.txt`. `fast` encodes with tiktoken instead of the
-    hand-written tokenizer; the ids are the same. `rows` is how many ids the model has: added special tokens beyond
-    them are left out. `templates=False` drops its chat templates, which a new model has not been trained on.
-
-    Raises:
-        DataError: files are missing, damaged, or of another kind.
+    `fast` encodes with tiktoken instead of the hand-written tokenizer; the ids are the same. `rows` is how many ids the
+    model has: added special tokens beyond them are left out. `templates=False` drops its chat templates, which a new
+    model has not been trained on. Raises DataError for files that are missing, damaged, or of another kind.
     """
     from handloom.tokenizer.bpe import BPETokenizer
     from handloom.tokenizer.gpt2 import TiktokenTokenizer, gpt2_bpe

@@ -86,8 +86,7 @@ class BPETokenizer:
     def from_files(cls, vocabulary: Path, merges: Path) -> BPETokenizer:
         """Read GPT-2's `vocab.json` (or encoder.json) and `merges.txt` (or vocab.bpe).
 
-        Raises:
-            DataError: a file is missing, incomplete, or does not describe a tokenizer of this kind.
+        Raises DataError for a file that is missing, incomplete, or does not describe a tokenizer of this kind.
         """
         words, pairs = vocab_files.read_pair(vocabulary, merges)
         return cls._of(hf_folder.Found(words, pairs, (vocabulary, merges)))
@@ -96,10 +95,8 @@ class BPETokenizer:
     def from_folder(cls, folder: Path, rows: int | None = None) -> BPETokenizer:
         """Read a folder's `tokenizer.json`, or its `vocab.json` and `merges.txt`, and the settings around them.
 
-        `rows` is how many ids the model has: added special tokens beyond them are left out.
-
-        Raises:
-            DataError: as `from_files`, or for a key that Handloom does not support.
+        `rows` is how many ids the model has: added special tokens beyond them are left out. Raises DataError as
+        `from_files`, or for a key that Handloom does not support.
         """
         return cls._of(hf_folder.read_folder(folder), rows)
 
@@ -159,11 +156,10 @@ class BPETokenizer:
         return [(words[left], words[right]) for left, right in self.merges]
 
     def encode(self, text: str, *, special: bool = False, stand_ins: Mapping[int, str] | None = None) -> list[int]:
-        """Ids of `text`; a lone surrogate counts as U+FFFD.
+        """Ids of `text`, in which special tokens are ordinary text unless `special`; a lone surrogate is U+FFFD.
 
-        Special tokens are ordinary text unless `special`. `stand_ins` are characters that replace others in ordinary
-        text, so that no special token is found there. Time grows as n log n with the longest piece and linearly with
-        the number of pieces.
+        `stand_ins` are characters that replace others in ordinary text, so that no special token is found there. Time
+        grows as n log n with the longest piece and linearly with the number of pieces.
         """
         prefix = self.settings.add_prefix_space
         return self._matchers[special].encode(text, self._encode, add_prefix_space=prefix, stand_ins=stand_ins)
@@ -249,11 +245,7 @@ class BPETokenizer:
 
     def save(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Write `vocab.json` and `merges.txt` into `folder`, and `tokenizer.json` with its settings where they differ
-        from GPT-2's, or `config` (further keys of `tokenizer_config.json`) is given.
-
-        Raises:
-            DataError: the folder cannot be written.
-        """
+        from GPT-2's, or `config` (further keys of `tokenizer_config.json`) is given; DataError where it cannot be."""
         names = (vocab_files.VOCABULARY, vocab_files.MERGES)
         pair = dict(zip(names, vocab_files.as_text(self.vocabulary, self.word_merges), strict=True))
         plain = self.settings == PLAIN and config is None

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str) -> list[int]:
     """Ids of a conversation, with the header of an answer (`add_generation_prompt`) after it.
 
-    Raises:
-        RequestError: the template rejects these messages, or is not a template.
+    Raises RequestError for a template that rejects these messages, or is none.
     """
     special = sorted((t.content for t in tokenizer.settings.added if t.special), key=len, reverse=True)
     typed = "".join(message.content for message in messages)

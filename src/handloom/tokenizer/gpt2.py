@@ -27,11 +27,7 @@ _SHA256 = {
 
 
 def gpt2_bpe() -> BPETokenizer:
-    """GPT-2's tokenizer, hand-written.
-
-    Raises:
-        DataError: the package with its files is missing or altered.
-    """
+    """GPT-2's tokenizer, hand-written; DataError where the package with its files is missing or altered."""
     return BPETokenizer.from_files(_checked("encoder.json"), _checked("vocab.bpe"))
 
 

@@ -167,8 +167,7 @@ def added_token(given: Any, path: Path, number: Any = None) -> AddedToken:
 def read_tokenizer_json(path: Path, gpt2: bool) -> tuple[dict[str, Any], list[vocab_files.Merge], TokenizerSettings]:
     """Vocabulary, merges and settings; the latter are GPT-2's with `gpt2`, the class that takes no others.
 
-    Raises:
-        DataError: it is incomplete, or splits or changes text in another way than GPT-2's tokenizer.
+    Raises DataError if it is incomplete, or splits or changes text in another way than GPT-2's tokenizer.
     """
     content = require_known(vocab_files.read_json(path), path, vocab_files.TOKENIZER_JSON)
     model = content.get("model")

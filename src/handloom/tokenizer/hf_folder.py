@@ -49,11 +49,8 @@ class Found:
     """Each end of text that is named, as an id or a token, after where that stands."""
 
     def checked(self, rows: int | None) -> TokenizerSettings:
-        """The settings, after all has been checked against the vocabulary and the model's ids (`rows`, if known).
-
-        Raises:
-            DataError: naming the first fault.
-        """
+        """The settings, after all has been checked against the vocabulary and the model's ids (`rows`, if known);
+        DataError for the first fault."""
         special = {token.content for token in self.special}
         contents = special | {token.content for token in self.settings.added}
         has_unk = self.settings.unk is not None
@@ -111,8 +108,7 @@ class Found:
 def read_folder(folder: Path) -> Found:
     """Read all files of a folder that describe its tokenizer.
 
-    Raises:
-        DataError: a file is missing or incomplete, or has a key that Handloom does not support.
+    Raises DataError for a file that is missing or incomplete, or has a key that Handloom does not support.
     """
     paths = {name: folder / name for name in (hf.MODEL, hf.CONFIG, hf.SPECIAL, hf.GENERATION)}
     files: _Files = {name: read_json(path) if path.is_file() else {} for name, path in paths.items()}

@@ -33,11 +33,8 @@ def train_bpe(
     Each merge takes the pair that occurs most often (in 'aaa' the pair 'a','a' occurs twice); among equally frequent
     ones, the pair with the smallest ids. So the merges depend on nothing but the text.
 
-    `vocab_size` counts 256 bytes, the merges, and the end of text; it ends smaller when no pair occurs twice any more.
-    `on_progress` gets (merges made, merges wanted) after each merge.
-
-    Raises:
-        ConfigError: `vocab_size` is below 257.
+    `vocab_size` counts 256 bytes, the merges, and the end of text; it ends smaller when no pair occurs twice any more,
+    and below 257 is a ConfigError. `on_progress` gets (merges made, merges wanted) after each merge.
     """
     require_type(vocab_size, "The size of the vocabulary", int, "an int")
     wanted = vocab_size - MIN_VOCAB_SIZE

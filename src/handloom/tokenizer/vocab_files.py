@@ -155,12 +155,7 @@ def always_reached(pairs: Sequence[tuple[int, int]]) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file.
-
-    Raises:
-        CheckpointError: Git LFS has not fetched it.
-        DataError: it is missing, or not readable.
-    """
+    """A UTF-8 file; CheckpointError if Git LFS has not fetched it, DataError if it is missing or not readable."""
     storage.require_content(path)
     try:
         return path.read_text(encoding="utf-8")

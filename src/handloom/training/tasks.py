@@ -22,8 +22,15 @@ from handloom.data.collate import (
     pad_batch,
     stack,
 )
-from handloom.data.encoding import ExampleEncoder, encode_examples
-from handloom.data.examples import KINDS, LabeledText, digest, read_examples, validation_mask
+from handloom.data.examples import (
+    KINDS,
+    ExampleEncoder,
+    LabeledText,
+    digest,
+    encode_examples,
+    read_examples,
+    validation_mask,
+)
 from handloom.errors import DataError, ModelError
 from handloom.model import surgery
 from handloom.model.config import SINGLE_LABEL

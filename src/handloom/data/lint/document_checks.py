@@ -15,7 +15,7 @@ from handloom.data import split as splitting
 from handloom.data.chunking import chunk_text
 from handloom.data.corpus import Corpus, Document, open_corpus
 from handloom.data.lint.base import Job, copy_findings, finding_of
-from handloom.data.lint.near_duplicates import FingerprintReader, NearDuplicates
+from handloom.data.lint.near_duplicates import Fingerprint, NearDuplicates
 from handloom.data.lint.rules import Finding
 from handloom.data.lint.stats import SAMPLE, script_and_language
 from handloom.data.lint.text_checks import text_problems
@@ -39,10 +39,10 @@ def lint_text(job: Job) -> Iterator[Finding]:
         place = document.origin or Origin(document.file, document.line)
         if document.origin or document.path:
             yield from job.start_of(document.path or Path(place.file), place.file)
-        fingerprint = FingerprintReader()
+        fingerprint = Fingerprint()
         yield from _check_document(document, place, fingerprint, job)
         if fingerprint.words:
-            copies.add(number, fingerprint.finish())
+            copies.add(number, fingerprint)
         places.append(place)
     yield from job.faults()
     job.muted = True
@@ -71,7 +71,7 @@ def _split(corpus: Corpus, job: Job) -> tuple[SplitPlan | None, Finding | None]:
         return None, finding_of("no-data", error)
 
 
-def _check_document(document: Document, place: Origin, fingerprint: FingerprintReader, job: Job) -> Iterator[Finding]:
+def _check_document(document: Document, place: Origin, fingerprint: Fingerprint, job: Job) -> Iterator[Finding]:
     """What is wrong with one document, whose text also goes into `fingerprint`."""
     found = job.faults()
     if document.path is not None:

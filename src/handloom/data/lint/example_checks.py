@@ -9,19 +9,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from handloom.data.encoding import ExampleEncoder, encode_examples, in_ids, room_for
 from handloom.data.examples import (
     KINDS,
     Conversation,
     Example,
+    ExampleEncoder,
     LabeledText,
     PreferencePair,
+    encode_examples,
+    in_ids,
     mask_of_fractions,
+    room_for,
     split_fraction,
     stream_examples,
 )
 from handloom.data.lint.base import Job, copy_findings, finding_of
-from handloom.data.lint.near_duplicates import NearDuplicates, fingerprint_of, normalize
+from handloom.data.lint.near_duplicates import Fingerprint, NearDuplicates, normalize
 from handloom.data.lint.rules import WARNING, Finding
 from handloom.data.lint.stats import script_and_language
 from handloom.data.lint.text_checks import text_problems
@@ -82,7 +85,10 @@ class _Examples:
         self._places.append(place)
         self._fractions.append(float("nan") if left_out else split_fraction(example))
         content = example.text if isinstance(example, LabeledText) else json.dumps(example.content)
-        found = fingerprint_of(content, (part.text for part in _parts(example) if part.role != "system"))
+        found = Fingerprint(content)
+        for part in _parts(example):
+            if part.role != "system":  # which many examples have in common
+                found.add(part.text)
         self._copies.add(number, found)
         if isinstance(example, LabeledText):
             self._labels.append(example.label)
@@ -216,7 +222,7 @@ def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: 
         if encoder.policy == "skip":
             encoder.fit(texts, example.origin, room)
         else:
-            encode_examples([example], job.tokenizer, encoder)
+            encode_examples([example], job.tokenizer, encoder)  # type: ignore[type-var]
     except DataError as error:
         return finding_of("nothing-learned", error, place, prefix), length
     what = "cut off" if encoder.policy == "truncate" else "left out"

@@ -13,8 +13,7 @@ import re
 import unicodedata
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -44,20 +43,15 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-@dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a text to compare it by."""
+    """What is kept of a text to compare it by. The text comes in pieces, each of which begins where a word does.
 
-    exact: bytes
-    loose: bytes
-    signature: bytes  # (HASHES,) uint32; empty for a text of few words
+    `exact` is what copies have in common, by default the text itself.
+    """
 
-
-class FingerprintReader:
-    """Computes the fingerprint of a text that comes in pieces, each of which begins where a word does."""
-
-    def __init__(self) -> None:
-        self._exact, self._loose = hashlib.sha256(), hashlib.sha256()
+    def __init__(self, exact: str | None = None) -> None:
+        self._is_text = exact is None
+        self._exact, self._loose = hashlib.sha256((exact or "").encode("utf-8", "surrogatepass")), hashlib.sha256()
         self._least = np.full(HASHES, 2**32 - 1, dtype=np.uint64)  # (HASHES,)
         self._last = np.empty(0, dtype=np.uint64)
         self.words = 0  # separated by white space
@@ -66,7 +60,8 @@ class FingerprintReader:
     def add(self, text: str) -> None:
         """The next piece."""
         loose = normalize(text)
-        self._exact.update(text.encode("utf-8"))
+        if self._is_text:
+            self._exact.update(text.encode("utf-8"))
         if loose:
             self._loose.update(f"{loose} ".encode())
             self.words += loose.count(" ") + 1
@@ -82,19 +77,20 @@ class FingerprintReader:
             values = (_TIMES * (shingles ^ (shingles >> np.uint64(29))) + _PLUS) >> np.uint64(32)
             self._least = np.minimum(self._least, values.min(axis=1))
 
-    def finish(self) -> Fingerprint:
-        """Of all pieces."""
-        signature = self._least.astype(np.uint32).tobytes() if self._signs >= LEAST_WORDS else b""
-        return Fingerprint(self._exact.digest()[:16], self._loose.digest()[:16], signature)
+    @property
+    def exact(self) -> bytes:
+        """Equal for copies."""
+        return self._exact.digest()[:16]
 
+    @property
+    def loose(self) -> bytes:
+        """Equal for texts that differ in case and white space only."""
+        return self._loose.digest()[:16]
 
-def fingerprint_of(exact: str, texts: Iterable[str]) -> Fingerprint:
-    """Of an example: `exact` is its whole content, `texts` are those without what many examples have in common."""
-    reader = FingerprintReader()
-    for text in texts:
-        reader.add(text)
-    whole = hashlib.sha256(exact.encode("utf-8", "surrogatepass"))
-    return replace(reader.finish(), exact=whole.digest()[:16])
+    @property
+    def signature(self) -> bytes:
+        """(HASHES,) uint32; empty for a text of few words."""
+        return self._least.astype(np.uint32).tobytes() if self._signs >= LEAST_WORDS else b""
 
 
 class NearDuplicates:
@@ -105,10 +101,8 @@ class NearDuplicates:
         self._loose: dict[bytes, int] = {}
         self._signatures = bytearray()
         self._signed = array("q")
-        self.exact: list[tuple[int, int]] = []
-        """Number of a text, and of an earlier one that is equal."""
-        self.loose: list[tuple[int, int]] = []
-        """The same for texts that are equal but for case and white space."""
+        self.exact: list[tuple[int, int]] = []  # number of a text, and of an earlier one that is equal
+        self.loose: list[tuple[int, int]] = []  # the same, but for case and white space
 
     def add(self, number: int, found: Fingerprint) -> None:
         """One more text."""
@@ -116,8 +110,8 @@ class NearDuplicates:
             self.exact.append((number, earlier))
         elif (earlier := self._loose.setdefault(found.loose, number)) != number:
             self.loose.append((number, earlier))
-        elif found.signature:
-            self._signatures += found.signature
+        elif signature := found.signature:
+            self._signatures += signature
             self._signed.append(number)
 
     def similar(self) -> Iterator[tuple[int, int, float]]:
