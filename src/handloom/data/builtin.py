@@ -34,8 +34,8 @@ _REMEDY = (
 def python_docs(library: Path | None = None) -> Iterator[tuple[str, str]]:
     """Titles and texts in sorted order: docstrings by module, then the language reference by topic.
 
-    `library` is the folder of the standard library, by default that of the running Python. Raises DataError if that
-    Python is installed without library sources or `pydoc_data`.
+    `library` is the folder of the standard library, by default that of the running Python. Raises DataError if it lacks
+    sources or `pydoc_data`.
     """
     library = library or _library()
     topics = library / "pydoc_data" / "topics.py"

@@ -14,20 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from handloom.data import text_io
 from handloom.data.compressed import PACKED
 from handloom.data.json_values import MalformedError, json_values
 from handloom.data.schema import Record
-from handloom.data.text_io import (
-    BOM,
-    Origin,
-    ReadOptions,
-    UnreadableError,
-    form_of,
-    opened,
-    require_records,
-    stream,
-    without_mark,
-)
+from handloom.data.text_io import Origin, ReadOptions, UnreadableError, form_of
 from handloom.errors import DataError
 from handloom.packages import import_failure
 from handloom.values import parse_json
@@ -44,7 +35,7 @@ def read_records(path: Path, options: ReadOptions) -> Iterator[Record]:
 
     Without an `on_error`, raises DataError, naming file and line, for what cannot be read or is not an object.
     """
-    require_records(path)
+    text_io.require_records(path)
     name = path.as_posix()
     try:
         for origin, value in _READERS[form_of(path)](path, name, options):
@@ -88,9 +79,9 @@ def _json_lines(path: Path, name: str, options: ReadOptions) -> Rows:
 
 
 def _raw_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
-    with opened(path, name) as file:
+    with text_io.opened(path, name) as file:
         for number, line in enumerate(file, start=1):
-            yield number, without_mark(line, name) if number == 1 else line
+            yield number, text_io.without_mark(line, name) if number == 1 else line
 
 
 def _json(path: Path, name: str, options: ReadOptions) -> Rows:
@@ -99,7 +90,7 @@ def _json(path: Path, name: str, options: ReadOptions) -> Rows:
         yield from _json_lines(path, name, options)
         return
     try:
-        for value, line, column in json_values(stream(path, name, options)):
+        for value, line, column in json_values(text_io.stream(path, name, options)):
             yield Origin(name, line, column), value
     except MalformedError as error:
         origin = Origin(name, error.line)
@@ -108,8 +99,8 @@ def _json(path: Path, name: str, options: ReadOptions) -> Rows:
 
 
 def _begins_with_a_line(path: Path, name: str) -> bool:
-    with opened(path, name) as file:
-        line = file.readline(80).removeprefix(BOM)
+    with text_io.opened(path, name) as file:
+        line = file.readline(80).removeprefix(text_io.BOM)
         if line.lstrip().startswith(b"{") and not line.endswith(b"\n"):
             line += file.readline(_LONGEST_LINE)
     try:
@@ -183,7 +174,7 @@ def _parquet(path: Path, name: str, options: ReadOptions) -> Rows:
         raise import_failure(error, f"{name}: reading Parquet", UnreadableError) or error from None
 
     number = 0
-    with opened(path, name) as file:
+    with text_io.opened(path, name) as file:
         try:
             table = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             for batch in table.iter_batches(batch_size=_ROWS_AT_A_TIME):

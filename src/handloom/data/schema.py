@@ -127,10 +127,8 @@ def text_of(record: Record) -> str:
 
 
 def conversation(record: Record) -> tuple[Message, ...]:
-    """The messages of a list of them, of Alpaca's instruction and output, or of a prompt and its completion.
-
-    Raises DataError unless they are those of a whole conversation; see `check_turns`.
-    """
+    """The messages of a list of them, of Alpaca's instruction and output, or of a prompt and its completion; checked by
+    `check_turns`."""
     if lists := [name for name in _LISTS if name in record.fields]:
         name, used = lists[0], {lists[0]}
         messages = record.messages(name)
@@ -154,10 +152,9 @@ def conversation(record: Record) -> tuple[Message, ...]:
 def pair(record: Record) -> tuple[str | tuple[Message, ...], str, str]:
     """Prompt, preferred and other answer.
 
-    Either `{"prompt", "chosen", "rejected"}` are all texts; or the prompt is messages (a list, Alpaca's instruction, or
-    ShareGPT's conversations) and each answer a text or messages: the answer alone, or the whole conversation, alike up
-    to the answer (`prompt` may then be absent, or repeat the last question). Raises DataError for anything else, or two
-    equal answers.
+    All three are texts; or the prompt is messages (a list, Alpaca's instruction, or ShareGPT's conversations) and each
+    answer a text or messages: the answer alone, or the whole conversation, alike up to the answer (`prompt` may then be
+    absent, or repeat the last question). Raises DataError for anything else, or two equal answers.
     """
     fields = record.fields
     answers = [record.require(name, _PAIR) for name in ("chosen", "rejected")]
@@ -203,8 +200,7 @@ def labeled(record: Record) -> tuple[str, str]:
 def check_turns(record: Record, messages: tuple[Message, ...], what: str) -> None:
     """Raise DataError unless user and assistant speak in turn, the user first, and the assistant last.
 
-    A message of the system may stand before all others. Two messages of one side in a row have to be joined into one
-    message first: what stands between them is a matter of the data, not of a template.
+    A message of the system may stand before all others.
     """
     if all(message.role != "assistant" for message in messages):
         problem = f"no message in {what} is the assistant's, so there is nothing to learn."
@@ -278,10 +274,7 @@ def _conversational_pair(record: Record, before: tuple[Message, ...]) -> tuple[t
 
 
 def _account(record: Record, used: set[str], messages: Iterable[Message]) -> None:
-    """Count the fields that are left out; raise DataError for one without which the record would mean something else.
-
-    A field that repeats what is learned is not needed.
-    """
+    """Count the fields that are left out; DataError for one without which the record would mean something else."""
     contents = [message.content for message in messages]
     values = [record.fields[name] for name in used if name in record.fields]
     for name, value in record.fields.items():

@@ -15,20 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from handloom.errors import DataError
 from handloom.tokenizer import hf_config as hf
+from handloom.tokenizer import vocab_files
 from handloom.tokenizer.base import END_OF_TEXT
 from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings, added_token, read_tokenizer_json, refused
 from handloom.tokenizer.pretokenize import AddedToken
-from handloom.tokenizer.vocab_files import (
-    MERGES,
-    TOKENIZER_JSON,
-    VOCABULARY,
-    Merge,
-    check,
-    damaged,
-    read_json,
-    read_pair,
-    read_text,
-)
 
 if TYPE_CHECKING:
     from handloom.tokenizer.bpe import BPETokenizer
@@ -41,7 +31,7 @@ class Found:
     """A vocabulary with its merges as files have them, and the settings of the files around them, not yet checked."""
 
     vocabulary: dict[str, Any]
-    merges: Sequence[Merge]
+    merges: Sequence[vocab_files.Merge]
     paths: tuple[Path, Path]  # of vocabulary and merges
     settings: TokenizerSettings = PLAIN  # with ids of added tokens as stated, and without end-of-text ids
     special: tuple[AddedToken, ...] = ()  # tokens that are named as special ones, perhaps without an id
@@ -54,13 +44,13 @@ class Found:
         special = {token.content for token in self.special}
         contents = special | {token.content for token in self.settings.added}
         has_unk = self.settings.unk is not None
-        check(self.vocabulary, self.merges, paths=self.paths, added=contents, unk=has_unk)
+        vocab_files.check(self.vocabulary, self.merges, paths=self.paths, added=contents, unk=has_unk)
         added: dict[str, AddedToken] = {}
         ids: dict[str, int] = dict(self.vocabulary)
         new = len(ids)
         for token in sorted(self.settings.added, key=lambda token: token.id):
             if (right := ids.get(token.content, new)) != token.id:
-                raise damaged(
+                raise vocab_files.damaged(
                     f"{self.paths[0].parent}: the added token {token.content!r} has the id {token.id}; by the "
                     f"vocabulary in {self.paths[0].name} it is {right}."
                 )
@@ -91,7 +81,7 @@ class Found:
                 f"{where} is {end!r}, which has the id {beyond[0]}, and the model has no row for it.",
                 "Fetch the model that this tokenizer was made for, or name there the end that the model writes.",
             )
-        raise damaged(f"{where} is {end!r}, which {self.paths[0]} lacks.")
+        raise vocab_files.damaged(f"{where} is {end!r}, which {self.paths[0]} lacks.")
 
     def _end_of_text(self, ids: Mapping[str, int], ends: Sequence[int]) -> int:
         for token in (END_OF_TEXT, self.settings.named.get("eos_token", "")):
@@ -111,17 +101,21 @@ def read_folder(folder: Path) -> Found:
     Raises DataError for a file that is missing or incomplete, or has a key that Handloom does not support.
     """
     paths = {name: folder / name for name in (hf.MODEL, hf.CONFIG, hf.SPECIAL, hf.GENERATION)}
-    files: _Files = {name: read_json(path) if path.is_file() else {} for name, path in paths.items()}
+    files: _Files = {name: vocab_files.read_json(path) if path.is_file() else {} for name, path in paths.items()}
     for name in (hf.CONFIG, hf.SPECIAL, hf.GENERATION):
         hf.require_known(files[name], paths[name], name)
-    config, single, pair = files[hf.CONFIG], folder / TOKENIZER_JSON, (folder / VOCABULARY, folder / MERGES)
+    config, single, pair = (
+        files[hf.CONFIG],
+        folder / vocab_files.TOKENIZER_JSON,
+        (folder / vocab_files.VOCABULARY, folder / vocab_files.MERGES),
+    )
     gpt2 = _is_gpt2(folder, files)
     if single.is_file():
         vocabulary, merges, settings = read_tokenizer_json(single, gpt2)
         pair = (single, single)
         _require_one_vocabulary(folder, vocabulary)
     else:
-        (vocabulary, merges), settings = read_pair(*pair), PLAIN
+        (vocabulary, merges), settings = vocab_files.read_pair(*pair), PLAIN
     if gpt2:
         settings = replace(settings, add_prefix_space=config.get("add_prefix_space") is True)
     decoder, where = config.get("added_tokens_decoder"), folder / hf.CONFIG
@@ -156,7 +150,7 @@ def _all_added(
         tokens |= {token.content: token for token in found}
     elif path.is_file():
         contents = {token.content for token in specials}
-        for content, number in read_json(path).items():
+        for content, number in vocab_files.read_json(path).items():
             token = added_token({"content": content, "special": content in contents}, path, number)
             tokens.setdefault(content, token)
     return tuple(tokens.values())
@@ -164,24 +158,24 @@ def _all_added(
 
 def _is_gpt2(folder: Path, files: _Files) -> bool:
     """Whether transformers builds it as GPT-2's, with vocabulary and merges alone of a `tokenizer.json`."""
-    model, single, path = files[hf.MODEL], (folder / TOKENIZER_JSON).is_file(), folder / hf.CONFIG
+    model, single, path = files[hf.MODEL], (folder / vocab_files.TOKENIZER_JSON).is_file(), folder / hf.CONFIG
     name = files[hf.CONFIG].get("tokenizer_class") or model.get("tokenizer_class")
     if name is None:
         return not single or model.get("model_type") == "gpt2"
     if name not in hf.CLASSES:
         raise refused(path, f"tokenizer_class is {name!r}", f"Handloom reads {', '.join(hf.CLASSES)}")
     if name not in hf.GPT2_CLASSES and not single:
-        raise refused(path, f"tokenizer_class is {name!r}", f"that needs a {TOKENIZER_JSON}")
+        raise refused(path, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.TOKENIZER_JSON}")
     return name in hf.GPT2_CLASSES
 
 
 def _require_one_vocabulary(folder: Path, vocabulary: Mapping[str, Any]) -> None:
     """Refuse a `vocab.json` that contradicts the `tokenizer.json` in the same folder."""
-    path = folder / VOCABULARY
-    for token, number in read_json(path).items() if path.is_file() else ():
+    path = folder / vocab_files.VOCABULARY
+    for token, number in vocab_files.read_json(path).items() if path.is_file() else ():
         if vocabulary.get(token, number) != number:
-            raise damaged(
-                f"{path}: {token!r} has the id {number}; in {TOKENIZER_JSON} of the same folder, it is "
+            raise vocab_files.damaged(
+                f"{path}: {token!r} has the id {number}; in {vocab_files.TOKENIZER_JSON} of the same folder, it is "
                 f"{vocabulary[token]}."
             )
 
@@ -194,7 +188,7 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(given, list):
         given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
     given = given if isinstance(given, dict) else {"default": given}
-    given = {name: read_text(path) for name, path in paths.items() if path.is_file()} or given
+    given = {name: vocab_files.read_text(path) for name, path in paths.items() if path.is_file()} or given
     for name, template in given.items():
         if not isinstance(name, str) or not isinstance(template, str):
             raise refused(folder / hf.CONFIG, f"chat_template is {template!r}", "it is not a text")
@@ -240,7 +234,7 @@ def contents(tokenizer: BPETokenizer, more: Mapping[str, Any]) -> dict[str, str]
     ends = list(tokenizer.eos_token_ids)
     generation = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": ends[0] if len(ends) == 1 else ends}
     written = {
-        TOKENIZER_JSON: json.dumps(_single(tokenizer), ensure_ascii=False),
+        vocab_files.TOKENIZER_JSON: json.dumps(_single(tokenizer), ensure_ascii=False),
         hf.CONFIG: json.dumps(config, ensure_ascii=False, indent=2),
         hf.GENERATION: json.dumps(generation, ensure_ascii=False, indent=2),
     }

@@ -26,20 +26,11 @@ def lint(
 ) -> Iterator[Finding]:
     """Every finding as it comes up; those about copies, the split and labels at the end.
 
-    `tokenizer` measures lengths; `stats` is filled on the way; `on_progress` gets the number of texts read.
-
-    Raises:
-        DataError: no source was named, or the only one cannot be opened.
-        ConfigError: a setting outside its limits.
+    `tokenizer` measures lengths; `stats` is filled on the way; `on_progress` gets the number of texts read. Raises
+    DataError when no source was named, or the only one cannot be opened; ConfigError for a setting outside its limits.
     """
     from handloom.data.lint.document_checks import lint_text
     from handloom.data.lint.example_checks import lint_examples
 
-    job = Job(
-        sources=list(sources),
-        tokenizer=tokenizer,
-        settings=settings,
-        stats=stats or DataStats(),
-        on_progress=on_progress,
-    )
+    job = Job(list(sources), tokenizer, settings, stats or DataStats(), on_progress=on_progress)
     return lint_text(job) if settings.task == "text" else lint_examples(job)

@@ -9,20 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from handloom.data.examples import (
-    KINDS,
-    Conversation,
-    Example,
-    ExampleEncoder,
-    LabeledText,
-    PreferencePair,
-    encode_examples,
-    in_ids,
-    mask_of_fractions,
-    room_for,
-    split_fraction,
-    stream_examples,
-)
+from handloom.data import examples as reading
+from handloom.data.examples import KINDS, Conversation, Example, LabeledText, PreferencePair
 from handloom.data.lint.base import Job, copy_findings, finding_of
 from handloom.data.lint.near_duplicates import Fingerprint, NearDuplicates, normalize
 from handloom.data.lint.rules import WARNING, Finding
@@ -39,9 +27,9 @@ UNBALANCED = 10  # how many times as frequent as another a label may be
 def lint_examples(job: Job) -> Iterator[Finding]:
     """See `lint`."""
     settings, stats, known = job.settings, job.stats, _Examples()
-    encoder = ExampleEncoder(settings.context_length, settings.overlong, stats.omissions)
+    encoder = reading.ExampleEncoder(settings.context_length, settings.overlong, stats.omissions)
     kind = KINDS[settings.task]
-    for example in stream_examples(kind, map(str, job.sources), job.options(), stats.omissions):  # type: ignore[type-var]
+    for example in reading.stream_examples(kind, map(str, job.sources), job.options(), stats.omissions):  # type: ignore[type-var]
         place = example.origin
         yield from job.start_of(Path(place.file), place.file)
         found = job.faults()
@@ -83,7 +71,7 @@ class _Examples:
         """One more example; the findings are contradictions between labels."""
         number = len(self._places)
         self._places.append(place)
-        self._fractions.append(float("nan") if left_out else split_fraction(example))
+        self._fractions.append(float("nan") if left_out else reading.split_fraction(example))
         content = example.text if isinstance(example, LabeledText) else json.dumps(example.content)
         found = Fingerprint(content)
         for part in _parts(example):
@@ -116,7 +104,7 @@ class _Examples:
             detail = f"{len(kept):,} examples, all alike: none can be held out"
             remedy = "Give at least two that differ; a few hundred are a beginning."
             return neither, Finding("one-side", detail, remedy=remedy)
-        held_out = iter(mask_of_fractions(kept, job.settings.validation_fraction))
+        held_out = iter(reading.mask_of_fractions(kept, job.settings.validation_fraction))
         return [int(next(held_out)) if fraction == fraction else None for fraction in self._fractions], None
 
     def copies(self, sides: Sequence[int | None]) -> Iterator[Finding]:
@@ -203,16 +191,18 @@ def _hash(parts: list[_Part]) -> bytes:
     return hashlib.sha256(json.dumps([normalize(part.text) for part in parts]).encode("ascii")).digest()[:16]
 
 
-def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: Origin) -> tuple[Finding | None, int]:
+def _length_finding(
+    example: Example, job: Job, encoder: reading.ExampleEncoder, place: Origin
+) -> tuple[Finding | None, int]:
     """What a run would report about an example's length or its training targets, and the length in tokens."""
     prefix = f"{example.origin}: "
     try:
-        texts = in_ids(example, job.tokenizer)
+        texts = reading.in_ids(example, job.tokenizer)
     except DataError as error:
         assert isinstance(example, Conversation)
         length = len(encode_conversation(job.tokenizer, example.messages).ids)
         return finding_of("nothing-learned", error, place, prefix), length
-    length, room = max(len(text.ids) for text in texts), room_for(example, encoder.context_length)
+    length, room = max(len(text.ids) for text in texts), reading.room_for(example, encoder.context_length)
     if length <= room:
         return None, length
     detail = f"{length:,} tokens, where a row has room for {room:,}"
@@ -222,7 +212,7 @@ def _length_finding(example: Example, job: Job, encoder: ExampleEncoder, place: 
         if encoder.policy == "skip":
             encoder.fit(texts, example.origin, room)
         else:
-            encode_examples([example], job.tokenizer, encoder)  # type: ignore[type-var]
+            reading.encode_examples([example], job.tokenizer, encoder)  # type: ignore[type-var]
     except DataError as error:
         return finding_of("nothing-learned", error, place, prefix), length
     what = "cut off" if encoder.policy == "truncate" else "left out"
