@@ -45,8 +45,10 @@ def python_docs(library: Path | None = None) -> Iterator[tuple[str, str]]:
         text = "\n\n".join(_docstrings(_parsed(path)))
         if text:
             yield path.relative_to(library).with_suffix("").as_posix(), text + "\n"
-    for title, text in _topics(topics):
-        yield f"topics/{title}", text
+    for statement in _parsed(topics).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for title, text in sorted(ast.literal_eval(statement.value).items()):
+                yield f"topics/{title}", text.strip("\n") + "\n"
 
 
 def python_source(library: Path | None = None) -> Iterator[tuple[str, str]]:
@@ -111,11 +113,3 @@ def _docstrings(node: ast.AST) -> Iterator[str]:
         for child in getattr(node, block, ()):
             if isinstance(child, ast.stmt | ast.excepthandler):
                 yield from _docstrings(child)
-
-
-def _topics(path: Path) -> Iterator[tuple[str, str]]:
-    for statement in _parsed(path).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            table: dict[str, str] = ast.literal_eval(statement.value)
-            for title in sorted(table):
-                yield title, table[title].strip("\n") + "\n"

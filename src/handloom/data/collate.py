@@ -111,9 +111,13 @@ class ShuffledSampler:
         return self.count / (self.batch_size * self.world_size)
 
     def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The epoch (B,) and the number (B,) of each row of `step`, counted from 0; a pure function of (seed, step)."""
+        """The epoch (B,) and the number (B,) of each row of `step`, counted from 0, both int64; a pure function."""
         first = (step * self.world_size + self.rank) * self.batch_size
-        return in_epochs(first, self.batch_size, self.count, self.seed)
+        epochs, numbers = np.divmod(np.arange(first, first + self.batch_size, dtype=np.int64), self.count)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            numbers[here] = permuted(numbers[here], self.count, self.seed, int(epoch))
+        return epochs, numbers
 
     def batch(self, step: int) -> np.ndarray:
         """The numbers alone."""
@@ -144,18 +148,6 @@ def permuted(numbers: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
     while (outside := result >= n).any():  # the network permutes the whole grid: go on until inside
         result[outside] = _network(result[outside], width, height, keys)
     return result.astype(np.int64)
-
-
-def in_epochs(first: int, count: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` numbers, from place `first` on, of the endless stream of permutations of range(n), one for each epoch.
-
-    Returns the epoch (count,) and the number from 0 to n-1 (count,) at each place, both int64.
-    """
-    epochs, numbers = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        numbers[here] = permuted(numbers[here], n, seed, int(epoch))
-    return epochs, numbers
 
 
 def _network(values: np.ndarray, width: int, height: int, keys: np.ndarray) -> np.ndarray:

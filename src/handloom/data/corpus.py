@@ -133,7 +133,7 @@ def _builtin(name: str) -> Callable[[], Iterable[Document]]:
 
     @cache
     def documents() -> list[Document]:
-        return [Document(f"{name}/{title}", partial(_one, text)) for title, text in BUILTIN[name]()]
+        return [Document(f"{name}/{title}", partial(tuple, (text,))) for title, text in BUILTIN[name]()]
 
     return documents
 
@@ -158,11 +158,7 @@ def _separated(path: Path, name: str, options: ReadOptions) -> Iterator[Document
 
 def _document(record: Record) -> Document:
     origin, text = record.origin, text_of(record)
-    return Document(origin.short, partial(_one, text), origin=origin, omitted=record.omitted)
-
-
-def _one(text: str) -> tuple[str]:
-    return (text,)
+    return Document(origin.short, partial(tuple, (text,)), origin=origin, omitted=record.omitted)
 
 
 def _spool(source: str, name: str, path: Path) -> None:

@@ -135,7 +135,13 @@ def _table(path: Path, name: str, options: ReadOptions) -> Rows:
         if not row:
             continue
         if header is None:
-            header = _checked_header(row, name)
+            header = row
+            if len({*row}) < len(row):
+                twice = next(column for column in row if row.count(column) > 1)
+                raise UnreadableError(
+                    f"{name}: the first row names the column {twice!r} more than once.",
+                    "The first row of a table names its columns; give each a name of its own.",
+                )
         elif len(row) == len(header):
             yield origin, dict(zip(header, row, strict=True))
         else:
@@ -149,16 +155,6 @@ def _lines(path: Path, name: str, options: ReadOptions) -> Iterator[str]:
     for number, raw in _raw_lines(path, name):
         line = options.decode(raw, Origin(name, number))
         yield from re.findall(r"[^\r]*(?:\r\n|\r|$)", line)[:-1] if "\r" in line.rstrip("\r\n") else (line,)
-
-
-def _checked_header(row: list[str], name: str) -> list[str]:
-    if len({*row}) < len(row):
-        twice = next(column for column in row if row.count(column) > 1)
-        raise UnreadableError(
-            f"{name}: the first row names the column {twice!r} more than once.",
-            "The first row of a table names its columns; give each a name of its own.",
-        )
-    return row
 
 
 def _parquet(path: Path, name: str, options: ReadOptions) -> Rows:

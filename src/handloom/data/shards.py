@@ -24,7 +24,7 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -129,8 +129,10 @@ def open_shard(path: Path, *, fingerprint: str | None = None, verify: bool | Non
             header, length = Header(token_bytes, *rest), os.fstat(file.fileno()).st_size
             if length != header.file_bytes:
                 raise refuse(f"a damaged token shard: {length} bytes long, where its header has {header.file_bytes}")
-            reads_all = length <= CHEAP_TO_VERIFY if verify is None else verify
-            if reads_all and _rest_sha256(file) != header.checksum:
+            digest, reads_all = hashlib.sha256(), length <= CHEAP_TO_VERIFY if verify is None else verify
+            while reads_all and (block := file.read(1 << 20)):
+                digest.update(block)
+            if reads_all and digest.digest() != header.checksum:
                 raise refuse("a damaged token shard: its content does not match its checksum")
     except OSError as error:
         raise refuse(f"cannot be read ({error.strerror or error})") from None
@@ -140,14 +142,6 @@ def open_shard(path: Path, *, fingerprint: str | None = None, verify: bool | Non
             "Use the tokenizer it was prepared with, or prepare the text again with this one.",
         )
     return Shard(path, header)
-
-
-def _rest_sha256(file: IO[bytes]) -> bytes:
-    """SHA-256 from the position of a file to its end."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.digest()
 
 
 class ShardWriter:

@@ -174,8 +174,14 @@ class BPETokenizer:
     def _encode_chunk(self, chunk: str) -> list[int]:
         ids: list[int] = []
         for piece in pretokenize(chunk):
-            known = self._cache.get(piece)
-            ids += self._remember(piece) if known is None else known
+            if (known := self._cache.get(piece)) is None:
+                data = piece.encode("utf-8")
+                known = self.encode_piece(data)
+                if len(data) <= _CACHED_LENGTH:
+                    if len(self._cache) >= _CACHED_PIECES:
+                        self._cache.clear()
+                    self._cache[piece] = known
+            ids += known
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -271,12 +277,3 @@ class BPETokenizer:
             ids[i : i + 2] = [token]
             parts = tuple(self.tokens[token] for token in ids)
             steps.append(MergeStep(self.tokens[left], self.tokens[right], rank, parts, place=i))
-
-    def _remember(self, piece: str) -> list[int]:
-        data = piece.encode("utf-8")
-        ids = self.encode_piece(data)
-        if len(data) <= _CACHED_LENGTH:
-            if len(self._cache) >= _CACHED_PIECES:
-                self._cache.clear()
-            self._cache[piece] = ids
-        return ids

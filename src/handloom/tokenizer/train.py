@@ -84,16 +84,14 @@ class _Board:
         self.counts: dict[Pair, int] = {}
         self.places: dict[Pair, array[int]] = {}  # of the left id; some may be out of date
         for piece, weight in pieces.items():
-            self._lay_out(piece.encode("utf-8").translate(vocab_files.ID_OF_BYTE), weight)
-
-    def _lay_out(self, ids: bytes, weight: int) -> None:
-        start, end = len(self.ids), len(self.ids) + len(ids)
-        self.ids.extend(ids)
-        self.before.extend([-1, *range(start, end - 1)])
-        self.after.extend([*range(start + 1, end), -1])
-        self.weight.extend([weight] * len(ids))
-        for place, pair in enumerate(pairwise(ids), start):
-            self._gain(pair, place, weight)
+            ids = piece.encode("utf-8").translate(vocab_files.ID_OF_BYTE)
+            start, end = len(self.ids), len(self.ids) + len(ids)
+            self.ids.extend(ids)
+            self.before.extend([-1, *range(start, end - 1)])
+            self.after.extend([*range(start + 1, end), -1])
+            self.weight.extend([weight] * len(ids))
+            for place, pair in enumerate(pairwise(ids), start):
+                self._gain(pair, place, weight)
 
     def _gain(self, pair: Pair, place: int, weight: int) -> None:
         if pair in self.counts:

@@ -101,8 +101,11 @@ def _mojibake(text: str) -> Iterator[TextProblem]:
     end, alone = -1, True
     for found in _MANGLED.finditer(text):
         letters = found.group()
-        meant = _meant(letters)
-        if meant is None:
+        try:
+            meant = bytes(_BYTE_OF[letter] for letter in letters).decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if not meant.isprintable() and meant != "\u00a0":
             continue
         before = text[found.start() - 1 : found.start()]
         likely = letters[0] in _SELDOM and not (before.isupper() and letters[1] in _CLOSING)
@@ -110,11 +113,3 @@ def _mojibake(text: str) -> Iterator[TextProblem]:
         if likely or (joins and alone):
             yield TextProblem("mojibake", found.start(), f'"{letters}", perhaps "{meant}"')
         alone = not (likely or joins)
-
-
-def _meant(letters: str) -> str | None:
-    try:
-        meant = bytes(_BYTE_OF[letter] for letter in letters).decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return meant if meant.isprintable() or meant == "\u00a0" else None
