@@ -11,7 +11,7 @@ import torch
 from handloom.checkpoints.hf_export import export_folder
 from handloom.checkpoints.hf_folder import to_hf
 from handloom.data.collate import encode_row
-from handloom.data.examples import ExampleEncoder, PreferencePair, encode_examples, read_examples
+from handloom.data.examples import ExampleEncoder, PreferencePair, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.train import train_bpe
@@ -91,7 +91,7 @@ def ours(models, records, tmp_path):
     _, reference, tokenizer, _ = models
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    found = encode_examples(read_examples(PreferencePair, [path]), tokenizer, ExampleEncoder(64, "error"))
+    found = ExampleEncoder(64, "error").encode(read_examples(PreferencePair, [path]), tokenizer)
     batch = pairs_batch([tuple(encode_row(text.ids, text.loss_mask) for text in both) for _, both in found])
     objective = DPO(lambda step: batch, 1.0, [batch], "key", beta=BETA)
     objective.compute_reference_logprobs(reference, "fp32")

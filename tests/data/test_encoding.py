@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handloom.data.examples import Conversation, ExampleEncoder, LabeledText, PreferencePair, encode_examples
+from handloom.data.examples import Conversation, ExampleEncoder, LabeledText, PreferencePair
 from handloom.data.schema import Origin
 from handloom.errors import DataError
 from handloom.tokenizer.chat import EncodedChat, Message, encode_conversation, encode_generation_prompt
@@ -25,7 +25,7 @@ def room_for(example, tokenizer):
 
 def test_what_fits_is_encoded_to_its_end(gpt2):
     fitting = ExampleEncoder(room_for(LONG, gpt2), "error")
-    found = encode_examples([SHORT, LONG], gpt2, fitting)
+    found = fitting.encode([SHORT, LONG], gpt2)
     assert found == [(each, [encode_conversation(gpt2, each.messages)]) for each in (SHORT, LONG)]
     assert fitting.omissions.to_dict() == {}
 
@@ -33,7 +33,7 @@ def test_what_fits_is_encoded_to_its_end(gpt2):
 def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
     fits = room_for(LONG, gpt2)
     with pytest.raises(DataError) as refused:
-        encode_examples([SHORT, LONG], gpt2, ExampleEncoder(fits - 1, "error"))
+        ExampleEncoder(fits - 1, "error").encode([SHORT, LONG], gpt2)
     assert f"chat.jsonl, line 2: {fits + 1} tokens, but a row has room for {fits} (context {fits - 1})" in str(
         refused.value
     )
@@ -43,12 +43,12 @@ def test_too_long_by_one_token_is_an_error_with_its_line(gpt2):
 
 def test_cut_leaves_out_the_end_and_skip_the_example(gpt2):
     fitting = ExampleEncoder(12, "truncate")
-    (_, (short,)), (_, (cut,)) = encode_examples([SHORT, LONG], gpt2, fitting)
+    (_, (short,)), (_, (cut,)) = fitting.encode([SHORT, LONG], gpt2)
     whole = encode_conversation(gpt2, LONG.messages)
     assert (cut.ids, cut.loss_mask) == (whole.ids[:13], whole.loss_mask[:13])
     assert fitting.omissions.to_dict() == {"truncated": {"count": 1, "first": ["chat.jsonl, line 2"]}}
     fitting = ExampleEncoder(12, "skip")
-    assert encode_examples([SHORT, LONG, LONG], gpt2, fitting) == [(SHORT, [short])]
+    assert fitting.encode([SHORT, LONG, LONG], gpt2) == [(SHORT, [short])]
     assert fitting.omissions["overlong"] == 2
 
 
@@ -57,13 +57,13 @@ def test_nothing_to_learn_is_an_error_with_its_line_whatever_the_policy(gpt2):
         with pytest.raises(
             DataError, match=r'chat.jsonl, line 7: no token is learned, since every answer has "weight"'
         ):
-            encode_examples([SHORT, conversation("a", "b", 7, train=False)], gpt2, ExampleEncoder(30, policy))
+            ExampleEncoder(30, policy).encode([SHORT, conversation("a", "b", 7, train=False)], gpt2)
     with pytest.raises(
         DataError, match=r"chat.jsonl, line 8: what stands before the answer fills the row of 12 tokens"
     ):
-        encode_examples([conversation("very " * 20, "b", 8)], gpt2, ExampleEncoder(12, "truncate"))
+        ExampleEncoder(12, "truncate").encode([conversation("very " * 20, "b", 8)], gpt2)
     with pytest.raises(DataError, match="Every example is longer than a row of 12 tokens"):
-        encode_examples([LONG, LONG], gpt2, ExampleEncoder(12, "skip"))
+        ExampleEncoder(12, "skip").encode([LONG, LONG], gpt2)
 
 
 def pair(prompt, chosen, rejected, line=1):
@@ -73,9 +73,7 @@ def pair(prompt, chosen, rejected, line=1):
 def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
     asked = (Message("user", "Sky?"),)
     for prompt, ids in (("Sky:", gpt2.encode("Sky:")), (asked, encode_generation_prompt(gpt2, asked))):
-        ((_, (chosen, rejected)),) = encode_examples(
-            [pair(prompt, " blue", " very green")], gpt2, ExampleEncoder(30, "error")
-        )
+        ((_, (chosen, rejected)),) = ExampleEncoder(30, "error").encode([pair(prompt, " blue", " very green")], gpt2)
         for text, answer in ((chosen, " blue"), (rejected, " very green")):
             wanted = [*gpt2.encode(answer), gpt2.eos_token_id]
             assert text.ids == ids + wanted
@@ -85,28 +83,23 @@ def test_a_pair_is_its_prompt_with_each_answer_and_the_end(gpt2):
 def test_a_pair_is_as_long_as_its_longer_answer(gpt2):
     pairs = [pair("a", " b", " very" * 20, 4), pair("a", " b", " c", 5)]
     with pytest.raises(DataError, match=r"pairs.jsonl, line 4: 22 tokens, but a row has room for 9"):
-        encode_examples(pairs, gpt2, ExampleEncoder(8, "error"))
-    assert [p.origin.line for p, _ in encode_examples(pairs, gpt2, ExampleEncoder(8, "skip"))] == [5]
-    assert [len(rejected.ids) for _, (_, rejected) in encode_examples(pairs, gpt2, ExampleEncoder(8, "truncate"))] == [
-        9,
-        3,
-    ]
+        ExampleEncoder(8, "error").encode(pairs, gpt2)
+    assert [p.origin.line for p, _ in ExampleEncoder(8, "skip").encode(pairs, gpt2)] == [5]
+    assert [len(rejected.ids) for _, (_, rejected) in ExampleEncoder(8, "truncate").encode(pairs, gpt2)] == [9, 3]
 
 
 def test_a_cut_that_leaves_no_difference_or_no_answer_is_an_error(gpt2):
     with pytest.raises(DataError, match=r"pairs.jsonl, line 6: both answers are the same within a row of 8 tokens"):
-        encode_examples([pair("a", " b" * 20, " b" * 30, 6)], gpt2, ExampleEncoder(8, "truncate"))
+        ExampleEncoder(8, "truncate").encode([pair("a", " b" * 20, " b" * 30, 6)], gpt2)
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: what stands before the answer fills the row"):
-        encode_examples([pair(" b" * 20, " c", " d", 7)], gpt2, ExampleEncoder(8, "truncate"))
+        ExampleEncoder(8, "truncate").encode([pair(" b" * 20, " c", " d", 7)], gpt2)
 
 
 def test_a_labelled_text_may_fill_the_whole_context(gpt2):
     texts = [LabeledText(" b" * number, "x", Origin("spam.jsonl", number)) for number in (8, 9)]
     with pytest.raises(DataError, match=r"spam.jsonl, line 9: 9 tokens, but a row has room for 8"):
-        encode_examples(texts, gpt2, ExampleEncoder(8, "error"))
-    assert [text.ids for _, (text,) in encode_examples(texts, gpt2, ExampleEncoder(8, "truncate"))] == [
-        gpt2.encode(" b" * 8)
-    ] * 2
-    assert encode_examples(texts, gpt2, ExampleEncoder(8, "skip")) == [
+        ExampleEncoder(8, "error").encode(texts, gpt2)
+    assert [text.ids for _, (text,) in ExampleEncoder(8, "truncate").encode(texts, gpt2)] == [gpt2.encode(" b" * 8)] * 2
+    assert ExampleEncoder(8, "skip").encode(texts, gpt2) == [
         (texts[0], [EncodedChat(gpt2.encode(" b" * 8), [False] * 8)])
     ]

@@ -21,7 +21,6 @@ from handloom.data.examples import (
     ExampleEncoder,
     LabeledText,
     PreferencePair,
-    encode_examples,
     read_examples,
     split_fraction,
     validation_mask,
@@ -310,7 +309,7 @@ def test_it_finds_an_error_where_a_run_would_stop_and_else_parts_the_same(check,
     stops = [finding for finding in found if finding.severity == "error" and finding.kind != "copy-across"]
     try:
         examples = read_examples(TYPES[task], ["a.jsonl"])
-        fitted = encode_examples(examples, Letters(), ExampleEncoder(context_length, overlong))
+        fitted = ExampleEncoder(context_length, overlong).encode(examples, Letters())
         mask = validation_mask([example for example, _ in fitted], fraction)
         sides = (mask.count(False), mask.count(True))
     except DataError as error:

@@ -229,39 +229,36 @@ class ExampleEncoder:
         self.omissions.add("truncated" if self.policy == "truncate" else "overlong", str(origin))
         return None if self.policy == "skip" else [EncodedChat(t.ids[:room], t.loss_mask[:room]) for t in texts]
 
+    def encode(self, examples: Iterable[E], tokenizer: Tokenizer) -> list[tuple[E, list[EncodedChat]]]:
+        """Those that are not left out, with their texts as `in_ids` has them; the last token is only ever a target.
 
-def encode_examples(
-    examples: Iterable[E], tokenizer: Tokenizer, encoder: ExampleEncoder
-) -> list[tuple[E, list[EncodedChat]]]:
-    """Those that are not left out, with their texts as `in_ids` has them; the last token is only ever a target.
-
-    Raises DataError for one that is too long where that is an error, or without a target, for answers that are the same
-    when truncated, and when no example is left.
-    """
-    length = encoder.context_length
-    kept = []
-    for example in examples:
-        texts = encoder.fit(in_ids(example, tokenizer), example.origin, room_for(example, length))
-        if texts is not None:
-            kept.append((example, texts))
-    if not kept:
-        raise DataError(
-            f"Every example is longer than a row of {length:,} tokens, so that none is left.",
-            "Raise `context_length`, or use `overlong=truncate`.",
-        )
-    for example, texts in kept:
-        if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
+        Raises DataError for one that is too long where that is an error, or without a target, for answers that are the
+        same when truncated, and when no example is left.
+        """
+        length = self.context_length
+        kept = []
+        for example in examples:
+            texts = self.fit(in_ids(example, tokenizer), example.origin, room_for(example, length))
+            if texts is not None:
+                kept.append((example, texts))
+        if not kept:
             raise DataError(
-                f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that nothing "
-                "of it is left to learn.",
-                "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
+                f"Every example is longer than a row of {length:,} tokens, so that none is left.",
+                "Raise `context_length`, or use `overlong=truncate`.",
             )
-        if len(texts) == 2 and texts[0].ids == texts[1].ids:
-            raise DataError(
-                f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
-                "Remove that line, or leave out what is too long: `overlong=skip`.",
-            )
-    return kept
+        for example, texts in kept:
+            if not isinstance(example, LabeledText) and not all(any(text.loss_mask) for text in texts):
+                raise DataError(
+                    f"{example.origin}: what stands before the answer fills the row of {length:,} tokens, so that "
+                    "nothing of it is left to learn.",
+                    "Shorten that, raise `context_length`, or leave out what is too long: `overlong=skip`.",
+                )
+            if len(texts) == 2 and texts[0].ids == texts[1].ids:
+                raise DataError(
+                    f"{example.origin}: both answers are the same within a row of {length:,} tokens.",
+                    "Remove that line, or leave out what is too long: `overlong=skip`.",
+                )
+        return kept
 
 
 def in_ids(example: Example, tokenizer: Tokenizer) -> list[EncodedChat]:

@@ -22,15 +22,7 @@ from handloom.data.collate import (
     pad_batch,
     stack,
 )
-from handloom.data.examples import (
-    KINDS,
-    ExampleEncoder,
-    LabeledText,
-    digest,
-    encode_examples,
-    read_examples,
-    validation_mask,
-)
+from handloom.data.examples import KINDS, ExampleEncoder, LabeledText, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
 from handloom.model import surgery
 from handloom.model.config import SINGLE_LABEL
@@ -77,7 +69,7 @@ class _Examples:
         self.omissions = encoder.omissions
         kind: Any = KINDS[config.task]
         examples = read_examples(kind, config.data, config.encoding_errors, encoder.omissions)
-        self.encoded = encode_examples(examples, tokenizer, encoder)
+        self.encoded = encoder.encode(examples, tokenizer)
         report_sentences(encoder.omissions.sentences(), reporter)
         self.examples: list[Any] = [example for example, _ in self.encoded]
         self.held_out = validation_mask(self.examples, config.validation_fraction)

@@ -212,7 +212,7 @@ def _length_finding(
         if encoder.policy == "skip":
             encoder.fit(texts, example.origin, room)
         else:
-            reading.encode_examples([example], job.tokenizer, encoder)  # type: ignore[type-var]
+            encoder.encode([example], job.tokenizer)  # type: ignore[type-var]
     except DataError as error:
         return finding_of("nothing-learned", error, place, prefix), length
     what = "cut off" if encoder.policy == "truncate" else "left out"
