@@ -115,7 +115,7 @@ def read_examples(
 
     Each source is a file of records, a folder of such (walked as for text), or a glob; `omissions` counts what was left
     out. Raises DataError for the first record that is not an example of that kind, naming file and line, and when there
-    are no files or no records; ConfigError for an unknown `encoding_errors`.
+    are neither files nor records; ConfigError for an unknown `encoding_errors`.
     """
     names = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     found = list(stream_examples(kind, names, ReadOptions(encoding_errors=encoding_errors), omissions))
