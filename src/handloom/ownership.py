@@ -10,8 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from handloom.errors import CheckpointError, ConfigError, HandloomError
@@ -41,12 +40,13 @@ _CHECKPOINT = (
 )  # fmt: skip
 _STEPS = tuple(f"{CHECKPOINTS}/{folder}/{name}" for folder in ("step-*", f"{SET_ASIDE}*") for name in _CHECKPOINT)
 _RECORDS = ("config.toml", "loss.svg", "samples.md", "summary.json", "metrics.jsonl")
-_RUN = tuple(pattern.split("/") for pattern in (
+_RUN = (
     RUN_MARK, IN_FOLDER, "data.json", "metrics-damaged-*.jsonl", "tensorboard/events.out.tfevents.*",
     f"{DEPENDENTS}/*.json", *(f"tokenizer/{name}" for name in _TOKENIZER), *_RECORDS, *_STEPS,
     *(f"{DROPPED}/*/{name}" for name in (*_RECORDS, *_STEPS)),
-))  # fmt: skip
+)  # fmt: skip
 """The files of a run folder, as patterns; nothing else in it is ours."""
+_RUN_FOLDERS = {str(folder) for pattern in _RUN for folder in PurePosixPath(pattern).parents}
 
 _SMALL = 1 << 20
 """Up to this size a file of an export is compared by its checksum, beyond it by its size."""
@@ -121,22 +121,19 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 def _in_run(name: str) -> bool:
     """Whether the files of a run have that name."""
-    parts = name.split("/")
-    if any(part.startswith(UNFINISHED) or part in (PREVIOUS, MOVING) for part in parts):
-        return True
-    return any(_matches(parts, pattern) for pattern in _RUN)
+    aside = any(part.startswith(UNFINISHED) or part in (PREVIOUS, MOVING) for part in name.split("/"))
+    return aside or _matches(name, _RUN)
 
 
 def _may_hold_ours(name: str, manifest: dict[str, Any] | None) -> bool:
     """Whether a folder of that name is one of those that we make."""
     if manifest is not None:
         return any(file.startswith(f"{name}/") for file in manifest)
-    parts = name.split("/")
-    return _in_run(name) or any(_matches(parts, pattern[: len(parts)]) for pattern in _RUN)
+    return _in_run(name) or _matches(name, _RUN_FOLDERS)
 
 
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    return len(parts) == len(pattern) and all(map(fnmatch, parts, pattern))
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(PurePosixPath("/", name).match(f"/{pattern}") for pattern in patterns)
 
 
 def _as_written(path: Path, name: str, manifest: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from handloom.data.examples import ExampleEncoder, PreferencePair, read_examples
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.train import train_bpe
-from handloom.training.example_objectives import DPO
+from handloom.training.task_objectives import DPO
 from handloom.training.tasks import pairs_batch
 
 BETA = 0.3

@@ -13,7 +13,7 @@ from handloom.checkpoints.hf_folder import to_hf
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.surgery import add_classification_head
-from handloom.training.example_objectives import Classification, confusion, confusion_metrics
+from handloom.training.task_objectives import Classification, confusion, confusion_metrics
 from handloom.training.tasks import texts_batch
 
 NAMES = ("ham", "spam", "eggs")

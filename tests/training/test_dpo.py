@@ -10,8 +10,8 @@ import torch
 from handloom.data.collate import encode_row
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.training.example_objectives import DPO, answer_logprobs, dpo_losses
 from handloom.training.objective import micro_batches
+from handloom.training.task_objectives import DPO, answer_logprobs, dpo_losses
 from handloom.training.tasks import pairs_batch
 
 

@@ -14,7 +14,7 @@ from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.chat import Message, encode_conversation
 from handloom.tokenizer.train import train_bpe
-from handloom.training.example_objectives import SFT
+from handloom.training.task_objectives import SFT
 from handloom.training.tasks import tensors
 
 BYTES = train_bpe([], 257)

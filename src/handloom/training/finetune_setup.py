@@ -24,12 +24,11 @@ from handloom.model.gpt import GPT
 from handloom.quantization import bf16
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import template_of
-from handloom.training import language_modeling as text
 from handloom.training.activation_cache import ActivationStore, CachedBackbone
 from handloom.training.config import DEFAULT_BATCH, FEW_STEPS, FinetuneConfig
 from handloom.training.objective import Objective, OpenedData, TrainStep, micro_batches
 from handloom.training.progress import Reporter
-from handloom.training.setup import TrainingSetup, materialize
+from handloom.training.setup import TrainingSetup, materialize, open_text, open_windows, prepare_text, reopen_text
 from handloom.training.tasks import batch_size_of, open_task
 
 TOKEN_CHOICE_BATCHES = 16
@@ -148,11 +147,11 @@ def _open_data(
         return data
     length = config.context_length
     assert length is not None
-    tokens = text.reopen_text(config, tokenizer, checkpoint)
+    tokens = reopen_text(config, tokenizer, checkpoint)
     if tokens is None:
-        tokens = text.prepare_text(config, text.open_text(config), tokenizer, reporter)
+        tokens = prepare_text(config, open_text(config), tokenizer, reporter)
     size = batch_size_of(config, tokens.windows(length, config.stride))
-    data = text.open_windows(config, tokens, tokenizer, length, batch_size=size)
+    data = open_windows(config, tokens, tokenizer, length, batch_size=size)
     data.stats["batch_size"] = size
     return data
 

@@ -13,7 +13,8 @@ from handloom import ownership, runtime, storage
 from handloom.checkpoints import native
 from handloom.data.sources import find_again, unrepeatable
 from handloom.data.tokenized import is_prepared
-from handloom.errors import CheckpointError, ConfigError, did_you_mean
+from handloom.errors import CheckpointError, ConfigError
+from handloom.settings import require_known, setting_names
 from handloom.training.config import FinetuneConfig, LoopSettings, TrainConfig, require_fields, settings_of
 from handloom.training.loop import Progress
 from handloom.training.metrics_log import METRICS
@@ -71,7 +72,12 @@ def start_of(named: Path, changes: dict[str, Any], kind: type[LoopSettings] | No
     settings, progress = _read_trainer_state(checkpoint)
     later = [] if run in (None, named) else [step for step in native.steps(run) if step > progress.step]
     if kind is not None and not isinstance(settings, kind):
-        raise _wrong_kind(run or named, settings)
+        where, remedy = run or named, f"Resume it with `handloom {settings.command}`: `resume={run or named}`."
+        if isinstance(settings, FinetuneConfig):
+            problem = f"The run {where} finetunes the model {settings.model}; it was not begun from scratch."
+            raise ConfigError(problem, remedy)
+        problem = f"The run {where} was begun from scratch; it does not finetune a model."
+        raise ConfigError(problem, f"{remedy} Or finetune its model: `model={where}`.")
     edits = _edits(run, settings, reporter) if run is not None else {}
     config = _changed(settings, {**edits, **changes}, progress)
     if config.steps != settings.steps or config.minutes != settings.minutes:
@@ -178,25 +184,20 @@ def _edits(run: Path, settings: RunConfig, reporter: Reporter) -> dict[str, Any]
     if "steps" in edits and edits.get("minutes", 0) is None:
         del edits["minutes"]  # the one replaces the other
     _require_changeable(edits, settings, f" (edited in {file})")
-    if edits:
-        changed = [f"{name} is {_shown(value)}, was {_shown(getattr(settings, name))}" for name, value in edits.items()]
+    changed = [f"{name} is {_shown(value)}, was {_shown(getattr(settings, name))}" for name, value in edits.items()]
+    if changed:
         reporter.note(f"Edited in {file}: {'; '.join(changed)}.")
     return edits
 
 
 def _require_changeable(values: dict[str, Any], settings: RunConfig, where: str = "") -> None:
-    known = [field.name for field in dataclasses.fields(settings)]
-    may_change = f"These may change: {', '.join(CHANGEABLE)}."
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"There is no setting {name!r}.", did_you_mean(str(name), known) or may_change)
-    fixed = [name for name in values if name not in CHANGEABLE]
-    if fixed:
+    require_known(values, setting_names(type(settings)))
+    if fixed := [name for name in values if name not in CHANGEABLE]:
         changes = [f"from {_shown(getattr(settings, name))} to {_shown(values[name])}" for name in fixed]
         others = [f"{name} {change}" for name, change in zip(fixed[1:], changes[1:], strict=True)]
         raise ConfigError(
             f"{fixed[0]} cannot change {', nor '.join([changes[0], *others])} when a run is resumed{where}.",
-            f"Leave that as it was, or begin a new run. {may_change}",
+            f"Leave that as it was, or begin a new run. These may change: {', '.join(CHANGEABLE)}.",
         )
 
 
@@ -232,18 +233,6 @@ def _find_data(config: RunConfig, checkpoint: native.Checkpoint, run: Path, repo
     if gone:
         reporter.note(f"{', '.join(gone)} cannot be read again; the tokens are still in the cache.")
     return dataclasses.replace(config, data=found)
-
-
-def _wrong_kind(run: Path, settings: LoopSettings) -> ConfigError:
-    if isinstance(settings, FinetuneConfig):
-        return ConfigError(
-            f"The run {run} finetunes the model {settings.model}; it was not begun from scratch.",
-            f"Resume it with `handloom finetune`: `resume={run}`.",
-        )
-    return ConfigError(
-        f"The run {run} was begun from scratch; it does not finetune a model.",
-        f"Resume it with `handloom train`: `resume={run}`. Or finetune its model: `model={run}`.",
-    )
 
 
 def _compare_versions(

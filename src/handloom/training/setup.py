@@ -12,19 +12,21 @@ from torch import Tensor
 
 from handloom.checkpoints import native, peft
 from handloom.checkpoints.memory import require_memory
-from handloom.data.corpus import Corpus
-from handloom.data.tokenized import training_documents
+from handloom.console import pluralize
+from handloom.data.corpus import Corpus, open_corpus
+from handloom.data.sources import unrepeatable
+from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.finetuning import lora
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 from handloom.tokenizer.train import train_bpe
-from handloom.training import language_modeling as text
 from handloom.training.activation_cache import CachedBackbone
-from handloom.training.config import LoopSettings, TrainConfig
+from handloom.training.config import DataSettings, LoopSettings, TrainConfig
 from handloom.training.objective import Objective, OpenedData
-from handloom.training.progress import Reporter
+from handloom.training.progress import Reporter, report_sentences
+from handloom.training.task_objectives import NextToken
 
 
 @dataclass
@@ -70,15 +72,15 @@ def pretrain_setup(
     if checkpoint is None:  # before the data is prepared; the smallest vocabulary stands for any
         require_memory(config.model_config(vocab_size=257), "The run", copies=3)
     tokenizer = checkpoint.load_tokenizer() if checkpoint else None
-    tokens = text.reopen_text(config, tokenizer, checkpoint)
+    tokens = reopen_text(config, tokenizer, checkpoint)
     if tokens is None:
-        corpus = text.open_text(config)
+        corpus = open_text(config)
         tokenizer = tokenizer or make_tokenizer(config, corpus, reporter)
-        tokens = text.prepare_text(config, corpus, tokenizer, reporter)
+        tokens = prepare_text(config, corpus, tokenizer, reporter)
     assert tokenizer is not None
     shape = config.model_config(tokenizer.vocab_size)
     model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
-    data = text.open_windows(config, tokens, tokenizer, shape.context_length, batch_size=config.batch_size)
+    data = open_windows(config, tokens, tokenizer, shape.context_length, batch_size=config.batch_size)
     return TrainingSetup(config, tokenizer, model, data)
 
 
@@ -102,3 +104,45 @@ def materialize(model: GPT) -> GPT:
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model
+
+
+# Running text
+
+
+def open_text(config: DataSettings) -> Corpus:
+    """The documents that the settings name."""
+    names = ("text_field", "encoding_errors", "json_as_text", "document_separator")
+    return open_corpus(config.data, **{name: getattr(config, name) for name in names})
+
+
+def reopen_text(
+    config: DataSettings, tokenizer: Tokenizer | None, checkpoint: native.Checkpoint | None
+) -> TokenData | None:
+    """The tokens of a resumed run from the cache, where its text cannot be read again: it came through a pipe, or is
+    gone."""
+    if checkpoint is None or tokenizer is None or not unrepeatable(config.data):
+        return None
+    return open_cached(checkpoint.training["data"], tokenizer)
+
+
+def prepare_text(config: DataSettings, corpus: Corpus, tokenizer: Tokenizer, reporter: Reporter) -> PreparedData:
+    """The text as token shards."""
+    data = prepare(corpus, tokenizer, validation_fraction=config.validation_fraction, split=config.split)
+    report_sentences(data.sentences(), reporter)
+    if data.report.split == "tail":
+        reporter.note(f"The last {config.validation_fraction:.0%} of each document is held out.")
+    return data
+
+
+def open_windows(
+    config: LoopSettings, data: TokenData, tokenizer: Tokenizer, context_length: int, batch_size: int
+) -> OpenedData:
+    """The text as an objective in windows of that length."""
+    windowing = {"context_length": context_length, "stride": config.stride, "seed": config.seed}
+    line = (
+        f"Text: {pluralize(data.train.n_documents, 'document')}, {data.train.n_bytes / 1e6:.2f} MB, "
+        f"{data.train.n_tokens:,} tokens; held out: {pluralize(data.validation.n_documents, 'document')}, "
+        f"{data.validation.n_bytes / 1e6:.2f} MB."
+    )
+    stats = dataclasses.asdict(data.report) if isinstance(data, PreparedData) else {}
+    return OpenedData(NextToken(data, tokenizer, batch_size=batch_size, **windowing), line, stats)

@@ -12,16 +12,8 @@ import numpy as np
 import torch
 
 from handloom.console import pluralize
-from handloom.data.collate import (
-    IGNORE_INDEX,
-    Row,
-    ShuffledSampler,
-    bucket_by_length,
-    encode_row,
-    pack,
-    pad_batch,
-    stack,
-)
+from handloom.data import collate
+from handloom.data.collate import Row
 from handloom.data.examples import KINDS, ExampleEncoder, LabeledText, digest, read_examples, validation_mask
 from handloom.errors import DataError, ModelError
 from handloom.model import surgery
@@ -30,9 +22,9 @@ from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.chat import CHAT_TEMPLATE, Message
 from handloom.training.config import DEFAULT_BATCH, MIN_STEPS_PER_EPOCH, FinetuneConfig
-from handloom.training.example_objectives import DPO, SFT, Classification
 from handloom.training.objective import Batch, OpenedData
 from handloom.training.progress import Reporter, report_sentences
+from handloom.training.task_objectives import DPO, SFT, Classification
 
 _LABELS_SHOWN = 6
 _QUESTIONS = 2
@@ -84,27 +76,24 @@ class _Examples:
     def batches(
         self,
         splits: tuple[list[Any], list[Any]],
-        collate: Callable[[list[Any]], Batch],
+        to_batch: Callable[[list[Any]], Batch],
         length: Callable[[Any], int],
         hashed: Sequence[object],
     ) -> dict[str, Any]:
         """The fields of an `ExampleObjective`; its rows depend on `hashed` too, besides examples and settings."""
         training, validation = splits
         self.batch_size = batch_size_of(self.config, len(training))
-        sampler = ShuffledSampler(len(training), self.batch_size, self.config.seed)
-        buckets = bucket_by_length([length(item) for item in validation], self.batch_size)
-        return {
-            "batch": lambda step: collate([training[number] for number in sampler.batch(step)]),
-            "steps_per_epoch": sampler.steps_per_epoch,
-            "validation": [collate([validation[number] for number in bucket]) for bucket in buckets],
-            "data_hash": self._data_hash(hashed),
-        }
-
-    def _data_hash(self, hashed: Sequence[object]) -> str:
-        """A hash of everything that rows are made of, but not of their order, which is the seed's."""
+        sampler = collate.ShuffledSampler(len(training), self.batch_size, self.config.seed)
+        # The hash is of everything that rows are made of, but not of their order, which is the seed's.
         settings = [self.config.task, self.config.validation_fraction, self.config.overlong, self.context_length]
         parts = [digest(self.examples), *settings, self.tokenizer.fingerprint, *hashed]
-        return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()[:32]
+        buckets = collate.bucket_by_length([length(item) for item in validation], self.batch_size)
+        return {
+            "batch": lambda step: to_batch([training[number] for number in sampler.batch(step)]),
+            "steps_per_epoch": sampler.steps_per_epoch,
+            "validation": [to_batch([validation[number] for number in bucket]) for bucket in buckets],
+            "data_hash": hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()[:32],
+        }
 
     def stats(self, template: str | None, **more: object) -> dict[str, Any]:
         """The data in numbers."""
@@ -148,18 +137,18 @@ def batch_size_of(config: FinetuneConfig, rows: int) -> int:
 
 def _open_sft(examples: _Examples) -> OpenedData:
     context_length, use_packed = examples.context_length, examples.config.pack
-    splits = rows = examples.split(encode_row(text.ids, text.loss_mask) for _, (text,) in examples.encoded)
+    splits = rows = examples.split(collate.encode_row(text.ids, text.loss_mask) for _, (text,) in examples.encoded)
     if use_packed is not False:
-        packed = pack(rows[0], context_length), pack(rows[1], context_length)
+        packed = collate.pack(rows[0], context_length), collate.pack(rows[1], context_length)
         use_packed = use_packed or len(packed[0]) >= MIN_STEPS_PER_EPOCH * DEFAULT_BATCH
         splits = packed if use_packed else rows
     names = ("inputs", "targets", "segments") if use_packed else ("inputs", "targets")
 
-    def collate(some: list[Row]) -> Batch:
-        arrays = stack(some)
+    def to_batch(some: list[Row]) -> Batch:
+        arrays = collate.stack(some)
         return tensors({name: arrays[name] for name in names})
 
-    fields = examples.batches(splits, collate, len, [CHAT_TEMPLATE, use_packed])
+    fields = examples.batches(splits, to_batch, len, [CHAT_TEMPLATE, use_packed])
     trained, read = sum(row.n_targets for row in splits[0]), sum(map(len, splits[0]))
     description = (
         f"{pluralize(len(rows[0]), 'conversation')}: {read:,} tokens in {pluralize(len(splits[0]), 'row')} of up to "
@@ -175,7 +164,7 @@ def _open_dpo(examples: _Examples, reporter: Reporter, reference: Callable[[], G
     as_text = any(isinstance(example.prompt, str) for example in examples.examples)
     template = None if as_text else CHAT_TEMPLATE
     splits = examples.split(
-        tuple(encode_row(text.ids, text.loss_mask) for text in pair) for _, pair in examples.encoded
+        tuple(collate.encode_row(text.ids, text.loss_mask) for text in pair) for _, pair in examples.encoded
     )
     fields = examples.batches(splits, pairs_batch, lambda pair: max(map(len, pair)), [template])
     objective = DPO(**fields, chat_template=template, beta=config.dpo_beta)
@@ -241,7 +230,8 @@ def label_names(examples: Sequence[LabeledText], model: GPT) -> tuple[str, ...]:
 def pairs_batch(pairs: Sequence[Sequence[Row]]) -> Batch:
     """Pairs of rows as inputs and targets, (B, 2, T) each."""
     rows = [row for pair in pairs for row in pair]
-    inputs, targets = pad_batch([row.inputs for row in rows], 0), pad_batch([row.targets for row in rows], IGNORE_INDEX)
+    inputs = collate.pad_batch([row.inputs for row in rows], 0)
+    targets = collate.pad_batch([row.targets for row in rows], collate.IGNORE_INDEX)
     B, T = len(pairs), inputs.shape[1]
     return tensors({"inputs": inputs.reshape(B, 2, T), "targets": targets.reshape(B, 2, T)})
 
@@ -249,8 +239,8 @@ def pairs_batch(pairs: Sequence[Sequence[Row]]) -> Batch:
 def texts_batch(texts: Sequence[tuple[list[int], int]]) -> Batch:
     """Encoded texts with their label ids, as inputs (B, T), last (B) and labels (B)."""
     ids = [np.array(text, dtype=np.int64) for text, _ in texts]
-    last = np.array([len(text) - 1 for text in ids])
-    return tensors({"inputs": pad_batch(ids, 0), "last": last, "labels": np.array([label for _, label in texts])})
+    last, labels = np.array([len(text) - 1 for text in ids]), np.array([label for _, label in texts])
+    return tensors({"inputs": collate.pad_batch(ids, 0), "last": last, "labels": labels})
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> Batch:

@@ -1,4 +1,4 @@
-"""The objectives of the finetuning tasks on examples: conversations, preference pairs and labeled texts."""
+"""The objectives of all tasks: running text, conversations (SFT), preference pairs (DPO) and labeled texts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handloom.data.tokenized import TokenData
+from handloom.data.windows import Windows
+from handloom.evaluation.scoring import validate
 from handloom.model.gpt import GPT
 from handloom.model.interface import evaluating
 from handloom.model.loss import IGNORE_INDEX, next_token_loss, score_tokens, token_nll
+from handloom.tokenizer.base import Tokenizer
 from handloom.training.activation_cache import CachedBackbone
 from handloom.training.objective import Batch, EvalResult, ExampleObjective, autocast, to_device
+
+
+class NextToken:
+    """Predict each token of running text from those before it, in windows as `windowing` has them (see `Windows`).
+
+    Raises DataError unless there is a window of text to train on, and one to validate with.
+    """
+
+    unit: ClassVar[str] = "nats/token"
+    chat_template: str | None = None
+
+    def __init__(self, data: TokenData, tokenizer: Tokenizer, **windowing: Any) -> None:
+        data.windows(windowing["context_length"], windowing["stride"])
+        self.windows = Windows(data.train.tokens, **windowing)
+        self.data_hash, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
+        self._validation = data.validation
+        # The first token of the held-out text is predicted from nothing, so its bytes do not count.
+        self._bytes = data.validation.n_bytes - len(tokenizer.token_bytes(int(data.validation.tokens[0])))
+
+    def batch(self, step: int) -> Batch:
+        """inputs and targets, (B, T) each."""
+        inputs, targets = self.windows.batch(step)
+        return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+
+    def num_targets(self, batch: Batch) -> int:
+        """Targets."""
+        return int((batch["targets"] != IGNORE_INDEX).sum())
+
+    def loss(self, model: GPT, batch: Batch, cache: CachedBackbone | None = None) -> Tensor:
+        """The summed NLL of the targets, in nats."""
+        batch = to_device(batch, model)
+        hidden = (cache or model).hidden(batch["inputs"])  # (B, T, C)
+        return next_token_loss(hidden, model.lm_head, batch["targets"])[0]
+
+    def evaluate(self, model: GPT, cache: CachedBackbone | None = None) -> EvalResult:
+        """The mean NLL of every held-out token but the first."""
+        tokens, windows = self._validation.tokens, self.windows
+        hidden = cache.hidden if cache else None
+        found = validate(
+            model, tokens, self._bytes, windows.context_length, batch_size=windows.batch_size, hidden=hidden
+        )
+        return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})
 
 
 @dataclass
