@@ -25,8 +25,7 @@ def expanded(given: str | Path, what: str) -> str:
     `~` and `~name` at the beginning stand for home folders, as in a shell; a file of such a name in the current
     folder is reached by `./~name`, and without where that user does not exist. An error calls the path "for `what`".
 
-    Raises:
-        ConfigError: for an empty path, one that no file can have, or a home folder that is not known.
+    Raises ConfigError for an empty path, one that no file can have, or a home folder that is not known.
     """
     require_type(given, f"The path for {what}", (str, bytes, os.PathLike), "a str or a Path")
     text = os.fsdecode(given)

@@ -99,10 +99,9 @@ class Settings:
     def merged(cls: type[S], file: Path | None, flags: Mapping[str, Any]) -> S:
         """Default values, overruled by a TOML file, overruled by flags (by field name).
 
-        Raises:
-            ConfigError: for a file that is missing or not TOML, a key that does not exist (names the nearest that does,
-                or the command whose help lists them), or a value that is not allowed; what the file is to blame for
-                names the file.
+        Raises ConfigError for a file that is missing or not TOML, a key that does not exist (names the nearest that
+        does, or the command whose help lists them), or a value that is not allowed; what the file is to blame for names
+        the file.
         """
         values = read_toml(file) if file is not None else {}
         known = setting_names(cls)
@@ -236,8 +235,7 @@ def require_known(names: Iterable[str], known: Collection[str], error: type[Hand
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file.
 
-    Raises:
-        ConfigError: when it is missing or not TOML.
+    Raises ConfigError when it is missing or not TOML.
     """
     try:
         raw = file.read_bytes()

@@ -19,9 +19,8 @@ def plain(value: Any) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text from anywhere.
 
-    Raises:
-        ValueError: for what is not JSON, a name with two values, or nesting beyond `DEEPEST`, which could overflow
-            Python's stack.
+    Raises ValueError for what is not JSON, a name with two values, or nesting beyond `DEEPEST`, which could overflow
+    Python's stack.
     """
     too_deep = ValueError(f"lists and objects lie more than {DEEPEST} deep within each other")
     try:

@@ -90,8 +90,7 @@ class Trainer:
     def train(self, request: StopRequest, stop_after: int | None = None) -> bool:
         """Train until the end, a stop request, or step `stop_after`; returns whether the end was reached.
 
-        Raises:
-            DivergenceError: at the first loss or gradient that is not finite; nothing was updated with it.
+        Raises DivergenceError at the first loss or gradient that is not finite; nothing was updated with it.
         """
         progress, config = self.progress, self.config
         last = math.inf if stop_after is None else stop_after
@@ -193,8 +192,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, then remove those that need not be kept.
 
-        Raises:
-            DivergenceError: when a weight is not finite; nothing is written then.
+        Raises DivergenceError when a weight is not finite; nothing is written then.
         """
         began, progress = self.timer.seconds, self.progress
         if not all(bool(p.isfinite().all()) for p in self.optimizer.parameters.values()):
