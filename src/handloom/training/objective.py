@@ -1,16 +1,17 @@
-"""The protocol of an objective, and the module that the training loop calls. The loop knows no task."""
+"""What an objective is, and the module that the training loop calls. The loop knows no task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from handloom.model.gpt import GPT
+from handloom.model.loss import IGNORE_INDEX
 from handloom.training.activation_cache import CachedBackbone
 
 Batch = dict[str, Tensor]
@@ -31,33 +32,37 @@ class EvalResult:
     """What belongs in the summary of a run only: a confusion matrix."""
 
 
-class Objective(Protocol):
+@dataclass
+class Objective:
     """A task: batches, loss, evaluation. A batch is a pure function of its step, so that no state has to be saved.
 
     Batches are on the CPU; `loss` and `evaluate` move them to the model's device. `cache` computes the hidden states
     where lower layers are frozen.
     """
 
-    unit: ClassVar[str]
-    """Of the loss."""
-    data_hash: str
-    """Of the data: other text, or another order of it, has another hash."""
+    batch: Callable[[int], Batch]
+    """The batch of an optimizer step, counted from 0."""
     steps_per_epoch: float
     """Steps until every training example was seen once."""
-    chat_template: str | None
+    validation: Sequence[Batch]
+    data_hash: str
+    """Of the data: other text, or another order of it, has another hash."""
+    chat_template: str | None = None
     """The layout of conversations in tokens (`tokenizer.chat`), saved in checkpoints; None for other tasks."""
-
-    def batch(self, step: int) -> Batch:
-        """The batch of optimizer step `step`, counted from 0."""
+    unit: ClassVar[str] = "nats/token"
+    """Of the loss."""
 
     def num_targets(self, batch: Batch) -> int:
         """The divisor of the loss of the whole batch: targets, pairs, examples."""
+        return int((batch["targets"] != IGNORE_INDEX).sum())
 
     def loss(self, model: GPT, batch: Batch, cache: CachedBackbone | None = None) -> Tensor:
         """The summed loss of a micro-batch, a scalar."""
+        raise NotImplementedError
 
     def evaluate(self, model: GPT, cache: CachedBackbone | None = None) -> EvalResult:
         """The loss on all held-out data, in float32, with dropout off."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,6 @@ class OpenedData:
     """In one line for people."""
     stats: dict[str, Any]
     """In numbers, for `data.json`."""
-
-
-@dataclass
-class ExampleObjective:
-    """What the objectives on examples share."""
-
-    batch: Callable[[int], Batch]
-    """The training batch of a step."""
-    steps_per_epoch: float
-    validation: Sequence[Batch]
-    data_hash: str
-    chat_template: str | None = None
 
 
 class TrainStep(nn.Module):

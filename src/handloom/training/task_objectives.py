@@ -20,34 +20,27 @@ from handloom.model.interface import evaluating
 from handloom.model.loss import IGNORE_INDEX, next_token_loss, score_tokens, token_nll
 from handloom.tokenizer.base import Tokenizer
 from handloom.training.activation_cache import CachedBackbone
-from handloom.training.objective import Batch, EvalResult, ExampleObjective, autocast, to_device
+from handloom.training.objective import Batch, EvalResult, Objective, autocast, to_device
 
 
-class NextToken:
+class NextToken(Objective):
     """Predict each token of running text from those before it, in windows as `windowing` has them (see `Windows`).
 
     Raises DataError unless there is a window of text to train on, and one to validate with.
     """
 
-    unit: ClassVar[str] = "nats/token"
-    chat_template: str | None = None
-
     def __init__(self, data: TokenData, tokenizer: Tokenizer, **windowing: Any) -> None:
         data.windows(windowing["context_length"], windowing["stride"])
         self.windows = Windows(data.train.tokens, **windowing)
-        self.data_hash, self.steps_per_epoch = data.key, self.windows.steps_per_epoch
-        self._validation = data.validation
+        super().__init__(self._batch, self.windows.steps_per_epoch, (), data.key)
+        self._held_out = data.validation
         # The first token of the held-out text is predicted from nothing, so its bytes do not count.
         self._bytes = data.validation.n_bytes - len(tokenizer.token_bytes(int(data.validation.tokens[0])))
 
-    def batch(self, step: int) -> Batch:
+    def _batch(self, step: int) -> Batch:
         """inputs and targets, (B, T) each."""
         inputs, targets = self.windows.batch(step)
         return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
-
-    def num_targets(self, batch: Batch) -> int:
-        """Targets."""
-        return int((batch["targets"] != IGNORE_INDEX).sum())
 
     def loss(self, model: GPT, batch: Batch, cache: CachedBackbone | None = None) -> Tensor:
         """The summed NLL of the targets, in nats."""
@@ -57,26 +50,17 @@ class NextToken:
 
     def evaluate(self, model: GPT, cache: CachedBackbone | None = None) -> EvalResult:
         """The mean NLL of every held-out token but the first."""
-        tokens, windows = self._validation.tokens, self.windows
-        hidden = cache.hidden if cache else None
-        found = validate(
-            model, tokens, self._bytes, windows.context_length, batch_size=windows.batch_size, hidden=hidden
-        )
+        length, how = self.windows.context_length, {"hidden": cache.hidden} if cache else {}
+        found = validate(model, self._held_out.tokens, self._bytes, length, batch_size=self.windows.batch_size, **how)
         return EvalResult(found.nats_per_token, self.unit, {"bits_per_byte": found.bits_per_byte})
 
 
 @dataclass
-class SFT(ExampleObjective):
+class SFT(Objective):
     """Predict every token of an answer, and its end, from what precedes it in its conversation.
 
     Batches hold `inputs` and `targets` (B, T), and `segments` (B, T) where a row holds several conversations.
     """
-
-    unit: ClassVar[str] = "nats/token"
-
-    def num_targets(self, batch: Batch) -> int:
-        """Tokens of answers, their ends included."""
-        return int((batch["targets"] != IGNORE_INDEX).sum())
 
     def loss(self, model: GPT, batch: Batch, cache: CachedBackbone | None = None) -> Tensor:
         """The summed NLL of the answers, in nats."""
@@ -132,7 +116,7 @@ def answer_logprobs(model: GPT, batch: Batch, cache: CachedBackbone | None = Non
 
 
 @dataclass
-class DPO(ExampleObjective):
+class DPO(Objective):
     """Make the preferred answer of each pair likelier than the other, with both near the reference.
 
     The reference is the model before the first step. Its log-likelihoods are computed once for every pair, when the run
@@ -199,7 +183,7 @@ def _keys(batch: Batch) -> list[bytes]:
 
 
 @dataclass
-class Classification(ExampleObjective):
+class Classification(Objective):
     """Predict the label of a text from the hidden state of its last token.
 
     Batches hold `inputs` (B, T), `last` (B,), the position of each text's last token, and `labels` (B,).

@@ -80,7 +80,7 @@ class _Examples:
         length: Callable[[Any], int],
         hashed: Sequence[object],
     ) -> dict[str, Any]:
-        """The fields of an `ExampleObjective`; its rows depend on `hashed` too, besides examples and settings."""
+        """The fields of an `Objective`; its rows depend on `hashed` too, besides examples and settings."""
         training, validation = splits
         self.batch_size = batch_size_of(self.config, len(training))
         sampler = collate.ShuffledSampler(len(training), self.batch_size, self.config.seed)
