@@ -241,7 +241,7 @@ CEILINGS = {
     "quantization": 60,
     "checkpoints": 3060,
     "inference": 1840,
-    "training": 3010,
+    "training": 2960,
     "evaluation": 3160,
     "inspection": 980,
     "cli": 3290,
