@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
-from handloom.cli.model_argument import note_labels
+from handloom.cli.model_argument import note_labels, require_positive
 from handloom.errors import RequestError
 from handloom.evaluation.eval_text import PerplexityConvention
 
 if TYPE_CHECKING:
-    from handloom.evaluation.benchmarks import BenchmarkItem
-    from handloom.evaluation.multiple_choice import ItemResult, Totals
-    from handloom.evaluation.perplexity import PerplexityResult
+    from handloom.evaluation.multiple_choice import ItemResult
     from handloom.inference.language_model import LanguageModel
 
 Task = Literal["auto", "text", "hellaswag", "hellaswag-plain", "arc", "piqa", "lambada", "choice"]
@@ -74,8 +72,7 @@ def evaluate(
     if not data:
         raise RequestError("There is nothing to measure on.", "Name a file, a folder or a built-in corpus with `data`.")
     how = PerplexityConvention(**given(convention), stride=tuple(stride or ()))
-    if threads is not None and threads < 1:
-        raise RequestError(f"`threads` is {threads}; it must be at least 1.", "Leave it out.", setting="threads")
+    require_positive(threads=threads)
     file = runtime.user_path(data[0], "--data")
     found = detect(file) if task == "auto" and len(data) == 1 else task
     found = "text" if found == "auto" else found
@@ -111,13 +108,22 @@ def _load(model: Path) -> LanguageModel:
     return lm
 
 
+def _print(table: Any, notes: list[str]) -> None:
+    from handloom.console import new_console
+
+    console = new_console()
+    console.print(table)
+    for note in notes:
+        console.print(f"\n{note}")
+
+
 def _evaluate_text(model: Path, data: list[str], how: PerplexityConvention, files: Files, *, json: bool) -> None:
     """Perplexity."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    from handloom.console import column, note, print_json, progress
+    from handloom.console import column, note, plain_table, print_json, progress
     from handloom.data.corpus import open_corpus
-    from handloom.evaluation.perplexity import as_json, measure
+    from handloom.evaluation.perplexity import as_json, measure, notes, table_heads, table_rows
 
     corpus = open_corpus(data, text_field=files.text_field or "text", json_as_text=files.json_as_text)
     for sentence, _ in corpus.omissions.sentences():
@@ -128,27 +134,15 @@ def _evaluate_text(model: Path, data: list[str], how: PerplexityConvention, file
         result = measure(lm, corpus, how, lambda done, total: bar.update(task, completed=done, total=total))
     if json:
         print_json({"model": str(model), "data": corpus.sources, **as_json(result)})
-    else:
-        _print_perplexity(result, f"{model} on {' '.join(corpus.sources)}")
-
-
-def _print_perplexity(result: PerplexityResult, title: str) -> None:
-    from handloom.console import new_console, plain_table
-    from handloom.evaluation.perplexity import notes, table_heads, table_rows
-
-    table = plain_table(title)
+        return
+    table = plain_table(f"{model} on {' '.join(corpus.sources)}")
     table.add_column("", no_wrap=True)
     for head in table_heads(result):
         table.add_column(head, justify="right", no_wrap=True)
     for row in table_rows(result):
-        if row.values:
-            table.add_row(f"  {row.name}", *map(shown, row.values))
-        else:
-            table.add_row(row.name, style="bold")
-    console = new_console()
-    console.print(table)
-    for note in notes(result):
-        console.print(f"\n{note}")
+        indent, style = ("  ", None) if row.values else ("", "bold")
+        table.add_row(indent + row.name, *map(shown, row.values), style=style)
+    _print(table, notes(result))
 
 
 def shown(value: float) -> str:
@@ -164,58 +158,37 @@ def shown(value: float) -> str:
 
 def _evaluate_items(model: Path, file: Path, task: str, how: PerplexityConvention, *, files: Files, json: bool) -> None:
     """Multiple choice, with the result of each item in a file of its own if there is one."""
-    from handloom.console import print_json
+    from json import dumps
+
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+
+    from handloom.console import column, number, plain_table, print_json, progress
     from handloom.evaluation.benchmarks import read_items
-    from handloom.evaluation.multiple_choice import as_json
-    from handloom.storage import require_not_input
+    from handloom.evaluation.multiple_choice import add_up, as_json, item_json, notes, score_items, scores
+    from handloom.storage import output_file, require_not_input
 
     items = list(read_items(file, task, files.labels, how.limit))
     inputs = [model, file, *([files.labels] if files.labels else [])]
     if files.items is not None:
         require_not_input(files.items, inputs)
-    totals = _score(_load(model), items, how.batch_size, files.items, inputs=inputs)
-    if json:
-        print_json({"model": str(model), "data": str(file), "task": task, **as_json(totals)})
-    else:
-        _print_totals(totals, f"{model} on {file}, task {task}: {totals.items:,} items")
-
-
-def _score(
-    lm: LanguageModel, items: list[BenchmarkItem], batch_size: int, output: Path | None, *, inputs: list[Path]
-) -> Totals:
-    from json import dumps
-
-    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
-
-    from handloom.console import column, progress
-    from handloom.evaluation.multiple_choice import add_up, item_json, score_items
-    from handloom.storage import output_file
-
-    columns = (column("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    lm = _load(model)
     with ExitStack() as stack:
-        lines = None if output is None else stack.enter_context(output_file(output, inputs))
-        bar = stack.enter_context(progress(*columns))
-        task = bar.add_task("Items", total=len(items))
+        lines = None if files.items is None else stack.enter_context(output_file(files.items, inputs))
+        bar = stack.enter_context(progress(column("Items"), MofNCompleteColumn(), TimeElapsedColumn()))
+        counter = bar.add_task("", total=len(items))
 
         def on_result(result: ItemResult) -> None:
-            bar.advance(task)
+            bar.advance(counter)
             if lines is not None:
                 lines.write(dumps(item_json(result), ensure_ascii=False) + "\n")
 
-        return add_up(score_items(lm, items, batch_size), on_result)
-
-
-def _print_totals(totals: Totals, title: str) -> None:
-    from handloom.console import new_console, plain_table
-    from handloom.evaluation.multiple_choice import notes, scores
-
-    table = plain_table(title)
-    for column in ("", "value", "standard error", "elsewhere called"):
-        table.add_column(column, justify="right" if column in ("value", "standard error") else "left")
+        totals = add_up(score_items(lm, items, how.batch_size), on_result)
+    if json:
+        print_json({"model": str(model), "data": str(file), "task": task, **as_json(totals)})
+        return
+    table = plain_table(f"{model} on {file}, task {task}: {totals.items:,} items")
+    for name in ("", "value", "standard error", "elsewhere called"):
+        table.add_column(name, justify="right" if name in ("value", "standard error") else "left")
     for score in scores(totals):
-        error = "-" if score.error is None else f"{score.error:.4f}"
-        table.add_row(score.name, f"{score.value:,.4f}", error, score.also)
-    console = new_console()
-    console.print(table)
-    for note in notes(totals):
-        console.print(f"\n{note}")
+        table.add_row(score.name, number(score.value, 4), number(score.error, 4), score.also)
+    _print(table, notes(totals))

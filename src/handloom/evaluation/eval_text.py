@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -83,45 +84,38 @@ class EvalText:
 
     def ids(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         """The tokens of a document's pieces."""
-        for piece in chunk_text(map(self.form, pieces), PIECE):
-            yield self.tokenizer.encode(piece)
+        return map(self.tokenizer.encode, chunk_text(map(self.form, pieces), PIECE))
 
     def count(self) -> Counts:
         """The text in every unit; words, lines, characters and bytes are those of the form in which it is read."""
-        counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
-        unpredicted = self.convention.without_end_of_text  # whether nothing predicts the next token
+        counts: Counter[str] = Counter()
+        how = self.convention
+
+        def read(piece: str) -> str:
+            found = self.form(piece)
+            if self.ordinary:
+                counts["lines_lost"] += retokenize(FORMS[how.detokenize], found) != piece
+            return found
+
+        unpredicted = how.without_end_of_text  # whether nothing predicts the next token
         for pieces in self.documents():
-            counts["documents"] += 1
-            unpredicted = unpredicted or (self.convention.documents == "alone" and self.convention.without_end_of_text)
+            if how.documents == "alone":
+                unpredicted = how.without_end_of_text
             ended = True
-            for piece in chunk_text((self._checked(piece, counts) for piece in pieces), PIECE):
+            for piece in chunk_text(map(read, pieces), PIECE):
                 ids = self.tokenizer.encode(piece)
-                _add(counts, piece, len(ids))
-                counts["lines"] += piece.count("\n")
+                size = {"words": len(piece.split()), "characters": len(piece), "bytes": len(piece.encode("utf-8"))}
+                counts.update(size, tokens=len(ids), lines=piece.count("\n"))
                 ended = piece.endswith("\n")
                 if unpredicted and ids:
                     first = self.tokenizer.token_bytes(ids[0])
-                    counts["tokens"] -= 1
-                    counts["words"] -= bool(first.strip())
-                    counts["characters"] -= len(first.decode("utf-8", "ignore"))
-                    counts["bytes"] -= len(first)
+                    letters = len(first.decode("utf-8", "ignore"))
+                    counts.subtract(
+                        {"tokens": 1, "words": bool(first.strip()), "characters": letters, "bytes": len(first)}
+                    )
                     unpredicted = False
-            counts["lines"] += not ended
+            counts.update(documents=1, lines=not ended)
         return Counts(**counts)
-
-    def _checked(self, piece: str, counts: dict[str, int]) -> str:
-        """A piece as it is read, after counting whether the original can be recovered from it."""
-        read = self.form(piece)
-        if self.ordinary:
-            counts["lines_lost"] += retokenize(FORMS[self.convention.detokenize], read) != piece
-        return read
-
-
-def _add(counts: dict[str, int], piece: str, tokens: int) -> None:
-    counts["tokens"] += tokens
-    counts["words"] += len(piece.split())
-    counts["characters"] += len(piece)
-    counts["bytes"] += len(piece.encode("utf-8"))
 
 
 def _lines(chunks: Iterable[str]) -> Iterator[str]:

@@ -11,12 +11,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from handloom.data.corpus import Corpus
-from handloom.data.windows import Window, windows_of
+from handloom.data.windows import windows_of
 from handloom.errors import ConfigError, DataError
 from handloom.evaluation.eval_text import Counts, EvalText, PerplexityConvention
 from handloom.evaluation.scoring import MANY_DOCUMENTS, Estimate, RatioEstimator, clusters, score_windows
@@ -128,31 +129,25 @@ def _scores(lm: LanguageModel, text: EvalText, context_length: int, stride: int)
     begin = None if text.convention.without_end_of_text else lm.tokenizer.eos_token_id
     joined = text.convention.documents == "joined"
     owners: deque[tuple[int | None, int]] = deque()  # of the coming targets: document (None: not counted), how many
-    unpredicted = begin is None  # whether nothing predicts the next token
 
-    def ids_of(number: int, pieces: Iterable[str]) -> Iterator[list[int]]:
-        nonlocal unpredicted
-        for ids in text.ids(pieces):
-            if ids:
-                owners.append((number, len(ids) - unpredicted))
-                unpredicted = False
-            yield ids
-
-    def one_text() -> Iterator[list[int]]:
-        for number, pieces in enumerate(text.documents()):
-            if number and begin is not None:
+    def chunks(documents: Iterable[tuple[int, Iterable[str]]]) -> Iterator[list[int]]:
+        """The tokens of documents that are read as one text."""
+        unpredicted = begin is None  # whether nothing predicts the next token
+        for place, (number, pieces) in enumerate(documents):
+            if place and begin is not None:
                 owners.append((None, 1))
                 yield [begin]
-            yield from ids_of(number, pieces)
+            for ids in filter(None, text.ids(pieces)):
+                owners.append((number, len(ids) - unpredicted))
+                unpredicted = False
+                yield ids
 
-    def windows() -> Iterator[Window]:
-        nonlocal unpredicted
-        texts = [one_text()] if joined else (ids_of(number, pieces) for number, pieces in enumerate(text.documents()))
-        for chunks in texts:
-            unpredicted = begin is None
-            yield from windows_of(chunks, context_length=context_length, stride=stride, begin=begin)
-
-    for score in score_windows(lm.model, windows(), text.convention.batch_size, 1 if joined else _READ_AHEAD):
+    numbered = enumerate(text.documents())
+    windows = chain.from_iterable(
+        windows_of(chunks(documents), context_length=context_length, stride=stride, begin=begin)
+        for documents in ([numbered] if joined else ([each] for each in numbered))
+    )
+    for score in score_windows(lm.model, windows, text.convention.batch_size, 1 if joined else _READ_AHEAD):
         nll = score.nll
         while len(nll):
             number, left = owners.popleft()
@@ -166,8 +161,7 @@ def _scores(lm: LanguageModel, text: EvalText, context_length: int, stride: int)
 # The table
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line: its key in JSON, its name, and a number for each reading; without numbers it is a heading."""
 
     key: str
@@ -178,47 +172,59 @@ class Row:
 def table_rows(result: PerplexityResult) -> list[Row]:
     """A number for each reading; a perplexity too large for a float is infinite, what cannot be measured is nan."""
     of, is_benchmark = result.original, result.convention.detokenize != "none"
-
-    def row(key: str, name: str, value: Callable[[StrideResult], float]) -> Row:
-        return Row(key, name, tuple(map(value, result.readings)))
-
-    def bits(reading: StrideResult) -> float:
-        return reading.nats / math.log(2)
-
-    def error(reading: StrideResult) -> float:
-        found = reading.nats_per_token.standard_error
-        return math.nan if found is None else found
-
-    rows = [
-        Row("", "made of"),
-        row("read_before", "read before a token, at least", lambda r: result.context_length - r.stride + 1),
-        row("nats", "NLL in nats", lambda r: r.nats),
-        row("tokens", "tokens", lambda r: r.counts.tokens),
-        row("words", "words", lambda r: of.words),
-        row("tokens_per_word", "tokens per word", lambda r: _over(r.counts.tokens, of.words)),
-        row("lines", "line ends", lambda r: of.lines),
-        row("characters", "characters", lambda r: of.characters),
-        row("bytes", "bytes", lambda r: of.bytes),
-        row("bytes_read", "bytes as they are read", lambda r: r.counts.bytes),
-        Row("", "perplexity"),
-        row("token_perplexity", "per token: exp(nats / tokens)", lambda r: _exp(r.nats_per_token.value)),
-        row("token_perplexity_error", "  its standard error", lambda r: error(r) * _exp(r.nats_per_token.value)),
-        row("word_perplexity", "per word: exp(nats / words)", lambda r: _exp(_over(r.nats, of.words))),
-        row(
-            "word_and_line_perplexity",
-            "per word or line end: exp(nats / both)",
-            lambda r: _exp(_over(r.nats, of.words + of.lines)),
-        ),
-        Row("", "nats"),
-        row("nats_per_token", "per token: nats / tokens", lambda r: r.nats_per_token.value),
-        row("nats_per_token_error", "  its standard error", error),
-        Row("", "bits = nats / ln 2"),
-        row("bits_per_character", "per character: bits / characters", lambda r: _over(bits(r), of.characters)),
-        row("bits_per_byte", "per byte: bits / bytes", lambda r: _over(bits(r), of.bytes)),
-        row("bits_per_byte_read", "  as it is read", lambda r: _over(bits(r), r.counts.bytes)),
+    return [
+        Row(key, name, tuple(value(result.context_length, of, r) for r in result.readings) if value else ())
+        for key, name, value in _ROWS
+        if is_benchmark or key not in _OF_BENCHMARKS
     ]
-    of_benchmarks = {"lines", "bytes_read", "word_and_line_perplexity", "bits_per_byte_read"}
-    return [one for one in rows if is_benchmark or one.key not in of_benchmarks]
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def _over(amount: float, count: int) -> float:
+    return amount / count if count > 0 else math.nan
+
+
+def _bits(reading: StrideResult) -> float:
+    return reading.nats / math.log(2)
+
+
+def _error(reading: StrideResult) -> float:
+    found = reading.nats_per_token.standard_error
+    return math.nan if found is None else found
+
+
+_ROWS: tuple[tuple[str, str, Callable[[int, Counts, StrideResult], float] | None], ...] = (
+    ("", "made of", None),
+    ("read_before", "read before a token, at least", lambda context_length, of, r: context_length - r.stride + 1),
+    ("nats", "NLL in nats", lambda _, of, r: r.nats),
+    ("tokens", "tokens", lambda _, of, r: r.counts.tokens),
+    ("words", "words", lambda _, of, r: of.words),
+    ("tokens_per_word", "tokens per word", lambda _, of, r: _over(r.counts.tokens, of.words)),
+    ("lines", "line ends", lambda _, of, r: of.lines),
+    ("characters", "characters", lambda _, of, r: of.characters),
+    ("bytes", "bytes", lambda _, of, r: of.bytes),
+    ("bytes_read", "bytes as they are read", lambda _, of, r: r.counts.bytes),
+    ("", "perplexity", None),
+    ("token_perplexity", "per token: exp(nats / tokens)", lambda _, of, r: _exp(r.nats_per_token.value)),
+    ("token_perplexity_error", "  its standard error", lambda _, of, r: _error(r) * _exp(r.nats_per_token.value)),
+    ("word_perplexity", "per word: exp(nats / words)", lambda _, of, r: _exp(_over(r.nats, of.words))),
+    (
+        "word_and_line_perplexity",
+        "per word or line end: exp(nats / both)",
+        lambda _, of, r: _exp(_over(r.nats, of.words + of.lines)),
+    ),
+    ("", "nats", None),
+    ("nats_per_token", "per token: nats / tokens", lambda _, of, r: r.nats_per_token.value),
+    ("nats_per_token_error", "  its standard error", lambda _, of, r: _error(r)),
+    ("", "bits = nats / ln 2", None),
+    ("bits_per_character", "per character: bits / characters", lambda _, of, r: _over(_bits(r), of.characters)),
+    ("bits_per_byte", "per byte: bits / bytes", lambda _, of, r: _over(_bits(r), of.bytes)),
+    ("bits_per_byte_read", "  as it is read", lambda _, of, r: _over(_bits(r), r.counts.bytes)),
+)
+_OF_BENCHMARKS = {"lines", "bytes_read", "word_and_line_perplexity", "bits_per_byte_read"}
 
 
 def table_heads(result: PerplexityResult) -> list[str]:
@@ -271,11 +277,3 @@ def as_json(result: PerplexityResult) -> dict[str, Any]:
             for at, reading in enumerate(result.readings)
         ],
     }
-
-
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
-
-
-def _over(amount: float, count: int) -> float:
-    return amount / count if count > 0 else math.nan
