@@ -180,7 +180,7 @@ def test_prompts_and_held_out_text_have_defaults(here):
         (("runs/base", "runs/small", "--data", "nothing.txt", "--max-new-tokens", "5"), "nothing.txt: no such file"),
         (("runs/base", "runs/small", "--max-new-tokens", "100"), "runs/base: A prompt of"),
         (("runs/base", "runs/small", "--n", "0"), "n is 0"),
-        (("runs/base", "runs/small", "--threads", "0"), "--threads is 0"),
+        (("runs/base", "runs/small", "--threads", "0"), "threads is 0; it must be at least 1."),
         (("runs/base", "runs/small", "--num-beams", "2"), "no flag --num-beams"),
     ],
 )  # fmt: skip

@@ -47,16 +47,15 @@ def read_items(path: Path, task: str, labels: Path | None = None, limit: int | N
     """
     answers = None if labels is None else _labels(labels, path, task)
     count = 0
-    for found in islice(read_records(path, ReadOptions()), limit):
+    for count, found in enumerate(islice(read_records(path, ReadOptions()), limit), 1):
         record = _Item(found.fields, found.origin, found.options)
         if answers is not None:
-            record = _with_label(record, task, answers[count])
+            record = _with_label(record, task, answers[count - 1])
         item = TASKS[task](record)
         if not item.choices or not all(item.choices):
             raise record.error("a choice is empty")
         if not 0 <= item.answer < len(item.choices):
             raise record.error(f"the answer is number {item.answer} of {len(item.choices)} choices, counted from 0")
-        count += 1
         yield item
     if not count:
         raise DataError(f"{path.as_posix()}: no items.", "Name a file with one record for each question.")
@@ -69,11 +68,8 @@ def detect(path: Path) -> str:
     """
     if not path.is_file() or form_of(path) == "text":
         return "text"
-    for record in islice(read_records(path, ReadOptions()), 1):
-        for task, fields in _DETECTED_BY.items():
-            if fields <= set(record.fields):
-                return task
-    return "text"
+    fields = {field for record in islice(read_records(path, ReadOptions()), 1) for field in record.fields}
+    return next((task for task, needed in _DETECTED_BY.items() if needed <= fields), "text")
 
 
 _DETECTED_BY = {
@@ -146,12 +142,6 @@ def _hellaswag(record: _Item) -> BenchmarkItem:
     return record.asks(_without_marks(context), endings, record.number("label"))
 
 
-def _hellaswag_plain(record: _Item) -> BenchmarkItem:
-    """Context and endings as they are."""
-    endings = record.strings("endings")
-    return record.asks(record.string("ctx"), endings, record.number("label"))
-
-
 def _without_marks(text: str) -> str:
     """[title] ends a sentence; other brackets are left over from the page that the text was taken from."""
     text = text.strip().replace(" [title]", ". ")
@@ -200,7 +190,7 @@ def _choice(record: _Item) -> BenchmarkItem:
 
 TASKS: dict[str, Callable[[_Item], BenchmarkItem]] = {
     "hellaswag": _hellaswag,
-    "hellaswag-plain": _hellaswag_plain,
+    "hellaswag-plain": lambda item: item.asks(item.string("ctx"), item.strings("endings"), item.number("label")),
     "arc": _arc,
     "piqa": _piqa,
     "lambada": _lambada,

@@ -48,7 +48,7 @@ class Calibration:
 def calibrate(model: Backbone, texts: Iterable[np.ndarray], *, context_length: int, batch_size: int = 8) -> Calibration:
     """Calibration on every token but the first of each text of (N,) ids, N > 1, by windows that do not overlap.
 
-    `batch_size` windows are computed together, with no influence beyond rounding.
+    `batch_size` windows are computed together.
     """
     windows = (window for ids in texts for window in windows_of([ids], context_length=context_length))
     scores = [(score.confidence, score.is_top1) for score in score_windows(model, windows, batch_size)]

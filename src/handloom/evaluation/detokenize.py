@@ -43,14 +43,11 @@ class Form:
     """A mark of headings, whose repetitions are joined."""
 
     @cached_property
-    def _tokens(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    def _tokens(self) -> list[dict[str, str]]:
         """The tokens of openers, closers and joints, by what is written for them."""
-        opening, closing, joining = (
-            {written: token for token, written in table.items()} for table in (self.openers, self.closers, self.joints)
-        )
-        if self.by_turns:
-            opening[self.by_turns] = closing[self.by_turns] = self.by_turns
-        return opening, closing, joining
+        turns = {self.by_turns: self.by_turns} if self.by_turns else {}
+        tables = (self.openers, self.closers, self.joints)
+        return [{written: token for token, written in table.items()} | turns for table in tables]
 
     @cached_property
     def _joint(self) -> re.Pattern[str]:
@@ -135,20 +132,12 @@ FORMS = {
 
 def detokenize(form: Form, text: str) -> str:
     """Ordinary text from whole lines of a benchmark; each line is independent of the others."""
-    return "\n".join(_ordinary(form, line) for line in text.split("\n"))
+    lines = (line.removeprefix(" ").removesuffix(" ") if form.edges else line for line in text.split("\n"))
+    return "\n".join(form.join(line.split(" ")) for line in lines)
 
 
 def retokenize(form: Form, text: str) -> str:
     """The lines of the benchmark from ordinary text."""
-    *lines, rest = text.split("\n")
-    ends = [_original(form, rest)] if rest or not lines else [""]  # nothing stands behind the last line end
-    return "\n".join([*(_original(form, line) for line in lines), *ends])
-
-
-def _ordinary(form: Form, line: str) -> str:
-    return form.join((line.removeprefix(" ").removesuffix(" ") if form.edges else line).split(" "))
-
-
-def _original(form: Form, line: str) -> str:
-    edge = " " if form.edges else ""
-    return edge + " ".join(form.split(line)) + edge if line else edge
+    edge, lines = " " if form.edges else "", text.split("\n")
+    last = [lines.pop()] if len(lines) > 1 and not lines[-1] else []  # nothing stands behind the last line end
+    return "\n".join([*(edge + " ".join(form.split(line)) + edge if line else edge for line in lines), *last])

@@ -112,21 +112,21 @@ class HandloomLM(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """(log probability, whether greedy decoding gives it) of each continuation."""
-        windows = (self._window(context, continuation) for _, context, continuation in requests)
-        found = []
-        scores = score_windows(self.lm.model, windows, self.batch_size, READ_AHEAD)
-        for (texts, _, _), score in zip(requests, scores, strict=True):
-            found.append((-score.total, score.is_greedy))
-            self.cache_hook.add_partial("loglikelihood", texts, found[-1])
-        return found
 
-    def _window(self, context: list[int], continuation: list[int]) -> Window:
-        if not 0 < len(continuation) <= self.max_length:
-            raise RequestError(
-                f"A continuation has {len(continuation)} tokens; it must have from 1 to {self.max_length}.",
-                "Leave that item out, or use a model with a larger context.",
-            )
-        return window_of(context, continuation, self.max_length)
+        def windows() -> Iterator[Window]:
+            for _, context, continuation in requests:
+                if not 0 < len(continuation) <= self.max_length:
+                    raise RequestError(
+                        f"A continuation has {len(continuation)} tokens; it must have from 1 to {self.max_length}.",
+                        "Leave that item out, or use a model with a larger context.",
+                    )
+                yield window_of(context, continuation, self.max_length)
+
+        scores = score_windows(self.lm.model, windows(), self.batch_size, READ_AHEAD)
+        found = [(-score.total, score.is_greedy) for score in scores]
+        for (texts, _, _), one in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", texts, one)
+        return found
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log probability of each text after an end of text, by windows that do not overlap."""
@@ -188,28 +188,23 @@ class HandloomLM(TemplateLM):
                 f"of {self.max_length}.",
                 "Lower `max_gen_toks` in the harness's `gen_kwargs`.",
             )
-        until = wanted.get("until") or []
-        drawn = bool(wanted.get("do_sample"))
+        until, top_p = wanted.get("until") or [], wanted.get("top_p")
         how: dict[str, Any] = {"temperature": 0.0}
-        if drawn:
+        if wanted.get("do_sample"):
             how["temperature"] = float(wanted.get("temperature") or 1.0)
             # In transformers 0 and 1 switch these off.
             how["top_k"] = int(wanted.get("top_k") or 0) or None
-            how["top_p"] = _below_one(wanted.get("top_p"))
+            how["top_p"] = float(top_p) if top_p is not None and float(top_p) < 1 else None
             how["min_p"] = float(wanted.get("min_p") or 0) or None
-        how["repetition_penalty"] = float(wanted.get("repetition_penalty") or 1.0)
         return self.lm.in_ids(
             GenerationConfig(
                 **how,
+                repetition_penalty=float(wanted.get("repetition_penalty") or 1.0),
                 max_new_tokens=wanted["max_gen_toks"],
                 stop=tuple(term for term in ([until] if isinstance(until, str) else until) if term),
                 seed=self.seed,
             )
         )
-
-
-def _below_one(share: Any) -> float | None:
-    return float(share) if share is not None and float(share) < 1 else None
 
 
 def command_line(words: Sequence[str], model: str, load: Callable[[str], LanguageModel]) -> None:

@@ -11,8 +11,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import tee
-from typing import Any
+from itertools import islice, tee
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,9 +60,9 @@ def score_items(lm: LanguageModel, items: Iterable[BenchmarkItem], batch_size: i
     stream, again = tee(_windows_of(lm, item) for item in items)
     scores = score_windows(lm.model, (window for _, windows, _ in stream for window in windows), batch_size, READ_AHEAD)
     for item, windows, truncated in again:
-        found = [next(scores) for _ in windows]
-        tokens, greedy = tuple(len(one.nll) for one in found), tuple(one.is_greedy for one in found)
-        yield ItemResult(item, tuple(one.total for one in found), tokens, greedy, truncated=truncated)
+        found = [(one.total, len(one.nll), one.is_greedy) for one in islice(scores, len(windows))]
+        nats, tokens, greedy = zip(*found, strict=True)
+        yield ItemResult(item, nats, tokens, greedy, truncated=truncated)
 
 
 def _windows_of(lm: LanguageModel, item: BenchmarkItem) -> tuple[BenchmarkItem, list[Window], bool]:
@@ -112,34 +112,24 @@ class Totals:
     means: dict[str, RatioEstimator] = field(default_factory=lambda: defaultdict(RatioEstimator))
     """Over items: whether the pick of each normalization is right, `greedy`, `chance` and `nats` of the answer."""
 
-    def add(self, result: ItemResult) -> None:
-        """Count one more."""
-        answer, choices = result.item.answer, len(result.item.choices)
-        self.items += 1
-        self.choices += choices
-        self.truncated += result.truncated
-        right = {name: pick == answer for name, pick in result.picks().items()}
-        of_answer = {"greedy": result.greedy[answer], "chance": 1 / choices, "nats": result.nats[answer]}
-        for name, value in {**right, **of_answer}.items():
-            self.means[name].add(value)
-
-    @property
-    def is_cloze(self) -> bool:
-        """Whether there was nothing to choose: each item asks for one word."""
-        return self.choices == self.items
-
 
 def add_up(results: Iterable[ItemResult], on_result: Callable[[ItemResult], None] = lambda result: None) -> Totals:
     """The sums; `on_result` is called with each result as it comes."""
     totals = Totals()
     for result in results:
-        totals.add(result)
+        answer, choices = result.item.answer, len(result.item.choices)
+        totals.items += 1
+        totals.choices += choices
+        totals.truncated += result.truncated
+        right = {name: pick == answer for name, pick in result.picks().items()}
+        of_answer = {"greedy": result.greedy[answer], "chance": 1 / choices, "nats": result.nats[answer]}
+        for name, value in {**right, **of_answer}.items():
+            totals.means[name].add(value)
         on_result(result)
     return totals
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One number of a table."""
 
     key: str
@@ -166,7 +156,7 @@ def scores(totals: Totals) -> list[Score]:
         return Score(key, title, mean.value, mean.standard_error, also=also)
 
     nll = score("nats", "nats", "NLL of the right answer")
-    if totals.is_cloze:
+    if totals.choices == totals.items:  # there was nothing to choose: each item asks for one word
         perplexity = math.exp(nll.value) if nll.value < 700 else math.inf
         error = None if nll.error is None else nll.error * perplexity
         return [
@@ -189,10 +179,10 @@ def notes(totals: Totals) -> list[str]:
 def as_json(totals: Totals) -> dict[str, Any]:
     """Everything for programs."""
     found: dict[str, Any] = {"items": totals.items, "truncated": totals.truncated}
-    for score in scores(totals):
-        found[score.key] = score.value if math.isfinite(score.value) else None
-        if score.key != "chance":
-            found[f"{score.key}_error"] = score.error
+    for key, _, value, error, _ in scores(totals):
+        found[key] = value if math.isfinite(value) else None
+        if key != "chance":
+            found[f"{key}_error"] = error
     return found
 
 

@@ -6,6 +6,7 @@ Run metadata may be incomplete; missing fields are None. How a model is found by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,11 @@ class Provenance:
                 return cls("copied by hand", "from a folder that does not record its origin")
             where, revision = str(origin.get("repository", "?")), str(origin.get("revision", ""))[:12]
             return cls("pulled", f"{where} at {revision}" if revision else where)
-        summary, progress, settings = _summary(entry.folder), entry.training.get("progress"), entry.settings
+        summary: dict[str, Any] = {}
+        if entry.folder.parent.name == native.CHECKPOINTS:
+            with suppress(CheckpointError):
+                summary = storage.read_json(entry.folder.parent.parent / "summary.json")
+        progress, settings = entry.training.get("progress"), entry.settings
         data = ", ".join(map(str, settings.get("data") or ())) or "unrecorded data"
         kind, detail, trained = "pretrained here", f"on {data}", summary.get("parameters")
         if entry.base is not None:
@@ -104,17 +109,16 @@ def collect(names: Sequence[str], find: FindModel) -> list[ModelEntry]:
             f"A comparison takes two models or more, and {given}.",
             "Name them one after the other: handloom compare runs/one runs/two",
         )
-    entries: list[ModelEntry] = []
+    entries: dict[Path, ModelEntry] = {}
     for name in names:
         entry = find(name, None)
-        for other in entries:
-            if other.folder.resolve() == entry.folder.resolve():
-                twice = name if other.name == name else f"{other.name} and {name} are the same model, which"
-                raise RequestError(
-                    f"{twice} is named twice.", "Leave one out; a checkpoint inside the run may be named too."
-                )
-        entries.append(entry)
-    return entries
+        if other := entries.get(folder := entry.folder.resolve()):
+            twice = name if other.name == name else f"{other.name} and {name} are the same model, which"
+            raise RequestError(
+                f"{twice} is named twice.", "Leave one out; a checkpoint inside the run may be named too."
+            )
+        entries[folder] = entry
+    return list(entries.values())
 
 
 def base_models(
@@ -137,13 +141,3 @@ def base_models(
         line.append(above)
         at = above
     return line, None
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """The `summary.json` of the run that contains a checkpoint, if there is one."""
-    if folder.parent.name != native.CHECKPOINTS:
-        return {}
-    try:
-        return storage.read_json(folder.parent.parent / "summary.json")
-    except CheckpointError:
-        return {}

@@ -36,12 +36,11 @@ class Memorization:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model."""
+    """One model, with a letter for its tokenizer: the same for models with the same one."""
 
     name: str
     provenance: Provenance
     tokenizer: str
-    """A letter: the same for models with the same tokenizer."""
     vocab_size: int
     context_length: int
     parameters: int
