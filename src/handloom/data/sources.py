@@ -46,23 +46,32 @@ def files_of(source: str, suffixes: tuple[str, ...] = SUFFIXES, omissions: Omiss
 
     Raises DataError for what is missing or empty, a folder without such a file, or one of our own folders.
     """
-    omissions = Omissions() if omissions is None else omissions
     source = expanded(source, "the data")
-    path = Path(source)
+    path, left_out = Path(source), Omissions()
     if path.is_dir():
         if is_own_folder(path):
             raise DataError(
                 f"{path.as_posix()}: the folder of a run, a model or prepared data, which is never taken as data.",
                 "Name the files in it one by one if they are meant.",
             )
-        return _files_below(path, suffixes, omissions)
-    if path.exists():
+        found = list(_walk(path, suffixes, left_out))
+        kind, others = ("text file", "rst") if suffixes == SUFFIXES else ("such file", "json")
+        nothing = f"{path.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)})."
+        remedy = f'Name a folder that does, or name the files themselves, for example with "FOLDER/*.{others}".'
+    elif path.exists():
         if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{path.as_posix()}: the file is empty.", "Name a file that holds text.")
         return [path]
-    if glob.has_magic(source):
-        return _files_matching(source, suffixes, omissions)
-    raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
+    elif glob.has_magic(source):
+        found = _matching(source, suffixes, left_out)
+        nothing, remedy = f"{source}: no file matches.", "Check the pattern with ls; ** matches folders at every depth."
+    else:
+        raise DataError(f"{source}: no such file or folder.", _remedy_for_missing(path))
+    if omissions is not None:
+        omissions.update(left_out)
+    if not found:
+        raise DataError(" ".join([nothing, *left_out.problems()]), remedy)
+    return sorted(found, key=lambda path: path.parts)
 
 
 def find_files(find: Callable[[str], list[Path]], source: str, options: ReadOptions, alone: bool) -> list[Path]:
@@ -137,19 +146,6 @@ def require_same_data(run: Path, data_hash: str) -> None:
 # Walking
 
 
-def _files_below(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
-    left_out = Omissions()
-    found = list(_walk(folder, suffixes, left_out))
-    omissions.update(left_out)
-    if not found:
-        kind, others = ("text file", "rst") if suffixes == SUFFIXES else ("such file", "json")
-        raise DataError(
-            f"{folder.as_posix()}: the folder holds no {kind} ({', '.join(suffixes)}).{_listed(left_out)}",
-            f'Name a folder that does, or name the files themselves, for example with "FOLDER/*.{others}".',
-        )
-    return sorted(found, key=lambda path: path.parts)
-
-
 def _walk(folder: Path, suffixes: tuple[str, ...], omissions: Omissions) -> Iterator[Path]:
     """Files below a folder; those behind links come last, and no folder is walked twice."""
 
@@ -193,12 +189,12 @@ def _is_taken(path: Path, suffixes: tuple[str, ...], omissions: Omissions, *, is
     return not reason
 
 
-def _files_matching(pattern: str, suffixes: tuple[str, ...], omissions: Omissions) -> list[Path]:
+def _matching(pattern: str, suffixes: tuple[str, ...], left_out: Omissions) -> list[Path]:
     """Files that a glob matches, and those below matching folders; none in our own folders that wildcards matched."""
     parts = Path(pattern).parts
     named = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     is_own = cache(is_own_folder)
-    left_out, own, visited, found = Omissions(), set[Path](), set[str](), list[Path]()
+    own, visited, found = set[Path](), set[str](), list[Path]()
     matches = sorted(map(Path, glob.glob(pattern, recursive=True)), key=lambda path: (len(path.parts), path))
     for path in matches:
         real = os.path.realpath(path)
@@ -216,17 +212,7 @@ def _files_matching(pattern: str, suffixes: tuple[str, ...], omissions: Omission
             found += _walk(path, suffixes, left_out)
     for folder in sorted(own):
         left_out.add("own-folder", folder.as_posix())
-    omissions.update(left_out)
-    if not found:
-        raise DataError(
-            f"{pattern}: no file matches.{_listed(left_out)}",
-            "Check the pattern with ls; ** matches folders at every depth.",
-        )
-    return sorted(found, key=lambda path: path.parts)
-
-
-def _listed(omissions: Omissions) -> str:
-    return "".join(f" {sentence}" for sentence in omissions.problems())
+    return found
 
 
 def _remedy_for_missing(path: Path) -> str:

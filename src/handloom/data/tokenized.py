@@ -218,23 +218,19 @@ class _Preparation:
                 shutil.rmtree(partial, ignore_errors=True)
                 _sweep(folder.parent)
                 partial.mkdir()
-                self._check_space(folder.parent)
+                total = self.plan.bytes_of(TRAIN, VALIDATION)
+                # A token stands for two bytes of text in code, for more in prose: refuse early what would fail halfway.
+                needed = total // 2 * token_dtype(self.tokenizer.vocab_size).itemsize
+                if needed > (free := shutil.disk_usage(folder.parent).free):
+                    raise DataError(
+                        f"{total / 1e6:,.0f} MB of text may take {needed / 1e6:,.0f} MB as tokens, but {folder.parent} "
+                        f"has {free / 1e6:,.0f} MB free.",
+                        "Free some space, or name another folder in HANDLOOM_CACHE.",
+                    )
                 self._write_shards(partial)
                 partial.rename(folder)
                 sync(folder.parent)
         return True
-
-    def _check_space(self, folder: Path) -> None:
-        """Refuse early what would fail halfway. A token stands for two bytes of text in code, for more in prose."""
-        total = self.plan.bytes_of(TRAIN, VALIDATION)
-        needed = total // 2 * token_dtype(self.tokenizer.vocab_size).itemsize
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise DataError(
-                f"{total / 1e6:,.0f} MB of text may take {needed / 1e6:,.0f} MB as tokens, but {folder} has "
-                f"{free / 1e6:,.0f} MB free.",
-                "Free some space, or name another folder in HANDLOOM_CACHE.",
-            )
 
     def _write_shards(self, partial: Path) -> None:
         total, done = self.plan.bytes_of(TRAIN, VALIDATION), 0

@@ -88,7 +88,13 @@ class MessageParser:
         if content_key not in given:
             raise self.refuse(f'{what} lacks the field "{content_key}".', _EXAMPLE)
         content = self._content(given[content_key], f"The content of {what}")
-        return Message(role, content, self._weight(given.get("weight"), what))
+        weight = given.get("weight")
+        if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+            raise self.refuse(
+                f"The weight of {what} is {weight!r}; it must be 0 or 1.",
+                "0 excludes an answer from the loss; leave weight out otherwise.",
+            )
+        return Message(role, content, weight is None or bool(weight))
 
     def _role(self, value: Any, what: str, sharegpt: bool) -> str:
         role = self.text(value, f"The role of {what}")
@@ -120,14 +126,6 @@ class MessageParser:
                     'A part of a content is {"type": "text", "text": "..."}.',
                 )
         return self.text("".join(part["text"] for part in value), what)
-
-    def _weight(self, weight: Any, what: str) -> bool:
-        if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
-            raise self.refuse(
-                f"The weight of {what} is {weight!r}; it must be 0 or 1.",
-                "0 excludes an answer from the loss; leave weight out otherwise.",
-            )
-        return weight is None or bool(weight)
 
 
 def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:

@@ -113,7 +113,13 @@ def read_folder(folder: Path) -> Found:
     if single.is_file():
         vocabulary, merges, settings = read_tokenizer_json(single, gpt2)
         pair = (single, single)
-        _require_one_vocabulary(folder, vocabulary)
+        path = folder / vocab_files.VOCABULARY
+        for token, number in vocab_files.read_json(path).items() if path.is_file() else ():
+            if vocabulary.get(token, number) != number:
+                raise vocab_files.damaged(
+                    f"{path}: {token!r} has the id {number}; in {vocab_files.TOKENIZER_JSON} of the same folder, it is "
+                    f"{vocabulary[token]}."
+                )
     else:
         (vocabulary, merges), settings = vocab_files.read_pair(*pair), PLAIN
     if gpt2:
@@ -167,17 +173,6 @@ def _is_gpt2(folder: Path, files: _Files) -> bool:
     if name not in hf.GPT2_CLASSES and not single:
         raise refused(path, f"tokenizer_class is {name!r}", f"that needs a {vocab_files.TOKENIZER_JSON}")
     return name in hf.GPT2_CLASSES
-
-
-def _require_one_vocabulary(folder: Path, vocabulary: Mapping[str, Any]) -> None:
-    """Refuse a `vocab.json` that contradicts the `tokenizer.json` in the same folder."""
-    path = folder / vocab_files.VOCABULARY
-    for token, number in vocab_files.read_json(path).items() if path.is_file() else ():
-        if vocabulary.get(token, number) != number:
-            raise vocab_files.damaged(
-                f"{path}: {token!r} has the id {number}; in {vocab_files.TOKENIZER_JSON} of the same folder, it is "
-                f"{vocabulary[token]}."
-            )
 
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
