@@ -34,8 +34,8 @@ ODD = {
 @given(before=PLAIN, after=PLAIN, odd=st.sampled_from([(k, o) for k, odds in ODD.items() for o in odds]))
 def test_what_is_odd_is_found_where_it_stands(before, after, odd):
     assert list(text_problems(before + after)) == []
-    (found,) = text_problems(before + odd[1] + after)
-    assert (found.kind, found.start) == (odd[0], len(before))
+    ((kind, start, _),) = text_problems(before + odd[1] + after)
+    assert (kind, start) == (odd[0], len(before))
 
 
 # Two letters that begin a character of UTF-8, each with signs right behind that could go on with it: no real text has
@@ -44,7 +44,7 @@ TWICE = re.compile("(?:[éàñçß][€’“”–…]+){2}")
 
 
 def mojibake(text):
-    return [found for found in text_problems(text) if found.kind == "mojibake"]
+    return [detail for kind, _, detail in text_problems(text) if kind == "mojibake"]
 
 
 @pytest.mark.parametrize(("text", "found"), [("ß–", 0), ("ß– ß–", 0), ("ß–a", 0), ("ß–ß–", 1), ("ß–ß–ß–", 1)])
@@ -59,8 +59,8 @@ def test_what_was_decoded_wrongly_is_found_and_what_was_not_is_not(text):
     found = mojibake(wrong)
     sure = [c for c in text if c in "éàüñçß€’“”–…"]
     assert len(found) >= len(sure)
-    for each in found:
-        assert any(f'perhaps "{c}"' in each.detail for c in text)
+    for detail in found:
+        assert any(f'perhaps "{c}"' in detail for c in text)
 
 
 UNDEFINED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
@@ -70,12 +70,12 @@ def test_a_turn_of_the_template_is_odd_only_inside_a_conversation():
     for role in ROLES:
         text = f"Hello.\n{header_of(role)}Hi."
         assert list(text_problems(text)) == []
-        (found,) = text_problems(text, turns=True)
-        assert found.start == 7
+        ((_, start, _),) = text_problems(text, turns=True)
+        assert start == 7
 
 
 def test_names_are_those_of_unicode():
-    details = [found.detail for found in text_problems("\x07\x01\u202e\u200b")]
+    details = [detail for _, _, detail in text_problems("\x07\x01\u202e\u200b")]
     assert details == ["U+0007 BEL", "U+0001", "U+202E RIGHT-TO-LEFT OVERRIDE", "U+200B ZERO WIDTH SPACE"]
 
 

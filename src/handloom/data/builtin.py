@@ -18,11 +18,7 @@ from handloom.errors import DataError
 
 # Tests are odd code, installed packages are not the library, pydoc_data is English (python-docs has it
 # as topics), the rest depends on the machine.
-_LEFT_OUT = {
-    *("test", "tests", "idle_test"),
-    *("site-packages", "dist-packages", "_bundled"),
-    *("pydoc_data", "__pycache__"),
-}
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "pydoc_data", "__pycache__"}
 _LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", ".")
 _SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _REMEDY = (

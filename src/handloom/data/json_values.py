@@ -8,21 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from handloom.values import unambiguous
 
 _decode = json.JSONDecoder(object_pairs_hook=unambiguous).raw_decode
 _skip = json.JSONDecoder().raw_decode
 _NO_SPACE = re.compile(r"[^ \t\n\r]|\Z")
-
-
-class Value(NamedTuple):
-    """A value, and the line and column (from 1) where it begins; column 0 for the first value of its line."""
-
-    value: Any
-    line: int
-    column: int
 
 
 class MalformedError(Exception):
@@ -33,10 +25,11 @@ class MalformedError(Exception):
         self.line = line
 
 
-def json_values(chunks: Iterable[str]) -> Iterator[Value]:
-    """Every value of a text; those of a list that is not inside another value one by one.
+def json_values(chunks: Iterable[str]) -> Iterator[tuple[Any, int, int]]:
+    """Every value of a text, and the line and column (from 1) where it begins; column 0 for the first of its line.
 
-    Raises MalformedError for what is not JSON, when its turn comes.
+    Those of a list that is not inside another value come one by one. Raises MalformedError for what is not JSON, when
+    its turn comes.
     """
     scanner, last, depth = _Scanner(chunks), 0, 0
     while character := scanner.peek():
@@ -45,7 +38,7 @@ def json_values(chunks: Iterable[str]) -> Iterator[Value]:
             depth = 1 - depth
             continue
         line, column = scanner.line, scanner.column
-        yield Value(scanner.value(), line, column if line == last else 0)
+        yield scanner.value(), line, column if line == last else 0
         last = line
         if depth and (after := scanner.peek()) != "]":
             if after != ",":

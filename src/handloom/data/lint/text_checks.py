@@ -8,19 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from handloom.tokenizer.chat import ROLES, header_of
 
-
-class TextProblem(NamedTuple):
-    """One place: the key of its rule, its first character, counted from 0, and what exactly."""
-
-    kind: str
-    start: int
-    detail: str
-
-
+TextProblem = tuple[str, int, str]  # the key of its rule, its first character, counted from 0, and what exactly
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # what "Trojan Source" (Boucher and Anderson, 2021) is made of
 # The joiners U+200C and U+200D belong into emoji and many scripts, but not next to ASCII; tag characters into flags.
@@ -76,10 +67,10 @@ def text_problems(text: str, *, turns: bool = False) -> Iterator[TextProblem]:
         if kind not in ("special-token", "control") and text.isascii():
             return
         for found in pattern.finditer(text):
-            yield TextProblem(kind, found.start(), _shown_match(kind, found))
+            yield kind, found.start(), _shown_match(kind, found)
         if kind == "control" and turns:
             for found in _TURN.finditer(text):
-                yield TextProblem("special-token", found.start(), f"{found.group().strip()} on a line of its own")
+                yield "special-token", found.start(), f"{found.group().strip()} on a line of its own"
     yield from _mojibake(text)
 
 
@@ -111,5 +102,5 @@ def _mojibake(text: str) -> Iterator[TextProblem]:
         likely = letters[0] in _SELDOM and not (before.isupper() and letters[1] in _CLOSING)
         joins, end = found.start() == end, found.end()
         if likely or (joins and alone):
-            yield TextProblem("mojibake", found.start(), f'"{letters}", perhaps "{meant}"')
+            yield "mojibake", found.start(), f'"{letters}", perhaps "{meant}"'
         alone = not (likely or joins)
