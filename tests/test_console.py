@@ -149,7 +149,7 @@ def test_labels_and_documents_are_no_markup_where_batches_are_shown(capsys):
 
     tokenizer = load_tokenizer("gpt2")
     tokens = tokenizer.encode("Hi \x1b[2J[bold]")
-    print_examples([{"tokens": tokens, "loss_mask": [True] * len(tokens), "label": "[/]"}], tokenizer, 0, False)
+    print_examples([{"tokens": tokens, "loss_mask": [True] * len(tokens), "label": "[/]"}], tokenizer, 0, ids=False)
     shown = capsys.readouterr().out
     assert "label [/]" in shown
     assert "\\x1b[2J[bold]" in shown
@@ -165,7 +165,7 @@ def test_a_run_s_name_is_printed_as_it_is_after_training(capsys):
 
 
 def test_the_confusion_of_labels_keeps_their_names(capsys):
-    from handloom.cli.labels_view import print_labels
+    from handloom.cli.train import print_labels
 
     figures = {"precision": 1.0, "recall": 1.0, "f1": 1.0}
     summary = {"labels": {"[/]": figures, ":100:": figures}, "confusion": [[1, 0], [0, 1]]}

@@ -123,9 +123,9 @@ def test_help_says_what_holds_where_no_flag_is_given():
 
 def test_what_is_on_by_itself_can_be_switched_off(handloom):
     """`--no-cache-activations` and `--no-pack`; what is off by itself has no such flag."""
-    from handloom.cli.finetune import FinetuneFlags
     from handloom.cli.flags import given
     from handloom.cli.main import app
+    from handloom.cli.train import FinetuneFlags
 
     for words, expected in (
         (["--no-cache-activations", "--no-pack"], {"cache_activations": False, "pack": False}),

@@ -9,20 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from cyclopts import Parameter
-
+from handloom.cli import arguments
+from handloom.cli.arguments import AdapterFlag, ModelFlag, ThreadsFlag, flag
 from handloom.cli.flags import flags_of
-from handloom.cli.inputs import standard_input
-from handloom.cli.model_argument import (
-    AdapterFlag,
-    ModelFlag,
-    ThreadsFlag,
-    flag,
-    load_named,
-    require_positive,
-    typed_settings,
-    typed_stop,
-)
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
 from handloom.inference.generation_config import NOT_IN_CHAT, GenerationConfig
@@ -59,25 +48,25 @@ def chat(
     adapter: AdapterFlag = None,
     system: Annotated[str | None, flag("Essentials", "The system message, if the model has a chat template.")] = None,
     threads: ThreadsFlag = None,
-    flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
+    flags: ConfigFlags = None,
 ) -> None:
     """Talk with a model, or write a text together with it, in turn.
 
     A model with a chat template (handloom finetune --task sft) answers. Any other continues all of the text. The model
     reads what fits its context, the newest first. Inside, /help shows the commands.
     """
-    config = GenerationConfig().changed(**typed_settings(flags))
-    require_positive(threads=threads)
+    config = GenerationConfig().changed(**arguments.typed_settings(flags))
+    arguments.require_positive(threads=threads)
 
     from handloom import runtime
     from handloom.inference.chat import ChatSession, TextSession
 
     runtime.set_num_threads(threads)
-    lm = load_named(model, adapter)
+    lm = arguments.load_named(model, adapter)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
         session.set_system(system.strip() or None)
-    asked = standard_input("a conversation")
+    asked = arguments.standard_input("a conversation")
     if asked.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives input() a history and its keys
@@ -120,7 +109,7 @@ def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
         "/settings": lambda: _show_settings(session),
         "/help": lambda: print(f"{HOW[session.has_roles]}\n{HELP}"),
         "/system": lambda: session.set_system(value or None),
-        "/stop": lambda: session.set("stop", typed_stop(value)),
+        "/stop": lambda: session.set("stop", arguments.typed_stop(value)),
     }
     commands.get(command, lambda: session.set(command[1:], value))()
 

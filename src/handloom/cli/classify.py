@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from handloom.cli.arguments import (
+    AdapterFlag,
+    ModelFlag,
+    ThreadsFlag,
+    flag,
+    load_named,
+    read_file,
+    read_standard_input,
+    require_positive,
+)
 from handloom.cli.flags import PathFlag
-from handloom.cli.model_argument import AdapterFlag, ModelFlag, ThreadsFlag, flag, load_named, require_positive
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -84,8 +93,6 @@ def _record(text: str, each: Classification) -> dict[str, Any]:
 
 
 def _read(text: str | None, file: Path | None) -> list[str]:
-    from handloom.cli.inputs import read_file, read_standard_input
-
     if file is not None and text is None:
         lines = read_file(file, "The file").split("\n")
         for number, line in enumerate(lines, 1):

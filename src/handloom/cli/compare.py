@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from handloom.cli.arguments import note_labels, read_lines, require_positive
 from handloom.cli.flags import PathFlag, flags_of, given
-from handloom.cli.model_argument import note_labels, require_positive
 from handloom.errors import RequestError, worded
 from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, ComparisonConfig
 from handloom.inference.generation_config import GenerationConfig
@@ -58,7 +58,6 @@ def compare(
     from json import dumps
 
     from handloom import runtime, storage
-    from handloom.cli.inputs import read_lines
     from handloom.console import write
 
     require_positive(threads=threads)

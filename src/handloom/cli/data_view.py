@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from typing import Any
+from itertools import groupby, islice
+from typing import Any, Literal
 
 from rich.console import Group as Lines
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from handloom.console import Console, new_console, panel, visible
+from handloom.console import Console, new_console, panel, table, visible
 from handloom.data.examples import KINDS
 from handloom.data.lint import DataStats, Finding, Group, LintSettings
 from handloom.data.lint.rules import ERROR, NOTE, WARNING, count, counted
 from handloom.data.lint.stats import PERCENTILES
-from handloom.data.tokenized import PreparedData
+from handloom.data.split import TRAIN
+from handloom.data.tokenized import PreparedData, TokenData
 from handloom.data.windows import Windows
 from handloom.errors import worded
 from handloom.tokenizer.base import END_OF_TEXT, Tokenizer
@@ -31,6 +32,29 @@ _SPLITS = {
     "tail": "the last part of each document is held out",
     "none": "nothing held out",
 }
+
+
+def windows_of(windows: Windows, prepared: TokenData, tokenizer: Tokenizer, step: int) -> list[dict[str, Any]]:
+    """The windows of a batch as plain values: places, names of documents, inputs, targets and text."""
+    inputs, targets = windows.batch(step)
+    epochs, starts = windows.places(step)
+    ends = starts + inputs.shape[1] - 1
+    shown = [[prepared.train.document_at(token) for token in pair] for pair in zip(starts, ends, strict=True)]
+    wanted = {number for pair in shown for number in pair}
+    names = enumerate(islice(prepared.names(TRAIN), max(wanted) + 1))
+    named = {number: name for number, name in names if number in wanted}
+    return [
+        {
+            "number": (step * windows.batch_size + row) % len(windows) + 1,
+            "epoch": int(epochs[row]),
+            "first_token": int(starts[row]),
+            "documents": list(dict.fromkeys(named[number] for number in shown[row])),
+            "inputs": inputs[row].tolist(),
+            "targets": targets[row].tolist(),
+            "text": tokenizer.decode(inputs[row].tolist()),
+        }
+        for row in range(len(inputs))
+    ]
 
 
 def print_batch(batch: list[dict[str, Any]], windows: Windows, tokenizer: Tokenizer, *, step: int, ids: bool) -> None:
@@ -75,7 +99,7 @@ def examples_of(batch: Any, tokenizer: Tokenizer, labels: tuple[str, ...]) -> li
     return found
 
 
-def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, ids: bool) -> None:
+def print_examples(rows: list[dict[str, Any]], tokenizer: Tokenizer, step: int, *, ids: bool) -> None:
     """Print rows of examples, their training targets underlined."""
     console = new_console(width=_WIDTH)
     console.print(f"Step {step:,}: {len(rows)} rows.")
@@ -109,13 +133,11 @@ def print_report(prepared: PreparedData) -> None:
     """Print the statistics of prepared text."""
     report = prepared.report
     console = new_console(width=_WIDTH)
-    table = Table(title_justify="left")
-    for column in ("", "documents", "bytes", "tokens", "bytes/token"):
-        table.add_column(column, justify="right" if column else "left")
+    rows = []
     for side in ("train", "validation"):
         documents, size, tokens = (getattr(report, f"{side}_{what}") for what in ("documents", "bytes", "tokens"))
-        table.add_row(side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-")
-    console.print(table)
+        rows.append((side, f"{documents:,}", f"{size:,}", f"{tokens:,}", f"{size / tokens:.2f}" if tokens else "-"))
+    console.print(table(("", ">documents", ">bytes", ">tokens", ">bytes/token"), rows))
     console.print(f"Split: {report.split} ({_SPLITS[report.split]}).")
     console.print(f"Found {report.documents:,} documents.")
     for sentence, _ in prepared.sentences():
@@ -147,12 +169,12 @@ def print_check(groups: Sequence[Group], settings: LintSettings, stats: DataStat
     _print_bars(console, "Script and likely language", dict(stats.languages.most_common()))
     _print_bars(console, "Labels", {label: sum(numbers) for label, numbers in stats.labels.items()})
     _print_split(console, settings, stats)
+    verdict, style = "A run would go through.", "bold green"
     if count(groups, ERROR):
-        console.print("A run would stop, or its validation would be false. Fix the errors first.", style="bold red")
+        verdict, style = "A run would stop, or its validation would be false. Fix the errors first.", "bold red"
     elif count(groups, WARNING):
-        console.print("A run would go through. Look at the warnings first.", style="bold yellow")
-    else:
-        console.print("A run would go through.", style="bold green")
+        verdict, style = f"{verdict} Look at the warnings first.", "bold yellow"
+    console.print(verdict, style=style)
 
 
 def _print_group(console: Console, group: Group) -> None:
@@ -161,10 +183,10 @@ def _print_group(console: Console, group: Group) -> None:
     if group.worst is not None and group.worst not in group.first:
         rows.append(_row(group.worst, "the worst: "))
     if max(len(place) for place, _ in rows) <= _PLACE:
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for place, detail in rows:
-            table.add_row(place, detail)
-        _print_indented(console, table)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for row in rows:
+            grid.add_row(*row)
+        _print_indented(console, grid)
     else:  # a line of its own for each place, so that paths stay whole
         for place, detail in rows:
             console.print(Text("  ").append(place), soft_wrap=True)
@@ -192,52 +214,50 @@ def _print_lengths(console: Console, settings: LintSettings, stats: DataStats, t
     numbers = stats.lengths.to_dict()
     shares = ", ".join(f"{share}% up to {numbers[f'p{share}']:,}" for share in PERCENTILES)
     console.print(f"Length in tokens of {tokenizer}", style="bold")
-    said = f"{numbers['tokens']:,} in all; {numbers['least']:,} to {numbers['greatest']:,} each; {shares}"
-    _print_indented(console, Text(said))
+    spread = f"{numbers['tokens']:,} in all; {numbers['least']:,} to {numbers['greatest']:,} each; {shares}"
+    _print_indented(console, Text(spread))
     marks, rows = {}, {}
     for low, high, texts in stats.lengths.histogram():
         name = f"{low:,} - {high:,}" if high > low else f"{low:,}"
         rows[name] = texts
         if low <= settings.context_length <= high:
             marks[name] = f"the context, {settings.context_length:,}, ends here"
-    console.print(_bars(rows, marks))
-    console.print()
+    _print_rows(console, rows, marks, "right")
 
 
 def _print_bars(console: Console, title: str, counts: dict[str, int]) -> None:
-    if not counts:
-        return
-    console.print(title, style="bold")
-    shown = dict(list(counts.items())[:_ROWS_SHOWN])
-    if rest := list(counts.values())[_ROWS_SHOWN:]:
-        shown[f"{len(rest):,} more"] = sum(rest)
-    console.print(_bars(shown, {}, left=True))
-    console.print()
+    if counts:
+        shown = dict(list(counts.items())[:_ROWS_SHOWN])
+        if rest := list(counts.values())[_ROWS_SHOWN:]:
+            shown[f"{len(rest):,} more"] = sum(rest)
+        console.print(title, style="bold")
+        _print_rows(console, shown, {}, "left")
 
 
-def _bars(rows: dict[str, int], marks: dict[str, str], *, left: bool = False) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=1)
-    table.add_column(justify="left" if left else "right", max_width=28, overflow="ellipsis", no_wrap=True)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
+def _print_rows(
+    console: Console, rows: dict[str, int], marks: dict[str, str], justify: Literal["left", "right"]
+) -> None:
+    """Names, counts and bars, with remarks behind some."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(justify=justify, max_width=28, overflow="ellipsis", no_wrap=True)
+    grid.add_column(justify="right")
+    grid.add_column(no_wrap=True)
     most = max(rows.values())
     for name, number in rows.items():
         length = max(1, round(number / most * _BAR)) if number else 0
         bar = Text("\N{FULL BLOCK}" * length, style="green")
         if name in marks:
             bar.append(f"{' ' if length else ''}\N{LEFTWARDS ARROW} {marks[name]}", style="dim")
-        table.add_row("", Text(visible(name)), f"{number:,}", bar)
-    return table
+        grid.add_row("", Text(visible(name)), f"{number:,}", bar)
+    console.print(grid, "")
 
 
 def _print_split(console: Console, settings: LintSettings, stats: DataStats) -> None:
-    if not any(stats.sides):
-        return
-    if stats.policy:
+    if stats.policy and any(stats.sides):
         console.print(
             f"Split: {_SPLITS[stats.policy]}; {stats.tokens[0]:,} tokens to learn from, "
             f"{stats.tokens[1]:,} to validate with."
         )
-    else:
+    elif any(stats.sides):
         console.print(f"Split: {stats.sides[0]:,} to learn from, {stats.sides[1]:,} held out.")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from handloom.cli.arguments import note_labels, require_positive
 from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
-from handloom.cli.model_argument import note_labels, require_positive
 from handloom.errors import RequestError
 from handloom.evaluation.eval_text import PerplexityConvention
 

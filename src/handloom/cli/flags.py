@@ -60,12 +60,12 @@ def flags_of(settings: type, *, several: bool = True, without: Collection[str] =
         fields.append((field.name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass(f"{settings.__name__}Flags", fields)
     made.__module__ = settings.__module__  # cyclopts takes a class of the module `types` for a built-in one
-    return made
+    return Parameter(name="*")(made)
 
 
 def given(flags: Any) -> dict[str, Any]:
-    """The flags that were given, by field name."""
-    values = dataclasses.asdict(flags)
+    """The flags that were given, by field name; none if `flags` is None."""
+    values = {} if flags is None else dataclasses.asdict(flags)
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -99,6 +99,8 @@ def in_flags(text: str, app: App, words: Sequence[str] = ()) -> str:
     Backticks around anything but a setting of some command of the app stay. The command that the words call comes
     first; what it takes without a flag is shown as MODEL.
     """
+    if "`" not in text:
+        return text
     current, _ = find_command(app, words)
 
     def flag(match: re.Match[str]) -> str:

@@ -5,21 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
+from handloom.cli import arguments
+from handloom.cli.arguments import AdapterFlag, ModelFlag, ThreadsFlag, flag
 from handloom.cli.flags import PathFlag, flags_of
-from handloom.cli.inputs import read_file, read_lines, read_standard_input
-from handloom.cli.model_argument import (
-    AdapterFlag,
-    ModelFlag,
-    ThreadsFlag,
-    flag,
-    load_named,
-    require_positive,
-    typed_settings,
-)
+from handloom.console import note, print_json, write
 from handloom.errors import RequestError
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
+from handloom.tokenizer.chat import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,26 +42,25 @@ def generate(
     stats: Annotated[bool, flag("Output", "Also print times and tokens per second on standard error.")] = False,
     batch_size: Annotated[int, flag("Precision and threads", "Prompts whose texts are generated together.")] = 16,
     threads: ThreadsFlag = None,
-    flags: Annotated[ConfigFlags, Parameter(name="*")] = ConfigFlags(),  # noqa: B008 - cyclopts wants an instance
+    flags: ConfigFlags = None,
 ) -> None:
     """Continue a text with a model; a model with a chat template answers it instead.
 
     A prompt from standard input or a file is read without its last line end.
     """
-    config = GenerationConfig().changed(**typed_settings(flags))
+    config = GenerationConfig().changed(**arguments.typed_settings(flags))
     json = json or prompts is not None
     texts = _read_prompts(prompt, prompt_file, prompts, new_document)
     _require_sense(config, n, stream, json)
-    require_positive(batch_size=batch_size, threads=threads)
+    arguments.require_positive(batch_size=batch_size, threads=threads)
 
     from handloom import runtime
-    from handloom.console import note
     from handloom.inference.language_model import GenerationStats
 
     runtime.set_num_threads(threads)
-    lm = load_named(model, adapter)
+    lm = arguments.load_named(model, adapter)
     answers = lm.template is not None and not no_chat_template
-    asked = [_message(text) if answers and text is not None else text for text in texts]
+    asked = [[Message("user", text)] if answers and text is not None else text for text in texts]
     for one in asked:
         lm.check(one, config)
     if asked != texts:
@@ -82,13 +73,13 @@ def generate(
         for text, one, output in zip(texts, asked, outputs, strict=True):
             _print_all(lm, text, output, config.seed if json else None, answers=one != text)
     if stats:
-        note(_in_words(counts), "Stats: ")
-
-
-def _message(text: str) -> Prompt:
-    from handloom.tokenizer.chat import Message
-
-    return [Message("user", text)]
+        after = counts.seconds - counts.first_token_seconds
+        rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
+        note(
+            f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
+            f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}.",
+            "Stats: ",
+        )
 
 
 def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -> None:
@@ -101,15 +92,6 @@ def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -
         raise RequestError("--logprobs and --echo are shown in JSON only.", "Add --json.")
 
 
-def _in_words(counts: GenerationStats) -> str:
-    after = counts.seconds - counts.first_token_seconds
-    rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
-    return (
-        f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
-        f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}."
-    )
-
-
 def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_document: bool) -> list[str | None]:
     """The prompts; None is the start of a document."""
     if sum((prompt is not None, file is not None, many is not None, new_document)) > 1:
@@ -117,22 +99,20 @@ def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
     if many is not None:
-        return list(read_lines(many))
+        return list(arguments.read_lines(many))
     if new_document:
         return [None]
     if file is not None:
-        return [read_file(file)]
+        return [arguments.read_file(file)]
     if prompt is None:
         raise RequestError(
             "There is no prompt.",
             'Give a text: handloom generate "Learning is". Or --new-document, or - to read it from standard input.',
         )
-    return [read_standard_input("the prompt") if prompt == "-" else prompt]
+    return [arguments.read_standard_input("the prompt") if prompt == "-" else prompt]
 
 
 def _stream(lm: LanguageModel, prompt: Prompt, config: GenerationConfig, stats: GenerationStats) -> None:
-    from handloom.console import write
-
     events = lm.stream(prompt, config, stats=stats)
     first = next(events)  # errors in the request come before any output
     write((prompt if isinstance(prompt, str) else "") + first.text, end="")
@@ -143,28 +123,18 @@ def _stream(lm: LanguageModel, prompt: Prompt, config: GenerationConfig, stats: 
 
 def _print_all(lm: LanguageModel, text: str | None, output: CompletionOutput, seed: int | None, answers: bool) -> None:
     """The texts of one prompt; as JSON where a seed is given, to name it."""
-    from handloom.console import print_json, write
-
     for row, completion in enumerate(output.completions):
-        if seed is not None:
-            record: dict[str, Any] = {
-                "prompt": text,
-                "text": completion.text,
-                "finish_reason": completion.finish_reason,
-                "ids": completion.ids,
-                "prompt_tokens": output.prompt_tokens,
-                "seed": seed,
-                "row": row,
-            }
-            if completion.logprobs is not None:
-                record["logprobs"] = _records(lm, completion.logprobs)
-            if output.prompt_logprobs is not None:
-                record["prompt_logprobs"] = _records(lm, output.prompt_logprobs)
-            print_json(record)
+        if seed is None:
+            if len(output.completions) > 1:
+                print(f"--- {row + 1}")
+            write(completion.text if answers else (text or "") + completion.text)
             continue
-        if len(output.completions) > 1:
-            print(f"--- {row + 1}")
-        write(completion.text if answers else (text or "") + completion.text)
+        record: dict[str, Any] = {"prompt": text, "text": completion.text, "finish_reason": completion.finish_reason}
+        record |= {"ids": completion.ids, "prompt_tokens": output.prompt_tokens, "seed": seed, "row": row}
+        for name, tokens in (("logprobs", completion.logprobs), ("prompt_logprobs", output.prompt_logprobs)):
+            if tokens is not None:
+                record[name] = _records(lm, tokens)
+        print_json(record)
 
 
 def _records(lm: LanguageModel, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:

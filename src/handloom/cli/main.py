@@ -10,15 +10,18 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import handloom
 from handloom import locks, screen
+from handloom.cli.flags import in_flags
 from handloom.cli.help import HelpFormatter, describe
+from handloom.cli.usage_errors import usage_error
 from handloom.errors import HandloomError, worded, wording
+from handloom.packages import import_failure
 from handloom.training.signals import end_on_signals
 
 GROUPS = {
-    "Start here": {"demo": ("demo:demo", "Train on Python's documentation for 90 seconds, then generate.")},
+    "Start here": {"demo": ("train:demo", "Train on Python's documentation for 90 seconds, then generate.")},
     "Train": {
         "train": ("train:train", "Train a model from scratch, or resume a run."),
-        "finetune": ("finetune:finetune", "Fine-tune a pretrained model, or resume a run."),
+        "finetune": ("train:finetune", "Fine-tune a pretrained model, or resume a run."),
         "data": ("data:app", "Prepare and check data, and show the batches of a run."),
         "tokenize": ("tokenize:tokenize", "Show the tokens of a text."),
     },
@@ -34,9 +37,9 @@ GROUPS = {
         "verify": ("verify:verify", "Check that a model computes what it should."),
     },
     "Models on disk": {
-        "pull": ("pull:pull", "Download GPT-2 models from the Hugging Face hub."),
-        "model": ("model:app", "List local models and presets, and show the parts of one."),
-        "export": ("export:export", "Write a model in another program's format."),
+        "pull": ("models:pull", "Download GPT-2 models from the Hugging Face hub."),
+        "model": ("models:app", "List local models and presets, and show the parts of one."),
+        "export": ("models:export", "Write a model in another program's format."),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
@@ -84,7 +87,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     screen.fill_closed()
     _configure_stdio()
     try:
-        with end_on_signals(), screen.shielded(*shield), wording(lambda text: _in_flags(text, words)):
+        with end_on_signals(), screen.shielded(*shield), wording(lambda text: in_flags(text, app, words)):
             locks.sweep()
             _run_command(words, debug)
     finally:
@@ -93,12 +96,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                 stream.flush()
             except (OSError, ValueError):
                 screen.abandon(stream)
-
-
-def _in_flags(text: str, words: list[str]) -> str:
-    from handloom.cli.flags import in_flags
-
-    return in_flags(text, app, words) if "`" in text else text
 
 
 def _run_command(words: list[str], debug: bool) -> NoReturn:
@@ -110,8 +107,6 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
     except HandloomError as error:
         fail(str(error), debug)
     except CycloptsError as error:
-        from handloom.cli.usage_errors import usage_error
-
         fail(usage_error(error, words), debug)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -120,8 +115,6 @@ def _run_command(words: list[str], debug: bool) -> NoReturn:
     except BrokenPipeError:
         screen.abandon(sys.stdout)  # the reader of our output (`| head`) has what it wanted
     except (ImportError, OSError) as error:
-        from handloom.packages import import_failure
-
         if failure := import_failure(error):
             fail(str(failure), debug)
         if isinstance(error, ImportError):

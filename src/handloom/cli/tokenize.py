@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from handloom.cli.arguments import read_standard_input
+from handloom.console import new_console, print_json, write
+from handloom.errors import ConfigError, RequestError
+from handloom.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
-
     from handloom.tokenizer.bpe import PieceWork
 
 _COLOURS = ("cyan", "yellow", "green", "magenta")
@@ -39,11 +44,6 @@ def tokenize(
     as_json
         Print one JSON object, for other programs.
     """
-    from handloom.cli.inputs import read_standard_input
-    from handloom.console import print_json, write
-    from handloom.errors import ConfigError
-    from handloom.tokenizer import load_tokenizer
-
     if decode is None:
         text = read_standard_input("the text", exact=True) if text == "-" else text
         _show_tokens(text, tokenizer, explain, as_json)
@@ -61,9 +61,6 @@ def tokenize(
 
 
 def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
-    from handloom.console import new_console, print_json
-    from handloom.errors import RequestError
-    from handloom.tokenizer import load_tokenizer
 
     if explain and len(text) > _LONGEST_EXPLAINED:
         raise RequestError(
@@ -93,11 +90,8 @@ def _show_tokens(text: str, source: str, explain: bool, as_json: bool) -> None:
     console.print(f"{len(ids):,} tokens, {len(text):,} characters, {size:,} bytes", style="dim")
 
 
-def _piece_table(work: PieceWork) -> RenderableType:
+def _piece_table(work: PieceWork) -> Table:
     """One line per merge: its number in the list, the pair, and the piece after it."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", width=12)
     table.add_column(justify="right", width=16, overflow="fold")
@@ -114,8 +108,6 @@ def _piece_table(work: PieceWork) -> RenderableType:
 
 def _row(tokens: list[bytes] | tuple[bytes, ...], between: str, new: int | None = None) -> Text:
     """Tokens side by side in changing colours, the one at place `new` in reverse."""
-    from rich.text import Text
-
     row = Text()
     for number, token in enumerate(tokens):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -131,21 +123,18 @@ def _readable(token: bytes) -> str:
 
 
 def _as_json(work: PieceWork) -> dict[str, Any]:
+    def readable(tokens: Iterable[bytes]) -> list[str]:
+        return list(map(_readable, tokens))
+
     steps = [
-        {
-            "merge": step.rank + 1,
-            "pair": [_readable(step.left), _readable(step.right)],
-            "parts": [_readable(part) for part in step.parts],
-        }
+        {"merge": step.rank + 1, "pair": readable((step.left, step.right)), "parts": readable(step.parts)}
         for step in work.steps
     ]
-    piece, start = _readable(work.piece.encode()), [_readable(byte) for byte in work.start]
-    return {"piece": piece, "bytes": start, "steps": steps, "ids": list(work.ids)}
+    piece = _readable(work.piece.encode())
+    return {"piece": piece, "bytes": readable(work.start), "steps": steps, "ids": list(work.ids)}
 
 
 def _read_ids(text: str) -> list[int]:
-    from handloom.errors import RequestError
-
     words = text.strip().strip("[]").replace(",", " ").split()
     try:
         return [int(word) for word in words]

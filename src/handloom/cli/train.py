@@ -1,7 +1,8 @@
-"""handloom train"""
+"""`handloom train`, `finetune` and `demo`: runs, begun or resumed, and what is printed at their end."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shlex
 from collections.abc import Iterator
@@ -12,17 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from rich.text import Text
 
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import RUN, PathFlag, flags_of, given
+from handloom.console import Console, table, visible
 from handloom.errors import ConfigError
 from handloom.settings import Settings, setting
-from handloom.training.config import TrainConfig
+from handloom.training.config import FinetuneConfig, TrainConfig
 
 if TYPE_CHECKING:
     from handloom.training.config import LoopSettings
     from handloom.training.progress import TerminalReporter
 
+DEMO_PROMPTS = ("The", "Return the", "Python is")
+_MOST_LABELS = 6
+"""Labels whose matrix still fits a terminal."""
 _run = partial(setting, group="Run")
 
 
@@ -61,21 +66,82 @@ class RunOptions(Settings):
 
 RunFlags: Any = flags_of(RunOptions)
 TrainFlags: Any = flags_of(TrainConfig)
+FinetuneFlags: Any = flags_of(FinetuneConfig)
 
 
-def train(
-    *,
-    flags: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # noqa: B008 - cyclopts wants an instance
-    options: Annotated[RunFlags, Parameter(name="*")] = RunFlags(),  # noqa: B008
-) -> None:
+def train(*, flags: TrainFlags = None, options: RunFlags = None) -> None:
     """Train a GPT from scratch on text, or resume a run that was stopped.
 
     A setting is its default, overruled by the --config file, overruled by its flag.
     """
-    begin_or_resume(TrainConfig, given(flags), RunOptions(**given(options)))
+    _begin_or_resume(TrainConfig, given(flags), RunOptions(**given(options)))
 
 
-def begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: RunOptions) -> None:
+def finetune(*, flags: FinetuneFlags = None, options: RunFlags = None, estimate: Annotated[bool, RUN] = False) -> None:
+    """Finetune a pretrained model on text or on a task, or resume a run that was stopped.
+
+    A setting is its default, overruled by the --config file, overruled by its flag.
+
+    Parameters
+    ----------
+    estimate
+        Only show what each method would train, and its memory; then stop.
+    """
+    changes, run_options = given(flags), RunOptions(**given(options))
+    if not estimate:
+        _begin_or_resume(FinetuneConfig, changes, run_options)
+        return
+    from handloom.loading import find_model
+    from handloom.training.finetune_setup import memory_estimate
+    from handloom.training.progress import TerminalReporter
+
+    file = Path(run_options.config) if run_options.config is not None else None
+    config = FinetuneConfig.merged(file, {"data": ("-",), **changes})
+    TerminalReporter().memory_estimate(memory_estimate(config, find_model(config.model).config))
+
+
+def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int = 0) -> None:
+    """Train a tokenizer and a GPT on this Python's own documentation, then generate text.
+
+    Parameters
+    ----------
+    run
+        Folder of the run; an earlier demo there is replaced, unless it was trained further.
+    minutes
+        How long to train.
+    seed
+        Seed of the weights, the data order, and the texts.
+    """
+    from handloom.inference.generation_config import GenerationConfig
+    from handloom.loading import load
+    from handloom.training import run as runs
+    from handloom.training.progress import TerminalReporter
+
+    config = TrainConfig(minutes=minutes, seed=seed)
+    settings = run / "config.toml"
+    if settings.is_file():
+        merged = TrainConfig.merged(settings, {})
+        found = dataclasses.replace(merged, minutes=None, seed=0, threads=None, precision="auto")
+        if found != TrainConfig():
+            raise ConfigError(
+                f"{run} holds a run that is not an untouched demo, so it is kept.",
+                "Name another folder: `run=runs/demo2`.",
+                setting="run",
+            )
+    with TerminalReporter() as terminal:
+        terminal.note("Training on the documentation of the Python that runs this. Nothing is downloaded.")
+        summary = runs.begin(run, config, terminal, overwrite=True)
+    if summary["finished"]:
+        lm = load(run)
+        terminal.console.print("\nGenerated texts:\n", style="bold")
+        request = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.9, seed=seed, overflow="slide")
+        for prompt in DEMO_PROMPTS:
+            text = lm.complete(prompt, request).completions[0].text
+            terminal.console.print(Text.assemble((prompt, "bold"), visible(text)), end="\n\n")
+    conclude(run, summary, terminal)
+
+
+def _begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: RunOptions) -> None:
     """Train as the flags of `handloom train` or `handloom finetune` have it, and print the result.
 
     `changes` are the settings that were given as flags.
@@ -91,14 +157,9 @@ def begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: 
         if options.resume is not None:
             resumed = Path(options.resume)
             folder = run or run_of(resumed) or resumed
+            stop_after, drop_later = options.stop_after, options.drop_later
             summary = runs.resume(
-                resumed,
-                terminal,
-                changes=changes,
-                stop_after=options.stop_after,
-                kind=kind,
-                into=run,
-                drop_later=options.drop_later,
+                resumed, terminal, changes=changes, stop_after=stop_after, kind=kind, into=run, drop_later=drop_later
             )
         else:
             assert merged is not None
@@ -111,8 +172,6 @@ def begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: 
 
 def conclude(run: Path, summary: dict[str, Any], terminal: TerminalReporter) -> None:
     """Print the result of a run and what to type next."""
-    from rich.text import Text
-
     from handloom.training.progress import clock
 
     console = terminal.console
@@ -125,16 +184,20 @@ def conclude(run: Path, summary: dict[str, Any], terminal: TerminalReporter) -> 
     if summary["predicted_seconds"]:
         took += f" ({clock(summary['predicted_seconds'])} were predicted)"
     speed, memory = summary["tokens_per_second"], summary["peak_memory_bytes"] / 1e6
+    if summary.get("val_bits_per_byte") is not None:
+        result = f"{summary['val_bits_per_byte']:.3f} bits per byte"
+    elif summary.get("val_accuracy") is not None:
+        result = f"accuracy {summary['val_accuracy']:.1%}"
+    else:
+        result = f"loss {summary['val_loss']:.3f}"
     console.print(
         Text.assemble(
             f"\n{summary['steps']:,} steps in {took}: ",
-            (result_text(summary), "bold cyan"),
+            (result, "bold cyan"),
             f" on held-out text, {speed:,.0f} tokens/s, {memory:,.0f} MB at most.",
         )
     )
     if "confusion" in summary:
-        from handloom.cli.labels_view import print_labels
-
         print_labels(console, summary)
     what, command = "Generate text:", f'handloom generate "The" --model {folder} --stream'
     if summary.get("task") == "classify":
@@ -145,13 +208,17 @@ def conclude(run: Path, summary: dict[str, Any], terminal: TerminalReporter) -> 
     console.print(f"\n    {command}\n", style="bold", soft_wrap=True)
 
 
-def result_text(summary: dict[str, Any]) -> str:
-    """The result of the last validation, in the metric of the task."""
-    if summary.get("val_bits_per_byte") is not None:
-        return f"{summary['val_bits_per_byte']:.3f} bits per byte"
-    if summary.get("val_accuracy") is not None:
-        return f"accuracy {summary['val_accuracy']:.1%}"
-    return f"loss {summary['val_loss']:.3f}"
+def print_labels(console: Console, summary: dict[str, Any]) -> None:
+    """The metrics of each label, and the confusion matrix, from the summary of a run."""
+    names = list(summary["labels"])
+    if len(names) > _MOST_LABELS:
+        console.print(f"The metrics of {len(names)} labels and their confusion matrix are in summary.json.")
+        return
+    rows = []
+    for name, counts in zip(names, summary["confusion"], strict=True):
+        metrics = [f"{summary['labels'][name][metric]:.1%}" for metric in ("precision", "recall", "f1")]
+        rows.append([name, *map(str, counts), *metrics])
+    console.print(table(["label", *(f">as {name}" for name in names), ">precision", ">recall", ">F1"], rows))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def verify(
         raise RequestError("A text is read by two models only.", "Name the other one with --against.")
 
     from handloom import runtime
-    from handloom.cli.inputs import read_file
+    from handloom.cli.arguments import read_file
     from handloom.console import note
     from handloom.inspection.diff import compare_models, is_precision
     from handloom.inspection.verify import verify as checks_of

@@ -1,15 +1,17 @@
-"""The model that a command names, and other arguments that several commands take."""
+"""Arguments that several commands take: the model, adapters, counts, stop strings, texts from files and pipes."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
 from handloom.cli.flags import given, heading, path_of
+from handloom.console import note
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
@@ -38,12 +40,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageModel:
-    """Load a model as a command does: notes go to standard error, adapters are merged into the weights.
-
-    Raises:
-        HandloomError: as `handloom.load`.
-    """
-    from handloom.console import note
+    """Load a model as `handloom.load` does: notes go to standard error, adapters are merged into the weights."""
     from handloom.finetuning import lora
     from handloom.loading import load
 
@@ -54,8 +51,6 @@ def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageMod
 
 def note_labels(name: str, config: GPTConfig) -> None:
     """Note that the labels of a model with a classification head are not measured."""
-    from handloom.console import note
-
     if config.label_names:
         names = ", ".join(config.label_names[:_MAX_LABELS])
         names += ", ..." if len(config.label_names) > _MAX_LABELS else ""
@@ -80,11 +75,7 @@ def typed_settings(flags: Any) -> dict[str, Any]:
 
 
 def typed_stop(text: str) -> str:
-    r"""A stop string as it is typed: \n, \t, \r and \\ are escapes.
-
-    Raises:
-        RequestError: for a backslash before anything else.
-    """
+    r"""A stop string as it is typed: \n, \t, \r and \\ are escapes; raises RequestError for any other backslash."""
 
     def character(found: re.Match[str]) -> str:
         if found[1] not in _ESCAPES:
@@ -96,3 +87,60 @@ def typed_stop(text: str) -> str:
         return _ESCAPES[found[1]]
 
     return re.sub(r"\\(.?)", character, text, flags=re.DOTALL)
+
+
+# Texts from files and pipes: each raises RequestError for what cannot be read, or is not UTF-8
+
+
+def read_lines(file: Path) -> list[str]:
+    """One prompt a line; an empty line is refused."""
+    lines = read_file(file).split("\n")
+    if "" in lines:
+        raise RequestError(
+            f"Line {lines.index('') + 1} of {file} is empty, so there is nothing to continue.",
+            "Write one prompt a line.",
+        )
+    return lines
+
+
+def standard_input(what: str) -> BinaryIO:
+    """Standard input as bytes; a process may be started without one, as services are."""
+    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.closed:
+        raise RequestError(
+            f"There is no standard input to read {what} from: it is closed.",
+            "Pipe something into the command, or name a text or a file instead.",
+        )
+    return stream
+
+
+def read_standard_input(what: str, *, exact: bool = False) -> str:
+    """The text of standard input, as `decoded`."""
+    stream = standard_input(what)
+    if stream.isatty():
+        print(f"Reading {what} until Ctrl-D.", file=sys.stderr)
+    try:
+        return decoded(stream.read(), "Standard input", exact=exact)
+    except OSError as error:
+        problem = f"Standard input cannot be read: {error.strerror or error}."
+        raise RequestError(problem, "Pipe a text into the command.") from None
+
+
+def read_file(file: Path, what: str = "The prompt file", *, exact: bool = False) -> str:
+    """The text of a file, as `decoded`."""
+    try:
+        return decoded(file.read_bytes(), f"{what} {file}", exact=exact)
+    except OSError as error:
+        raise RequestError(f"{what} {file} cannot be read: {error.strerror}.", "Give a UTF-8 text file.") from None
+
+
+def decoded(raw: bytes, where: str, *, exact: bool = False) -> str:
+    """Bytes as text, without a byte order mark and the last line end, which editors and `echo` add, unless `exact`."""
+    try:
+        text = raw.decode("utf-8" if exact else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"{where} is not UTF-8 text: the byte at offset {error.start} is wrong.",
+            "Convert it first, for example with iconv.",
+        ) from None
+    return text if exact else text.replace("\r\n", "\n").removesuffix("\n")
