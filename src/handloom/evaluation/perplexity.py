@@ -51,7 +51,7 @@ class PerplexityResult:
     convention: PerplexityConvention
     context_length: int
     original: Counts
-    """Of the text as it is in its file, with the tokens of that form."""
+    """Of the text as it is in its file."""
     readings: tuple[StrideResult, ...]
     over: str
     """Units of the standard errors: `documents`, or `blocks` of as many tokens as the context."""

@@ -106,8 +106,7 @@ def token_nll_of_ids(
     """The NLL of each token of a text of N ids, in nats: float32 arrays of N numbers together, N - 1 without `begin`.
 
     The windows are those of `windows_of`, which explains `stride` and `begin`; `batch_size` of them are computed
-    together, with no influence beyond rounding. Raises ConfigError for a setting outside its limits, ModelError as
-    `score_windows`.
+    together. Raises ConfigError for a setting outside its limits, ModelError as `score_windows`.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but must be at least 1.", "Choose a larger `batch_size`.")

@@ -97,7 +97,7 @@ class Overlap:
 
     @property
     def characters(self) -> int:
-        """Its length."""
+        """The length of the run."""
         return len(self.text)
 
 
@@ -198,8 +198,7 @@ class _Automaton:
         self._state, self._run, self._position = 0, 0, 0
 
     def _extend(self, last: int, character: str) -> int:
-        state = self._new({}, self._length[last] + 1, 0)
-        at = last
+        state, at = self._new({}, self._length[last] + 1, 0), last
         while at >= 0 and character not in self._next[at]:
             self._next[at][character] = state
             at = self._link[at]
@@ -224,8 +223,7 @@ class _Automaton:
 
     def read(self, piece: TrainingPiece) -> None:
         """Follow a piece of the training text."""
-        following, link, length = self._next, self._link, self._length
-        matched, place = self._matched, self._place
+        following, link, length, matched, place = self._next, self._link, self._length, self._matched, self._place
         state, run = self._state, self._run
         for at, character in enumerate(piece.text, start=self._position + 1):
             while state and character not in following[state]:

@@ -43,14 +43,11 @@ _SUMMARY = 12
 
 @dataclass(frozen=True)
 class Weights:
-    """How the weights of two models compare."""
+    """How many tensors both models have, which of them are not the same to the bit, and which only one of them has."""
 
     count: int
-    """Tensors that both have."""
     differing: tuple[str, ...]
-    """Those of them that are not the same to the bit, in order."""
     lone: tuple[str, ...]
-    """Tensors that only one of them has."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,7 @@ class Comparison:
 def is_precision(name: str) -> bool:
     """Whether `name` is one of `PRECISIONS`, and not a model.
 
-    Raises:
-        ConfigError: for one that looks like a precision, of which there is none, and no folder either.
+    Raises ConfigError for one that looks like a precision, of which there is none, and no folder either.
     """
     if name in PRECISIONS:
         return True
@@ -112,17 +108,12 @@ def is_precision(name: str) -> bool:
 def compare_models(
     one: LanguageModel, other: LanguageModel | str, text: str | None = None, tolerance: float = TOLERANCE
 ) -> Comparison:
-    """Let two models read a text and hold their activations against each other.
+    """Let two models read a text, in tokens of `one`, and hold their activations against each other.
 
-    Args:
-        one: its tokenizer makes the tokens.
-        other: a model of the same shape, or one of `PRECISIONS` in which `one` is computed.
-        text: what they read; `TEXT`, as far as it fits, if not given.
-        tolerance: as `TOLERANCE`, for each activation.
-
-    Raises:
-        ModelError: for models of different shapes, naming the first field that differs.
-        RequestError: for an empty text, one beyond the context, or with a token that the other tokenizer lacks.
+    `other` is a model of the same shape, or one of `PRECISIONS` in which `one` is computed. `text` is `TEXT`, as far as
+    it fits, if not given; `tolerance` is as `TOLERANCE`, for each activation. Raises ModelError for models of different
+    shapes, naming the first field that differs; RequestError for an empty text, one beyond the context, or with a token
+    that the other tokenizer lacks.
     """
     second = other if isinstance(other, LanguageModel) else one
     _require_one_shape(one.config, second.config)

@@ -30,11 +30,10 @@ LOSS_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Greedy:
-    """A text that the model writes when it always takes the likeliest token."""
+    """A prompt, and the whole text, prompt included, that the model makes of it by taking the likeliest tokens."""
 
     prompt: str
     whole: str
-    """The prompt and its continuation."""
     source: str
 
 
@@ -85,8 +84,7 @@ ALIASES = {"gpt2": "openai-community/gpt2", "distilgpt2": "distilbert/distilgpt2
 def golden(lm: LanguageModel) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     """The checks that hold a model against what is known of it, if it bears the name of a published one.
 
-    Yields:
-        name and check: one for its tokenizer and one for each value; or a single one that says why there are none.
+    By name, one for its tokenizer and one for each value; or a single one that says why there are none.
     """
     known = PUBLISHED.get(published_name(lm.origin) or "")
     if known is None:

@@ -6,7 +6,7 @@ The only place that handles hooks. Names follow TransformerLens, in our tree of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -70,10 +70,8 @@ def activation_names(model: GPT) -> dict[str, tuple[str, int | None]]:
 def record(model: GPT, *patterns: str) -> Iterator[dict[str, Tensor]]:
     """Fill a dict with the activations whose names fit the patterns (`blocks.*.resid_post`) in each forward pass.
 
-    Nothing is copied or detached; a later pass replaces what an earlier one left.
-
-    Raises:
-        ConfigError: for a pattern that fits no activation.
+    Nothing is copied or detached; a later pass replaces what an earlier one left. Raises ConfigError for a pattern that
+    fits no activation.
     """
     found: dict[str, Tensor] = {}
     with intervene(model, {name: partial(found.__setitem__, name) for name in _matching(model, patterns)}):
@@ -84,44 +82,34 @@ def record(model: GPT, *patterns: str) -> Iterator[dict[str, Tensor]]:
 def intervene(model: GPT, functions: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
     """Replace activations, by name or pattern, with what a function makes of them; None leaves one as it is.
 
-    Raises:
-        ConfigError: for a name that fits no activation.
+    Raises ConfigError for a name that fits no activation.
     """
     sites, taps = activation_names(model), []
-    spelled_out: list[AttentionCore] = []
-    for pattern, function in functions.items():
-        for name in _matching(model, [pattern]):
-            path, argument = sites[name]
-            taps.append(Tap(model.get_submodule(path), function, argument))
-            if name.endswith((".scores", ".pattern")):
-                core = model.get_submodule(path.rpartition(".")[0])
-                assert isinstance(core, AttentionCore)
-                spelled_out.append(core)
-    before = [core.implementation for core in spelled_out]
-    try:
-        for core in spelled_out:
-            core.implementation = "eager"
-        with tapped(taps):
-            yield
-    finally:
-        for core, implementation in zip(reversed(spelled_out), reversed(before), strict=True):
-            core.implementation = implementation
+    with ExitStack() as stack:
+        for pattern, function in functions.items():
+            for name in _matching(model, [pattern]):
+                path, argument = sites[name]
+                taps.append(Tap(model.get_submodule(path), function, argument))
+                if name.endswith((".scores", ".pattern")):
+                    core = model.get_submodule(path.rpartition(".")[0])
+                    assert isinstance(core, AttentionCore)
+                    stack.callback(setattr, core, "implementation", core.implementation)
+                    core.implementation = "eager"
+        stack.enter_context(tapped(taps))
+        yield
 
 
 @contextmanager
 def tapped(taps: Iterable[Tap]) -> Iterator[None]:
     """Hook any modules; every hook is removed at the end, also after an error."""
-    handles: list[Any] = []
-    try:
+    with ExitStack() as stack:
         for tap in taps:
             if tap.argument is None:
-                handles.append(tap.module.register_forward_hook(partial(_output, tap.function)))
+                handle = tap.module.register_forward_hook(partial(_output, tap.function))
             else:
-                handles.append(tap.module.register_forward_pre_hook(partial(_argument, tap.function, tap.argument)))
+                handle = tap.module.register_forward_pre_hook(partial(_argument, tap.function, tap.argument))
+            stack.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _output(function: Callable[[Any], Any], module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:

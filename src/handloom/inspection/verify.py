@@ -38,15 +38,10 @@ _RANDOM_TEXTS = 200
 
 
 def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
-    """Run every check on a model, one after another.
+    """Run every check on a model, one after another; each result comes as soon as it is there.
 
-    Args:
-        lm: the model with its tokenizer. One that was read from a Hugging Face folder is compared with what
-            transformers makes of that folder, any other with what it makes of our export.
-        tolerance: as `TOLERANCE`.
-
-    Yields:
-        each result as soon as it is there. A check that cannot be ended, as with weights that are NaN, fails.
+    A model that was read from a Hugging Face folder is compared with what transformers makes of that folder, any other
+    with what it makes of our export. A check that cannot be ended, as with weights that are NaN, fails.
     """
     with TemporaryFolder("verify") as scratch:
         subject = _Subject(lm, tolerance, Path(scratch) / "exported")
