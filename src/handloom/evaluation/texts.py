@@ -11,7 +11,6 @@ import heapq
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from handloom.data.builtin import BUILTIN
@@ -45,23 +44,17 @@ class TrainingText:
 
     def __init__(self, training: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         settings = training.get("settings") or {}
-        self.sources = tuple(map(str, settings.get("data") or ()))
-        """As the run's settings name them."""
-        if not self.sources:
+        sources = tuple(map(str, settings.get("data") or ()))
+        if not sources:
             raise DataError("Its run does not record what it was trained on.", "Name the text with `training`.")
+        self.name = ", ".join(sources)
         self._tokenizer = tokenizer
-        self._example_files: list[Path] = []
         self._tokens: TokenData | None = None
         if settings.get("task", "text") == "text":
             how = {name: settings[name] for name in _TEXT_SETTINGS if name in settings}
-            self._tokens = _tokens(str(training.get("data", "")), self.sources, tokenizer, how)
+            self._tokens = _tokens(str(training.get("data", "")), sources, tokenizer, how)
         else:
-            self._example_files = [path for source in self.sources for path in example_files(source)]
-
-    @property
-    def name(self) -> str:
-        """The sources, for people."""
-        return ", ".join(self.sources)
+            self._example_files = [path for source in sources for path in example_files(source)]
 
     def pieces(self) -> Iterator[TrainingPiece]:
         """The text that it was trained on; of examples each text in them, held out or not, as a document."""
@@ -96,22 +89,21 @@ def _tokens(key: str, sources: Sequence[str], tokenizer: Tokenizer, how: Mapping
     gone = unrepeatable(sources)
     if cached is not None and (gone or {*sources} <= {*BUILTIN}):  # whose documents have the same names always
         return cached
+    if gone:
+        problem = f"It was trained on {', '.join(gone)}, which cannot be read again."
+        raise DataError(problem, "Name the text with `training`.")
     try:
-        if gone:
-            raise DataError(
-                f"It was trained on {', '.join(gone)}, which cannot be read again.", "Name the text with `training`."
-            )
         data = prepare(sources, tokenizer, **how)
         if key and data.key != key:
             raise DataError(
                 f"The text {', '.join(sources)} has changed since it was trained on.",
                 "Restore the text, or name another with `training`.",
             )
+        return data
     except DataError:
         if cached is None:
             raise
         return cached
-    return data
 
 
 def training_pieces(documents: Iterable[NamedText]) -> Iterator[TrainingPiece]:
