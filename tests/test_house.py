@@ -239,7 +239,7 @@ CEILINGS = {
     "model": 1290,
     "finetuning": 760,
     "quantization": 60,
-    "checkpoints": 3060,
+    "checkpoints": 3020,
     "inference": 1840,
     "training": 2960,
     "evaluation": 3090,

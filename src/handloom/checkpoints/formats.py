@@ -64,8 +64,7 @@ def choose_weights(names: Collection[str], where: str, otherwise: str = AGAIN) -
         where: its name, for the error.
         otherwise: the remedy if no file is of a known kind.
 
-    Raises:
-        CheckpointError: naming the file that is there instead, and the remedy.
+    Raises CheckpointError naming the file that is there instead, and the remedy.
     """
     for name in (SAFETENSORS, PICKLED):
         for found in (name, name + INDEX):

@@ -65,11 +65,9 @@ def export_gguf(
         overwrite: whether an existing folder of ours may be replaced.
         reads: the folders that the model was read from; they are not replaced.
 
-    Raises:
-        ConfigError: the library gguf is missing, or the folder may not be made there, or not be replaced; see
-            `ownership.require_replaceable`.
-        CheckpointError: llama.cpp would compute something else, weights are too large for f16, another process makes
-            the same folder, or the disk refuses.
+    Raises ConfigError: the library gguf is missing, or the folder may not be made there, or not be replaced; see
+    `ownership.require_replaceable`; CheckpointError: llama.cpp would compute something else, weights are too large for
+    f16, another process makes the same folder, or the disk refuses.
     """
     require_library()
     from gguf import GGUFWriter

@@ -81,9 +81,8 @@ class GGUFModel(HFCheckpoint):
 def open_file(path: Path, on_note: Callable[[str], None]) -> GGUFModel:
     """Read the shape of the model in a GGUF file.
 
-    Raises:
-        CheckpointError: the library gguf is missing, or the file is damaged, of another architecture, or has another
-            kind of tokenizer.
+    Raises CheckpointError: the library gguf is missing, or the file is damaged, of another architecture, or has another
+    kind of tokenizer.
     """
     reader = _open(path)
     architecture = _value(reader, "general.architecture")

@@ -23,9 +23,8 @@ _MOST_LABELS = 1 << 20
 def read_config(values: dict[str, Any], path: Path) -> GPTConfig:
     """Our configuration of the model that `values`, the contents of the config.json at `path`, describe.
 
-    Raises:
-        CheckpointError: for another family, or naming every key that would change the computation in a way that we do
-            not honour.
+    Raises CheckpointError for another family, or naming every key that would change the computation in a way that we
+    do not honour.
     """
     keys = GPT2.keys
     kind, classes = values.get("model_type"), _classes(values)

@@ -55,9 +55,8 @@ def export_folder(
         overwrite: whether an existing folder of ours may be replaced.
         reads: the folders that the model was read from; they are not replaced.
 
-    Raises:
-        ConfigError: the folder may not be made there, or not be replaced; see `ownership.require_replaceable`.
-        CheckpointError: another process makes the same folder, or the disk refuses.
+    Raises ConfigError: the folder may not be made there, or not be replaced; see `ownership.require_replaceable`;
+    CheckpointError: another process makes the same folder, or the disk refuses.
     """
     ownership.require_replaceable(target, reads, overwrite)
     tensors = to_hf(model)

@@ -55,8 +55,7 @@ class HFCheckpoint:
     def load_model(self) -> GPT:
         """The model, ready to use, in float32.
 
-        Raises:
-            CheckpointError: for weights that are missing, damaged, not finite, or another model's.
+        Raises CheckpointError for weights that are missing, damaged, not finite, or another model's.
         """
         require_memory(self.config, self.folder)
         with torch.device("meta"):
@@ -72,8 +71,7 @@ class HFCheckpoint:
     def load_tokenizer(self) -> Tokenizer:
         """The folder's tokenizer, checked against the fingerprint that our own export leaves with the weights.
 
-        Raises:
-            CheckpointError: also for another tokenizer than was exported with the model.
+        Raises CheckpointError also for another tokenizer than was exported with the model.
         """
         if lacks_tokenizer(self.folder, self.config):
             self.on_note(f"{self.folder} comes without a tokenizer of any kind; GPT-2's is used.")
@@ -91,8 +89,7 @@ class HFCheckpoint:
 def open_folder(folder: Path, on_note: Callable[[str], None] = _quiet) -> HFCheckpoint:
     """Read the `config.json` of a Hugging Face folder.
 
-    Raises:
-        CheckpointError: it is missing, or of a model that we would not compute exactly.
+    Raises CheckpointError: it is missing, or of a model that we would not compute exactly.
     """
     values = storage.read_json(folder / CONFIG)
     config = read_config(values, folder / CONFIG)
@@ -112,8 +109,8 @@ def from_hf(
         model: its shapes are expected.
         on_note: called with what is left out: prefixes of all names, and heads that generate no text.
 
-    Raises:
-        CheckpointError: unless every other tensor is used exactly once, has the expected shape and type, and is finite.
+    Raises CheckpointError unless every other tensor is used exactly once, has the expected shape and type, and is
+    finite.
     """
     plain = language_model(tensors, origin, on_note)
     tensors.clear()
@@ -149,10 +146,8 @@ def language_model(tensors: dict[str, Tensor], origin: Path, on_note: Callable[[
     """The language model, or classifier, among the tensors, under plain names.
 
     Training programs put a prefix of their own before every name, and the family's comes before all but the heads.
-    Stored masks and heads that generate no text are left out.
-
-    Raises:
-        CheckpointError: for several prefixes, so that it is not clear what the model is; or for quantized weights.
+    Stored masks and heads that generate no text are left out. Raises CheckpointError for several prefixes, so that it
+    is not clear what the model is; or for quantized weights.
     """
     family = GPT2.tensors
     plain: dict[str, Tensor] = {}

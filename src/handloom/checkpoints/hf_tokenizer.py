@@ -27,11 +27,9 @@ _ANY_KIND = re.compile(
 def read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer:
     """The folder's own tokenizer, or GPT-2's for a model of its vocabulary that comes without any.
 
-    Special tokens without rows in the model, such as many a padding token, are left out: no text has them.
-
-    Raises:
-        CheckpointError: it is missing, has more ids than the model, or is not the one that was pulled with the model.
-        DataError: it is damaged or of another kind.
+    Special tokens without rows in the model, such as many a padding token, are left out: no text has them. Raises
+    CheckpointError: it is missing, has more ids than the model, or is not the one that was pulled with the model;
+    DataError: it is damaged or of another kind.
     """
     _require_pulled_files(folder)
     if lacks_tokenizer(folder, config):

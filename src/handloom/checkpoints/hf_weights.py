@@ -38,9 +38,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder; those in float16 and bfloat16 as float32.
 
     The first form there is counts: `model.safetensors`, the same in shards, `pytorch_model.bin`, the same in shards.
-
-    Raises:
-        CheckpointError: a file is missing, incomplete, holds anything but tensors, or disagrees with the index.
+    Raises CheckpointError: a file is missing, incomplete, holds anything but tensors, or disagrees with the index.
     """
     found = choose_weights([path.name for path in folder.iterdir() if path.is_file()], str(folder))
     read = _read_safetensors if found.startswith(SAFETENSORS) else _read_pickled
@@ -112,8 +110,7 @@ def _upcast(read: Callable[[], dict[str, Tensor]], mapped: bool) -> dict[str, Te
 def unpickle(path: Path, mapped: bool) -> dict[str, Any]:
     """The dict of tensors and plain values in a pickled file, read by torch's weights-only unpickler.
 
-    Raises:
-        CheckpointError: the file is damaged, is not a dict, or wants to run something.
+    Raises CheckpointError: the file is damaged, is not a dict, or wants to run something.
     """
     storage.require_content(path)
     try:

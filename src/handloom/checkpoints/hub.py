@@ -73,8 +73,7 @@ class NotReachedError(CheckpointError):
 class Hub:
     """A hub at an address; None: `$HF_ENDPOINT`, else Hugging Face's.
 
-    Raises:
-        ConfigError: for anything but a web address.
+    Raises ConfigError for anything but a web address.
     """
 
     def __init__(self, endpoint: str | None = None) -> None:
@@ -94,8 +93,7 @@ class Hub:
     def repository(self, name: str, revision: str | None) -> Repository:
         """The files of the repository `owner/name` at a branch, tag or commit (None: its main branch).
 
-        Raises:
-            CheckpointError: not found, not allowed, no network, or an answer that is not a hub's.
+        Raises CheckpointError: not found, not allowed, no network, or an answer that is not a hub's.
         """
         from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import HfHubHTTPError
@@ -202,37 +200,28 @@ class Hub:
 
         status, page = error.response.status_code, f"{self.endpoint}/{repository}"
         token = "HF_TOKEN" if _token() is None else "the token in use (HF_TOKEN, or that of `hf auth login`)"
-        if isinstance(error, errors.GatedRepoError):
-            return CheckpointError(
-                f"{repository} is gated: only those who have accepted its conditions may fetch it.",
-                f"Accept them at {page}, and set HF_TOKEN to a token of that account.",
-            )
-        if isinstance(error, errors.RevisionNotFoundError):
-            return CheckpointError(
-                f"{repository} does not have the revision {revision!r}.",
-                f"Leave `revision` out, or name a branch, tag or commit that {page}/commits shows.",
-            )
-        if error.response.headers.get("X-Error-Message", "").startswith("Invalid credentials"):
-            return CheckpointError(
-                f"{self.endpoint} does not accept {token} (HTTP {status}).",
-                "Renew it, or unset it: public models need no token.",
-            )
-        if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-            return CheckpointError(
-                f"{self.endpoint} does not have a model {repository}, or hides it from you (HTTP {status}).",
-                f"Check the name. If the model is private, check {token}.",
-            )
-        if status == 403:
-            return CheckpointError(
-                f"{self.endpoint} does not let you have {repository} (HTTP {status}).", f"Check what {token} permits."
-            )
-        if status in _BUSY:
-            return CheckpointError(
-                f"{self.endpoint} cannot serve {repository} now (HTTP {status}).", f"Wait a while. {KEPT}"
-            )
-        return CheckpointError(
-            f"{self.endpoint} refuses a file of {repository} (HTTP {status}).", "Try later, or another `endpoint`."
-        )
+        invalid = error.response.headers.get("X-Error-Message", "").startswith("Invalid credentials")
+        answers = (
+            (isinstance(error, errors.GatedRepoError),
+             f"{repository} is gated: only those who have accepted its conditions may fetch it.",
+             f"Accept them at {page}, and set HF_TOKEN to a token of that account."),
+            (isinstance(error, errors.RevisionNotFoundError),
+             f"{repository} does not have the revision {revision!r}.",
+             f"Leave `revision` out, or name a branch, tag or commit that {page}/commits shows."),
+            (invalid,
+             f"{self.endpoint} does not accept {token} (HTTP {status}).",
+             "Renew it, or unset it: public models need no token."),
+            (isinstance(error, errors.RepositoryNotFoundError) or status == 401,
+             f"{self.endpoint} does not have a model {repository}, or hides it from you (HTTP {status}).",
+             f"Check the name. If the model is private, check {token}."),
+            (status == 403,
+             f"{self.endpoint} does not let you have {repository} (HTTP {status}).", f"Check what {token} permits."),
+            (status in _BUSY,
+             f"{self.endpoint} cannot serve {repository} now (HTTP {status}).", f"Wait a while. {KEPT}"),
+            (True, f"{self.endpoint} refuses a file of {repository} (HTTP {status}).",
+             "Try later, or another `endpoint`."),
+        )  # fmt: skip
+        return next(CheckpointError(problem, remedy) for applies, problem, remedy in answers if applies)
 
 
 KEPT = "What was fetched is kept: the same command resumes."
@@ -241,8 +230,7 @@ KEPT = "What was fetched is kept: the same command resumes."
 def _token() -> str | None:
     """The user's token, as huggingface_hub finds it: `$HF_TOKEN`, or that of a log-in.
 
-    Raises:
-        ConfigError: for characters that cannot be sent.
+    Raises ConfigError for characters that cannot be sent.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_token

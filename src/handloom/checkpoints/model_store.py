@@ -52,8 +52,7 @@ class LocalModel:
 def model_folder(name: str) -> Path:
     """The folder of the model `name` (gpt2, or owner/name), whether it exists or not.
 
-    Raises:
-        CheckpointError: for a name that is not a folder directly below the models folder.
+    Raises CheckpointError for a name that is not a folder directly below the models folder.
     """
     plain = name.replace("/", _SLASH)
     if plain in ("", ".", "..") or "\0" in plain or Path(plain).name != plain:
@@ -66,8 +65,7 @@ def model_folder(name: str) -> Path:
 def repository_of(name: str) -> str:
     """The repository, `owner/name`, of a model's name.
 
-    Raises:
-        ConfigError: for a name that is neither one of `PLAIN_NAMES` nor of that form.
+    Raises ConfigError for a name that is neither one of `PLAIN_NAMES` nor of that form.
     """
     if name in PLAIN_NAMES:
         return PLAIN_NAMES[name]

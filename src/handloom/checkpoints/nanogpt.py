@@ -67,9 +67,8 @@ class NanoGPT(HFCheckpoint):
 def open_file(path: Path, on_note: Callable[[str], None]) -> NanoGPT:
     """Read the shape of a model that nanoGPT saved.
 
-    Raises:
-        CheckpointError: the file is damaged or something else, has settings that nanoGPT does not have, or ids that
-            only a `meta.pkl` explains.
+    Raises CheckpointError: the file is damaged or something else, has settings that nanoGPT does not have, or ids that
+    only a `meta.pkl` explains.
     """
     arguments = _saved(path)["model_args"]
     if unknown := sorted(map(str, arguments.keys() - {*_ARGUMENTS, "bias"})):

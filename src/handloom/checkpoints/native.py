@@ -77,8 +77,7 @@ class Checkpoint:
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer that the model was trained with.
 
-        Raises:
-            CheckpointError: its fingerprint is not the one that the checkpoint names.
+        Raises CheckpointError: its fingerprint is not the one that the checkpoint names.
         """
         tokenizer = load_tokenizer(self.folder / "tokenizer")
         if tokenizer.fingerprint != self.training["tokenizer"]:
@@ -110,8 +109,7 @@ def save(
         optimizer: its state tensors by name; without them training cannot resume here.
         adapter: if only that is saved: its base model, and a function that writes its files into a folder.
 
-    Raises:
-        CheckpointError: when the disk refuses.
+    Raises CheckpointError when the disk refuses.
     """
     weights = dict(model.state_dict()) if adapter is None else {}
     size = sum(t.numel() * t.element_size() for t in (*weights.values(), *(optimizer or {}).values()))
@@ -134,9 +132,8 @@ def save(
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify the checkpoint in `folder`; every byte is compared with its checksum.
 
-    Raises:
-        IncompleteError: files are missing or altered.
-        CheckpointError: it is missing, or of another program or version.
+    Raises IncompleteError: files are missing or altered; CheckpointError: it is missing, or of another program or
+    version.
     """
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint at {folder}.", "Check the path; `ls` its parent folder.")
@@ -205,8 +202,7 @@ def require_run(run: Path) -> None:
 def latest(run: Path) -> tuple[Checkpoint, list[IncompleteError]]:
     """The newest complete checkpoint of a run, and why any newer ones were passed over.
 
-    Raises:
-        CheckpointError: when there is none; or the newest is one that this version does not read.
+    Raises CheckpointError when there is none; or the newest is one that this version does not read.
     """
     require_run(run)
     passed_over: list[IncompleteError] = []
@@ -251,8 +247,7 @@ def set_aside(run: Path, beyond: int) -> list[Path]:
 def assign_weights(model: GPT, weights: dict[str, Tensor], origin: Path) -> None:
     """Make these tensors the parameters of `model`, without a copy.
 
-    Raises:
-        CheckpointError: naming a tensor that is missing, unknown, or of another shape.
+    Raises CheckpointError naming a tensor that is missing, unknown, or of another shape.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

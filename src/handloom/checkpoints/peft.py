@@ -196,8 +196,7 @@ class Adapter:
 def open_adapter(folder: Path, checkpoint: Checkpoint | None = None) -> Adapter:
     """Read the settings of an adapter, of a checkpoint of ours or of PEFT's.
 
-    Raises:
-        CheckpointError: they are missing, or ask for what we would not compute exactly.
+    Raises CheckpointError: they are missing, or ask for what we would not compute exactly.
     """
     path = folder / CONFIG
     if not path.is_file():

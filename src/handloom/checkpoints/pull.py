@@ -74,10 +74,9 @@ def pull(
         endpoint: address of the hub; None: `$HF_ENDPOINT`, else Hugging Face's.
         on_progress: called after each piece.
 
-    Raises:
-        ConfigError: for a name or an address that cannot be one.
-        CheckpointError: the hub, the network or the disk refuses; or the model is of another architecture, or damaged.
-            What was fetched stays for the next pull, unless it is damaged or useless.
+    Raises ConfigError for a name or an address that cannot be one; CheckpointError: the hub, the network or the disk
+    refuses; or the model is of another architecture, or damaged. What was fetched stays for the next pull, unless it is
+    damaged or useless.
     """
     repository_name, folder, hub = model_store.repository_of(name), model_store.model_folder(name), Hub(endpoint)
     if folder.exists() and read_origin(folder) is None:
@@ -136,11 +135,9 @@ class _Download:
     def _choose(self) -> list[RemoteFile]:
         """The files of the model: the small ones, and its weights in the best form there is.
 
-        The small ones are fetched, and read as the model will be read, so that no weights are fetched in vain.
-
-        Raises:
-            UnsupportedModelError: reading would refuse the model, or a file is missing.
-            CheckpointError: a file that cannot be verified, or did not arrive.
+        The small ones are fetched, and read as the model will be read, so that no weights are fetched in vain. Raises
+        UnsupportedModelError: reading would refuse the model, or a file is missing; CheckpointError: a file that cannot
+        be verified, or did not arrive.
         """
         known, where = self.repository.files, self.repository.name
         if CONFIG not in known:

@@ -45,8 +45,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_tensors(path: Path, remedy: str = "Use an earlier checkpoint of the run.") -> dict[str, Tensor]:
     """Read a safetensors file, memory-mapped.
 
-    Raises:
-        CheckpointError: with `remedy`, when it is missing or not such a file.
+    Raises CheckpointError with `remedy` when it is missing or not such a file.
     """
     storage.require_content(path)
     try:
