@@ -128,6 +128,5 @@ class Omissions:
     def sentences(self) -> list[tuple[str, bool]]:
         """One sentence for each reason with its remedy, and whether it has one."""
         remedies = [reason.remedy for key, reason in REASONS.items() if key in self._counts]
-        return [
-            (f"{text} {remedy}".rstrip(), bool(remedy)) for text, remedy in zip(self.problems(), remedies, strict=True)
-        ]
+        both = zip(self.problems(), remedies, strict=True)
+        return [(f"{text} {remedy}".rstrip(), bool(remedy)) for text, remedy in both]

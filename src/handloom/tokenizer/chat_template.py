@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 
 def encode(tokenizer: Tokenizer, messages: Sequence[Message], template: str) -> list[int]:
-    """Ids of a conversation, with the header of an answer (`add_generation_prompt`) after it.
-
-    Raises RequestError for a template that rejects these messages, or is none.
-    """
+    """Ids of a conversation and the header of an answer; RequestError where the template rejects these messages."""
     special = sorted((t.content for t in tokenizer.settings.added if t.special), key=len, reverse=True)
     typed = "".join(message.content for message in messages)
     letters = sorted({content[0] for content in special if content in typed})

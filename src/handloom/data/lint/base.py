@@ -50,11 +50,8 @@ class LintSettings(Settings):
         check_separator(self.document_separator)
         if self.task != "text" and (self.text_field != TEXT_FIELD or self.json_as_text):
             name = "json_as_text" if self.json_as_text else "text_field"
-            raise ConfigError(
-                f"The setting {name} is for running text, but the task is {self.task}.",
-                f"Leave `{name}` out.",
-                setting=name,
-            )
+            problem = f"The setting {name} is for running text, but the task is {self.task}."
+            raise ConfigError(problem, f"Leave `{name}` out.", setting=name)
 
 
 @dataclass
