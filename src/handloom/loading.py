@@ -18,6 +18,7 @@ from handloom.finetuning import lora
 from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.quantization.precision import resolve_precision, set_precision
 from handloom.runtime import found_from, user_path
 from handloom.tokenizer import chat
 from handloom.tokenizer.base import Tokenizer
@@ -128,7 +129,9 @@ def _open_single_file(path: Path, on_note: Callable[[str], None]) -> ModelSource
     raise formats.no_model(path)
 
 
-def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = ()) -> LanguageModel:
+def load(
+    name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = (), precision: str = "fp32"
+) -> LanguageModel:
     """A model from disk, ready to generate: `handloom.load("runs/demo").generate("Learning is")`. Fetches nothing.
 
     Args:
@@ -136,10 +139,13 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
         on_note: called with what is passed over; None given: Python warnings.
         adapter: runs that were tuned with LoRA, or folders in PEFT's format. They can be switched with
             `finetuning.lora.set_adapters(lm.model, {"name": 1.0})` and merged with `lora.merge(lm.model)`.
+        precision: one of `quantization.precision.PRECISIONS`; fp32 is exact. In others adapters are merged for good.
 
     Raises:
         CheckpointError: there is no model, or it is incomplete, damaged, or not one that we compute exactly.
+        ConfigError: for a precision that does not exist, or that this processor does not have.
     """
+    precision = resolve_precision(precision)
     source = find_model(name, on_note)
     named = named_adapters(adapter)
     found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
@@ -151,6 +157,9 @@ def load(name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adap
     for own, one in found.items():
         one.attach(model, own)
     lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
+    if precision != "fp32":
+        lora.merge_and_unload(model)
+        model = set_precision(model, precision)
     tokenizer = source.load_tokenizer()
     return LanguageModel(model, tokenizer, source.folder, template or chat.template_of(tokenizer))
 

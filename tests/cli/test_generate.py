@@ -196,3 +196,17 @@ def test_debug_shows_where_an_error_comes_from(handloom):
 
 def test_debug_behind_two_hyphens_is_text(inside):
     assert inside("tokenize", "--", "--debug").out.splitlines()[1] == "--|debug"
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp16", "int8", "int4"])
+def test_a_precision_gives_the_text_that_python_gives_in_it(generate, trained_run, precision):
+    wanted = package.load(trained_run, precision=precision).generate("The", max_new_tokens=8, temperature=0)
+    assert generate("The", *SHORT, "--temperature", "0", "--precision", precision) == f"The{wanted}\n"
+
+
+def test_a_precision_that_this_processor_lacks_is_refused_with_a_remedy(inside, trained_run, monkeypatch):
+    monkeypatch.setattr("handloom.quantization.precision.has_native_bf16", lambda: False)
+    refused = inside("generate", "The", "--model", trained_run, "--precision", "bf16")
+    assert refused.returncode == 2
+    assert "bfloat16" in refused.err
+    assert "--precision to int8" in refused.err

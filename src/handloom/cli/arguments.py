@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from cyclopts import Parameter
 
@@ -34,17 +34,24 @@ _ADAPTER = (
 _THREADS = "Threads for the matrix products [default: $OMP_NUM_THREADS, or the available cores]."
 ModelFlag = Annotated[Path, path_of("MODEL"), flag("Essentials", _MODEL)]
 AdapterFlag = Annotated[list[str] | None, flag("Essentials", _ADAPTER, name="--adapter")]
+_PRECISION = (
+    "Of the weights. fp32 is exact; fp16, int8 and int4 are smaller and faster; bf16 needs a processor with bfloat16 "
+    "arithmetic; auto: int8 where a C compiler is, else fp32."
+)
+PrecisionFlag = Annotated[
+    Literal["fp32", "auto", "fp16", "bf16", "int8", "int4"], flag("Precision and threads", _PRECISION)
+]
 ThreadsFlag = Annotated[int | None, flag("Precision and threads", _THREADS)]
 _MAX_LABELS = 6
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
-def load_named(model: Path, adapter: Sequence[str] | None = None) -> LanguageModel:
+def load_named(model: Path, adapter: Sequence[str] | None = None, precision: str = "fp32") -> LanguageModel:
     """Load a model as `handloom.load` does: notes go to standard error, adapters are merged into the weights."""
     from handloom.finetuning import lora
     from handloom.loading import load
 
-    lm = load(model, note, tuple(adapter or ()))
+    lm = load(model, note, tuple(adapter or ()), precision)
     lora.merge(lm.model)
     return lm
 
@@ -64,7 +71,7 @@ def require_positive(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise RequestError(
-                f"{name} is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name
+                f"`{name}` is {value}; it must be at least 1.", f"Leave out `{name}` for the default.", setting=name
             )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from handloom.cli import arguments
-from handloom.cli.arguments import AdapterFlag, ModelFlag, ThreadsFlag, flag
+from handloom.cli.arguments import AdapterFlag, ModelFlag, PrecisionFlag, ThreadsFlag, flag
 from handloom.cli.flags import flags_of
 from handloom.console import note, write
 from handloom.errors import HandloomError, RequestError, did_you_mean
@@ -47,6 +47,7 @@ def chat(
     *,
     adapter: AdapterFlag = None,
     system: Annotated[str | None, flag("Essentials", "The system message, if the model has a chat template.")] = None,
+    precision: PrecisionFlag = "fp32",
     threads: ThreadsFlag = None,
     flags: ConfigFlags = None,
 ) -> None:
@@ -62,7 +63,7 @@ def chat(
     from handloom.inference.chat import ChatSession, TextSession
 
     runtime.set_num_threads(threads)
-    lm = arguments.load_named(model, adapter)
+    lm = arguments.load_named(model, adapter, precision)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
         session.set_system(system.strip() or None)

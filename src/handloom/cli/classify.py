@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from handloom.cli.arguments import (
     AdapterFlag,
     ModelFlag,
+    PrecisionFlag,
     ThreadsFlag,
     flag,
     load_named,
@@ -38,6 +39,7 @@ def classify(
         flag("Output", "Print one JSON object a line, with the probabilities (or values) of all labels.", negative=""),
     ] = False,
     batch_size: Annotated[int, flag("Precision and threads", "Texts that are read together.")] = 16,
+    precision: PrecisionFlag = "fp32",
     threads: ThreadsFlag = None,
 ) -> None:
     """Classify a text by a model that was tuned for it: its labels, with their probabilities.
@@ -54,7 +56,7 @@ def classify(
     from handloom.inference import classify as classifying
 
     runtime.set_num_threads(threads)
-    lm = load_named(model, adapter)
+    lm = load_named(model, adapter, precision)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong=overlong, batch_size=batch_size)
     if json:
         for one, each in zip(wanted, found, strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from handloom.cli import arguments
-from handloom.cli.arguments import AdapterFlag, ModelFlag, ThreadsFlag, flag
+from handloom.cli.arguments import AdapterFlag, ModelFlag, PrecisionFlag, ThreadsFlag, flag
 from handloom.cli.flags import PathFlag, flags_of
 from handloom.console import note, print_json, write
 from handloom.errors import RequestError
@@ -41,6 +41,7 @@ def generate(
     ] = False,
     stats: Annotated[bool, flag("Output", "Also print times and tokens per second on standard error.")] = False,
     batch_size: Annotated[int, flag("Precision and threads", "Prompts whose texts are generated together.")] = 16,
+    precision: PrecisionFlag = "fp32",
     threads: ThreadsFlag = None,
     flags: ConfigFlags = None,
 ) -> None:
@@ -58,7 +59,7 @@ def generate(
     from handloom.inference.language_model import GenerationStats
 
     runtime.set_num_threads(threads)
-    lm = arguments.load_named(model, adapter)
+    lm = arguments.load_named(model, adapter, precision)
     answers = lm.template is not None and not no_chat_template
     asked = [[Message("user", text)] if answers and text is not None else text for text in texts]
     for one in asked:

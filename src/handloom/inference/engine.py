@@ -228,10 +228,8 @@ class Batch:
             elif tokens.shape[1] > 1:
                 self._prefill(rows, tokens[:, :-1])
         if joining:
-            hidden = self.model.hidden(self._tensor([text[-1:] for text in self.texts]), self._cache)[:, -1]  # (B, C)
-        else:
-            hidden = torch.stack([found[row] for row in range(len(found))])  # (B, C)
-        return self.model.unembed(hidden)  # only the last position needs logits
+            return self.model.next_logits(self._tensor([text[-1:] for text in self.texts]), self._cache)
+        return self.model.unembed(torch.stack([found[row] for row in range(len(found))]))  # (B, C) -> (B, V)
 
     @torch.inference_mode()
     def remove(self, row: int) -> None:

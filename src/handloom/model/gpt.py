@@ -138,6 +138,10 @@ class GPT(nn.Module):
         """tokens (B, T) int64 -> logits (B, T, V): at each position, the scores of the next token."""
         return self.unembed(self.hidden(tokens, cache))
 
+    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read tokens (B, T) into the cache -> the logits of what comes after them, (B, V)."""
+        return self.unembed(self.hidden(tokens, cache)[:, -1])  # only the last position needs logits
+
     def new_cache(self, rows: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for this model, on its device and in its type."""
         return KVCache(self.config, rows, capacity, dtype=self.dtype, device=self.device)

@@ -1,0 +1,174 @@
+"""Builds the C files of this folder for this processor, and loads them.
+
+A library is built once for its source, compiler and flags, and kept in the cache. Without a compiler there is none,
+and everything works through PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from handloom.runtime import cache_folder
+
+SOURCE = Path(__file__).parent
+MAX_ROWS = 16
+"""Rows that `decode_step` takes at most; the C says the same (`native.h`)."""
+ACTIVATIONS = {None: 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
+
+_COMMON = "-O3 -std=gnu11 -shared -fPIC -pthread -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi"
+_VARIANTS = {
+    "avx512_vnni": (("avx512_f", "avx512_vnni"), "-march=x86-64-v4 -mavx512vnni -mprefer-vector-width=256"),
+    "avx2": (("avx2", "fma3"), "-mavx2 -mfma -mf16c"),
+    "portable": ((), ""),
+}
+"""Name: what the processor has to have, as `torch.cpu.get_capabilities` calls it, and the compiler's flags for it."""
+
+_pointer = ctypes.c_void_p
+
+
+class LinearStruct(ctypes.Structure):
+    """`Linear` of native.h."""
+
+    _fields_ = [
+        ("weight", _pointer),
+        ("scales", _pointer),
+        ("bias", _pointer),
+        ("bits", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("outputs", ctypes.c_int32),
+    ]
+
+
+class NormStruct(ctypes.Structure):
+    """`Norm` of native.h."""
+
+    _fields_ = [("weight", _pointer), ("bias", _pointer)]
+
+
+class BlockStruct(ctypes.Structure):
+    """`Block` of native.h."""
+
+    _fields_ = [
+        ("attention_norm", NormStruct),
+        ("feedforward_norm", NormStruct),
+        ("qkv", _pointer),
+        ("out", _pointer),
+        ("up", _pointer),
+        ("down", _pointer),
+        ("keys", _pointer),
+        ("values", _pointer),
+        ("scale", ctypes.c_float),
+    ]
+
+
+class ModelStruct(ctypes.Structure):
+    """`Model` of native.h."""
+
+    _fields_ = [
+        ("layers", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("embed_dim", ctypes.c_int32),
+        ("vocab_size", ctypes.c_int32),
+        ("context_length", ctypes.c_int32),
+        ("capacity", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
+        ("norm_eps", ctypes.c_float),
+        ("embedding", _pointer),
+        ("position_embedding", _pointer),
+        ("blocks", _pointer),
+        ("final_norm", NormStruct),
+        ("head", _pointer),
+    ]
+
+
+@dataclass(frozen=True)
+class Library:
+    """The built part, loaded."""
+
+    variant: str
+    path: Path
+    functions: ctypes.CDLL
+
+
+class NativeUnavailableError(Exception):
+    """Why there is no native part; `handloom doctor` shows the text."""
+
+
+@functools.cache
+def load_library(variant: str | None = None) -> Library:
+    """The library for this processor, built if it is not there.
+
+    Args:
+        variant: one of `variants()`; the best one if not given.
+
+    Raises:
+        NativeUnavailableError: without a compiler, where the build fails, or with HANDLOOM_NATIVE=0.
+    """
+    if os.environ.get("HANDLOOM_NATIVE") == "0":
+        raise NativeUnavailableError("HANDLOOM_NATIVE is 0")
+    variant = variant or variants()[0]
+    path = build(variant)
+    try:
+        functions = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeUnavailableError(f"{path.name} does not load: {error}") from error
+    i32, i64 = ctypes.c_int32, ctypes.c_int64
+    functions.decode_step_bytes.argtypes, functions.decode_step_bytes.restype = [_pointer, i32], i64
+    functions.decode_step.argtypes = [_pointer, _pointer, _pointer, i32, _pointer, _pointer, _pointer, i64, i32]
+    functions.linear.argtypes = [_pointer, _pointer, i64, _pointer, i32, i32]
+    return Library(variant, path, functions)
+
+
+@functools.cache
+def available() -> Library | None:
+    """The library, or None."""
+    try:
+        return load_library()
+    except NativeUnavailableError:
+        return None
+
+
+def variants() -> list[str]:
+    """What this processor can run, the best first."""
+    has = torch.cpu.get_capabilities() if platform.machine() in ("x86_64", "AMD64") else {}
+    return [name for name, (needs, _) in _VARIANTS.items() if all(has.get(need) for need in needs)]
+
+
+def build(variant: str, extra_flags: str = "") -> Path:
+    """The library of a variant in the cache, compiled if it is not there.
+
+    Raises:
+        NativeUnavailableError: without a compiler, or where the build fails.
+    """
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if os.name != "posix" or shutil.which(compiler[0]) is None:
+        raise NativeUnavailableError(f"there is no C compiler ({compiler[0]})")
+    flags = shlex.split(f"{_COMMON} {_VARIANTS[variant][1]} {extra_flags}")
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    sources = sorted(SOURCE.glob("*.[ch]"))
+    content = [version.encode(), " ".join(flags).encode(), *(path.read_bytes() for path in sources)]
+    key = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+    target = cache_folder() / "native" / f"{variant}-{key}.so"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    command = [*compiler, *flags, *(str(path) for path in sources if path.suffix == ".c"), "-o", str(temporary), "-lm"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise NativeUnavailableError(
+            f"{compiler[0]} failed: {(made.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
+    os.replace(temporary, target)
+    return target

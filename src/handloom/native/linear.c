@@ -1,0 +1,259 @@
+/* x (M, K) times the transpose of W (N, K), for weights of 4, 8, 16 and 32 bits. */
+
+#include "linear.h"
+
+#include <stdlib.h>
+
+#include "simd.h"
+#include "threads.h"
+
+enum { TILE = 4, PANEL_BYTES = 24 << 10, AHEAD = 2048 };
+
+/* ---- Inputs ---- */
+
+static int64_t aligned(int64_t bytes) { return (bytes + 63) & ~(int64_t)63; }
+
+int64_t inputs_bytes(int64_t rows, int inputs) {
+  int64_t G = groups_of(inputs);
+  return aligned(rows * G * GROUP) + aligned(rows * G * 4) * 2;
+}
+
+Inputs inputs_in(char *memory, const float *x, int64_t rows, int inputs) {
+  int64_t G = groups_of(inputs);
+  char *scale = memory + aligned(rows * G * GROUP);
+  return (Inputs){x, (int8_t *)memory, (float *)scale, (int32_t *)(scale + aligned(rows * G * 4))};
+}
+
+/* Each group of 32 becomes whole numbers from -127 to 127 and a scale. */
+void quantize_row(const Inputs *to, int64_t row, int inputs) {
+  int G = groups_of(inputs);
+  const float *x = to->x + row * inputs;
+  for (int g = 0; g < G; g++) {
+    float group[GROUP] = {0}, top = 0, spoilt = 0;
+    int8_t *q = to->q + (row * G + g) * GROUP;
+    memcpy(group, x + g * GROUP, sizeof(float) * (size_t)(inputs - g * GROUP < GROUP ? inputs - g * GROUP : GROUP));
+    for (int i = 0; i < GROUP; i++) top = fabsf(group[i]) > top ? fabsf(group[i]) : top;
+    for (int i = 0; i < GROUP; i++) spoilt += group[i] * 0.f; /* what is not finite shows in the scale */
+    float by = top > 0 && top <= 3.4e38f ? 127.f / top : 0;
+    int32_t sum = 0;
+    for (int i = 0; i < GROUP; i++) {
+      float rounded = group[i] * by + 12582912.f; /* 1.5 * 2^23: the low bits of the sum are the whole number */
+      int32_t bits;
+      memcpy(&bits, &rounded, 4);
+      q[i] = (int8_t)bits;
+    }
+    for (int i = 0; i < GROUP; i++) sum += q[i];
+    to->scale[row * G + g] = top / 127.f + spoilt;
+    to->sum[row * G + g] = 8 * sum;
+  }
+}
+
+/* ---- One block of 8 outputs for a tile of up to 4 rows: sums[m] (8) ---- */
+
+INLINE void fetch_ahead(const void *at, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + AHEAD + i);
+}
+
+INLINE void dot_int8(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
+  int G = groups_of(layer->inputs);
+  const int8_t *w = (const int8_t *)layer->weight + (int64_t)block * G * GROUP * BLOCK;
+  const uint16_t *scales = layer->scales + (int64_t)block * G * BLOCK;
+  for (int g = 0; g < G; g++, w += GROUP * BLOCK) {
+    i32x8 whole[TILE] = {0};
+    fetch_ahead(w, GROUP * BLOCK);
+    for (int j = 0; j < 8; j++) {
+      i8x32 weights = *(const i8x32 *)(w + 32 * j);
+      for (int m = 0; m < tile; m++)
+        whole[m] = dot4_signed(whole[m], weights, repeat4(x->q + ((row + m) * G + g) * GROUP + 4 * j));
+    }
+    f32x8 scale = load_half8(scales + g * BLOCK);
+    for (int m = 0; m < tile; m++) sums[m] += to_float(whole[m]) * (scale * x->scale[(row + m) * G + g]);
+  }
+}
+
+INLINE void dot_int4(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
+  int G = groups_of(layer->inputs);
+  const uint8_t *w = (const uint8_t *)layer->weight + (int64_t)block * G * GROUP * BLOCK / 2;
+  const uint16_t *scales = layer->scales + (int64_t)block * G * BLOCK;
+  for (int g = 0; g < G; g++, w += GROUP * BLOCK / 2) {
+    NibbleSum whole[TILE] = {0};
+    fetch_ahead(w, GROUP * BLOCK / 2);
+    for (int j = 0; j < 4; j++) {
+      u8x32 both = *(const u8x32 *)(w + 32 * j), low = both & 15;
+      u8x32 high = (u8x32)((i16x16)both >> 4) & 15;
+      for (int m = 0; m < tile; m++) {
+        const int8_t *q = x->q + ((row + m) * G + g) * GROUP + 4 * j;
+        whole[m] = add_nibbles(add_nibbles(whole[m], low, repeat4(q)), high, repeat4(q + 16));
+      }
+    }
+    f32x8 scale = load_half8(scales + g * BLOCK);
+    for (int m = 0; m < tile; m++) {
+      i32x8 signed_sum = total_of_nibbles(whole[m]) - x->sum[(row + m) * G + g];
+      sums[m] += to_float(signed_sum) * (scale * x->scale[(row + m) * G + g]);
+    }
+  }
+}
+
+INLINE void dot_fp16(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
+  int K = layer->inputs, k = 0;
+  const uint16_t *w = (const uint16_t *)layer->weight + (int64_t)block * K * BLOCK;
+  f32x8 odd[TILE] = {0};
+  for (; k + 4 <= K; k += 4, w += 4 * BLOCK) {
+    f32x8 a = load_half8(w), b = load_half8(w + 8), c = load_half8(w + 16), d = load_half8(w + 24);
+    fetch_ahead(w, 64);
+    for (int m = 0; m < tile; m++) {
+      const float *y = x->x + (row + m) * K + k;
+      sums[m] = sums[m] + a * y[0];
+      odd[m] = odd[m] + b * y[1];
+      sums[m] = sums[m] + c * y[2];
+      odd[m] = odd[m] + d * y[3];
+    }
+  }
+  for (; k < K; k++, w += BLOCK)
+    for (int m = 0; m < tile; m++) sums[m] += load_half8(w) * x->x[(row + m) * K + k];
+  for (int m = 0; m < tile; m++) sums[m] += odd[m];
+}
+
+/* The matrix as it is: eight rows side by side, the sum of each across its lanes at the end. */
+INLINE void dot_fp32(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
+  int K = layer->inputs, here = layer->outputs - block * BLOCK < BLOCK ? layer->outputs - block * BLOCK : BLOCK;
+  const float *w = (const float *)layer->weight + (int64_t)block * BLOCK * K;
+  for (int m = 0; m < tile; m++) {
+    const float *y = x->x + (row + m) * K;
+    f32x8 parts[BLOCK] = {0};
+    int k = 0;
+    if (here == BLOCK) {
+      for (; k + 8 <= K; k += 8) {
+        f32x8 inputs = load8(y + k);
+        for (int r = 0; r < BLOCK; r++) parts[r] += load8(w + (int64_t)r * K + k) * inputs;
+      }
+    } else {
+      for (; k + 8 <= K; k += 8)
+        for (int r = 0; r < here; r++) parts[r] += load8(w + (int64_t)r * K + k) * load8(y + k);
+    }
+    for (int r = 0; r < here; r++) {
+      float sum = sum8(parts[r]);
+      for (int i = k; i < K; i++) sum += w[(int64_t)r * K + i] * y[i];
+      sums[m][r] = sum;
+    }
+  }
+}
+
+/* ---- Outputs ---- */
+
+static void activate(float *v, int count, int activation) {
+  if (activation == GELU_TANH) { /* x * sigmoid(2 u), which is x (1 + tanh u) / 2 */
+    for (int i = 0; i < count; i++) {
+      float u = 1.5957691216f * (v[i] + 0.044715f * v[i] * v[i] * v[i]);
+      v[i] = v[i] / (1.f + exp_smooth(-u));
+    }
+  } else if (activation == GELU) {
+    for (int i = 0; i < count; i++) v[i] = 0.5f * v[i] * (1.f + erff(v[i] * 0.70710678f));
+  } else if (activation == RELU) {
+    for (int i = 0; i < count; i++) v[i] = v[i] > 0 ? v[i] : v[i] * 0.f; /* not a number stays so */
+  }
+}
+
+INLINE void finish(const Linear *layer, int block, f32x8 sums, float *out, int activation, int residual) {
+  int here = layer->outputs - block * BLOCK < BLOCK ? layer->outputs - block * BLOCK : BLOCK;
+  float v[BLOCK];
+  store8(v, sums);
+  if (layer->bias)
+    for (int r = 0; r < here; r++) v[r] += layer->bias[block * BLOCK + r];
+  activate(v, BLOCK, activation);
+  for (int r = 0; r < here; r++) out[r] = residual ? out[r] + v[r] : v[r];
+}
+
+INLINE void one_tile(const Linear *layer, const Inputs *x, int64_t row, int tile, float *out, int activation,
+                     int residual, int block) {
+  f32x8 sums[TILE] = {0};
+  switch (layer->bits) {
+    case INT4: dot_int4(layer, block, x, row, tile, sums); break;
+    case INT8: dot_int8(layer, block, x, row, tile, sums); break;
+    case FP16: dot_fp16(layer, block, x, row, tile, sums); break;
+    default: dot_fp32(layer, block, x, row, tile, sums);
+  }
+  for (int m = 0; m < tile; m++)
+    finish(layer, block, sums[m], out + (row + m) * layer->outputs + (int64_t)block * BLOCK, activation, residual);
+}
+
+void linear_blocks(const Linear *layer, const Inputs *x, int64_t first, int64_t last, float *out, int activation,
+                   int residual, int from, int to) {
+  for (int block = from; block < to; block++) {
+    for (int64_t row = first; row < last; row += TILE) {
+      switch (last - row) { /* the size of a tile is known to the compiler */
+        case 1: one_tile(layer, x, row, 1, out, activation, residual, block); break;
+        case 2: one_tile(layer, x, row, 2, out, activation, residual, block); break;
+        case 3: one_tile(layer, x, row, 3, out, activation, residual, block); break;
+        default: one_tile(layer, x, row, TILE, out, activation, residual, block);
+      }
+    }
+  }
+}
+
+void read_row(const Linear *table, int64_t row, float *out) {
+  int K = table->inputs, G = groups_of(K), r = (int)(row % BLOCK);
+  int64_t block = row / BLOCK;
+  const uint16_t *half = (const uint16_t *)table->weight + block * K * BLOCK;
+  const int8_t *whole = (const int8_t *)table->weight + block * G * GROUP * BLOCK;
+  for (int k = 0; k < K; k++) {
+    if (table->bits == FP32) {
+      out[k] = ((const float *)table->weight)[row * K + k];
+    } else if (table->bits == FP16) {
+      out[k] = load_half8(half + (int64_t)k * BLOCK)[r];
+    } else {
+      int g = k / GROUP, i = k % GROUP;
+      float scale = load_half8(table->scales + (block * G + g) * BLOCK)[r];
+      out[k] = (float)whole[(int64_t)g * GROUP * BLOCK + i / 4 * 32 + r * 4 + i % 4] * scale;
+    }
+  }
+}
+
+/* ---- A layer by itself ---- */
+
+typedef struct {
+  const Linear *layer;
+  Inputs x;
+  int64_t rows;
+  float *out;
+  int activation, blocks, pieces, row_pieces;
+} Call;
+
+enum { ROWS_PER_PIECE = 16 };
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int is_whole(const Linear *layer) { return layer->bits == INT8 || layer->bits == INT4; }
+
+static int call_pieces(void *context, int phase) {
+  Call *call = context;
+  return phase == 0 ? call->row_pieces : phase == 1 ? call->pieces : 0;
+}
+
+static void call_work(void *context, int phase, int piece, int thread) {
+  Call *call = context;
+  const Linear *layer = call->layer;
+  (void)thread;
+  if (phase == 0) { /* fp16 and fp32 have nothing to prepare */
+    int64_t first = (int64_t)piece * ROWS_PER_PIECE, last = smaller(first + ROWS_PER_PIECE, call->rows);
+    for (int64_t row = first; is_whole(layer) && row < last; row++)
+      quantize_row(&call->x, row, layer->inputs);
+    return;
+  }
+  int from = part_of(call->blocks, piece, call->pieces), to = part_of(call->blocks, piece + 1, call->pieces);
+  int64_t panel = PANEL_BYTES / (layer->inputs * (is_whole(layer) ? 1 : 4)) / TILE * TILE; /* rows that stay in L1 */
+  panel = panel < TILE ? TILE : panel;
+  for (int64_t first = 0; first < call->rows; first += panel)
+    linear_blocks(layer, &call->x, first, smaller(first + panel, call->rows), call->out, call->activation, 0, from, to);
+}
+
+int32_t linear(const Linear *layer, const float *x, int64_t rows, float *out, int32_t activation, int32_t threads) {
+  char *memory = is_whole(layer) ? aligned_alloc(64, (size_t)inputs_bytes(rows, layer->inputs)) : 0;
+  if (is_whole(layer) && !memory) return 4;
+  Call call = {layer, {x, 0, 0, 0}, rows, out, activation, blocks_of(layer->outputs), 0, 0};
+  if (memory) call.x = inputs_in(memory, x, rows, layer->inputs);
+  call.pieces = call.blocks < threads * 6 ? call.blocks : threads * 6;
+  call.row_pieces = (int)((rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE);
+  if (rows > 0) run_job(&(Job){&call, call_pieces, call_work}, threads);
+  free(memory);
+  return 0;
+}

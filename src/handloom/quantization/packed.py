@@ -1,0 +1,198 @@
+"""A GPT with packed matrices: the same modules, seams and tests as `GPT`, and one native call for each new token.
+
+Where there is no native part, every layer still computes the same numbers through PyTorch, slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handloom.model.block import Block
+from handloom.model.embedding import TiedHead
+from handloom.model.gpt import GPT
+from handloom.model.kv_cache import KVCache
+from handloom.model.surgery import linear_layers, replace
+from handloom.native import library as native
+from handloom.quantization.packing import BITS, PackedMatrix, pack, unpack
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer (K inputs, N outputs) in one of the formats of `packing.BITS`."""
+
+    def __init__(self, matrix: PackedMatrix, bias: Tensor | None) -> None:
+        super().__init__()
+        self.precision, self.in_features, self.out_features = matrix.precision, matrix.inputs, matrix.outputs
+        self.register_buffer("packed_weight", matrix.weight)
+        self.register_buffer("packed_scales", matrix.scales)
+        self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
+
+    @property
+    def matrix(self) -> PackedMatrix:
+        """What it multiplies by."""
+        weight, scales = self.get_buffer("packed_weight"), self._buffers["packed_scales"]
+        return PackedMatrix(self.precision, weight, scales, outputs=self.out_features, inputs=self.in_features)
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix it stands for, (N, K) float32; computed each time."""
+        return unpack(self.matrix)
+
+    def struct(self) -> native.LinearStruct:
+        """What the native part is told; valid as long as the buffers stay where they are."""
+        weight, scales, bias = (self._buffers[name] for name in ("packed_weight", "packed_scales", "bias"))
+        assert weight is not None
+        addresses = (None if buffer is None else buffer.data_ptr() for buffer in (weight, scales, bias))
+        return native.LinearStruct(*addresses, BITS[self.precision], self.in_features, self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) -> (..., N)."""
+        library = native.available()
+        if library is None or not x.is_cpu or x.dtype != torch.float32:
+            return F.linear(x, self.weight.to(x.dtype), self._buffers["bias"])
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"The layer takes {self.in_features} inputs, and got {tuple(x.shape)}.")
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], self.out_features)
+        rows = x.numel() // self.in_features
+        addresses = (ctypes.byref(self.struct()), x.data_ptr(), rows, out.data_ptr())
+        if library.functions.linear(*addresses, native.ACTIVATIONS[None], torch.get_num_threads()):
+            raise MemoryError(f"There is no memory for {rows} rows of {self.in_features} inputs.")
+        return out
+
+
+class PackedEmbedding(nn.Module):
+    """Token vectors read from a packed matrix, which a tied head shares: ids (...) -> (..., C)."""
+
+    def __init__(self, table: PackedLinear) -> None:
+        super().__init__()
+        self._table = (table,)  # in a tuple, so that its buffers are registered once
+
+    @property
+    def weight(self) -> Tensor:
+        """The table it stands for, (V, C)."""
+        return self._table[0].weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) int64 -> (..., C)."""
+        return unpack(self._table[0].matrix, tokens)
+
+
+class PackedGPT(GPT):
+    """A GPT whose matrices are packed; for reading, not for training. Made by `pack_model`."""
+
+    precision: str
+    """Of the blocks' matrices, one of `packing.BITS`."""
+
+    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """As `GPT.next_logits`; one native call where each of at most 16 rows reads one token."""
+        plan = self._plan(tokens, cache)
+        return super().next_logits(tokens, cache) if plan is None else plan.step(tokens, cache)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # they hold addresses
+
+    def _plan(self, tokens: Tensor, cache: KVCache) -> DecodePlan | None:
+        B, T = tokens.shape
+        library = native.available()
+        if library is None or T != 1 or B > native.MAX_ROWS or self.training or len(cache) != B or _is_watched(self):
+            return None
+        places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
+        plan: DecodePlan | None = self.__dict__.get("_plans")
+        if plan is None or plan.places != places:
+            plan = self.__dict__["_plans"] = DecodePlan(self, cache, library)
+        return plan
+
+
+class DecodePlan:
+    """The addresses of everything that `decode_step` reads and writes, for one model and the buffers of one cache."""
+
+    def __init__(self, model: PackedGPT, cache: KVCache, library: native.Library) -> None:
+        self.places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
+        self._functions, self._shape = library.functions, (model.config.embed_dim, model.config.vocab_size)
+        self._kept: list[Any] = []  # what the addresses lead to
+        table = model.embedding.token_embedding
+        assert isinstance(table, PackedEmbedding)
+        blocks = (native.BlockStruct * len(model.blocks))()
+        for struct, block, layer in zip(blocks, model.blocks, cache.layers, strict=True):
+            assert isinstance(block, Block)
+            struct.attention_norm = self._norm(block.attention_norm)
+            struct.feedforward_norm = self._norm(block.feedforward_norm)
+            struct.qkv, struct.out = self._linear(block.attention.qkv), self._linear(block.attention.out)
+            struct.up, struct.down = self._linear(block.feedforward.up), self._linear(block.feedforward.down)
+            struct.keys, struct.values = self._tensor(layer.keys), self._tensor(layer.values)
+            struct.scale = block.attention.core.scale
+        self._kept.append(blocks)
+        c = model.config
+        sizes = (c.layers, c.heads, c.embed_dim, c.vocab_size, c.context_length, cache.layers[0].keys.shape[2])
+        positions = model.embedding.position_embedding.weight.detach()
+        around = (ctypes.addressof(blocks), self._norm(model.final_norm), self._linear(model.lm_head))
+        self._model = native.ModelStruct(
+            *(*sizes, native.ACTIVATIONS[c.activation], c.norm_eps),
+            *(self._linear(table._table[0]), self._tensor(positions), *around),
+        )
+        self._work = torch.empty(0, dtype=torch.uint8)
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(B, 1) int64, one more token of each row of the cache -> logits (B, V)."""
+        B = len(tokens)
+        cache.require_room(1)
+        hidden, logits = torch.empty(B, self._shape[0]), torch.empty(B, self._shape[1])
+        model = ctypes.byref(self._model)
+        if self._work.numel() < (needed := self._functions.decode_step_bytes(model, B)):
+            self._work = torch.empty(needed, dtype=torch.uint8)
+        tokens, lengths = tokens.contiguous(), (ctypes.c_int32 * B)(*cache.lengths)
+        failed = self._functions.decode_step(
+            *(model, tokens.data_ptr(), lengths, B, hidden.data_ptr(), logits.data_ptr()),
+            *(self._work.data_ptr(), self._work.numel(), torch.get_num_threads()),
+        )
+        if failed:
+            raise IndexError(f"The native step refused its arguments ({failed}): tokens {tokens.flatten().tolist()}.")
+        cache.advance(1)
+        return logits
+
+    def _linear(self, layer: nn.Module) -> int:
+        assert isinstance(layer, PackedLinear)
+        self._kept += [layer.matrix, struct := layer.struct()]
+        return ctypes.addressof(struct)
+
+    def _norm(self, norm: nn.Module) -> native.NormStruct:
+        return native.NormStruct(self._tensor(norm.weight), self._tensor(norm.bias))
+
+    def _tensor(self, tensor: Any) -> int:
+        assert tensor.dtype == torch.float32
+        assert tensor.is_contiguous()
+        self._kept.append(tensor)
+        address: int = tensor.data_ptr()
+        return address
+
+
+def _is_watched(model: nn.Module) -> bool:
+    """Whether a hook waits for what a module computes: then the modules have to compute it."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@torch.no_grad()
+def pack_model(model: GPT, precision: str) -> PackedGPT:
+    """The model with its matrices packed: those of the blocks in `precision`, head and embedding in 8 bits for int4.
+
+    The model given is taken apart, one matrix after the other, so that both never fill the memory.
+    """
+    packed = PackedGPT.__new__(PackedGPT)
+    packed.__dict__.update(model.__dict__)
+    packed.precision = precision
+    of_table = "int8" if precision == "int4" else precision
+    for path, layer in list(linear_layers(packed)):
+        assert isinstance(layer, nn.Linear)
+        replace(packed, path, PackedLinear(pack(layer.weight, precision), layer.bias))
+    table = PackedLinear(pack(packed.embedding.token_embedding.get_parameter("weight"), of_table), None)
+    head = table
+    if not isinstance(packed.lm_head, TiedHead):
+        head = PackedLinear(pack(packed.lm_head.get_parameter("weight"), of_table), None)
+    packed.lm_head = head
+    replace(packed, "embedding.token_embedding", PackedEmbedding(table))
+    return packed.requires_grad_(False).eval()

@@ -1,0 +1,52 @@
+"""The precision in which a loaded model computes: by name, with what this machine can do and what it is asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from handloom.errors import ConfigError, did_you_mean
+from handloom.model.gpt import GPT
+from handloom.native import library as native
+from handloom.quantization.packed import pack_model
+from handloom.runtime import has_native_bf16
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int4")
+"""fp32 is exact. fp16, int8 and int4 are formats of the weights; bf16 is that of everything but the LayerNorms."""
+
+
+def resolve_precision(precision: str) -> str:
+    """What `precision` means on this machine: `auto` is int8 where the native part is there, fp32 elsewhere.
+
+    Raises:
+        ConfigError: for a name that is none of `PRECISIONS`, or bf16 on a processor that would emulate it.
+    """
+    if precision not in PRECISIONS:
+        hint = did_you_mean(precision, PRECISIONS)
+        raise ConfigError(
+            f"There is no precision {precision!r}.",
+            f"{hint} There are: {', '.join(PRECISIONS)}.".strip(),
+            setting="precision",
+        )
+    if precision == "bf16" and not has_native_bf16():
+        raise ConfigError(
+            "This processor has no bfloat16 arithmetic; emulated, it is 5 to 35 times slower than fp32.",
+            "Set `precision` to int8 for speed, or to fp32 for exact results.",
+            setting="precision",
+        )
+    if precision == "auto":
+        return "int8" if native.available() else "fp32"
+    return precision
+
+
+def set_precision(model: GPT, precision: str) -> GPT:
+    """The model in that precision, one of `PRECISIONS`. The one given is taken apart, unless it is fp32 already.
+
+    Raises:
+        ConfigError: as `resolve_precision`.
+    """
+    precision = resolve_precision(precision)
+    if precision == "fp32":
+        return model
+    if precision == "bf16":
+        return model.to(torch.bfloat16)
+    return pack_model(model, precision)

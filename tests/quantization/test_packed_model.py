@@ -1,0 +1,175 @@
+"""A packed model against the modules that it is made of, and against the model that was packed."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handloom.errors import ConfigError
+from handloom.inference.engine import Engine
+from handloom.inference.generation_config import GenerationConfig
+from handloom.inspection.hooks import record
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.native import library as native
+from handloom.quantization.packed import PackedGPT, pack_model
+from handloom.quantization.packing import BITS
+from handloom.quantization.precision import resolve_precision, set_precision
+
+SHAPES = {
+    "tied": GPTConfig(vocab_size=311, context_length=48, layers=2, heads=4, embed_dim=64),
+    "odd widths": GPTConfig(
+        vocab_size=97, context_length=40, layers=3, heads=3, embed_dim=51, ffn_dim=77, activation="relu"
+    ),
+    "own head": GPTConfig(
+        vocab_size=120, context_length=40, layers=2, heads=2, embed_dim=32, tie_embeddings=False, activation="gelu",
+        scale_attention_by_inverse_layer=True,
+    ),
+}  # fmt: skip
+LIMITS = {"fp32": 2e-6, "fp16": 2e-3, "int8": 0.06, "int4": 0.5}
+"""How far the logits of these random models may be from float32, as a part of the largest."""
+
+
+def model_of(config, seed=0):
+    model, generator = GPT(config, seed).eval(), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():  # no bias of 0 and no scale of 1, which would hide a mistake
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return model
+
+
+def ragged(model, lengths, seed=1):
+    """A cache whose rows have these lengths."""
+    tokens = torch.randint(
+        0, model.config.vocab_size, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed)
+    )
+    cache = model.new_cache(len(lengths))
+    model.hidden(tokens, cache)
+    cache.lengths[:] = lengths
+    return cache
+
+
+@pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
+@pytest.mark.parametrize("kind", BITS)
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.inference_mode()
+def test_one_native_call_is_the_modules(shape, kind):
+    """Layer by layer: keys and values of every block, and the logits, for rows of different lengths."""
+    config = SHAPES[shape]
+    packed, plain = pack_model(model_of(config), kind), model_of(config)
+    lengths = [7, 1, 5]
+    native_cache, module_cache, plain_cache = (ragged(model, lengths) for model in (packed, packed, plain))
+    for step in range(4):
+        tokens = torch.randint(0, config.vocab_size, (3, 1), generator=torch.Generator().manual_seed(step))
+        assert packed._plan(tokens, native_cache) is not None
+        found = packed.next_logits(tokens, native_cache)
+        wanted = GPT.next_logits(packed, tokens, module_cache)
+        exact = plain.next_logits(tokens, plain_cache)
+        torch.testing.assert_close(found, wanted, atol=2e-6 * float(wanted.abs().max()), rtol=1e-4)
+        assert float((found - exact).abs().max() / exact.abs().max()) < LIMITS[kind]
+    assert native_cache.lengths == module_cache.lengths == [11, 5, 9]
+    for ours, theirs in zip(native_cache.layers, module_cache.layers, strict=True):
+        for row, length in enumerate(native_cache.lengths):
+            torch.testing.assert_close(ours.keys[row, :, :length], theirs.keys[row, :, :length], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                ours.values[row, :, :length], theirs.values[row, :, :length], atol=2e-5, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("kind", BITS)
+@torch.inference_mode()
+def test_forward_is_unembed_of_hidden(kind):
+    packed = pack_model(model_of(SHAPES["tied"]), kind)
+    tokens = torch.arange(10)[None]
+    assert torch.equal(packed(tokens), packed.unembed(packed.hidden(tokens)))
+
+
+@pytest.mark.parametrize("kind", BITS)
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_tokens_of_a_text_do_not_depend_on_the_others(kind, data):
+    packed = MODELS.setdefault(kind, pack_model(model_of(SHAPES["tied"]), kind))
+    count = data.draw(st.integers(2, 20))
+    prompts = [data.draw(st.lists(st.integers(0, 310), min_size=1, max_size=9)) for _ in range(count)]
+    config = GenerationConfig(max_new_tokens=6, temperature=0.8, seed=4)
+    together = _tokens(packed, prompts, config)
+    place = data.draw(st.integers(0, count - 1))
+    assert together[place] == _tokens(packed, [prompts[place]], config)[0]
+
+
+MODELS: dict = {}
+
+
+def _tokens(model, prompts, config):
+    engine = Engine(model)
+    requests = [engine.add(prompt, config) for prompt in prompts]
+    found = {request: [] for request in requests}
+    for event in engine.run():
+        found[event.request].append(event.token)
+    return [found[request] for request in requests]
+
+
+@torch.inference_mode()
+def test_a_hook_sees_what_the_modules_compute():
+    packed = pack_model(model_of(SHAPES["tied"]), "int8")
+    cache = ragged(packed, [3])
+    tokens = torch.tensor([[5]])
+    with record(packed, "blocks.0.resid_mid") as found:
+        packed.next_logits(tokens, cache)
+    assert found["blocks.0.resid_mid"].shape == (1, 1, 64)
+
+
+@torch.inference_mode()
+def test_a_copy_and_a_pickle_compute_the_same():
+    packed = pack_model(model_of(SHAPES["tied"]), "int4")
+    tokens = torch.tensor([[5]])
+    wanted = packed.next_logits(tokens, ragged(packed, [3]))
+    for other in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        assert torch.equal(other.next_logits(tokens, ragged(other, [3])), wanted)
+
+
+@torch.inference_mode()
+def test_wrong_tokens_never_reach_the_kernels():
+    packed = pack_model(model_of(SHAPES["tied"]), "int8")
+    for token in (-1, 311, 2**40):
+        cache = ragged(packed, [3])
+        with pytest.raises(IndexError):
+            packed.next_logits(torch.tensor([[token]]), cache)
+        assert cache.lengths == [3]
+
+
+@torch.inference_mode()
+def test_without_a_compiler_the_same_numbers_come_from_pytorch(monkeypatch):
+    packed = pack_model(model_of(SHAPES["odd widths"]), "fp16")
+    tokens = torch.tensor([[5]])
+    wanted = packed.next_logits(tokens, ragged(packed, [3]))
+    monkeypatch.setattr(native, "available", lambda: None)
+    found = packed.next_logits(tokens, ragged(packed, [3]))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_packed_model_is_smaller():
+    config = GPTConfig(vocab_size=2048, context_length=64, layers=2, heads=2, embed_dim=128)
+    sizes = {}
+    for kind in BITS:
+        packed = pack_model(GPT(config), kind)
+        buffers = {buffer.data_ptr(): buffer.nbytes for buffer in packed.buffers()}
+        sizes[kind] = sum(buffers.values())
+    assert sizes["fp16"] < 0.51 * sizes["fp32"]
+    assert sizes["int8"] < 0.28 * sizes["fp32"]
+    assert sizes["int4"] < sizes["int8"]
+
+
+def test_auto_is_said_in_words_and_wrong_names_are_refused():
+    assert resolve_precision("auto") == ("int8" if native.available() else "fp32")
+    with pytest.raises(ConfigError, match="There is no precision 'int9'"):
+        set_precision(model_of(SHAPES["tied"]), "int9")
+
+
+def test_fp32_is_the_model_itself():
+    model = model_of(SHAPES["tied"])
+    assert set_precision(model, "fp32") is model
+    assert isinstance(set_precision(model, "int8"), PackedGPT)
