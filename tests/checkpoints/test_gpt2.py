@@ -21,7 +21,7 @@ from handloom.checkpoints.hf_export import export_folder
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.tokenizer.hf_folder import contents as tokenizer_files
+from handloom.tokenizer.hf_files import contents as tokenizer_files
 from handloom.tokenizer.train import train_bpe
 
 FORMS = ["safetensors", "sharded", "bin", "bin-sharded", "bin-old"]

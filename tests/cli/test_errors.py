@@ -110,8 +110,8 @@ READERS = (
     "ownership",
     "tokenizer",
     "tokenizer.vocab_files",
-    "tokenizer.hf_config",
-    "tokenizer.hf_folder",
+    "tokenizer.hf_settings",
+    "tokenizer.hf_files",
     "tokenizer.gpt2",
 )
 """The modules whose every refusal has a row."""

@@ -12,11 +12,11 @@ from handloom import storage
 from handloom.checkpoints.model_store import read_origin
 from handloom.errors import CheckpointError
 from handloom.model.config import GPTConfig
-from handloom.tokenizer import hf_config, load_tokenizer
+from handloom.tokenizer import hf_settings, load_tokenizer
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.vocab_files import MERGES, TOKENIZER_JSON, VOCABULARY
 
-SMALL = hf_config.READ
+SMALL = hf_settings.READ
 """The files next to config.json that describe the tokenizer and its settings; `pull` fetches them first."""
 
 _ANY_KIND = re.compile(

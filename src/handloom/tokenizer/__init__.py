@@ -1,7 +1,7 @@
 """Text <-> ids, without torch.
 
 `pretokenize` splits text into pieces, `bpe` merges the bytes of a piece into tokens, `train` learns the merges,
-`gpt2` holds GPT-2's vocabulary and the fast path, `chat` encodes conversations; `hf_folder` reads and writes Hugging
+`gpt2` holds GPT-2's vocabulary and the fast path, `chat` encodes conversations; `hf_files` reads and writes Hugging
 Face folders.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from handloom.tokenizer.hf_config import TokenizerSettings
+    from handloom.tokenizer.hf_settings import TokenizerSettings
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from handloom.errors import require_type
-from handloom.tokenizer import hf_folder, vocab_files
-from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings
+from handloom.tokenizer import hf_files, vocab_files
+from handloom.tokenizer.hf_settings import PLAIN, TokenizerSettings
 from handloom.tokenizer.pretokenize import AddedToken, AddedTokenMatcher, chunks, each_of, pretokenize
 
 UNKNOWN = "\ufffd".encode()  # what an id outside the vocabulary decodes to
@@ -89,7 +89,7 @@ class BPETokenizer:
         Raises DataError for a file that is missing, incomplete, or does not describe a tokenizer of this kind.
         """
         words, pairs = vocab_files.read_pair(vocabulary, merges)
-        return cls._of(hf_folder.Found(words, pairs, (vocabulary, merges)))
+        return cls._of(hf_files.Found(words, pairs, (vocabulary, merges)))
 
     @classmethod
     def from_folder(cls, folder: Path, rows: int | None = None) -> BPETokenizer:
@@ -98,10 +98,10 @@ class BPETokenizer:
         `rows` is how many ids the model has: added special tokens beyond them are left out. Raises DataError as
         `from_files`, or for a key that Handloom does not support.
         """
-        return cls._of(hf_folder.read_folder(folder), rows)
+        return cls._of(hf_files.read_folder(folder), rows)
 
     @classmethod
-    def _of(cls, found: hf_folder.Found, rows: int | None = None) -> BPETokenizer:
+    def _of(cls, found: hf_files.Found, rows: int | None = None) -> BPETokenizer:
         settings, words = found.checked(rows), found.vocabulary
         return cls([(words[left], words[right]) for left, right in found.merges], words, settings)
 
@@ -134,7 +134,7 @@ class BPETokenizer:
     def fingerprint(self) -> str:
         """SHA-256 over vocabulary and merges as `save` writes them, and over the settings that change ids."""
         text = "".join(vocab_files.as_text(self.vocabulary, self.word_merges))
-        return hashlib.sha256((text + hf_folder.distinct(self)).encode()).hexdigest()
+        return hashlib.sha256((text + hf_files.distinct(self)).encode()).hexdigest()
 
     @property
     def lacks_bytes(self) -> bool:
@@ -255,7 +255,7 @@ class BPETokenizer:
         names = (vocab_files.VOCABULARY, vocab_files.MERGES)
         pair = dict(zip(names, vocab_files.as_text(self.vocabulary, self.word_merges), strict=True))
         plain = self.settings == PLAIN and config is None
-        vocab_files.write(folder, pair if plain else pair | hf_folder.contents(self, config or {}))
+        vocab_files.write(folder, pair if plain else pair | hf_files.contents(self, config or {}))
 
     def show_work(self, text: str) -> list[PieceWork]:
         """Every step of `encode`, one entry per piece, computed the slow and plain way."""

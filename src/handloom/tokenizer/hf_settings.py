@@ -1,7 +1,7 @@
 """The keys of `tokenizer.json`, `tokenizer_config.json` and their like, and the settings that they become.
 
 Every key is supported, or known to change no id, or refused by name; so is what splits text in another way than GPT-2.
-The files around `tokenizer.json` are read by `hf_folder`.
+The files around `tokenizer.json` are read by `hf_files`.
 
 Source: `TokenizersBackend`, `GPT2Tokenizer` and `GenerationConfig` in the library transformers, and the serialized form
 of the library tokenizers.

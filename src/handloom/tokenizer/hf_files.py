@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.errors import DataError
-from handloom.tokenizer import hf_config as hf
+from handloom.tokenizer import hf_settings as hf
 from handloom.tokenizer import vocab_files
 from handloom.tokenizer.base import END_OF_TEXT
-from handloom.tokenizer.hf_config import PLAIN, TokenizerSettings, added_token, read_tokenizer_json, refused
+from handloom.tokenizer.hf_settings import PLAIN, TokenizerSettings, added_token, read_tokenizer_json, refused
 from handloom.tokenizer.pretokenize import AddedToken
 
 if TYPE_CHECKING:
