@@ -1,8 +1,8 @@
-"""Fused against explicit attention, forward and backward: where each is quicker on this machine.
+"""`sdpa` against `eager` attention, forward and backward: where each is quicker on this machine.
 
     python benchmarks/attention.py
 
-The rule that comes of it is `fused_is_quicker` in `handloom/model/attention.py`.
+The rule that comes of it is `sdpa_is_faster` in `handloom/model/attention.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from handloom import runtime
-from handloom.model.attention import explicit_attention, fused_attention
+from handloom.model.attention import eager_attention, sdpa_attention
 
 SHAPES = ((16, 2, 128, 64), (8, 4, 256, 64), (4, 8, 512, 64), (4, 12, 1024, 64))
 
@@ -42,16 +42,16 @@ def forward_and_backward(attend: Callable[[Tensor, Tensor, Tensor], Tensor], pro
 def main() -> None:
     """Print the table."""
     print(f"{runtime.set_num_threads(None)} threads; milliseconds forward and backward, median of 15")
-    print(f"{'B, H, T, D':>20}  {'dtype':>9}  {'fused':>7}  {'explicit':>8}")
+    print(f"{'B, H, T, D':>20}  {'dtype':>9}  {'sdpa':>7}  {'eager':>8}")
     for B, H, T, D in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
             projected = torch.randn(B, T, 3 * H * D, dtype=dtype, requires_grad=True)
-            fused, explicit = (
+            sdpa, eager = (
                 milliseconds(lambda attend=attend, x=projected, heads=H: forward_and_backward(attend, x, heads))
-                for attend in (fused_attention, explicit_attention)
+                for attend in (sdpa_attention, eager_attention)
             )
             name = str(dtype).removeprefix("torch.")
-            print(f"{f'{B}, {H}, {T}, {D}':>20}  {name:>9}  {fused:7.1f}  {explicit:8.1f}")
+            print(f"{f'{B}, {H}, {T}, {D}':>20}  {name:>9}  {sdpa:7.1f}  {eager:8.1f}")
 
 
 if __name__ == "__main__":

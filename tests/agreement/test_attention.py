@@ -1,4 +1,4 @@
-"""Fused and explicit attention, cached and uncached, batched and single: the same numbers."""
+"""`sdpa` and `eager` attention, cached and uncached, batched and single: the same numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from handloom.errors import ModelError
-from handloom.model.attention import causal_mask, explicit_attention, fused_attention
+from handloom.model.attention import causal_mask, eager_attention, sdpa_attention
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
@@ -32,7 +32,7 @@ def model_and_tokens(config, batch=3):
 
 
 @pytest.mark.parametrize("config", SHAPES)
-def test_fused_attention_equals_the_explicit_softmax(config):
+def test_sdpa_attention_equals_the_explicit_softmax(config):
     model, tokens = model_and_tokens(config)
     fused = model(tokens)
     set_attention(model, "eager")
@@ -57,7 +57,7 @@ def test_the_paths_agree_for_every_relation_of_queries_to_keys(T, S):
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, 3, T, 8, generator=generator)
     k, v = (torch.randn(2, 3, S, 8, generator=generator) for _ in range(2))
-    torch.testing.assert_close(explicit_attention(q, k, v), fused_attention(q, k, v), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(eager_attention(q, k, v), sdpa_attention(q, k, v), atol=1e-6, rtol=1e-5)
 
 
 def test_the_mask_ends_at_the_last_position():
@@ -67,8 +67,8 @@ def test_the_mask_ends_at_the_last_position():
 def test_training_uses_the_flash_kernel():
     q, k, v = (torch.randn(1, 2, 16, 8) for _ in range(3))
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises where only the slow kernel would do
-        fused_attention(q, k, v)
-        fused_attention(q[:, :, -1:], k, v)
+        sdpa_attention(q, k, v)
+        sdpa_attention(q[:, :, -1:], k, v)
 
 
 @pytest.mark.parametrize("config", SHAPES)

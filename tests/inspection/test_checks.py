@@ -58,8 +58,8 @@ def test_contexts_of_any_length_can_be_verified(tokenizer, context_length, tied)
 
 def test_nothing_is_allowed_with_a_tolerance_of_nothing(lm):
     done = checks(lm, tolerance=0.0)
-    assert done["fused = explicit"].passed is False
-    assert ", at (" in done["fused = explicit"].detail
+    assert done["sdpa = eager"].passed is False
+    assert ", at (" in done["sdpa = eager"].detail
 
 
 # Each subject, broken. What is patched is ours, never the check.
@@ -82,9 +82,9 @@ def test_a_look_ahead(lm, monkeypatch):
     monkeypatch.setattr(
         attention, "causal_mask", lambda T, S, device=None: torch.ones(T, S, dtype=torch.bool).tril(S - T + 1)
     )
-    monkeypatch.setattr(attention, "fused_attention", attention.explicit_attention)
+    monkeypatch.setattr(attention, "sdpa_attention", attention.eager_attention)
     assert failed(lm) >= {"causality"}
-    assert "fused = explicit" not in failed(lm)
+    assert "sdpa = eager" not in failed(lm)
 
 
 def test_a_kernel_without_its_mask(lm, monkeypatch):
@@ -94,13 +94,13 @@ def test_a_kernel_without_its_mask(lm, monkeypatch):
         "scaled_dot_product_attention",
         lambda *parts, is_causal=False, **more: real(*parts, is_causal=False, **more),
     )
-    assert failed(lm) >= {"causality", "fused = explicit", "cached = uncached"}
+    assert failed(lm) >= {"causality", "sdpa = eager", "cached = uncached"}
 
 
 def test_a_spelled_out_attention_with_another_scale(lm, monkeypatch):
     real = attention.attention_scores
     monkeypatch.setattr(attention, "attention_scores", lambda q, k, *more: real(q * 1.1, k, *more))
-    assert failed(lm) == {"fused = explicit", "ours = transformers"}
+    assert failed(lm) == {"sdpa = eager", "ours = transformers"}
 
 
 def test_a_cache_that_forgets_the_newest(lm, monkeypatch):
@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers(lm):
     with torch.no_grad():
         lm.model.blocks[0].feedforward.up.bias[0] = torch.nan
     done = checks(lm)
-    assert done["fused = explicit"].passed is False
+    assert done["sdpa = eager"].passed is False
     assert done["batch = single"].passed is False
     assert "finite" in done["batch = single"].detail
 
@@ -188,7 +188,7 @@ def test_a_check_that_cannot_be_ended_fails(lm, monkeypatch):
         raise ModelError("It is not to be.", "Nothing helps.")
 
     monkeypatch.setattr("handloom.inspection.verify.set_attention", fail)
-    assert checks(lm)["fused = explicit"].detail == "It is not to be."
+    assert checks(lm)["sdpa = eager"].detail == "It is not to be."
 
 
 # Against transformers: what only another program can see

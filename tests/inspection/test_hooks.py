@@ -7,7 +7,7 @@ import torch
 
 from handloom.errors import ConfigError
 from handloom.inspection.hooks import activation_names, intervene, record
-from handloom.model.attention import attention_weights, explicit_attention
+from handloom.model.attention import attention_weights, eager_attention
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.model.surgery import set_attention
@@ -72,7 +72,7 @@ def test_the_fused_kernel_gives_z_too(model):
         model(IDS)
     assert all(block.attention.core.implementation == "sdpa" for block in model.blocks)
     q, k, v, z = (found[f"blocks.0.attention.{name}"] for name in "qkvz")
-    torch.testing.assert_close(z, explicit_attention(q, k, v, scale=model.blocks[0].attention.core.scale))
+    torch.testing.assert_close(z, eager_attention(q, k, v, scale=model.blocks[0].attention.core.scale))
 
 
 @torch.no_grad()

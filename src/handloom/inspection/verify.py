@@ -63,7 +63,7 @@ class _Subject:
         return {
             "tokenizer = tiktoken": self.tokenizer,
             "causality": self.causality,
-            "fused = explicit": self.fused,
+            "sdpa = eager": self.sdpa,
             "cached = uncached": self.cached,
             "batch = single": self.batch,
             "decode after overflow": self.overflow,
@@ -129,7 +129,7 @@ class _Subject:
         changed[:, middle:] = (changed[:, middle:] + 1) % self.vocabulary
         return self.compare(self.model(changed)[:, :middle], self.plain[:, :middle])
 
-    def fused(self) -> Outcome:
+    def sdpa(self) -> Outcome:
         """PyTorch's attention kernel computes what the spelled-out softmax does."""
         scores = []
         for implementation in ("sdpa", "eager"):

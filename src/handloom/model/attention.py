@@ -1,6 +1,6 @@
 """Causal multi-head self-attention: tokens look back at tokens, never ahead.
 
-Two ways to the same numbers: the explicit path spells out the softmax; the fused path is PyTorch's kernel, which
+Two implementations with the same numbers: `eager` spells out the softmax; `sdpa` is PyTorch's fused kernel, which
 never stores the (T, S) matrix. Tests hold them together. `AttentionCore` takes whichever is quicker.
 """
 
@@ -18,10 +18,10 @@ from handloom.model.kv_cache import LayerCache
 
 
 class AttentionCore(nn.Module):
-    """q, k, v -> z, the step between the projections: softmax(scale * q k^T) v, by either path.
+    """q, k, v -> z, the step between the projections: softmax(scale * q k^T) v, by either implementation.
 
     A pre-hook on it is given q (B, H, T, D), k and v (B, H, S, D) and the mask; its output is z (B, H, T, D). The
-    explicit path passes its scores and its pattern, (B, H, T, S), through modules of those names.
+    eager one passes its scores and its pattern, (B, H, T, S), through modules of those names.
 
     Args:
         scale: what the scores are multiplied by.
@@ -32,16 +32,16 @@ class AttentionCore(nn.Module):
         super().__init__()
         self.scale = scale
         self.implementation: Literal["sdpa", "eager"] | None = None
-        """`sdpa` for PyTorch's kernel, `eager` for the explicit path, None for whichever is quicker."""
+        """`sdpa` for PyTorch's kernel, `eager` for the softmax spelled out, None for whichever is quicker."""
         self.dropout = nn.Dropout(dropout)
         self.scores, self.pattern = nn.Identity(), nn.Identity()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, H, T, D), twice (B, H, S, D), and the mask as `explicit_attention` takes it -> (B, H, T, D)."""
-        fused = fused_is_faster(q, k) if self.implementation is None else self.implementation == "sdpa"
-        if fused:
+        """(B, H, T, D), twice (B, H, S, D), and the mask as `eager_attention` takes it -> (B, H, T, D)."""
+        sdpa = sdpa_is_faster(q, k) if self.implementation is None else self.implementation == "sdpa"
+        if sdpa:
             dropout = self.dropout.p if self.training else 0.0
-            return fused_attention(q, k, v, dropout=dropout, scale=self.scale, mask=mask)
+            return sdpa_attention(q, k, v, dropout=dropout, scale=self.scale, mask=mask)
         scores = self.scores(attention_scores(q, k, self.scale, mask))  # (B, H, T, S)
         pattern = self.pattern(scores.softmax(dim=-1))  # (B, H, T, S)
         return self.dropout(pattern).to(v.dtype) @ v  # (B, H, T, D)
@@ -81,10 +81,10 @@ class Attention(nn.Module):
         return self.out_dropout(self.out(z))  # (B, T, C)
 
 
-def fused_is_faster(q: Tensor, k: Tensor) -> bool:
-    """Whether to prefer the fused kernel: always, but for training on short windows in bfloat16.
+def sdpa_is_faster(q: Tensor, k: Tensor) -> bool:
+    """Whether to prefer `sdpa`: always, but for training on short windows in bfloat16.
 
-    There it takes about twice as long, forward and backward, as the explicit path
+    There it takes about twice as long, forward and backward, as `eager`
     (`benchmarks/attention.py`); from about 512 positions on the (T, S) matrix costs more.
     """
     return not (q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= 256)
@@ -119,7 +119,7 @@ def segment_offsets(segment_ids: Tensor) -> Tensor:
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float | None = None, mask: Tensor | None = None) -> Tensor:
-    """scale * q k^T, minus infinity where looking is not allowed: (B, H, T, S). Arguments as `explicit_attention`."""
+    """scale * q k^T, minus infinity where looking is not allowed: (B, H, T, S). Arguments as `eager_attention`."""
     T, S = q.shape[-2], k.shape[-2]
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = q @ k.transpose(-2, -1) * scale  # (B, H, T, S)
@@ -132,7 +132,7 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | None = None, mask: Te
     return attention_scores(q, k, scale, mask).softmax(dim=-1)  # (B, H, T, S)
 
 
-def explicit_attention(
+def eager_attention(
     q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, scale: float | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """softmax(scale * q k^T) v, written out: (B, H, T, D).
@@ -148,10 +148,10 @@ def explicit_attention(
     return weights.to(v.dtype) @ v  # (B, H, T, D)
 
 
-def fused_attention(
+def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, scale: float | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """The same as `explicit_attention`, by PyTorch's fused kernel.
+    """The same as `eager_attention`, by PyTorch's fused kernel.
 
     The kernel's own causal mask starts at the top left, so it is right only when T = S. One query sees everything
     and needs no mask. Anything between gets the mask spelled out.
