@@ -130,7 +130,12 @@ def _open_single_file(path: Path, on_note: Callable[[str], None]) -> ModelSource
 
 
 def load(
-    name: str | Path, on_note: Callable[[str], None] = _warn, adapter: Adapters = (), precision: str = "fp32"
+    name: str | Path,
+    on_note: Callable[[str], None] = _warn,
+    adapter: Adapters = (),
+    precision: str = "fp32",
+    *,
+    merge: bool = False,
 ) -> LanguageModel:
     """A model from disk, ready to generate: `handloom.load("runs/demo").generate("Learning is")`. Fetches nothing.
 
@@ -139,7 +144,8 @@ def load(
         on_note: called with what is passed over; None given: Python warnings.
         adapter: runs that were tuned with LoRA, or folders in PEFT's format. They can be switched with
             `finetuning.lora.set_adapters(lm.model, {"name": 1.0})` and merged with `lora.merge(lm.model)`.
-        precision: one of `quantization.precision.PRECISIONS`; fp32 is exact. In others adapters are merged for good.
+        precision: one of `quantization.precision.PRECISIONS`; fp32 is exact.
+        merge: whether adapters become part of the weights, for good; in other precisions than fp32 they always do.
 
     Raises:
         CheckpointError: there is no model, or it is incomplete, damaged, or not one that we compute exactly.
@@ -157,7 +163,7 @@ def load(
     for own, one in found.items():
         one.attach(model, own)
     lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
-    if precision != "fp32":
+    if merge or precision != "fp32":
         lora.merge_and_unload(model)
         model = set_precision(model, precision)
     tokenizer = source.load_tokenizer()

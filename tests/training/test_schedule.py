@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.training.optimizer import learning_rate_factor, warmup_length
+from handloom.training.loop import learning_rate_factor
 
 
 @given(
@@ -16,14 +16,13 @@ from handloom.training.optimizer import learning_rate_factor, warmup_length
     final=st.floats(0, 1),
 )
 def test_it_stays_between_zero_and_one_rises_then_falls(total, asked, shape, final):
-    warm_up = warmup_length(asked, total)
-    factors = [learning_rate_factor(step, total, warm_up, shape, final) for step in range(total)]
+    factors = [learning_rate_factor(step, total, asked, shape, final) for step in range(total)]
     assert all(0 < f <= 1 for f in factors)
     assert max(factors) == 1.0
     peak = factors.index(1.0)
     assert factors[: peak + 1] == sorted(factors[: peak + 1])
     assert all(a >= b - 1e-12 for a, b in zip(factors[peak:], factors[peak + 1 :], strict=False))
-    assert warm_up <= max(1, total // 5)
+    assert peak == max(1, min(asked, total // 5)) - 1
 
 
 @pytest.mark.parametrize(("shape", "middle", "end"), [("linear", 0.55, 0.1), ("cosine", 0.55, 0.1), ("constant", 1, 1)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
@@ -15,7 +14,6 @@ from handloom.console import note
 from handloom.errors import RequestError
 
 if TYPE_CHECKING:
-    from handloom.inference.language_model import LanguageModel
     from handloom.model.config import GPTConfig
 
 
@@ -44,16 +42,6 @@ PrecisionFlag = Annotated[
 ThreadsFlag = Annotated[int | None, flag("Precision and threads", _THREADS)]
 _MAX_LABELS = 6
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-
-
-def load_named(model: Path, adapter: Sequence[str] | None = None, precision: str = "fp32") -> LanguageModel:
-    """Load a model as `handloom.load` does: notes go to standard error, adapters are merged into the weights."""
-    from handloom.finetuning import lora
-    from handloom.loading import load
-
-    lm = load(model, note, tuple(adapter or ()), precision)
-    lora.merge(lm.model)
-    return lm
 
 
 def note_labels(name: str, config: GPTConfig) -> None:

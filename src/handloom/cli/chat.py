@@ -61,9 +61,10 @@ def chat(
 
     from handloom import runtime
     from handloom.inference.chat import ChatSession, TextSession
+    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = arguments.load_named(model, adapter, precision)
+    lm = load(model, note, adapter or (), precision, merge=True)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
         session.set_system(system.strip() or None)

@@ -11,7 +11,6 @@ from handloom.cli.arguments import (
     PrecisionFlag,
     ThreadsFlag,
     flag,
-    load_named,
     read_file,
     read_standard_input,
     require_positive,
@@ -52,11 +51,12 @@ def classify(
     wanted = _read(text, texts)
 
     from handloom import runtime
-    from handloom.console import print_json, write
+    from handloom.console import note, print_json, write
     from handloom.inference import classify as classifying
+    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = load_named(model, adapter, precision)
+    lm = load(model, note, adapter or (), precision, merge=True)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong=overlong, batch_size=batch_size)
     if json:
         for one, each in zip(wanted, found, strict=True):

@@ -57,9 +57,10 @@ def generate(
 
     from handloom import runtime
     from handloom.inference.language_model import GenerationStats
+    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = arguments.load_named(model, adapter, precision)
+    lm = load(model, note, adapter or (), precision, merge=True)
     answers = lm.template is not None and not no_chat_template
     asked = [[Message("user", text)] if answers and text is not None else text for text in texts]
     for one in asked:

@@ -98,7 +98,9 @@ class LoopSettings(Settings):
     optimizer: str = in_loop("muon", "AdamW, or Muon for the matrices inside the blocks.", choices=("muon", "adamw"))
     warmup_steps: int = in_loop(20, "Warm-up steps of the learning rate; at most a fifth of the run.", at_least=1)
     schedule: str = in_loop("linear", "Learning rate schedule.", choices=("linear", "cosine", "constant"))
-    min_lr_ratio: float = in_loop(0.0, "Final learning rate as a fraction of the peak.", at_least=0, at_most=1)
+    min_lr_ratio: float = in_loop(
+        0.0, "Final learning rate as a fraction of the peak; no effect with schedule constant.", at_least=0, at_most=1
+    )
     weight_decay: float = in_loop(0.1, "Weight decay of matrices and embeddings.", at_least=0)
     beta1: float = in_loop(0.9, "AdamW: decay of the first moment.", at_least=0, below=1)
     beta2: float = in_loop(0.95, "AdamW: decay of the second moment.", at_least=0, below=1)
@@ -163,12 +165,8 @@ class TrainConfig(LoopSettings, ModelSettings, DataSettings):
 METHODS = ("full", "lora", "norms", "norms+head", "head", "bias")
 """What of a pretrained model may be trained, by name; in addition `last:N`, its last N blocks."""
 
-# fmt: off
-LEARNING_RATES = {
-    "full": 1e-4, "last": 2e-4, "lora": 1e-3, "head": 5e-4, "norms": 2e-3, "norms+head": 5e-4, "bias": 2e-3,
-}
-# fmt: on
-"""A good peak for each method: the fewer parameters are trained, the further each has to move."""
+PEAK_RATES = {"full": 1e-4, "last": 2e-4, "lora": 1e-3, "head": 5e-4, "norms": 2e-3, "norms+head": 5e-4, "bias": 2e-3}
+"""A good peak learning rate for each method: the fewer parameters are trained, the further each has to move."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class FinetuneConfig(LoopSettings, DataSettings, TaskSettings):
         """The learning rate as given, or as suits the method."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return LEARNING_RATES["full" if self.train_params else self.method.partition(":")[0]]
+        return PEAK_RATES["full" if self.train_params else self.method.partition(":")[0]]
 
     @property
     def with_lora(self) -> bool:

@@ -24,7 +24,7 @@ from handloom.tokenizer.chat import Message
 from handloom.training.config import STEPS
 from handloom.training.metrics_log import METRICS, MetricsLogger
 from handloom.training.objective import EvalResult, TrainStep, micro_batches
-from handloom.training.optimizer import Optimizer, learning_rate_factor, warmup_length
+from handloom.training.optimizer import Optimizer
 from handloom.training.progress import Reporter
 from handloom.training.setup import TrainingSetup
 from handloom.training.signals import StopRequest
@@ -136,10 +136,8 @@ class Trainer:
             (summed / num_targets).backward()
             loss += summed.item() / num_targets
         norm = self._clip_gradients(loss)
-        warmup = config.warmup_steps if progress.total is None else warmup_length(config.warmup_steps, progress.total)
-        factor = learning_rate_factor(
-            progress.step, progress.total, warmup, config.schedule, min_lr_ratio=config.min_lr_ratio
-        )
+        schedule = (config.warmup_steps, config.schedule, config.min_lr_ratio)
+        factor = learning_rate_factor(progress.step, progress.total, *schedule)
         self.optimizer.step(factor)
         progress.step += 1
         progress.tokens += tokens
@@ -274,9 +272,24 @@ class Trainer:
                 self.log.add("screen", self.progress.step, lost=lost)
 
 
+def learning_rate_factor(step: int, total: int | None, warmup: int, schedule: str, min_lr_ratio: float = 0.0) -> float:
+    """The learning rate schedule: the fraction (0 to 1) of the peak learning rate at `step`, counted from 0.
+
+    It rises linearly over the warm-up, at most a fifth of the `total` steps (None: still being measured), then falls to
+    `min_lr_ratio` linearly or along half a cosine (Loshchilov & Hutter 2017, "SGDR"), or stays constant.
+    """
+    warmup = warmup if total is None else max(1, min(warmup, total // 5))
+    if step < warmup or total is None:
+        return min(1.0, (step + 1) / warmup)
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    remaining = 1 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return min_lr_ratio + (1 - min_lr_ratio) * remaining
+
+
 def is_overfitting(training: float | None, validation: float, best: float) -> bool:
-    """Whether the validation loss is past its best (by more than half a percent) and the training loss more than a
-    tenth below it."""
+    """Whether validation is past its best by more than half a percent, and training more than a tenth below it."""
     return training is not None and validation > 1.005 * best and training < 0.9 * validation
 
 
