@@ -2,7 +2,7 @@
 
     python benchmarks/beam_stops.py
 
-The model is tiny (2 layers, width 32, random weights), so that what is done beside the model counts. Five rounds of
+The model is tiny (2 layers, width 32, random weights), so that the work outside of the model counts. Five rounds of
 each by turns; the medians are compared.
 """
 

@@ -1,8 +1,8 @@
-"""Frozen blocks computed once: how much quicker a step is when their answers come from the disk.
+"""Activation cache: how much faster a step is when the outputs of frozen blocks come from the disk.
 
     python benchmarks/cache_activations.py [--shape gpt2] [--method last:2] [--epochs 4]
 
-Tunes a model of random weights twice, with and without remembering, and compares the median step of the epochs after
+Tunes a model of random weights twice, with and without the cache, and compares the median step of the epochs after
 the first. The losses of both runs have to be the same to the last bit.
 """
 

@@ -1,4 +1,4 @@
-"""Tokens a second at 124M, one text, greedy: ours beside transformers, and ours with weights in their own order.
+"""Tokens a second at 124M, one text, greedy: Handloom, transformers, and Handloom with weights in PyTorch's order.
 
     python benchmarks/decode.py [--tokens 128] [--rounds 5]
 

@@ -1,8 +1,8 @@
-"""From a new process to the first token of a 124M model: ours beside transformers, on the same folder.
+"""From a new process to the first token of a 124M model: Handloom and transformers, on the same folder.
 
     python benchmarks/first_token.py
 
-The folder is made anew, with GPT-2's shape and vocabulary and random weights. Needs transformers (a
+A new folder is made, with GPT-2's shape and vocabulary and random weights. Needs transformers (a
 development extra). Each of five rounds starts one process for each; the medians are compared.
 """
 

@@ -1,13 +1,13 @@
-"""LoRA and full tuning at 124M, batch 4 x 256: memory and speed, ours beside transformers with PEFT.
+"""LoRA and full tuning at 124M, batch 4 x 256: memory and speed, Handloom and transformers with PEFT.
 
     python benchmarks/lora.py [--steps 12] [--rank 16] [--data FILE]
 
-The folder is made anew, with GPT-2's shape and vocabulary and random weights. Both sides read the same text, lay
-detours of the same rank beside attention's projection of queries, keys and values, and compute in bfloat16 where
-this processor does that natively. Each side is a process of its own; peak memory is the system's count for it,
+A new folder is made, with GPT-2's shape and vocabulary and random weights. Both sides read the same text, add LoRA
+adapters of the same rank to attention's projection of queries, keys and values, and compute in bfloat16 where this
+processor does that natively. Each side is a process of its own; peak memory is the system's count for it,
 speed the median of its steps.
 
-`lora+rows` lets the rows of 200 tokens of the embedding learn too.
+`lora+rows` trains the rows of 200 tokens of the embedding too.
 
 Needs transformers and peft (development extras).
 """

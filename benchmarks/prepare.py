@@ -1,4 +1,4 @@
-"""How fast text becomes token shards, in how much memory, beside tiktoken's own batch encoding.
+"""How fast text becomes token shards, in how much memory; next to it tiktoken's own batch encoding.
 
     python benchmarks/prepare.py --megabytes 100
 

@@ -361,6 +361,18 @@ def test_code_help_and_errors_use_plain_words():
     assert lines == []
 
 
+def test_errors_md_and_benchmarks_use_plain_words():
+    pages = [ROOT / "docs" / "errors.md", *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    lines = [
+        f"{path.name}:{number} {line.strip()}"
+        for path in pages
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if UNPLAIN.search(line)
+    ]
+    assert len(pages) > 10
+    assert lines == []
+
+
 def test_headings_use_plain_words():
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "notes").glob("*.md"))]
     headings = [

@@ -88,10 +88,10 @@ CASES = [
         "A field of running text for examples", tune("sft", "hi.jsonl --text-field body")
     ),
     # The record
-    _tuned("An input that is no text", "input.jsonl", {"instruction": "Add.", "input": 0, "output": "6"}),
+    _tuned("An input that is not text", "input.jsonl", {"instruction": "Add.", "input": 0, "output": "6"}),
     _tuned("A history of another form", "history.jsonl", {"history": ["Hi"], "instruction": "a", "output": "b"}),
     _tuned("Two systems that differ", "systems.jsonl", {"system": "a", "messages": [SYSTEM, *TURNS]}),
-    _tuned("Tools beside messages", "tools.jsonl", {"messages": TURNS, "tools": [{"type": "function"}]}),
+    _tuned("Tools next to messages", "tools.jsonl", {"messages": TURNS, "tools": [{"type": "function"}]}),
     _tuned("Two examples in one", "both.jsonl", {"messages": TURNS, "context": "A greeting."}),
     _tuned("A call of a tool", "call.jsonl", {"messages": [*TURNS, TURNS[0], CALL]}),
     _tuned("A turn of a tool", "tool.jsonl", {"messages": [TURNS[0], {"from": "observation", "value": "{}"}]}),

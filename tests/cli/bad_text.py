@@ -40,8 +40,8 @@ CASES = [
         "handloom train --data same.jsonl --tokenizer gpt2 --run runs/new",
         repetition,
     ),
-    BadInput("A separator of documents that is no line", "handloom train --data fox.txt --document-separator ' '"),
+    BadInput("A separator of documents that is not a line", "handloom train --data fox.txt --document-separator ' '"),
     BadInput("More labels than questions", evaluate("two.jsonl --labels five.lst"), questions),
-    BadInput("Labels beside other answers", evaluate("own.jsonl --labels one.lst"), questions),
+    BadInput("Labels that contradict the answers", evaluate("own.jsonl --labels one.lst"), questions),
     BadInput("Labels that would not be used", evaluate("keys.jsonl --labels one.lst"), questions),
 ]

@@ -83,9 +83,9 @@ CASES = [
     config_case("An end without an id", eos_token="</s>"),
     config_case("An added token with another's id", added_tokens_decoder={"7": {"content": "<x>"}}),
     config_case("An added token without a content", added_tokens_decoder={"260": {}}),
-    config_case("An added token whose id is no number", "added_tokens.json", **{"<x>": "last"}),
-    config_case("A chat template that is no text", chat_template=3),
-    config_case("An end that is no id", "generation_config.json", eos_token_id="last"),
+    config_case("An added token whose id is not a number", "added_tokens.json", **{"<x>": "last"}),
+    config_case("A chat template that is not text", chat_template=3),
+    config_case("An end that is not an id", "generation_config.json", eos_token_id="last"),
     tokenizer_case("A vocabulary that contradicts tokenizer.json", single_and_pair),
-    tokenizer_case("A tokenizer_config.json that is no JSON", text("tokenizer_config.json", "{")),
+    tokenizer_case("A tokenizer_config.json that is not JSON", text("tokenizer_config.json", "{")),
 ]

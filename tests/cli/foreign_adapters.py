@@ -105,7 +105,7 @@ CASES = [
     adapter_case("An adapter of another kind", settings(peft_type="LOHA")),
     adapter_case("An adapter that trained biases too", settings(bias="all")),
     adapter_case("A setting of an adapter that would change the computation", settings(lora_bias=True)),
-    adapter_case("A rank that is no number", settings(r="eight")),
+    adapter_case("A rank that is not a number", settings(r="eight")),
     adapter_case("A rank that is not the tensor's", settings(r=3)),
     adapter_case("A tensor missing in an adapter", tensors(lambda found: found.pop(A))),
     adapter_case("A tensor of another shape in an adapter", tensors(lambda found: found.update({A: found[A][:, :4]}))),
@@ -113,16 +113,16 @@ CASES = [
         "A tensor of no use in an adapter", tensors(lambda found: found.update({"lm_head.weight": found[A].clone()}))
     ),
     adapter_case("An adapter that is not finite", tensors(lambda found: found[A].fill_(float("nan")))),
-    adapter_case("An adapter without detours", tensors(lambda found: found.clear())),
+    adapter_case("An adapter without tensors", tensors(lambda found: found.clear())),
     adapter_case(
-        "A folder that is no adapter",
+        "A folder that is not an adapter",
         lambda: Path("notes").mkdir(),
         "handloom generate Hello --model base --adapter notes",
     ),
     adapter_case(
         "An adapter that is not there", lambda: None, "handloom generate Hello --model base --adapter runs/none"
     ),
-    adapter_case("A share that is no number", lambda: None, f"{BESIDE}:half"),
+    adapter_case("An adapter's weight that is not a number", lambda: None, f"{BESIDE}:half"),
     adapter_case("A share that is not finite", lambda: None, f"{BESIDE}:nan"),
     adapter_case("Rows for a token that the model does not know", rows_for([3, 999])),
     adapter_case("Rows for tokens that are missing", rows_for([3])),
@@ -135,7 +135,7 @@ CASES = [
         "handloom generate Hello --model base --adapter theirs --adapter more/theirs",
     ),
     ours_case("An adapter whose base is gone", lambda: BASE.rename("elsewhere")),
-    ours_case("An adapter beside other weights", lambda: base(seed=1)),
+    ours_case("An adapter of other weights", lambda: base(seed=1)),
 ]
 
 

@@ -78,6 +78,6 @@ CASES = [
     checkpoint_case("A tensor missing in a checkpoint", shaped(tie_embeddings=False)),
     checkpoint_case("A tensor of no use in a checkpoint", untied),
     checkpoint_case("A tensor of another shape in a checkpoint", shaped(context_length=9)),
-    checkpoint_case("Weights that are no safetensors", lambda: (THEIRS / WEIGHTS).write_bytes(b"\xff" * 99)),
+    checkpoint_case("Weights that are not safetensors", lambda: (THEIRS / WEIGHTS).write_bytes(b"\xff" * 99)),
     checkpoint_case("The tokenizer of another model", lambda: BPETokenizer(MERGES[:2]).save(THEIRS / "tokenizer")),
 ]

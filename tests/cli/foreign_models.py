@@ -127,7 +127,7 @@ def not_finite(tensors: dict) -> None:
 
 CASES = [
     # config.json
-    files_case("A config.json that is no JSON", text("config.json", "{")),
+    files_case("A config.json that is not JSON", text("config.json", "{")),
     files_case("A config.json that is a list", text("config.json", "[]")),
     config_case("A config.json of another architecture", model_type="bert"),
     config_case("Several keys that are not known", rope_theta=10000, sliding_window=4096),
@@ -150,7 +150,7 @@ CASES = [
     config_case("Two numbers of positions", n_ctx=1024),
     config_case("Two spellings that contradict each other", hidden_size=512),
     config_case("A size that is none", n_layer=0),
-    config_case("A size that is no number", n_embd="768"),
+    config_case("A size that is not a number", n_embd="768"),
     config_case("Heads that cannot share the width", n_head=3),
     config_case("A head tied by word", tie_word_embeddings="yes"),
     config_case("A dropout out of its range", attn_pdrop=1.5),
@@ -169,9 +169,9 @@ CASES = [
     tensors_case("A number that is none (NaN)", not_finite),
     tensors_case("A type of numbers that is not read", lambda t: t.update({NORM: torch.ones(8).double()})),
     # Files
-    files_case("A torn safetensors file", cut(WEIGHTS)),
-    files_case("A torn pytorch_model.bin", cut(PICKLED), "bin"),
-    files_case("A torn pytorch_model.bin of the old kind", cut(PICKLED), "bin-old"),
+    files_case("A truncated safetensors file", cut(WEIGHTS)),
+    files_case("A truncated pytorch_model.bin", cut(PICKLED), "bin"),
+    files_case("A truncated pytorch_model.bin of the old kind", cut(PICKLED), "bin-old"),
     files_case("A pickle that is a program", pickle_with({"wte.weight": Bomb()}), "bin"),
     files_case(
         "The same, of the old kind", pickle_with({"wte.weight": Bomb()}, _use_new_zipfile_serialization=False), "bin"
@@ -185,7 +185,7 @@ CASES = [
     files_case("A pickle without names", pickle_with([torch.zeros(2)]), "bin"),
     files_case("A pickle with more than tensors", pickle_with({"model": {}, "step": 3}), "bin"),
     # Several files
-    files_case("An index that is no JSON", text(INDEX, "{"), "sharded"),
+    files_case("An index that is not JSON", text(INDEX, "{"), "sharded"),
     files_case("An index without a map", text(INDEX, '{"weight_map": 3}'), "sharded"),
     index_case("An index that leads outside", lambda p: p.update({NORM: "../other.safetensors"})),
     index_case("An index that names a missing file", lambda p: p.update({NORM: "model-9.safetensors"})),

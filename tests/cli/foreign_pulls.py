@@ -155,7 +155,7 @@ def looping_folder(stack: ExitStack) -> None:
 CASES = [
     # Names and addresses
     pull_case("A name that nothing has", nothing_ails, "gtp2"),
-    pull_case("An endpoint that is no address", nothing_ails, "gpt2 --endpoint mirror"),
+    pull_case("An endpoint that is not an address", nothing_ails, "gpt2 --endpoint mirror"),
     # The hub
     pull_case("A model that the hub does not have", nothing_ails, "acme/nothing"),
     pull_case("A private model without a token", fault(token="hf_right")),

@@ -101,10 +101,10 @@ CASES = [
         "A merges.txt that is a folder", lambda: ((THEIRS / "merges.txt").unlink(), (THEIRS / "merges.txt").mkdir())
     ),
     tokenizer_case("A merges.txt that is not UTF-8", lambda: (THEIRS / "merges.txt").write_bytes(b"ab\xff")),
-    tokenizer_case("A torn vocab.json", cut("vocab.json")),
+    tokenizer_case("A truncated vocab.json", cut("vocab.json")),
     tokenizer_case("A vocab.json that is a list", text("vocab.json", "[1, 2]")),
     tokenizer_case("A vocabulary without an end", vocabulary(**{END_OF_TEXT: None})),
-    tokenizer_case("An id that is no whole number", vocabulary(a="64")),
+    tokenizer_case("An id that is not a whole number", vocabulary(a="64")),
     tokenizer_case("An id twice", vocabulary(a=65)),
     tokenizer_case("A token that nothing makes", vocabulary(word=999)),
     tokenizer_case("A byte that is missing", vocabulary(q=None)),

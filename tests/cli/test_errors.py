@@ -46,7 +46,7 @@ from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.errors import HandloomError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
-HEAD = """# Bad inputs, and what they are told
+HEAD = """# Bad inputs and their messages
 
 Every error is one paragraph on standard error: what, where, the limit, and what to do about it. The exit
 code is 2. With `--debug` the same command shows a traceback as well.
