@@ -5,7 +5,7 @@
         model.safetensors        its weights, float32, each stored once
         tokenizer/               vocab.json and merges.txt
         optimizer.safetensors    the optimizer's state   (absent in a model that is only used)
-        training.json            step, schedule, versions
+        training.json            progress, settings, hash of the data, chat template, versions, tokenizer
         manifest.json            size and checksum of each of them
 
 A run that was tuned with LoRA has, in place of model.safetensors, the two files of an adapter in PEFT's format
@@ -105,7 +105,7 @@ def save(
 
     Args:
         model: a tied head is stored once.
-        training: the trainer state as JSON values: step, schedule, settings.
+        training: the trainer state as JSON values: progress, settings, data, template, versions.
         optimizer: its state tensors by name; without them training cannot resume here.
         adapter: if only that is saved: its base model, and a function that writes its files into a folder.
 

@@ -11,7 +11,7 @@ from handloom.quantization.packed import pack_model
 from handloom.runtime import has_native_bf16
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int4")
-"""fp32 is exact. fp16, int8 and int4 are formats of the weights; bf16 is that of everything but the LayerNorms."""
+"""fp32 is exact. fp16, int8 and int4 are formats of the matrices; bf16 is that of all weights and all arithmetic."""
 
 
 def resolve_precision(precision: str) -> str:
