@@ -29,11 +29,14 @@ void quantize_row(const Inputs *to, int64_t row, int inputs) {
   int G = groups_of(inputs);
   const float *x = to->x + row * inputs;
   for (int g = 0; g < G; g++) {
-    float group[GROUP] = {0}, top = 0, spoilt = 0;
+    float rest[GROUP] = {0}, top = 0;
+    const float *group = x + g * GROUP;
     int8_t *q = to->q + (row * G + g) * GROUP;
-    memcpy(group, x + g * GROUP, sizeof(float) * (size_t)(inputs - g * GROUP < GROUP ? inputs - g * GROUP : GROUP));
-    for (int i = 0; i < GROUP; i++) top = fabsf(group[i]) > top ? fabsf(group[i]) : top;
-    for (int i = 0; i < GROUP; i++) spoilt += group[i] * 0.f; /* what is not finite shows in the scale */
+    if (inputs - g * GROUP < GROUP) group = memcpy(rest, group, sizeof(float) * (size_t)(inputs - g * GROUP));
+    f32x8 a = load8(group), b = load8(group + 8), c = load8(group + 16), d = load8(group + 24);
+    f32x8 tops = larger8(larger8(absolute8(a), absolute8(b)), larger8(absolute8(c), absolute8(d)));
+    for (int i = 0; i < 8; i++) top = tops[i] > top ? tops[i] : top;
+    float spoilt = sum8(a * 0.f + b * 0.f + c * 0.f + d * 0.f); /* what is not finite shows in the scale */
     float by = top > 0 && top <= 3.4e38f ? 127.f / top : 0;
     int32_t sum = 0;
     for (int i = 0; i < GROUP; i++) {

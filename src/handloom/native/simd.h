@@ -27,6 +27,12 @@ INLINE void store8(float *to, f32x8 v) { *(f32x8 *)to = v; }
 INLINE f32x8 to_float(i32x8 v) { return __builtin_convertvector(v, f32x8); }
 INLINE float sum8(f32x8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
+INLINE f32x8 absolute8(f32x8 v) { return (f32x8)((i32x8)v & 0x7fffffff); }
+INLINE f32x8 larger8(f32x8 a, f32x8 b) {
+  i32x8 first = a > b;
+  return (f32x8)(((i32x8)a & first) | ((i32x8)b & ~first));
+}
+
 /* The same four bytes in each lane. */
 INLINE i8x32 repeat4(const int8_t *four) {
   int32_t bits;
