@@ -1,10 +1,10 @@
-"""Tokens a second of GPT-2's 124M shape beside other engines: each in its own process, taking turns in one run.
+"""Tokens a second of GPT-2's 124M shape, ours and other engines': each in its own process, taking turns in one run.
 
     python benchmarks/peers/decode.py [--tokens 128] [--rounds 5] [--only handloom] [--threads 2]
 
 Random weights, a prompt of 32 tokens, greedy. A round in which other processes used more than 0.15 of a core is
 repeated, up to three times, and counted. An engine that is not installed is named as missing. Tokens after the first
-are timed; llama.cpp by its own clock. Beside each speed stands the share of the memory's read bandwidth, measured in
+are timed; llama.cpp by its own clock. With each speed stands the share of the memory's read bandwidth, measured in
 the same run, that reading the weights once a token amounts to.
 """
 

@@ -44,6 +44,9 @@ class Tune:
         self.played += 1
         return logits
 
+    def next_logits(self, tokens, cache):
+        return self.unembed(self.hidden(tokens, cache)[:, -1])
+
 
 def lively(seed=0, **shape):
     """A small model whose scores differ enough for sampling to have something to choose from."""

@@ -141,14 +141,16 @@ def test_wrong_tokens_never_reach_the_kernels():
         assert cache.lengths == [3]
 
 
+@pytest.mark.parametrize("kind", BITS)
 @torch.inference_mode()
-def test_without_a_compiler_the_same_numbers_come_from_pytorch(monkeypatch):
-    packed = pack_model(model_of(SHAPES["odd widths"]), "fp16")
+def test_without_a_compiler_the_same_numbers_come_from_pytorch(kind, monkeypatch):
+    packed = pack_model(model_of(SHAPES["odd widths"]), kind)
     tokens = torch.tensor([[5]])
     wanted = packed.next_logits(tokens, ragged(packed, [3]))
     monkeypatch.setattr(native, "available", lambda: None)
     found = packed.next_logits(tokens, ragged(packed, [3]))
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    # A rounded input may fall to the other side, where it is half-way between two.
+    torch.testing.assert_close(found, wanted, atol=1e-5 if BITS[kind] > 8 else 0.02, rtol=1e-4)
 
 
 def test_a_packed_model_is_smaller():

@@ -102,7 +102,7 @@ class Library:
 
 
 class NativeUnavailableError(Exception):
-    """Why there is no native part; `handloom doctor` shows the text."""
+    """Why there is no native part on this machine."""
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
 from handloom.model.surgery import linear_layers, replace
 from handloom.native import library as native
-from handloom.quantization.packing import BITS, PackedMatrix, pack, unpack
+from handloom.quantization.packing import BITS, PackedMatrix, pack, round_inputs, unpack
 
 
 class PackedLinear(nn.Module):
@@ -53,6 +53,7 @@ class PackedLinear(nn.Module):
         """(..., K) -> (..., N)."""
         library = native.available()
         if library is None or not x.is_cpu or x.dtype != torch.float32:
+            x = round_inputs(x) if BITS[self.precision] <= 8 else x
             return F.linear(x, self.weight.to(x.dtype), self._buffers["bias"])
         if x.shape[-1] != self.in_features:
             raise ValueError(f"The layer takes {self.in_features} inputs, and got {tuple(x.shape)}.")

@@ -96,6 +96,14 @@ def unpack(packed: PackedMatrix, rows: Tensor | None = None) -> Tensor:
     return scaled.flatten(-2)[..., : packed.inputs]
 
 
+def round_inputs(x: Tensor) -> Tensor:
+    """(..., K) float32 -> the same as the kernels for int8 and int4 see it: 8-bit numbers, a scale for 32 of them."""
+    groups = torch.nn.functional.pad(x, (0, -x.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))  # (..., G, 32)
+    top = groups.abs().amax(-1, keepdim=True)  # (..., G, 1)
+    whole = (groups * (127 / top.where(top > 0, 1))).round()
+    return (whole * (top / 127)).flatten(-2)[..., : x.shape[-1]]
+
+
 def quantize_groups(matrix: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """(N, K), K a multiple of 32 -> whole numbers (N, G, 32) int8 and scales (N, G) half, with q * scale near to it.
 
