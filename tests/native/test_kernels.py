@@ -194,3 +194,12 @@ for kind in BITS:
         [sys.executable, "-c", code], check=False, timeout=600, env=environment, capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("kind", BITS)
+def test_a_large_matrix_is_packed_in_parts_and_is_the_same(kind):
+    matrix = torch.randn(2061, 40, generator=torch.Generator().manual_seed(1))
+    whole = unpack(pack(matrix, kind))
+    assert whole.shape == matrix.shape
+    for first in (0, 1016, 1024, 2048):
+        assert torch.equal(whole[first : first + 8], unpack(pack(matrix[first : first + 8], kind)))

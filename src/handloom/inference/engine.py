@@ -58,14 +58,14 @@ def choose_tokens(logits: Tensor, sequences: list[Sequence]) -> list[int | Handl
         part = logits if len(groups) == 1 else logits[places]  # (G, V)
         part = process_logits(part, [one.ids for one in group], [one.prompt_tokens for one in group], config)
         if config.temperature == 0:
-            tokens = part.argmax(dim=-1)  # (G)
+            highest, tokens = part.max(dim=-1)  # (G), (G)
         else:
             uniform = torch.tensor([one.uniform() for one in group], dtype=torch.float64, device=logits.device)  # (G)
-            tokens = sample(logits_to_probs(part, config), uniform)
+            highest, tokens = part.amax(dim=-1), sample(logits_to_probs(part, config), uniform)
         # One copy to the host for both; token ids are exact in float64.
-        both = torch.stack([tokens.double(), part.amax(dim=-1).double()]).tolist()
-        for place, token, highest in zip(places, *both, strict=True):
-            chosen[place] = no_choice(highest) or int(token)
+        both = torch.stack([tokens.double(), highest.double()]).tolist()
+        for place, token, best in zip(places, *both, strict=True):
+            chosen[place] = no_choice(best) or int(token)
     return chosen
 
 

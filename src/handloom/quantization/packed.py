@@ -6,6 +6,7 @@ Where there is no native part, every layer still computes the same numbers throu
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -95,12 +96,19 @@ class PackedGPT(GPT):
         return super().next_logits(tokens, cache) if plan is None else plan.step(tokens, cache)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # they hold addresses
+        return {name: value for name, value in self.__dict__.items() if name not in ("_plans", "_hooks")}
+
+    @cached_property
+    def _hooks(self) -> list[dict[int, Any]]:
+        """Of all modules, which stay the same: where hooks are registered."""
+        return [hooks for module in self.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
 
     def _plan(self, tokens: Tensor, cache: KVCache) -> DecodePlan | None:
         B, T = tokens.shape
         library = native.available()
-        if library is None or T != 1 or B > native.MAX_ROWS or self.training or len(cache) != B or _is_watched(self):
+        if library is None or T != 1 or B > native.MAX_ROWS or self.training or len(cache) != B:
+            return None
+        if any(hooks for hooks in self._hooks):  # a hook waits for what a module computes
             return None
         places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
         plan: DecodePlan | None = self.__dict__.get("_plans")
@@ -170,11 +178,6 @@ class DecodePlan:
         self._kept.append(tensor)
         address: int = tensor.data_ptr()
         return address
-
-
-def _is_watched(model: nn.Module) -> bool:
-    """Whether a hook waits for what a module computes: then the modules have to compute it."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ GROUP, BLOCK = 32, 8
 BITS = {"int4": 4, "int8": 8, "fp16": 16, "fp32": 32}
 """Bits of a weight, by name."""
 
+_ROWS_AT_ONCE = 1024
+"""Of a matrix that are packed together, so that the numbers between take little memory; a multiple of `BLOCK`."""
+
 _SEARCHED = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 1.04, -1.0, -0.95, -0.9, -1.05)
 """Multiples of the plain scale that are tried for a group of 4-bit weights: 8 steps to one side, 7 to the other."""
 
@@ -49,6 +52,11 @@ def pack(matrix: Tensor, precision: str) -> PackedMatrix:
     N, K = matrix.shape
     if precision == "fp32":
         return PackedMatrix(precision, matrix.detach().contiguous(), None, outputs=N, inputs=K)
+    if N > _ROWS_AT_ONCE:
+        parts = [pack(rows, precision) for rows in matrix.split(_ROWS_AT_ONCE)]
+        scales = [part.scales for part in parts if part.scales is not None]
+        weight = torch.cat([part.weight for part in parts])
+        return PackedMatrix(precision, weight, torch.cat(scales) if scales else None, outputs=N, inputs=K)
     limit = 65504 * {"fp16": 1, "int8": 127, "int4": 7}[precision]
     if not bool((largest := matrix.abs().amax()) <= limit):
         raise ModelError(
