@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEEDS := pyproject.toml constraints.txt scripts/install.py
 CHECKED := src tests scripts benchmarks
-# Each test process computes with one thread: two processes with two threads each would fight over two cores.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Each test process computes with one thread: two processes with two threads each would fight over two cores. Those of a
+# test that asks for two sleep while they wait for each other, and do not keep a core busy.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # `make constraints` resolves on each of these; all four Pythons that we support have to be there.
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
