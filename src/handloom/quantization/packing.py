@@ -54,9 +54,9 @@ def pack(matrix: Tensor, precision: str) -> PackedMatrix:
         return PackedMatrix(precision, matrix.detach().contiguous(), None, outputs=N, inputs=K)
     if N > _ROWS_AT_ONCE:
         parts = [pack(rows, precision) for rows in matrix.split(_ROWS_AT_ONCE)]
-        scales = [part.scales for part in parts if part.scales is not None]
+        of_parts = [part.scales for part in parts if part.scales is not None]
         weight = torch.cat([part.weight for part in parts])
-        return PackedMatrix(precision, weight, torch.cat(scales) if scales else None, outputs=N, inputs=K)
+        return PackedMatrix(precision, weight, torch.cat(of_parts) if of_parts else None, outputs=N, inputs=K)
     limit = 65504 * {"fp16": 1, "int8": 127, "int4": 7}[precision]
     if not bool((largest := matrix.abs().amax()) <= limit):
         raise ModelError(
