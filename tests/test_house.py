@@ -238,7 +238,7 @@ CEILINGS = {
     "data": 4400,
     "model": 1290,
     "finetuning": 760,
-    "quantization": 440,
+    "quantization": 460,
     "native": 190,
     "checkpoints": 3020,
     "inference": 1840,
