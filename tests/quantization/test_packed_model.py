@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -175,3 +176,20 @@ def test_fp32_is_the_model_itself():
     model = model_of(SHAPES["tied"])
     assert set_precision(model, "fp32") is model
     assert isinstance(set_precision(model, "int8"), PackedGPT)
+
+
+@torch.inference_mode()
+def test_a_plan_is_of_one_caches_buffers_and_does_not_keep_them():
+    packed = pack_model(model_of(SHAPES["tied"]), "int8")
+    wanted = {}
+    for lengths in ([3], [3, 5], [40]):  # other rows, and other capacities
+        cache = packed.new_cache(len(lengths), max(lengths) + 2)
+        packed.hidden(torch.arange(len(lengths) * max(lengths)).view(len(lengths), -1) % 311, cache)
+        kept = weakref.ref(cache.layers[0].keys.untyped_storage())
+        tokens = torch.full((len(lengths), 1), 7)
+        wanted[len(wanted)] = packed.next_logits(tokens, cache)
+        cache.crop(max(lengths))
+        torch.testing.assert_close(GPT.next_logits(packed, tokens, cache), wanted[len(wanted) - 1])
+        del cache
+    if native.available():
+        assert kept() is None

@@ -6,6 +6,7 @@ Where there is no native part, every layer still computes the same numbers throu
 from __future__ import annotations
 
 import ctypes
+import threading
 from functools import cached_property
 from typing import Any
 
@@ -96,7 +97,7 @@ class PackedGPT(GPT):
         return super().next_logits(tokens, cache) if plan is None else plan.step(tokens, cache)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_plans", "_hooks")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_last_plan", "_hooks")}
 
     @cached_property
     def _hooks(self) -> list[dict[int, Any]]:
@@ -110,10 +111,9 @@ class PackedGPT(GPT):
             return None
         if any(hooks for hooks in self._hooks):  # a hook waits for what a module computes
             return None
-        places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
-        plan: DecodePlan | None = self.__dict__.get("_plans")
-        if plan is None or plan.places != places:
-            plan = self.__dict__["_plans"] = DecodePlan(self, cache, library)
+        plan: DecodePlan | None = self.__dict__.get("_last_plan")
+        if plan is None or plan.buffers != _buffers(cache):
+            plan = self.__dict__["_last_plan"] = DecodePlan(self, cache, library)
         return plan
 
 
@@ -121,9 +121,10 @@ class DecodePlan:
     """The addresses of everything that `decode_step` reads and writes, for one model and the buffers of one cache."""
 
     def __init__(self, model: PackedGPT, cache: KVCache, library: native.Library) -> None:
-        self.places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
+        self.buffers = _buffers(cache)
+        self._lock = threading.Lock()
         self._functions, self._shape = library.functions, (model.config.embed_dim, model.config.vocab_size)
-        self._kept: list[Any] = []  # what the addresses lead to
+        self._kept: list[Any] = []  # what the addresses lead to, but for the cache's buffers: see `buffers`
         table = model.embedding.token_embedding
         assert isinstance(table, PackedEmbedding)
         blocks = (native.BlockStruct * len(model.blocks))()
@@ -133,7 +134,7 @@ class DecodePlan:
             struct.feedforward_norm = self._norm(block.feedforward_norm)
             struct.qkv, struct.out = self._linear(block.attention.qkv), self._linear(block.attention.out)
             struct.up, struct.down = self._linear(block.feedforward.up), self._linear(block.feedforward.down)
-            struct.keys, struct.values = self._tensor(layer.keys), self._tensor(layer.values)
+            struct.keys, struct.values = layer.keys.data_ptr(), layer.values.data_ptr()
             struct.scale = block.attention.core.scale
         self._kept.append(blocks)
         c = model.config
@@ -152,13 +153,14 @@ class DecodePlan:
         cache.require_room(1)
         hidden, logits = torch.empty(B, self._shape[0]), torch.empty(B, self._shape[1])
         model = ctypes.byref(self._model)
-        if self._work.numel() < (needed := self._functions.decode_step_bytes(model, B)):
-            self._work = torch.empty(needed, dtype=torch.uint8)
         tokens, lengths = tokens.contiguous(), (ctypes.c_int32 * B)(*cache.lengths)
-        failed = self._functions.decode_step(
-            *(model, tokens.data_ptr(), lengths, B, hidden.data_ptr(), logits.data_ptr()),
-            *(self._work.data_ptr(), self._work.numel(), torch.get_num_threads()),
-        )
+        with self._lock:  # the working memory is that of one step
+            if self._work.numel() < (needed := self._functions.decode_step_bytes(model, B)):
+                self._work = torch.empty(needed, dtype=torch.uint8)
+            failed = self._functions.decode_step(
+                *(model, tokens.data_ptr(), lengths, B, hidden.data_ptr(), logits.data_ptr()),
+                *(self._work.data_ptr(), self._work.numel(), torch.get_num_threads()),
+            )
         if failed:
             raise IndexError(f"The native step refused its arguments ({failed}): tokens {tokens.flatten().tolist()}.")
         cache.advance(1)
@@ -178,6 +180,12 @@ class DecodePlan:
         self._kept.append(tensor)
         address: int = tensor.data_ptr()
         return address
+
+
+def _buffers(cache: KVCache) -> list[int]:
+    """Which buffers a cache has: their length, and where they are."""
+    places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
+    return [cache.layers[0].keys.shape[2], *places]
 
 
 @torch.no_grad()
