@@ -165,7 +165,7 @@ def load(
     lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
     if merge or precision != "fp32":
         lora.merge_and_unload(model)
-        model = set_precision(model, precision)
+        model = set_precision(model, precision, on_note)
     tokenizer = source.load_tokenizer()
     return LanguageModel(model, tokenizer, source.folder, template or chat.template_of(tokenizer))
 

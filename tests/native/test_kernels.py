@@ -2,6 +2,8 @@
 
 import ctypes
 import math
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,47 @@ if child == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def _in_a_new_process(code, **environment):
+    """What a process prints in which nothing of the native part is loaded yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from handloom.native import library as native\n{code}"],
+        check=False, timeout=120, capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"HANDLOOM_NATIVE": "0"}, "HANDLOOM_NATIVE is 0"),
+        ({"CC": "no-such-compiler"}, "there is no C compiler (no-such-compiler)"),
+        ({"CC": "false"}, "false failed: no message"),
+        ({"HANDLOOM_CACHE": "/proc/nowhere"}, "its library cannot be kept in the cache"),
+        ({"HANDLOOM_CACHE": ""}, "its library cannot be kept in the cache"),
+    ],
+)
+def test_why_there_is_no_native_part_is_said_and_nothing_fails(environment, why):
+    printed = _in_a_new_process("print(native.available(), native.why_unavailable())", **environment)
+    assert printed.startswith(f"None {why}")
+
+
+def test_a_failed_build_leaves_nothing_and_an_empty_cc_is_none(tmp_path):
+    assert _in_a_new_process("print(native.available().variant)", CC="", HANDLOOM_CACHE=str(tmp_path / "here"))
+    built = [path.name for path in (tmp_path / "here" / "native").iterdir()]
+    assert len(built) == 1
+    _in_a_new_process("native.available()", CC="false", HANDLOOM_CACHE=str(tmp_path / "there"))
+    assert list((tmp_path / "there" / "native").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64")
+@pytest.mark.parametrize("variant", native._VARIANTS)
+def test_every_variant_compiles_without_a_warning(variant):
+    """Also those that this processor cannot run."""
+    native.build(variant, "-Wall -Wextra -Werror")
 
 
 def test_the_c_stays_readable():

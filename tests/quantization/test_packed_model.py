@@ -1,6 +1,7 @@
 """A packed model against the modules that it is made of, and against the model that was packed."""
 
 import copy
+import dataclasses
 import pickle
 import weakref
 
@@ -193,3 +194,35 @@ def test_a_plan_is_of_one_caches_buffers_and_does_not_keep_them():
         del cache
     if native.available():
         assert kept() is None
+
+
+def test_slow_arithmetic_is_said(monkeypatch):
+    monkeypatch.setattr(native, "why_unavailable", lambda: "there is no C compiler (cc)")
+    notes = []
+    set_precision(model_of(SHAPES["tied"]), "int8", notes.append)
+    assert len(notes) == 1
+    assert "there is no C compiler (cc)" in notes[0]
+
+
+@torch.inference_mode()
+def test_bf16_computes_in_bfloat16_and_generates(monkeypatch):
+    """As on a processor that has it; here it is emulated."""
+    monkeypatch.setattr("handloom.quantization.precision.has_native_bf16", lambda: True)
+    exact, rounded = model_of(SHAPES["tied"]), set_precision(model_of(SHAPES["tied"]), "bf16")
+    tokens = torch.arange(12)[None]
+    found, wanted = rounded(tokens), exact(tokens)
+    assert found.dtype == torch.bfloat16
+    assert float((found.float() - wanted).abs().max() / wanted.abs().max()) < 0.05
+    for how in ({"temperature": 0}, {"top_p": 0.9, "seed": 1}):
+        (ids,) = _tokens(rounded, [[1, 2, 3]], GenerationConfig(max_new_tokens=5, **how))
+        assert len(ids) == 5
+
+
+@pytest.mark.parametrize("kind", BITS)
+def test_a_packed_classifier_gives_nearly_the_same_scores(kind):
+    config = dataclasses.replace(SHAPES["tied"], label_names=("a", "b", "c"))
+    exact, packed = model_of(config), pack_model(model_of(config), kind)
+    tokens = torch.arange(9)[None]
+    with torch.inference_mode():
+        wanted, found = (model.classify_logits(model.hidden(tokens)[:, -1]) for model in (exact, packed))
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < LIMITS[kind]

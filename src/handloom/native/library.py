@@ -14,11 +14,13 @@ import platform
 import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from handloom.errors import HandloomError
 from handloom.runtime import cache_folder
 
 SOURCE = Path(__file__).parent
@@ -28,8 +30,11 @@ ACTIVATIONS = {None: 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
 
 _COMMON = "-O3 -std=gnu11 -shared -fPIC -pthread -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi"
 _VARIANTS = {
-    "avx512_vnni": (("avx512_f", "avx512_vnni"), "-march=x86-64-v4 -mavx512vnni -mprefer-vector-width=256"),
-    "avx2": (("avx2", "fma3"), "-mavx2 -mfma -mf16c"),
+    "avx512_vnni": (
+        ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl", "avx512_vnni"),
+        "-march=x86-64-v4 -mavx512vnni -mprefer-vector-width=256",
+    ),
+    "avx2": (("avx2", "fma3", "f16c"), "-mavx2 -mfma -mf16c"),
     "portable": ((), ""),
 }
 """Name: what the processor has to have, as `torch.cpu.get_capabilities` calls it, and the compiler's flags for it."""
@@ -130,13 +135,24 @@ def load_library(variant: str | None = None) -> Library:
     return Library(variant, path, functions)
 
 
-@functools.cache
 def available() -> Library | None:
     """The library, or None."""
+    found = _attempt()
+    return found if isinstance(found, Library) else None
+
+
+def why_unavailable() -> str | None:
+    """Why there is no library, as a part of a sentence; None if there is one."""
+    found = _attempt()
+    return None if isinstance(found, Library) else str(found)
+
+
+@functools.cache
+def _attempt() -> Library | NativeUnavailableError:
     try:
         return load_library()
-    except NativeUnavailableError:
-        return None
+    except NativeUnavailableError as error:
+        return error
 
 
 def variants() -> list[str]:
@@ -149,9 +165,9 @@ def build(variant: str, extra_flags: str = "") -> Path:
     """The library of a variant in the cache, compiled if it is not there.
 
     Raises:
-        NativeUnavailableError: without a compiler, or where the build fails.
+        NativeUnavailableError: without a compiler, without a cache folder to write to, or where the build fails.
     """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC") or "cc")
     if os.name != "posix" or shutil.which(compiler[0]) is None:
         raise NativeUnavailableError(f"there is no C compiler ({compiler[0]})")
     flags = shlex.split(f"{_COMMON} {_VARIANTS[variant][1]} {extra_flags}")
@@ -159,16 +175,20 @@ def build(variant: str, extra_flags: str = "") -> Path:
     sources = sorted(SOURCE.glob("*.[ch]"))
     content = [version.encode(), " ".join(flags).encode(), *(path.read_bytes() for path in sources)]
     key = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
-    target = cache_folder() / "native" / f"{variant}-{key}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    command = [*compiler, *flags, *(str(path) for path in sources if path.suffix == ".c"), "-o", str(temporary), "-lm"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        raise NativeUnavailableError(
-            f"{compiler[0]} failed: {(made.stderr.strip().splitlines() or ['no message'])[-1]}"
-        )
-    os.replace(temporary, target)
+    try:
+        target = cache_folder() / "native" / f"{variant}-{key}.so"
+        if target.exists():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as scratch:
+            built = Path(scratch) / target.name
+            units = [str(path) for path in sources if path.suffix == ".c"]
+            command = [*compiler, *flags, *units, "-o", str(built), "-lm"]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            if made.returncode:
+                why = (made.stderr.strip().splitlines() or ["no message"])[-1]
+                raise NativeUnavailableError(f"{compiler[0]} failed: {why}")
+            os.replace(built, target)
+    except (OSError, HandloomError) as error:
+        raise NativeUnavailableError(f"its library cannot be kept in the cache: {error}") from error
     return target

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import torch
 
 from handloom.errors import ConfigError, did_you_mean
@@ -38,8 +41,10 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
-def set_precision(model: GPT, precision: str) -> GPT:
+def set_precision(model: GPT, precision: str, on_note: Callable[[str], None] = warnings.warn) -> GPT:
     """The model in that precision, one of `PRECISIONS`. The one given is taken apart, unless it is fp32 already.
+
+    `on_note` is called where it will be slow, since the native part is not there.
 
     Raises:
         ConfigError: as `resolve_precision`.
@@ -49,4 +54,9 @@ def set_precision(model: GPT, precision: str) -> GPT:
         return model
     if precision == "bf16":
         return model.to(torch.bfloat16)
+    if (why := native.why_unavailable()) is not None:
+        on_note(
+            f"There is no native part for {precision}: {why}. PyTorch computes the same numbers, slower than fp32. "
+            "Install a C compiler, or leave the precision at fp32."
+        )
     return pack_model(model, precision)
