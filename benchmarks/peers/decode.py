@@ -5,7 +5,7 @@
 Random weights, a prompt of 32 tokens, greedy. A round in which other processes used more than 0.15 of a core is
 repeated, up to three times, and counted. An engine that is not installed is named as missing. Tokens after the first
 are timed; llama.cpp by its own clock. With each speed stands the share of the memory's read bandwidth, measured in
-the same run, that reading the weights once a token amounts to.
+the same run, that reading the weights once a token amounts to. Loading is timed once, with the files in the page cache.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 
 PROMPT = list(range(1000, 1032))
 ENGINES = {
-    **{f"handloom {precision}": "handloom" for precision in ("fp32", "fp16", "int8", "int4")},
-    "transformers fp32": "transformers",
+    **{f"handloom {precision}": "handloom.loading" for precision in ("fp32", "fp16", "int8", "int4")},
+    "transformers fp32": "transformers.models.gpt2.modeling_gpt2",
     **{f"llama.cpp {kind}": "xllamacpp" for kind in ("f32", "f16", "q8_0", "q4_0")},
     "ctranslate2 int8": "ctranslate2",
 }
-"""Engine and format: the package that has to be there."""
+"""Engine and format: the module that has to be there."""
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         serve(asked.serve, asked.folder, asked.tokens, asked.threads)
         return
     wanted = [name for name in ENGINES if any(name.startswith(one) for one in asked.only.split(","))]
-    missing = [name for name in wanted if importlib.util.find_spec(ENGINES[name]) is None]
+    missing = [name for name in wanted if importlib.util.find_spec(ENGINES[name].partition(".")[0]) is None]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_models(folder)
@@ -76,12 +76,12 @@ def measure(names: list[str], folder: Path, asked: argparse.Namespace) -> None:
         worker.process.stdin.close()
         worker.process.wait()
     print(f"{processor()}, {asked.threads} threads; read bandwidth {gigabytes:.1f} GB/s; {disturbed} rounds repeated")
-    print(f"{'':<20}{'median':>8}{'best':>8}  tokens/s; share of bandwidth; peak memory MB")
+    print(f"{'':<20}{'median':>8}{'best':>8}  tokens/s; share of bandwidth; peak memory MB; seconds to load")
     for name in names:
         median = statistics.median(speeds[name])
         print(
             f"{name:<20}{median:8.1f}{max(speeds[name]):8.1f}"
-            f"{median * sizes[name] / 1000 / gigabytes:8.0%}{workers[name].peak:8.0f}"
+            f"{median * sizes[name] / 1000 / gigabytes:8.0%}{workers[name].peak:8.0f}{workers[name].load_seconds:8.2f}"
         )
 
 
@@ -90,7 +90,7 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.megabytes = float(self.read())
+        self.megabytes, self.load_seconds = map(float, self.read().split())
         self.peak = 0.0
 
     def read(self) -> str:
@@ -198,16 +198,19 @@ def make_models(folder: Path) -> None:
 
 
 def serve(name: str, folder: Path, tokens: int, threads: int) -> None:
-    """Load an engine; print the megabytes of its weights; then for each line read, tokens a second and peak memory."""
+    """Load an engine; print megabytes of weights and seconds; then, for each line read, its speed and peak memory."""
     from handloom import runtime
 
     os.dup2(2, 3)  # engines print what they like
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     engine, kind = name.split()
+    importlib.import_module(ENGINES[name])  # not a part of loading
+    began = time.perf_counter()
     megabytes, generate = LOADERS[engine](kind, folder, tokens, threads)
+    loading = time.perf_counter() - began
     generate()
-    print(megabytes, file=answers, flush=True)
+    print(megabytes, loading, file=answers, flush=True)
     for _ in sys.stdin:
         print(generate(), runtime.peak_memory_bytes() / 1e6, file=answers, flush=True)
 
