@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import pytest
+
+if hasattr(signal, "SIGHUP"):  # `nohup make test` hands down an ignored SIGHUP, which commands respect
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
