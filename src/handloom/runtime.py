@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from handloom import cgroups
 from handloom.errors import ConfigError, require_type
 from handloom.values import plain
 
@@ -95,12 +96,10 @@ def _folder(ours: str, users: str, below_home: str) -> Path:
 
 
 def available_cores() -> int:
-    """How many cores this process may use: its affinity, or less by the quota of a container (cgroup 2)."""
+    """How many cores this process may use: its affinity, or less by the quota of a container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # not in a container, or in one without a quota: "max"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = max(1, min(cores, int(quota) // int(period)))
-    return cores
+    quota = cgroups.limits().cores
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def memory_bytes() -> int:
@@ -108,9 +107,7 @@ def memory_bytes() -> int:
     import psutil
 
     total = int(psutil.virtual_memory().total) + int(psutil.swap_memory().total)
-    with suppress(OSError, ValueError):  # no container, or one without a limit: "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return total
+    return min(total, cgroups.limits().memory_bytes or total)
 
 
 def set_num_threads(threads: int | None) -> int:

@@ -35,6 +35,7 @@ GROUPS = {
         "compare": ("compare:compare", "Compare models: a table, JSON and an HTML page."),
         "lm-eval": ("lm_eval:lm_eval", "Run EleutherAI's evaluation harness."),
         "verify": ("verify:verify", "Check that a model computes what it should."),
+        "bench": ("bench:app", "Measure the speed of a model on this machine."),
     },
     "Models on disk": {
         "pull": ("models:pull", "Download GPT-2 models from the Hugging Face hub."),

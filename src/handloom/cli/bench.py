@@ -1,0 +1,132 @@
+"""`handloom bench`: the speed of this machine's work, as a table or as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyclopts import App
+
+from handloom.bench import kinds
+from handloom.cli.flags import flags_of, given
+from handloom.console import megabytes, new_console, note, number, percent, pluralize, print_json, progress, table
+from handloom.settings import setting_names
+
+app = App(
+    name="bench",
+    help="Measure speed in each precision, with its share of the machine's limit and its agreement with fp32.",
+    help_format="plaintext",
+)
+DecodeFlags: Any = flags_of(kinds.Decode)
+PrefillFlags: Any = flags_of(kinds.Prefill)
+BatchFlags: Any = flags_of(kinds.Batch)
+TrainFlags: Any = flags_of(kinds.Train)
+LoRAFlags: Any = flags_of(kinds.LoRA)
+_SHARED = setting_names(kinds.BenchSettings)
+
+
+@app.command
+def decode(*, flags: DecodeFlags = None, json: bool = False) -> None:
+    """Generate one text, greedily: the speed of the tokens after the first.
+
+    Each precision has a process of its own; rounds take turns, and one in which other processes used the machine is
+    repeated. The share is that of the read bandwidth, measured in the same run, at which a token reads all weights.
+    """
+    _run(kinds.Decode(**given(flags)), json)
+
+
+@app.command
+def prefill(*, flags: PrefillFlags = None, json: bool = False) -> None:
+    """Read a prompt, until the logits of its last token."""
+    _run(kinds.Prefill(**given(flags)), json)
+
+
+@app.command
+def batch(*, flags: BatchFlags = None, json: bool = False) -> None:
+    """Generate several texts together, greedily: the tokens of all, with the time of their prompts."""
+    _run(kinds.Batch(**given(flags)), json)
+
+
+@app.command
+def train(*, flags: TrainFlags = None, json: bool = False) -> None:
+    """Train all parameters: the steps of the training loop, on random tokens."""
+    _run(kinds.Train(**given(flags)), json)
+
+
+@app.command
+def lora(*, flags: LoRAFlags = None, json: bool = False) -> None:
+    """Train a LoRA adapter of attention's queries, keys and values, on random tokens."""
+    _run(kinds.LoRA(**given(flags)), json)
+
+
+def _run(settings: kinds.BenchSettings, as_json: bool) -> None:
+    from rich.progress import TextColumn
+
+    from handloom.bench.report import run
+
+    with progress(TextColumn("{task.description}", markup=False)) as bar:
+        task = bar.add_task("", total=None)
+        found = run(settings, note, lambda name: bar.update(task, description=f"{settings.kind}: {name}"))
+    if as_json:
+        print_json(found)
+    else:
+        print_report(found)
+
+
+def print_report(found: dict[str, Any]) -> None:
+    """The measurement for people."""
+    console, settings = new_console(), found["settings"]
+    own = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name not in _SHARED)
+    weights = "random weights" if found["weights"] == "random" else "weights from disk"
+    title = f"{found['kind']}: {settings['model']}, {weights}, {found['parameters'] / 1e6:,.1f} M parameters"
+    console.print(f"{title}; {own}; {pluralize(settings['threads'], 'thread')}.", style="bold")
+    console.print(f"{found['machine']['processor']}, {found['machine']['instructions_of_torch']}. {_limits(found)}")
+    rows = found["rows"]
+    agreements = list(dict.fromkeys(name for row in rows for name in row["agreement"] or {}))
+    columns = ("precision", ">tokens/s", ">p95 ms", ">limit", ">memory", *(_AGREEMENT[name][0] for name in agreements))
+    shown = table(columns, padding=(0, 1, 0, 0))
+    for row in rows:
+        agreement = row["agreement"] or {}
+        shown.add_row(
+            *(row["precision"], number(row["tokens_per_second"], 1), number(row["p95_ms"], 2)),
+            *(percent(row["share_of_limit"], 0), megabytes(row["peak_memory_bytes"])),
+            *(_agreement(name, agreement.get(name)) for name in agreements),
+        )
+    console.print(shown)
+    backends = "; ".join(f"{row['precision']}: {row['backend']}" for row in rows)
+    console.print(f"{_rounds(rows)} Computed by {backends}.")
+    console.print(" ".join(f"{_AGREEMENT[n][0][1:]}: {_AGREEMENT[n][1]}." for n in agreements))
+
+
+_AGREEMENT = {
+    "same_token": (">same", "positions whose likeliest token is that of fp32"),
+    "mean_logprob_difference": (">mean", "difference of that token's log-probability, in nats"),
+    "largest_logprob_difference": (">largest", "the largest of these"),
+    "largest_loss_difference": (">loss", "largest relative difference from the losses of fp32"),
+}
+"""What differs from fp32: heading of the column, meaning."""
+
+
+def _agreement(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return percent(value) if name == "same_token" else f"{value:.2g}"
+
+
+def _limits(found: dict[str, Any]) -> str:
+    shown = [
+        f"read bandwidth {value / 1e9:.1f} GB/s"
+        if name == "read_bandwidth"
+        else f"{name.rpartition('_')[2]} matrices {value / 1e9:,.0f} GFLOP/s"
+        for name, value in found["limits"].items()
+    ]
+    return f"Limit, measured in the same run: {', '.join(shown)}."
+
+
+def _rounds(rows: list[dict[str, Any]]) -> str:
+    repeated, busy = (sum(row[name] for row in rows) for name in ("repeated_rounds", "busy_rounds"))
+    text = f"Medians of {pluralize(rows[0]['rounds'], 'round')}."
+    if repeated:
+        text += f" Repeated, since other processes used the machine: {repeated}."
+    if busy:
+        text += f" Counted although they did, since no quiet moment came: {busy}; these speeds are too low."
+    return text
