@@ -241,11 +241,11 @@ CEILINGS = {
     "quantization": 460,
     "native": 200,
     "checkpoints": 3020,
-    "inference": 1840,
+    "inference": 2139,
     "training": 2960,
     "evaluation": 3090,
     "inspection": 950,
-    "cli": 3094,
+    "cli": 3173,
     "hardware": 255,
     "bench": 748,
 }

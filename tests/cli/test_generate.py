@@ -74,6 +74,58 @@ def test_a_file_of_prompts_gives_what_each_gives_alone(generate, tmp_path):
             assert records[2 * number : 2 * number + 2] == [json.loads(one) for one in alone]
 
 
+def test_json_lines_may_be_texts_or_messages_and_one_that_fails_stops_no_other(inside, trained_run, lm, tmp_path):
+    lines = [
+        '"The"',
+        "no JSON",
+        '{"prompt": null}',
+        '{"prompt": "fox", "top_p": 1}',
+        '{"messages": []}',
+        '""',
+        '"fox"',
+        "7",
+    ]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = inside("generate", "--prompts", "prompts.jsonl", "--model", trained_run, *SHORT, "--batch", "2")
+    records = [json.loads(line) for line in result.out.splitlines()]
+    assert (len(records), result.returncode) == (len(lines), 2)
+    assert [record["prompt"] for record in records] == ["The", None, None, None, [], "", "fox", 7]
+    texts = {at: record["text"] for at, record in enumerate(records) if "text" in record}
+    assert texts == {at: lm.generate(prompt, max_new_tokens=8) for at, prompt in ((0, "The"), (2, None), (6, "fox"))}
+    assert records[1]["error"].startswith("Line 2 of prompts.jsonl is not JSON: Expecting value")
+    assert records[3]["error"].startswith(
+        "Line 4 of prompts.jsonl has 'prompt', 'top_p'; it may have 'prompt' or 'messages'"
+    )
+    assert "does not have a chat template" in records[4]["error"]
+    assert records[5]["error"].startswith("The prompt is empty")
+    assert "it must be text, or a list of messages" in records[7]["error"]
+    assert result.err == "Error: 5 prompts failed. Their records say why, as 'error'.\n"
+
+
+def test_a_prompt_that_is_too_long_fails_alone(inside, trained_run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("The\n" + "long " * 40 + "\nfox\n", encoding="utf-8")
+    result = inside("generate", "--prompts", "prompts.txt", "--model", trained_run, *SHORT)
+    records = [json.loads(line) for line in result.out.splitlines()]
+    assert ["error" in record for record in records] == [False, True, False]
+    assert "--overflow" in records[1]["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
+def test_ctrl_c_loses_no_text_that_has_begun(start, trained_run, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('""\n"The"\n"fox"\n"waits"\n', encoding="utf-8")
+    command = ("generate", "--prompts", "prompts.jsonl", "--model", trained_run, "--overflow", "slide")
+    process = start(*command, "--batch-size", "2", "--max-new-tokens", "1000000", "--stats")
+    first = process.stdout.readline()
+    assert json.loads(first)["error"].startswith("The prompt is empty")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [(record["prompt"], record["finish_reason"]) for record in records] == [("The", "cancel"), ("fox", "cancel")]
+    assert all(record["ids"] for record in records)
+    assert re.fullmatch(r"Stats: \d+ prompt tokens, .*\n\nStopped\.\n", err.decode())
+    assert process.returncode == 130
+
+
 def test_log_probabilities_and_echo_in_json(generate, lm):
     out = generate("The quick", "--json", "--logprobs", "3", "--echo", *SHORT, "--temperature", "0")
     record = json.loads(out)
@@ -99,6 +151,21 @@ def test_stats_are_told_on_standard_error(inside, trained_run):
             r"(, [\d.,]+ tokens/s after the first)?\.\n",
             result.err,
         )
+    settings = (
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "400",
+        "--overflow",
+        "slide",
+        "--prompt-lookup-num-tokens",
+        "2",
+    )
+    result = inside("generate", "The fox The fox", "--model", trained_run, "--stats", *settings)
+    assert re.search(
+        r"\nStats: Speculation: \d+ of \d+ proposed tokens accepted in \d+ pass(es)?; a pass costs [\d.]+ tokens\.\n$",
+        result.err,
+    )
 
 
 def test_settings_of_writing_reach_it(generate, lm):

@@ -16,8 +16,9 @@ from handloom.data.windows import Window
 from handloom.errors import ModelError, RequestError
 from handloom.evaluation.calibration import calibrate
 from handloom.evaluation.scoring import score_windows
+from handloom.inference.batch import Batch
 from handloom.inference.beam import beam_search
-from handloom.inference.engine import Batch, Engine
+from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logprobs import prompt_logprobs, token_logprobs
 from handloom.model.config import GPTConfig

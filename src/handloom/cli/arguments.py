@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from handloom.cli.flags import given, heading, path_of
 from handloom.console import note
 from handloom.errors import RequestError
+from handloom.values import parse_json
 
 if TYPE_CHECKING:
     from handloom.model.config import GPTConfig
@@ -96,6 +97,27 @@ def read_lines(file: Path) -> list[str]:
             "Write one prompt a line.",
         )
     return lines
+
+
+def read_prompts(file: Path) -> list[Any]:
+    """One prompt a line: text, or in a file .jsonl JSON, of which a line that cannot be used becomes its error."""
+    lines = read_lines(file)
+    if file.suffix.lower() not in (".jsonl", ".ndjson"):
+        return lines
+    return [_json_prompt(line, f"Line {number} of {file}") for number, line in enumerate(lines, 1)]
+
+
+def _json_prompt(line: str, where: str) -> Any:
+    try:
+        value = parse_json(line)
+    except ValueError as error:
+        return RequestError(f"{where} is not JSON: {error}.", 'Write a string, or {"prompt": "..."}.')
+    if not isinstance(value, dict):
+        return value
+    if list(value) not in (["prompt"], ["messages"]):
+        names = ", ".join(map(repr, value)) or "nothing"
+        return RequestError(f"{where} has {names}; it may have 'prompt' or 'messages'.", "Leave the others out.")
+    return next(iter(value.values()))
 
 
 def standard_input(what: str) -> BinaryIO:

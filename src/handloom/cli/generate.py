@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from handloom.cli import arguments
 from handloom.cli.arguments import AdapterFlag, ModelFlag, PrecisionFlag, ThreadsFlag, flag
 from handloom.cli.flags import PathFlag, flags_of
-from handloom.console import note, print_json, write
-from handloom.errors import RequestError
+from handloom.console import note, pluralize, print_json, write
+from handloom.errors import RequestError, worded
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
 from handloom.tokenizer.chat import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from handloom.inference.language_model import CompletionOutput, GenerationStats, LanguageModel
+    from handloom.inference.completions import CompletionOutput, GenerationStats
+    from handloom.inference.language_model import LanguageModel
     from handloom.inference.logprobs import TokenLogprob
     from handloom.inference.prompts import Prompt
 
+_PROMPTS = (
+    "Continue each line of this file; prints JSON. The lines of a file .jsonl are JSON: a string, or an object with "
+    "prompt or messages."
+)
 ConfigFlags: Any = flags_of(GenerationConfig, several=False)
 
 
@@ -29,7 +35,7 @@ def generate(
     model: ModelFlag = Path("runs/demo"),
     adapter: AdapterFlag = None,
     prompt_file: Annotated[PathFlag | None, flag("Essentials", "Read the prompt from this file instead.")] = None,
-    prompts: Annotated[PathFlag | None, flag("Essentials", "Continue each line of this file; prints JSON.")] = None,
+    prompts: Annotated[PathFlag | None, flag("Essentials", _PROMPTS)] = None,
     new_document: Annotated[bool, flag("Essentials", "Begin a new document instead of continuing a prompt.")] = False,
     no_chat_template: Annotated[
         bool, flag("Essentials", "Continue the text, even if the model would answer it.")
@@ -40,7 +46,10 @@ def generate(
         bool, flag("Output", "Print one JSON object a line, with finish_reason and the token ids.")
     ] = False,
     stats: Annotated[bool, flag("Output", "Also print times and tokens per second on standard error.")] = False,
-    batch_size: Annotated[int, flag("Precision and threads", "Prompts whose texts are generated together.")] = 16,
+    batch_size: Annotated[
+        int,
+        flag("Precision and threads", "Prompts whose texts are generated together.", name=["--batch-size", "--batch"]),
+    ] = 16,
     precision: PrecisionFlag = "fp32",
     threads: ThreadsFlag = None,
     flags: ConfigFlags = None,
@@ -56,32 +65,29 @@ def generate(
     arguments.require_positive(batch_size=batch_size, threads=threads)
 
     from handloom import runtime
-    from handloom.inference.language_model import GenerationStats
+    from handloom.inference.completions import GenerationStats
     from handloom.loading import load
 
     runtime.set_num_threads(threads)
     lm = load(model, note, adapter or (), precision, merge=True)
     answers = lm.template is not None and not no_chat_template
-    asked = [[Message("user", text)] if answers and text is not None else text for text in texts]
-    for one in asked:
-        lm.check(one, config)
+    asked = [[Message("user", text)] if answers and isinstance(text, str) else text for text in texts]
+    if prompts is None:
+        lm.check(asked[0], config)
     if asked != texts:
         note("This model has a chat template, so it answers; --no-chat-template continues the text.")
     counts = GenerationStats()
-    if stream:
-        _stream(lm, asked[0], config, counts)
-    else:
-        outputs = lm.complete_each(asked, config, n, max_rows=batch_size * n, stats=counts)
-        for text, one, output in zip(texts, asked, outputs, strict=True):
-            _print_all(lm, text, output, config.seed if json else None, answers=one != text)
-    if stats:
-        after = counts.seconds - counts.first_token_seconds
-        rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
-        note(
-            f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
-            f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}.",
-            "Stats: ",
-        )
+    try:
+        if stream:
+            _stream(lm, asked[0], config, counts)
+        elif prompts is None:
+            (output,) = lm.complete_each(asked, config, n, max_rows=batch_size * n, stats=counts)
+            _print_all(lm, texts[0], output, config.seed if json else None, answers=asked != texts)
+        else:
+            _print_each(lm, zip(texts, asked, strict=True), config, n, batch_size=batch_size, counts=counts)
+    finally:
+        if stats and counts.new_tokens:
+            _print_stats(counts)
 
 
 def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -> None:
@@ -94,14 +100,14 @@ def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -
         raise RequestError("--logprobs and --echo are shown in JSON only.", "Add --json.")
 
 
-def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_document: bool) -> list[str | None]:
-    """The prompts; None is the start of a document."""
+def _read_prompts(prompt: str | None, file: Path | None, many: Path | None, new_document: bool) -> list[Any]:
+    """The prompts; None is the start of a document, and an error a line that cannot be used."""
     if sum((prompt is not None, file is not None, many is not None, new_document)) > 1:
         raise RequestError(
             "Several prompts were given.", "Give a text, or --prompt-file, or --prompts, or --new-document."
         )
     if many is not None:
-        return list(arguments.read_lines(many))
+        return arguments.read_prompts(many)
     if new_document:
         return [None]
     if file is not None:
@@ -123,8 +129,59 @@ def _stream(lm: LanguageModel, prompt: Prompt, config: GenerationConfig, stats: 
     write("")
 
 
-def _print_all(lm: LanguageModel, text: str | None, output: CompletionOutput, seed: int | None, answers: bool) -> None:
-    """The texts of one prompt; as JSON where a seed is given, to name it."""
+def _print_each(
+    lm: LanguageModel,
+    prompts: Iterable[tuple[Any, Any]],
+    config: GenerationConfig,
+    n: int,
+    *,
+    batch_size: int,
+    counts: GenerationStats,
+) -> None:
+    """A record for each text, in order, as soon as it is complete; after Ctrl-C those of all that have begun."""
+    from handloom.training.signals import stop_on_signals
+
+    shown: list[Any] = []  # prompts that were taken up, without their records yet
+
+    def taken() -> Iterator[Any]:
+        for text, asked in prompts:
+            shown.append(text)
+            yield asked
+
+    failed = 0
+    with stop_on_signals() as request:
+        how: dict[str, Any] = {"should_stop": lambda: request.stop, "keep_errors": True, "stats": counts}
+        for output in lm.complete_each(taken(), config, n, max_rows=batch_size * n, **how):
+            text = shown.pop(0)
+            _print_all(lm, text, output, config.seed, answers=False)
+            sys.stdout.flush()
+            failed += output.error is not None
+    if request.stop:
+        raise KeyboardInterrupt
+    if failed:
+        raise RequestError(f"{pluralize(failed, 'prompt')} failed.", "Their records say why, as 'error'.")
+
+
+def _print_stats(counts: GenerationStats) -> None:
+    after, speculation = counts.seconds - counts.first_token_seconds, counts.speculation
+    rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
+    note(
+        f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
+        f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}.",
+        "Stats: ",
+    )
+    if speculation.cost is not None:
+        note(
+            f"Speculation: {speculation.accepted:,} of {speculation.proposed:,} proposed tokens accepted in "
+            f"{pluralize(speculation.passes, 'pass', 'passes')}; a pass costs {speculation.cost:.2f} tokens.",
+            "Stats: ",
+        )
+
+
+def _print_all(lm: LanguageModel, text: Any, output: CompletionOutput, seed: int | None, answers: bool) -> None:
+    """The texts of one prompt; as JSON where a seed is given, to name it, or the error that it failed with."""
+    if output.error is not None:
+        print_json({"prompt": None if isinstance(text, Exception) else text, "error": worded(str(output.error))})
     for row, completion in enumerate(output.completions):
         if seed is None:
             if len(output.completions) > 1:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from handloom.evaluation.text_metrics import Copied
+from handloom.inference.completions import GenerationStats
 from handloom.inference.generation_config import GenerationConfig
-from handloom.inference.language_model import GenerationStats, LanguageModel
+from handloom.inference.language_model import LanguageModel
 from handloom.tokenizer.base import StreamingDetokenizer, Tokenizer
 
 ROWS = 16

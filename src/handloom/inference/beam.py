@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from handloom.errors import RequestError
-from handloom.inference.engine import Batch, require_possible
+from handloom.inference.batch import Batch
+from handloom.inference.engine import require_possible
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logits_processors import no_choice, process_logits
 from handloom.inference.logprobs import TokenLogprob, token_logprobs

@@ -6,18 +6,20 @@ Everything that decodes stands on `Engine.step`; beam search alone uses the `Bat
 from __future__ import annotations
 
 import itertools
+import time
 from collections import abc, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from handloom.errors import HandloomError, RequestError
+from handloom.inference.batch import Batch
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logits_processors import no_choice, process_logits
-from handloom.inference.logprobs import TokenLogprob, token_logprobs, window_start
+from handloom.inference.logprobs import TokenLogprob, token_logprobs
+from handloom.inference.prompt_lookup import Speculation
 from handloom.inference.sampling import logits_to_probs, sample
 from handloom.inference.sequence import FinishReason, Sequence
 from handloom.model.embedding import require_ids
@@ -84,13 +86,15 @@ class Engine:
         max_rows: int | None = None,
         choose: Choose = choose_tokens,
     ) -> None:
+        self.model = model
         self._batch = Batch(model)
         self._tokenizer = tokenizer
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._choose = choose
         self._waiting: deque[tuple[int, Sequence]] = deque()
         self._running: list[tuple[int, Sequence]] = []  # in the order of the batch's rows
         self._added = 0
+        self.speculation = Speculation()
 
     def add(self, prompt: abc.Sequence[int], config: GenerationConfig, *, row: int = 0) -> int:
         """Queue a prompt of at least one token; returns the number of the request.
@@ -102,7 +106,7 @@ class Engine:
             RequestError: when it cannot be served; others are not affected.
             ModelError: for an id that the model does not have.
         """
-        require_possible(config, self._batch.model, prompt)
+        require_possible(config, self.model, prompt)
         self._waiting.append((self._added, Sequence(prompt, config, self._tokenizer, row)))
         self._added += 1
         return self._added - 1
@@ -114,22 +118,17 @@ class Engine:
         An event for each of them: what ends is not running any more, and where the model's logits or the settings
         leave no token to choose, only that sequence fails.
         """
-        while self._waiting and (self._max_rows is None or len(self._running) < self._max_rows):
+        while self._waiting and (self.max_rows is None or len(self._running) < self.max_rows):
             self._running.append(self._waiting.popleft())
             sequence = self._running[-1][1]
             self._batch.add(sequence.ids, sequence.config.max_new_tokens)
         if not self._running:
             return []
-        logits = self._batch.next_logits()  # (B, V)
-        sequences = [sequence for _, sequence in self._running]
-        tokens = self._choose(logits, sequences)
-        logprobs = _logprobs(logits, sequences, tokens)
-        events = [
-            advance(request, sequence, token, logprobs.get(place))
-            for place, ((request, sequence), token) in enumerate(zip(self._running, tokens, strict=True))
-        ]
-        for place in reversed(range(len(events))):
-            if events[place].finish_reason is not None:
+        most = self._proposable()
+        events = self._decode(self._batch.next_logits()) if most is None else self._speculate(most)
+        ended = {event.request for event in events if event.finish_reason is not None}
+        for place in reversed(range(len(self._running))):
+            if self._running[place][0] in ended:
                 self._remove(place)
         return events
 
@@ -153,6 +152,41 @@ class Engine:
         """The events of all steps, until every request has ended."""
         while self.busy:
             yield from self.step()
+
+    def _decode(self, logits: Tensor) -> list[TokenEvent]:
+        """A token for each running sequence, from logits (B, V)."""
+        sequences = [sequence for _, sequence in self._running]
+        tokens = self._choose(logits, sequences)
+        logprobs = _logprobs(logits, sequences, tokens)
+        return [
+            advance(request, sequence, token, logprobs.get(place))
+            for place, ((request, sequence), token) in enumerate(zip(self._running, tokens, strict=True))
+        ]
+
+    def _proposable(self) -> int | None:
+        """How many proposed tokens may be verified with the next token; None without speculation in this step."""
+        sequence = self._running[0][1]
+        asked = sequence.config.prompt_lookup_num_tokens
+        if asked is None or not (room := self._batch.verifiable):
+            return None
+        left = sequence.config.max_new_tokens - (len(sequence.ids) - sequence.prompt_tokens) - 1
+        return min(asked, left, room)
+
+    def _speculate(self, most: int) -> list[TokenEvent]:
+        """One token of the only sequence, and those proposed tokens behind it that are what it draws."""
+        began = time.perf_counter()
+        proposed = self.speculation.propose(self._running[0][1].ngrams, most)
+        events: list[TokenEvent] = []
+        logits = self._batch.verify(proposed) if proposed else self._batch.next_logits()  # (1 + k, V)
+        for row, wanted in zip(logits.split(1), [*proposed, None], strict=True):
+            events += self._decode(row)
+            if events[-1].token != wanted or events[-1].finish_reason is not None:
+                break
+        if proposed:
+            self._batch.crop()
+        accepted = sum(event.token == wanted for event, wanted in zip(events, proposed, strict=False))
+        self.speculation.record(time.perf_counter() - began, len(proposed), accepted)
+        return events
 
     def _remove(self, place: int) -> None:
         """Free a row; the last row takes its place, in the batch as here."""
@@ -181,83 +215,6 @@ def _logprobs(
             part = logits if len(chosen) == len(logits) else logits[list(chosen)]  # (N, V)
             found.update(zip(chosen, token_logprobs(part, list(chosen.values()), top), strict=True))
     return found
-
-
-class Batch:
-    """Rows of ids in one KV cache, each with its own length and its own window. Prefills or decodes; does not sample.
-
-    A prompt is read in one pass, together with those of the same length; after that all rows read one token a step
-    together. A row that would pass the context goes on from its last half, when its own time has come. `texts` are the
-    lists that were added; chosen tokens are appended to them.
-    """
-
-    def __init__(self, model: GPT) -> None:
-        self.model = model
-        self.texts: list[list[int]] = []
-        self._context = model.config.context_length
-        self._cache = model.new_cache(0, 0)
-        self._windows: list[int] = []  # where the part of each text begins that is in the cache, or will be
-        self._rooms: list[int] = []  # tokens of the window that each row needs at most
-
-    def add(self, text: list[int], room: int) -> None:
-        """A new last row; `room` is the most tokens that will be appended to it."""
-        self.texts.append(text)
-        self._windows.append(window_start(len(text), self._context))
-        self._rooms.append(min(self._context, len(text) - self._windows[-1] + room))
-
-    @torch.inference_mode()
-    def next_logits(self) -> Tensor:
-        """The logits (B, V) of each row's next token, over all ids of the model."""
-        new = len(self.texts) - len(self._cache.lengths)
-        if new:
-            self._cache.add_rows(new, max(self._rooms))
-        for row, text in enumerate(self.texts):
-            if len(text) - self._windows[row] > self._context:
-                self._windows[row] = window_start(len(text), self._context)
-                self._cache.reset_row(row)
-        unread = [row for row, length in enumerate(self._cache.lengths) if length == 0]
-        joining = len(unread) < len(self.texts)  # the others' next token is read with the last one of these
-        found: dict[int, Tensor] = {}
-        equally_long: dict[int, list[int]] = {}
-        for row in unread:
-            equally_long.setdefault(len(self.texts[row]) - self._windows[row], []).append(row)
-        for rows in equally_long.values():
-            tokens = self._tensor([self.texts[row][self._windows[row] :] for row in rows])  # (G, T)
-            if not joining:
-                found.update(zip(rows, self._prefill(rows, tokens), strict=True))
-            elif tokens.shape[1] > 1:
-                self._prefill(rows, tokens[:, :-1])
-        if joining:
-            return self.model.next_logits(self._tensor([text[-1:] for text in self.texts]), self._cache)
-        return self.model.unembed(torch.stack([found[row] for row in range(len(found))]))  # (B, C) -> (B, V)
-
-    @torch.inference_mode()
-    def remove(self, row: int) -> None:
-        """Free a row; the last row takes its place, and no other moves."""
-        self._cache.remove_row(row)
-        each_row: tuple[list[Any], ...] = (self.texts, self._windows, self._rooms)
-        for rows in each_row:
-            rows[row] = rows[-1]
-            rows.pop()
-
-    def select(self, rows: abc.Sequence[int]) -> None:
-        """Go on with copies of these rows, in this order; a row may come several times, or not at all."""
-        self.texts = [list(self.texts[row]) for row in rows]
-        self._windows = [self._windows[row] for row in rows]
-        self._rooms = [self._rooms[row] for row in rows]
-        self._cache.select_rows(rows)
-
-    def _prefill(self, rows: list[int], tokens: Tensor) -> Tensor:
-        """Read (G, T) tokens as the whole of what `rows` hold; the last hidden states, (G, C)."""
-        if len(rows) == len(self.texts):
-            return self.model.hidden(tokens, self._cache)[:, -1]
-        part = self.model.new_cache(len(rows), tokens.shape[1])
-        hidden = self.model.hidden(tokens, part)[:, -1]  # (G, C)
-        self._cache.write_rows(rows, part)
-        return hidden
-
-    def _tensor(self, ids: list[list[int]]) -> Tensor:
-        return torch.tensor(ids, device=self.model.device)
 
 
 def require_possible(config: GenerationConfig, model: GPT, prompt: abc.Sequence[int]) -> None:

@@ -172,6 +172,14 @@ class GenerationConfig(SamplingParams):
         at_most=10,
         remedy="1 divides a text's log probability by its number of tokens.",
     )
+    prompt_lookup_num_tokens: int | None = _extent(
+        None,
+        "Speculation for one text at a time: verify up to this many tokens at once, copied from where the last ones "
+        "stood before. The text stays the same; slower passes are left out.",
+        at_least=1,
+        at_most=64,
+        remedy="3 to 8 suits text that copies from its prompt.",
+    )
     logprobs: int | None = setting(
         None,
         "Also give each new token's log probability, and this many likeliest alternatives.",
@@ -193,7 +201,8 @@ class GenerationConfig(SamplingParams):
         most = f"from 0 to max_new_tokens, which is {self.max_new_tokens}"
         holds, remedy = self.min_new_tokens <= self.max_new_tokens, "Lower it, or raise `max_new_tokens`."
         self.require("min_new_tokens", holds, most, remedy)
-        drawn = [name for name in ("top_k", "top_p", "min_p", "typical_p") if getattr(self, name)]
+        sampled = ("top_k", "top_p", "min_p", "typical_p", "prompt_lookup_num_tokens")
+        drawn = [name for name in sampled if getattr(self, name)]
         if self.num_beams > 1 and drawn:
             raise RequestError(
                 f"Beam search draws nothing, so {drawn[0]} cannot be combined with num_beams={self.num_beams}.",
@@ -226,7 +235,7 @@ class GenerationConfig(SamplingParams):
 
 
 _RENAMED = {"stop_strings": "stop", "bad_words_ids": "bad_words", "eos_token_id": "eos_token_ids"}
-_OFF_AT_ZERO = ("top_k", "min_p", "no_repeat_ngram_size")  # None is off here
+_OFF_AT_ZERO = ("top_k", "min_p", "no_repeat_ngram_size", "prompt_lookup_num_tokens")  # None is off here
 _NO_INFLUENCE = {
     "_from_model_config", "transformers_version", "bos_token_id", "pad_token_id", "use_cache",
     "return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states",

@@ -3,69 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from handloom.errors import RequestError, require_type
-from handloom.inference.beam import beam_search
+from handloom.errors import HandloomError, RequestError, require_type
 from handloom.inference.classify import Classification, classify
-from handloom.inference.engine import Engine, TokenEvent, advance, require_possible
+from handloom.inference.completions import CompletionOutput, GenerationStats, sample_each, search_each
+from handloom.inference.engine import Engine, TokenEvent, require_possible
 from handloom.inference.generation_config import GenerationConfig, require_count, require_streamable
-from handloom.inference.logprobs import TokenLogprob, prompt_logprobs
 from handloom.inference.prompts import Prompt, prompt_ids
-from handloom.inference.sequence import FinishReason
-from handloom.inference.sequence import Sequence as Generated
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.pretokenize import each_of
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One continuation of a prompt."""
-
-    text: str
-    """The new text only, without the stop string that ended it, and without a character that the length cut in half."""
-    ids: tuple[int, ...]
-    """The new tokens, that of the end of text and those of a stop string included."""
-    finish_reason: FinishReason
-    """`stop` (the model ended the text, or a stop string appeared) or `length`."""
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    """For each new token its log probability, before any setting changed a logit; None if not asked for."""
-
-
-@dataclass(frozen=True)
-class CompletionOutput:
-    """What `LanguageModel.complete` returns."""
-
-    completions: tuple[Completion, ...]
-    prompt_tokens: int
-    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    """The prompt's tokens with their log probabilities; None if `echo` was not asked for."""
-
-
-@dataclass
-class GenerationStats:
-    """Seconds from the call on, and tokens."""
-
-    began: float = dataclasses.field(default_factory=time.perf_counter)
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    later_tokens: int = 0
-    """Of the new ones, those that came after the first step."""
-    first_token_seconds: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, tokens: int) -> None:
-        """Count tokens that were generated just now."""
-        self.seconds = time.perf_counter() - self.began
-        self.later_tokens += tokens if self.new_tokens else 0
-        self.first_token_seconds = self.first_token_seconds or self.seconds
-        self.new_tokens += tokens
 
 
 class LanguageModel:
@@ -113,6 +64,7 @@ class LanguageModel:
         require_streamable(config)
         ids, stats = self.prompt_ids(prompt), stats or GenerationStats()
         engine = Engine(self.model, self.tokenizer)
+        stats.speculation = engine.speculation
         request = engine.add(ids, config)
         stats.prompt_tokens += len(ids)
         for event in engine.run():
@@ -139,31 +91,40 @@ class LanguageModel:
 
     def complete_each(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Iterable[Prompt],
         config: GenerationConfig | None = None,
         n: int = 1,
         *,
         max_rows: int | None = None,
         stats: GenerationStats | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        keep_errors: bool = False,
         **settings: Any,
     ) -> Iterator[CompletionOutput]:
         """Continue several prompts, each `n` times; yields them in order, each as soon as it is complete.
 
         At most `max_rows` texts are generated together; as some end, others join. A text does not depend on the
-        others: number r of a prompt draws from (seed, r). `stats` is kept up to date.
+        others: number r of a prompt draws from (seed, r). `stats` is kept up to date. `should_stop` is called after
+        each step; once it returns True, texts end where they are ("cancel"), and what has not begun is left out. With
+        `keep_errors` a prompt that fails, or is a HandloomError, yields its error, and the others go on.
         """
         if config is not None:
             require_type(config, "The config", GenerationConfig, "a GenerationConfig")
-        config, n = (config or GenerationConfig()).changed(**settings), require_count(n)
-        ids, config = [self.prompt_ids(prompt) for prompt in each_of(prompts)], self.in_ids(config)
-        stats = stats or GenerationStats()
-        stats.prompt_tokens += sum(map(len, ids))
-        found = self._sample(ids, config, n, max_rows=max_rows, stats=stats)
+        config, n = self.in_ids((config or GenerationConfig()).changed(**settings)), require_count(n)
+        ids: Iterator[list[int] | HandloomError] = (
+            self._possible(one, config, keep_errors) for one in each_of(prompts)
+        )
+        if not keep_errors:
+            ids = iter(list(ids))  # refuse before anything is generated
+        how: dict[str, Any] = {"stats": stats or GenerationStats(), "should_stop": should_stop}
         if config.num_beams > 1:
-            found = (list(self._search(one, config, n, stats)) for one in ids)
-        for one, completions in zip(ids, found, strict=True):
-            echoed = prompt_logprobs(self.model, one, config.logprobs or 0) if config.echo else None
-            yield CompletionOutput(tuple(completions), len(one), echoed)
+            outputs = search_each(self.model, self.tokenizer, ids, (config, n), **how)
+        else:
+            outputs = sample_each(Engine(self.model, self.tokenizer, max_rows), ids, (config, n), **how)
+        for output in outputs:
+            if output.error is not None and not keep_errors:
+                raise output.error
+            yield output
 
     def classify(self, text: str, overlong: str = "error") -> Classification:
         """Which of its labels the model gives a text, with their probabilities: see `inference.classify`."""
@@ -199,36 +160,17 @@ class LanguageModel:
             unused_ids=self.tokenizer.unused_ids,
         )
 
-    def _sample(
-        self,
-        prompts: list[list[int]],
-        config: GenerationConfig,
-        n: int,
-        *,
-        max_rows: int | None,
-        stats: GenerationStats,
-    ) -> Iterator[list[Completion]]:
-        """The `n` texts of each prompt, as soon as they are complete."""
-        engine = Engine(self.model, self.tokenizer, max_rows)
-        requests = [[engine.add(prompt, config, row=row) for row in range(n)] for prompt in prompts]
-        events: dict[int, list[TokenEvent]] = {request: [] for own in requests for request in own}
-        for own in requests:
-            while any(not events[request] or events[request][-1].finish_reason is None for request in own):
-                step = engine.step()
-                stats.add(len(step))
-                for event in step:
-                    events[event.request].append(event)
-            yield [_completion(events.pop(request), config) for request in own]
-
-    def _search(
-        self, prompt: list[int], config: GenerationConfig, n: int, stats: GenerationStats
-    ) -> Iterator[Completion]:
-        """The `n` texts of a prompt by beam search, where all of a text comes at once."""
-        for found in beam_search(self.model, prompt, config, n=n, ending=Generated([], config, self.tokenizer)):
-            text = Generated([], config, self.tokenizer)
-            events = [advance(0, text, one.token, one) for one in found.token_logprobs]
-            stats.add(len(events))
-            yield _completion(events, config)
+    def _possible(self, prompt: Any, config: GenerationConfig, keep_errors: bool) -> list[int] | HandloomError:
+        """A prompt's ids, or the error to keep."""
+        try:
+            if isinstance(prompt, HandloomError):
+                raise prompt
+            require_possible(config, self.model, ids := self.prompt_ids(prompt))
+        except HandloomError as error:
+            if not keep_errors:
+                raise
+            return error
+        return ids
 
     def _one_token(self, token: int | str) -> int:
         if isinstance(token, int):
@@ -241,14 +183,3 @@ class LanguageModel:
                 setting="logit_bias",
             )
         return ids[0]
-
-
-def _completion(events: Sequence[TokenEvent], config: GenerationConfig) -> Completion:
-    """The text of a request that has ended; raises what it failed with."""
-    if (error := events[-1].error) is not None:
-        raise error
-    reason = events[-1].finish_reason
-    assert reason is not None
-    tokens = tuple(TokenLogprob(one.token, one.logprob, one.top) for one in events if one.token is not None)
-    text, ids = "".join(one.text for one in events), tuple(one.token for one in tokens)
-    return Completion(text, ids, reason, None if config.logprobs is None else tokens)

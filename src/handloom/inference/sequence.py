@@ -14,6 +14,7 @@ import numpy as np
 
 from handloom.errors import RequestError
 from handloom.inference.generation_config import GenerationConfig
+from handloom.inference.prompt_lookup import NgramIndex
 from handloom.tokenizer.base import StreamingDetokenizer, Tokenizer
 
 FinishReason = Literal["stop", "length", "cancel", "error"]
@@ -51,6 +52,11 @@ class Sequence:
     def logits_key(self) -> tuple[object, ...]:
         """As of its config."""
         return self.config.logits_key
+
+    @cached_property
+    def ngrams(self) -> NgramIndex:
+        """Of its ids."""
+        return NgramIndex(self.ids)
 
     @cached_property
     def _random(self) -> np.random.Generator:

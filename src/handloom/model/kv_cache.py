@@ -134,13 +134,20 @@ class KVCache:
         """Empty one row."""
         self.lengths[row] = 0
 
-    def write_rows(self, rows: Sequence[int], other: KVCache) -> None:
-        """Replace the contents of `rows` by the rows of `other`."""
-        end = other.length
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine.keys[rows, :, :end] = theirs.keys[: len(other), :, :end]
-            mine.values[rows, :, :end] = theirs.values[: len(other), :, :end]
-        for row, length in zip(rows, other.lengths, strict=True):
+    def write_rows(
+        self,
+        rows: Sequence[int],
+        other: KVCache,
+        sources: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
+        """Replace the contents of `rows` by rows of `other`: `sources` (its first ones), the first `lengths` tokens."""
+        sources = range(len(rows)) if sources is None else sources
+        lengths = [other.lengths[row] for row in sources] if lengths is None else lengths
+        for row, source, length in zip(rows, sources, lengths, strict=True):
+            for mine, theirs in zip(self.layers, other.layers, strict=True):
+                mine.keys[row, :, :length] = theirs.keys[source, :, :length]
+                mine.values[row, :, :length] = theirs.values[source, :, :length]
             self.lengths[row] = length
 
     def add_rows(self, count: int, capacity: int | None = None) -> None:
@@ -159,11 +166,7 @@ class KVCache:
         """Free a row; the last row takes its place, and no other is copied."""
         last = len(self) - 1
         if row != last:
-            end = self.lengths[last]
-            for layer in self.layers:
-                layer.keys[row, :, :end] = layer.keys[last, :, :end]
-                layer.values[row, :, :end] = layer.values[last, :, :end]
-            self.lengths[row] = self.lengths[last]
+            self.write_rows([row], self, [last])
         self.lengths.pop()
 
     def select_rows(self, rows: Sequence[int]) -> None:
