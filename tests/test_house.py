@@ -241,7 +241,7 @@ CEILINGS = {
     "quantization": 460,
     "native": 200,
     "checkpoints": 3020,
-    "inference": 2139,
+    "inference": 2170,
     "training": 2960,
     "evaluation": 3090,
     "inspection": 950,

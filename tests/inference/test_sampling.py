@@ -7,13 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import RequestError
 from handloom.inference import sampling
 from handloom.inference.generation_config import SamplingParams
-from handloom.inference.sampling import logits_to_probs, sample, top_k_filter, top_p_filter, typical_p_filter
+from handloom.inference.sampling import (
+    logits_to_probs,
+    sample,
+    sample_logits,
+    top_k_filter,
+    top_p_filter,
+    typical_p_filter,
+)
 
 # Multiples of a quarter: ties are frequent, and differences exact.
 SCORES = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=30)
@@ -168,24 +175,57 @@ def large_vocabularies(draw):
 
 
 @given(large_vocabularies(), st.floats(1e-6, 1))
-def test_the_best_512_give_the_very_filter_that_sorting_everything_gives(logits, p):
+def test_typical_p_of_the_nearest_512_is_that_of_sorting_everything(logits, p):
     with pytest.MonkeyPatch.context() as patch:
-        found = [one(logits, p) for one in (top_p_filter, typical_p_filter)]
+        found = typical_p_filter(logits, p)
         patch.setattr(sampling, "_BEST", 3000)
-        assert found[0].equal(top_p_filter(logits, p))
-        assert found[1].equal(typical_p_filter(logits, p))
+        assert found.equal(typical_p_filter(logits, p))
 
 
-def test_sorting_everything_is_needed_for_flat_distributions_alone(monkeypatch):
-    sorted_rows = []
-    sort = torch.Tensor.sort
-    monkeypatch.setattr(
-        torch.Tensor, "sort", lambda self, *a, **k: sorted_rows.append(len(self)) or sort(self, *a, **k)
-    )
-    generator = torch.Generator().manual_seed(1)
-    peaked, flat = (torch.randn(4, 3000, generator=generator) * scale for scale in (4, 0.1))
-    for one in (top_p_filter, typical_p_filter):
-        one(peaked, 0.9)
-        assert sorted_rows == []
-        one(torch.cat([peaked, flat[:1]]), 0.9)
-        assert sorted_rows.pop() == 1
+FILTERS = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.3, 1.0, 1.7]),
+        "top_k": st.sampled_from([None, 1, 7, 50, 2999, 5000]),
+        "top_p": st.one_of(st.none(), st.floats(1e-6, 1), st.sampled_from([0.9, 0.9999999, 1.0])),
+        "min_p": st.one_of(st.none(), st.floats(1e-9, 1)),
+        "typical_p": st.sampled_from([None, None, None, 0.8]),
+    }
+)
+UNIFORM = st.one_of(st.sampled_from([0.0, 0.5, 1 - 2**-53]), st.floats(0, 1, exclude_max=True))
+
+
+@settings(max_examples=300)
+@given(large_vocabularies(), FILTERS, st.lists(UNIFORM, min_size=2, max_size=2))
+def test_a_draw_from_logits_is_that_from_the_whole_distribution(logits, values, uniform):
+    """But where a random number or a limit lies within rounding of a border: there either neighbour is right."""
+    params = SamplingParams(**values)
+    found = sample_logits(logits, params, uniform)
+    for row, token, number in zip(logits, found, uniform, strict=True):
+        probs = logits_to_probs(row[None], params)  # (1, V)
+        nearby = [min(max(number + shift, 0.0), 1 - 2**-53) for shift in (0, -2e-5, 2e-5)]
+        wanted = [sample(probs, torch.tensor([one], dtype=torch.float64)).item() for one in nearby]
+        assert token == wanted[0] or min(wanted) <= token <= max(wanted)
+        assert row[token] > -math.inf
+
+
+@given(large_vocabularies(), st.floats(1e-6, 1), UNIFORM)
+def test_top_p_alone_and_temperature_alone_draw_from_the_very_same_tokens(logits, p, number):
+    for params in (SamplingParams(temperature=1.0, top_p=p), SamplingParams(temperature=0.7)):
+        probs = logits_to_probs(logits, params)
+        for row, token in enumerate(sample_logits(logits, params, [number, number])):
+            assert probs[row, token] > 0
+
+
+def test_a_draw_never_sorts_the_vocabulary(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "sort", None)
+    for scale in (4, 0.01):
+        logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(1)) * scale
+        assert len(sample_logits(logits, SamplingParams(top_p=0.9, top_k=50, min_p=0.01), [0.1, 0.9])) == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_draw_some_token(bad):
+    """The caller refuses them by their highest; here nothing may fail."""
+    for values in ({}, {"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}, {"typical_p": 0.5}):
+        (token,) = sample_logits(torch.full((1, 600), bad), SamplingParams(**values), [0.5])
+        assert 0 <= token <= 600

@@ -20,7 +20,7 @@ from handloom.inference.generation_config import GenerationConfig
 from handloom.inference.logits_processors import no_choice, process_logits
 from handloom.inference.logprobs import TokenLogprob, token_logprobs
 from handloom.inference.prompt_lookup import Speculation
-from handloom.inference.sampling import logits_to_probs, sample
+from handloom.inference.sampling import sample_logits
 from handloom.inference.sequence import FinishReason, Sequence
 from handloom.model.embedding import require_ids
 from handloom.model.gpt import GPT
@@ -60,13 +60,12 @@ def choose_tokens(logits: Tensor, sequences: list[Sequence]) -> list[int | Handl
         part = logits if len(groups) == 1 else logits[places]  # (G, V)
         part = process_logits(part, [one.ids for one in group], [one.prompt_tokens for one in group], config)
         if config.temperature == 0:
-            highest, tokens = part.max(dim=-1)  # (G), (G)
+            # One copy to the host for both; token ids are exact in float64.
+            highest, tokens = torch.stack([one.double() for one in part.max(dim=-1)]).tolist()  # (G) each
         else:
-            uniform = torch.tensor([one.uniform() for one in group], dtype=torch.float64, device=logits.device)  # (G)
-            highest, tokens = part.amax(dim=-1), sample(logits_to_probs(part, config), uniform)
-        # One copy to the host for both; token ids are exact in float64.
-        both = torch.stack([tokens.double(), highest.double()]).tolist()
-        for place, token, best in zip(places, *both, strict=True):
+            highest = part.amax(dim=-1).tolist()
+            tokens = sample_logits(part, config, [one.uniform() for one in group])
+        for place, token, best in zip(places, tokens, highest, strict=True):
             chosen[place] = no_choice(best) or int(token)
     return chosen
 

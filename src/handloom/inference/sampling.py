@@ -6,16 +6,16 @@ of each setting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from handloom.inference.generation_config import SamplingParams
 
 _COLDEST = 1e-30  # below it float32 has only 0; the likeliest token has all the weight long before
-_BEST = 512  # tokens that are sorted first
-_MARGIN = 3e-5  # float32 sums of 50,000 probabilities differ by up to 2e-5 with their order
+_BEST = 512  # tokens that typical-p sorts first
 
 
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -39,31 +39,18 @@ def top_k_filter(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p_filter(logits: Tensor, p: float) -> Tensor:
-    """Set all logits to -inf but those of the smallest set that holds probability p.
+    """Set all logits to -inf but those of the smallest set that holds probability p, summed in float64.
+
+    Of equal logits at the limit those with the lower ids stay.
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
     """
     if p >= 1:
         return logits  # rounding must not cut off the end of the tail
-    if logits.shape[-1] <= _BEST:
-        return logits.masked_fill(_beyond_top_p(logits, p), float("-inf"))
-    best, order = logits.topk(_BEST, dim=-1)  # each (..., 512)
-    probs = logits.softmax(dim=-1).gather(-1, order)
-    before = probs.cumsum(dim=-1) - probs  # probability of all likelier tokens
-    kept = (before < p).sum(dim=-1, keepdim=True).clamp(1, _BEST - 1)  # (..., 1)
-    limit = best.gather(-1, kept - 1)
-    # Uncertain: the limit is not among the best, or between equal logits, or so near that rounding decides.
-    certain = (before[..., -1:] > p) & (best.gather(-1, kept) < limit)
-    certain &= (before - p).abs().amin(dim=-1, keepdim=True) > _MARGIN
-    return _drop(logits, logits < limit, certain, lambda rows: _beyond_top_p(logits[rows], p))
-
-
-def _beyond_top_p(logits: Tensor, p: float) -> Tensor:
-    """By sorting everything: (..., V) bool. Of equal logits at the limit those with the lower ids stay."""
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)  # (..., V)
-    probs = ordered.softmax(dim=-1)
-    before = probs.cumsum(dim=-1) - probs
-    return torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
+    probs = logits.softmax(dim=-1)  # (..., V)
+    ordered, order = probs.double().sort(dim=-1, descending=True, stable=True)
+    beyond = ordered.cumsum(dim=-1) - ordered >= p  # the probability of all likelier tokens
+    return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))
 
 
 def min_p_filter(logits: Tensor, fraction: float) -> Tensor:
@@ -94,7 +81,10 @@ def typical_p_filter(logits: Tensor, mass: float) -> Tensor:
     held = probs.gather(-1, order).cumsum(dim=-1)
     last = (held < mass).sum(dim=-1, keepdim=True).clamp(max=_BEST - 1)  # (..., 1)
     dropped, certain = distance > nearest.gather(-1, last), held[..., -1:] >= mass
-    return _drop(logits, dropped, certain, lambda rows: _beyond_typical_p(distance[rows], probs[rows], mass))
+    if not certain.all():  # rows for which the nearest tokens did not suffice are sorted as a whole
+        rows = ~certain[..., 0]  # (...)
+        dropped[rows] = _beyond_typical_p(distance[rows], probs[rows], mass)
+    return logits.masked_fill(dropped, float("-inf"))
 
 
 def _beyond_typical_p(distance: Tensor, probs: Tensor, mass: float) -> Tensor:
@@ -103,14 +93,6 @@ def _beyond_typical_p(distance: Tensor, probs: Tensor, mass: float) -> Tensor:
     held = probs.gather(-1, order).cumsum(dim=-1)
     last = (held < mass).sum(dim=-1, keepdim=True).clamp(max=held.shape[-1] - 1)  # (..., 1)
     return distance > ordered.gather(-1, last)
-
-
-def _drop(logits: Tensor, dropped: Tensor, certain: Tensor, by_sorting: Callable[[Tensor], Tensor]) -> Tensor:
-    """Set the dropped logits to -inf; rows (..., 1) for which the best tokens did not suffice are sorted as a whole."""
-    if not certain.all():
-        rows = ~certain[..., 0]  # (...)
-        dropped[rows] = by_sorting(rows)
-    return logits.masked_fill(dropped, float("-inf"))
 
 
 def logits_to_probs(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -139,3 +121,53 @@ def sample(probs: Tensor, uniform: Tensor) -> Tensor:
     cumulated = probs.double().cumsum(dim=-1)  # (B, V)
     point = uniform.double()[:, None] * cumulated[:, -1:]  # (B, 1)
     return torch.searchsorted(cumulated, point, right=True)[:, 0]  # (B)
+
+
+def sample_logits(logits: Tensor, params: SamplingParams, uniform: Sequence[float]) -> list[int]:
+    """As `sample(logits_to_probs(logits, params), uniform)`, of (B, V); does not sort or cumulate whole rows."""
+    if params.typical_p is not None:
+        numbers = torch.tensor(uniform, dtype=torch.float64, device=logits.device)
+        return [int(token) for token in sample(logits_to_probs(logits, params), numbers)]
+    probs = scale_temperature(logits.float(), params.temperature).softmax(dim=-1)  # (B, V)
+    floors = torch.zeros(len(probs))
+    if params.top_k is not None and params.top_k < probs.shape[-1]:
+        floors = probs.topk(params.top_k, sorted=False).values.amin(dim=-1)  # (B)
+    each = zip(probs.cpu().numpy(), floors.cpu().numpy(), uniform, strict=True)
+    return [_draw(row, floor, params, number) for row, floor, number in each]
+
+
+def _draw(probs: np.ndarray, floor: np.float32, params: SamplingParams, uniform: float) -> int:
+    """A token from probabilities (V), of which top-k leaves those from `floor` on; looks at what filters may leave."""
+    V, p = len(probs), 1.0 if params.top_p is None else params.top_p
+    mass = probs[probs >= floor].sum(dtype=np.float64) if p < 1 and floor > 0 else 1.0
+    # All tokens below (1 - p) / V hold less than 1 - p together, so the limit of top-p is not among them.
+    floor = max(floor, np.float32(0.9 * (1 - p) * mass / V), np.float32(params.min_p or 0) * probs.max())
+    if not floor > 0:
+        return _draw_from_all(probs, uniform)
+    ids = np.flatnonzero(probs >= floor)
+    weights = probs[ids].astype(np.float64)
+    if p < 1 and len(ids):
+        ordered = np.sort(probs[ids])[::-1].astype(np.float64)  # sorted as float32, which is quicker
+        count = np.count_nonzero(ordered.cumsum() - ordered < p * mass)
+        limit = ordered[count - 1]
+        kept = weights > limit
+        kept[np.flatnonzero(weights == limit)[: count - np.count_nonzero(kept)]] = True
+        ids, weights = ids[kept], weights[kept]
+    cumulated = weights.cumsum()
+    return int(ids[_first_above(cumulated, uniform * cumulated[-1])]) if len(ids) else 0  # 0: not finite numbers
+
+
+def _draw_from_all(probs: np.ndarray, uniform: float) -> int:
+    """The same without filters: first a block of tokens, then one in it."""
+    sums = np.add.reduceat(probs.astype(np.float64), range(0, len(probs), 256))
+    cumulated = sums.cumsum()
+    point = uniform * cumulated[-1]
+    block = _first_above(cumulated, point)
+    inside = probs[256 * block : 256 * (block + 1)].astype(np.float64).cumsum()
+    return 256 * block + _first_above(inside, point - (cumulated[block - 1] if block else 0.0))
+
+
+def _first_above(cumulated: np.ndarray, point: float) -> int:
+    """Where a cumulated distribution passes a point; where rounding leaves none, the last place with a weight."""
+    at = cumulated.searchsorted(point, side="right")
+    return int(at if at < len(cumulated) else cumulated.searchsorted(cumulated[-1]))
