@@ -2,9 +2,9 @@
 
     python benchmarks/batch.py [--rows 16] [--tokens 128] [--prompt 32] [--rounds 3] [--only fp32,int8,int4] [--shared]
 
-Random weights, different prompts (with `--shared` all but their last token is the same), greedy and with top_p=0.9, with
-GPT-2's tokenizer and a stop string. A prefill and all steps are timed together, as a user waits for them; "model" is the
-forward pass of a step, "choose" logits to tokens, "text" detokenizing, stop strings and the engine's own bookkeeping.
+Random weights, different prompts (with `--shared` all but their last token is the same), greedy and with top_p=0.9,
+GPT-2's tokenizer and a stop string. Prefill and steps are timed together, as a user waits for them; "model" is the
+forward pass of a step, "choose" logits to tokens, "text" detokenizing, stop strings and the engine's bookkeeping.
 Medians of rounds in which the precisions take turns.
 """
 
