@@ -7,6 +7,12 @@
 #include "simd.h"
 #include "threads.h"
 
+/* AVX-512 has twice as many registers: enough for two blocks at once. */
+#if defined(__AVX512VL__)
+enum { WIDE = 2 };
+#else
+enum { WIDE = 1 };
+#endif
 enum { TILE = 4, PANEL_BYTES = 24 << 10, AHEAD = 2048 };
 
 /* ---- Inputs ---- */
@@ -51,70 +57,92 @@ void quantize_row(const Inputs *to, int64_t row, int inputs) {
   }
 }
 
-/* ---- One block of 8 outputs for a tile of up to 4 rows: sums[m] (8) ---- */
+/* ---- One or two blocks of 8 outputs for a tile of up to 4 rows: sums[block][row] (8) ---- */
+
+typedef f32x8 Sums[WIDE][TILE];
 
 INLINE void fetch_ahead(const void *at, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + AHEAD + i);
 }
 
-INLINE void dot_int8(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
+INLINE void dot_int8(const Linear *layer, int block, int wide, const Inputs *x, int64_t row, int tile, Sums sums) {
   int G = groups_of(layer->inputs);
-  const int8_t *w = (const int8_t *)layer->weight + (int64_t)block * G * GROUP * BLOCK;
+  int64_t of_block = (int64_t)G * GROUP * BLOCK;
+  const int8_t *w = (const int8_t *)layer->weight + block * of_block;
   const uint16_t *scales = layer->scales + (int64_t)block * G * BLOCK;
-  for (int g = 0; g < G; g++, w += GROUP * BLOCK) {
-    i32x8 whole[TILE] = {0};
-    fetch_ahead(w, GROUP * BLOCK);
+  for (int g = 0; g < G; g++, w += GROUP * BLOCK, scales += BLOCK) {
+    i32x8 whole[WIDE][TILE] = {0};
+    for (int b = 0; b < wide; b++) fetch_ahead(w + b * of_block, GROUP * BLOCK);
     for (int j = 0; j < 8; j++) {
-      i8x32 weights = *(const i8x32 *)(w + 32 * j);
-      for (int m = 0; m < tile; m++)
-        whole[m] = dot4_signed(whole[m], weights, repeat4(x->q + ((row + m) * G + g) * GROUP + 4 * j));
-    }
-    f32x8 scale = load_half8(scales + g * BLOCK);
-    for (int m = 0; m < tile; m++) sums[m] += to_float(whole[m]) * (scale * x->scale[(row + m) * G + g]);
-  }
-}
-
-INLINE void dot_int4(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
-  int G = groups_of(layer->inputs);
-  const uint8_t *w = (const uint8_t *)layer->weight + (int64_t)block * G * GROUP * BLOCK / 2;
-  const uint16_t *scales = layer->scales + (int64_t)block * G * BLOCK;
-  for (int g = 0; g < G; g++, w += GROUP * BLOCK / 2) {
-    NibbleSum whole[TILE] = {0};
-    fetch_ahead(w, GROUP * BLOCK / 2);
-    for (int j = 0; j < 4; j++) {
-      u8x32 both = *(const u8x32 *)(w + 32 * j), low = both & 15;
-      u8x32 high = (u8x32)((i16x16)both >> 4) & 15;
       for (int m = 0; m < tile; m++) {
-        const int8_t *q = x->q + ((row + m) * G + g) * GROUP + 4 * j;
-        whole[m] = add_nibbles(add_nibbles(whole[m], low, repeat4(q)), high, repeat4(q + 16));
+        i8x32 inputs = repeat4(x->q + ((row + m) * G + g) * GROUP + 4 * j);
+        for (int b = 0; b < wide; b++)
+          whole[b][m] = dot4_signed(whole[b][m], *(const i8x32 *)(w + b * of_block + 32 * j), inputs);
       }
     }
-    f32x8 scale = load_half8(scales + g * BLOCK);
-    for (int m = 0; m < tile; m++) {
-      i32x8 signed_sum = total_of_nibbles(whole[m]) - x->sum[(row + m) * G + g];
-      sums[m] += to_float(signed_sum) * (scale * x->scale[(row + m) * G + g]);
+    for (int b = 0; b < wide; b++) {
+      f32x8 scale = load_half8(scales + (int64_t)b * G * BLOCK);
+      for (int m = 0; m < tile; m++) {
+        int64_t at = (row + m) * G + g;
+        sums[b][m] += to_float(whole[b][m] - EXCESS * x->sum[at]) * (scale * x->scale[at]);
+      }
     }
   }
 }
 
-INLINE void dot_fp16(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
-  int K = layer->inputs, k = 0;
-  const uint16_t *w = (const uint16_t *)layer->weight + (int64_t)block * K * BLOCK;
-  f32x8 odd[TILE] = {0};
-  for (; k + 4 <= K; k += 4, w += 4 * BLOCK) {
-    f32x8 a = load_half8(w), b = load_half8(w + 8), c = load_half8(w + 16), d = load_half8(w + 24);
-    fetch_ahead(w, 64);
-    for (int m = 0; m < tile; m++) {
-      const float *y = x->x + (row + m) * K + k;
-      sums[m] = sums[m] + a * y[0];
-      odd[m] = odd[m] + b * y[1];
-      sums[m] = sums[m] + c * y[2];
-      odd[m] = odd[m] + d * y[3];
+INLINE void dot_int4(const Linear *layer, int block, int wide, const Inputs *x, int64_t row, int tile, Sums sums) {
+  int G = groups_of(layer->inputs);
+  int64_t of_block = (int64_t)G * GROUP * BLOCK / 2;
+  const uint8_t *w = (const uint8_t *)layer->weight + block * of_block;
+  const uint16_t *scales = layer->scales + (int64_t)block * G * BLOCK;
+  for (int g = 0; g < G; g++, w += GROUP * BLOCK / 2, scales += BLOCK) {
+    NibbleSum whole[WIDE][TILE] = {0};
+    for (int b = 0; b < wide; b++) fetch_ahead(w + b * of_block, GROUP * BLOCK / 2);
+    for (int j = 0; j < 4; j++) {
+      u8x32 low[WIDE], high[WIDE];
+      for (int b = 0; b < wide; b++) {
+        u8x32 both = *(const u8x32 *)(w + b * of_block + 32 * j);
+        low[b] = both & 15;
+        high[b] = (u8x32)((i16x16)both >> 4) & 15;
+      }
+      for (int m = 0; m < tile; m++) {
+        const int8_t *q = x->q + ((row + m) * G + g) * GROUP + 4 * j;
+        for (int b = 0; b < wide; b++)
+          whole[b][m] = add_nibbles(add_nibbles(whole[b][m], low[b], repeat4(q)), high[b], repeat4(q + 16));
+      }
+    }
+    for (int b = 0; b < wide; b++) {
+      f32x8 scale = load_half8(scales + (int64_t)b * G * BLOCK);
+      for (int m = 0; m < tile; m++) {
+        int64_t at = (row + m) * G + g;
+        sums[b][m] += to_float(total_of_nibbles(whole[b][m]) - x->sum[at]) * (scale * x->scale[at]);
+      }
     }
   }
-  for (; k < K; k++, w += BLOCK)
-    for (int m = 0; m < tile; m++) sums[m] += load_half8(w) * x->x[(row + m) * K + k];
-  for (int m = 0; m < tile; m++) sums[m] += odd[m];
+}
+
+INLINE void dot_fp16(const Linear *layer, int block, int wide, const Inputs *x, int64_t row, int tile, Sums sums) {
+  int K = layer->inputs, k = 0;
+  int64_t of_block = (int64_t)K * BLOCK;
+  const uint16_t *w = (const uint16_t *)layer->weight + block * of_block;
+  Sums odd = {0};
+  for (; k + 2 <= K; k += 2, w += 2 * BLOCK) {
+    for (int b = 0; b < wide; b++) {
+      f32x8 first = load_half8(w + b * of_block), second = load_half8(w + b * of_block + BLOCK);
+      if (k % 4 == 0) fetch_ahead(w + b * of_block, 64);
+      for (int m = 0; m < tile; m++) {
+        const float *y = x->x + (row + m) * K + k;
+        sums[b][m] += first * y[0];
+        odd[b][m] += second * y[1];
+      }
+    }
+  }
+  for (int b = 0; b < wide; b++)
+    for (int m = 0; m < tile; m++)
+      sums[b][m] += odd[b][m];
+  if (k < K) /* one is left */
+    for (int b = 0; b < wide; b++)
+      for (int m = 0; m < tile; m++) sums[b][m] += load_half8(w + b * of_block) * x->x[(row + m) * K + k];
 }
 
 /* The matrix as it is: eight rows side by side, the sum of each across its lanes at the end. */
@@ -168,28 +196,40 @@ INLINE void finish(const Linear *layer, int block, f32x8 sums, float *out, int a
 }
 
 INLINE void one_tile(const Linear *layer, const Inputs *x, int64_t row, int tile, float *out, int activation,
-                     int residual, int block) {
-  f32x8 sums[TILE] = {0};
+                     int residual, int block, int wide) {
+  Sums sums = {0};
   switch (layer->bits) {
-    case INT4: dot_int4(layer, block, x, row, tile, sums); break;
-    case INT8: dot_int8(layer, block, x, row, tile, sums); break;
-    case FP16: dot_fp16(layer, block, x, row, tile, sums); break;
-    default: dot_fp32(layer, block, x, row, tile, sums);
+    case INT4: dot_int4(layer, block, wide, x, row, tile, sums); break;
+    case INT8: dot_int8(layer, block, wide, x, row, tile, sums); break;
+    case FP16: dot_fp16(layer, block, wide, x, row, tile, sums); break;
+    default:
+      for (int b = 0; b < wide; b++) dot_fp32(layer, block + b, x, row, tile, sums[b]);
   }
-  for (int m = 0; m < tile; m++)
-    finish(layer, block, sums[m], out + (row + m) * layer->outputs + (int64_t)block * BLOCK, activation, residual);
+  for (int b = 0; b < wide; b++)
+    for (int m = 0; m < tile; m++)
+      finish(layer, block + b, sums[b][m], out + (row + m) * layer->outputs + (int64_t)(block + b) * BLOCK, activation,
+             residual);
+}
+
+/* The numbers of rows and blocks in a tile are known to the compiler. */
+INLINE void blocks_of_rows(const Linear *layer, const Inputs *x, int64_t row, int64_t rows, float *out, int activation,
+                           int residual, int block, int wide) {
+  switch (rows) {
+    case 1: one_tile(layer, x, row, 1, out, activation, residual, block, wide); break;
+    case 2: one_tile(layer, x, row, 2, out, activation, residual, block, wide); break;
+    case 3: one_tile(layer, x, row, 3, out, activation, residual, block, wide); break;
+    default: one_tile(layer, x, row, TILE, out, activation, residual, block, wide);
+  }
 }
 
 void linear_blocks(const Linear *layer, const Inputs *x, int64_t first, int64_t last, float *out, int activation,
                    int residual, int from, int to) {
-  for (int block = from; block < to; block++) {
+  int wide = last - first > 1 ? WIDE : 1; /* one row waits for memory, and reads best what lies in a row */
+  for (int block = from; block < to; block += wide) {
+    wide = to - block < wide ? to - block : wide;
     for (int64_t row = first; row < last; row += TILE) {
-      switch (last - row) { /* the size of a tile is known to the compiler */
-        case 1: one_tile(layer, x, row, 1, out, activation, residual, block); break;
-        case 2: one_tile(layer, x, row, 2, out, activation, residual, block); break;
-        case 3: one_tile(layer, x, row, 3, out, activation, residual, block); break;
-        default: one_tile(layer, x, row, TILE, out, activation, residual, block);
-      }
+      if (wide == WIDE) blocks_of_rows(layer, x, row, last - row, out, activation, residual, block, WIDE);
+      else blocks_of_rows(layer, x, row, last - row, out, activation, residual, block, 1);
     }
   }
 }

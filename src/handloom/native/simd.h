@@ -57,6 +57,13 @@ INLINE f32x8 load_half8(const uint16_t *from) {
 #endif
 }
 
+#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+#define HAS_VNNI 1
+#else
+#define HAS_VNNI 0
+#endif
+enum { EXCESS = HAS_VNNI ? 16 : 0 };
+
 #if defined(__AVX2__)
 /* sum + unsigned weights * signed inputs; two products at a time have to fit 16 bits. */
 INLINE i32x8 dot4(i32x8 sum, u8x32 weights, i8x32 inputs) {
@@ -70,10 +77,15 @@ INLINE i32x8 dot4(i32x8 sum, u8x32 weights, i8x32 inputs) {
 #endif
 }
 
-/* Signed weights: |w| * (sign(w) * x). Both are within -127 to 127. */
+/* Signed weights within -127 to 127: |w| * (sign(w) * x). VNNI takes w + 128 in one step; what that is too much, 128
+   times the sum of the inputs, is `EXCESS` times what quantize_row keeps. */
 INLINE i32x8 dot4_signed(i32x8 sum, i8x32 weights, i8x32 inputs) {
+#if HAS_VNNI
+  return dot4(sum, (u8x32)weights ^ 128, inputs);
+#else
   __m256i magnitude = _mm256_abs_epi8((__m256i)weights);
   return dot4(sum, (u8x32)magnitude, (i8x32)_mm256_sign_epi8((__m256i)inputs, (__m256i)weights));
+#endif
 }
 #else
 INLINE i32x8 dot4(i32x8 sum, u8x32 weights, i8x32 inputs) {
@@ -91,7 +103,7 @@ INLINE i32x8 dot4_signed(i32x8 sum, i8x32 weights, i8x32 inputs) {
 
 /* The sum of products of 4-bit weights (0 to 15). AVX2 without VNNI adds up to eight of them in 16 bits first:
    8 * 2 * 15 * 127 still fits. */
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(__AVX2__) && !HAS_VNNI
 typedef i16x16 NibbleSum;
 INLINE NibbleSum add_nibbles(NibbleSum sum, u8x32 weights, i8x32 inputs) {
   return sum + (i16x16)_mm256_maddubs_epi16((__m256i)weights, (__m256i)inputs);
