@@ -65,6 +65,18 @@ INLINE void fetch_ahead(const void *at, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + AHEAD + i);
 }
 
+/* What a group of inputs adds: whole numbers less what their weights have too much, times both scales. */
+INLINE void add_scaled(i32x8 whole[WIDE][TILE], int excess, const uint16_t *scales, int wide, const Inputs *x,
+                       int64_t row, int tile, int g, int G, Sums sums) {
+  for (int b = 0; b < wide; b++) {
+    f32x8 scale = load_half8(scales + (int64_t)b * G * BLOCK);
+    for (int m = 0; m < tile; m++) {
+      int64_t at = (row + m) * G + g;
+      sums[b][m] += to_float(whole[b][m] - excess * x->sum[at]) * (scale * x->scale[at]);
+    }
+  }
+}
+
 INLINE void dot_int8(const Linear *layer, int block, int wide, const Inputs *x, int64_t row, int tile, Sums sums) {
   int G = groups_of(layer->inputs);
   int64_t of_block = (int64_t)G * GROUP * BLOCK;
@@ -80,13 +92,7 @@ INLINE void dot_int8(const Linear *layer, int block, int wide, const Inputs *x, 
           whole[b][m] = dot4_signed(whole[b][m], *(const i8x32 *)(w + b * of_block + 32 * j), inputs);
       }
     }
-    for (int b = 0; b < wide; b++) {
-      f32x8 scale = load_half8(scales + (int64_t)b * G * BLOCK);
-      for (int m = 0; m < tile; m++) {
-        int64_t at = (row + m) * G + g;
-        sums[b][m] += to_float(whole[b][m] - EXCESS * x->sum[at]) * (scale * x->scale[at]);
-      }
-    }
+    add_scaled(whole, EXCESS, scales, wide, x, row, tile, g, G, sums);
   }
 }
 
@@ -111,13 +117,10 @@ INLINE void dot_int4(const Linear *layer, int block, int wide, const Inputs *x, 
           whole[b][m] = add_nibbles(add_nibbles(whole[b][m], low[b], repeat4(q)), high[b], repeat4(q + 16));
       }
     }
-    for (int b = 0; b < wide; b++) {
-      f32x8 scale = load_half8(scales + (int64_t)b * G * BLOCK);
-      for (int m = 0; m < tile; m++) {
-        int64_t at = (row + m) * G + g;
-        sums[b][m] += to_float(total_of_nibbles(whole[b][m]) - x->sum[at]) * (scale * x->scale[at]);
-      }
-    }
+    i32x8 totals[WIDE][TILE];
+    for (int b = 0; b < wide; b++)
+      for (int m = 0; m < tile; m++) totals[b][m] = total_of_nibbles(whole[b][m]);
+    add_scaled(totals, 1, scales, wide, x, row, tile, g, G, sums);
   }
 }
 
@@ -148,23 +151,17 @@ INLINE void dot_fp16(const Linear *layer, int block, int wide, const Inputs *x, 
 /* The matrix as it is: eight rows side by side, the sum of each across its lanes at the end. */
 INLINE void dot_fp32(const Linear *layer, int block, const Inputs *x, int64_t row, int tile, f32x8 *sums) {
   int K = layer->inputs, here = layer->outputs - block * BLOCK < BLOCK ? layer->outputs - block * BLOCK : BLOCK;
-  const float *w = (const float *)layer->weight + (int64_t)block * BLOCK * K;
+  const float *w[BLOCK], *first = (const float *)layer->weight + (int64_t)block * BLOCK * K;
+  for (int r = 0; r < BLOCK; r++) w[r] = first + (int64_t)(r < here ? r : 0) * K; /* the first, where none is */
   for (int m = 0; m < tile; m++) {
     const float *y = x->x + (row + m) * K;
     f32x8 parts[BLOCK] = {0};
     int k = 0;
-    if (here == BLOCK) {
-      for (; k + 8 <= K; k += 8) {
-        f32x8 inputs = load8(y + k);
-        for (int r = 0; r < BLOCK; r++) parts[r] += load8(w + (int64_t)r * K + k) * inputs;
-      }
-    } else {
-      for (; k + 8 <= K; k += 8)
-        for (int r = 0; r < here; r++) parts[r] += load8(w + (int64_t)r * K + k) * load8(y + k);
-    }
+    for (; k + 8 <= K; k += 8)
+      for (int r = 0; r < BLOCK; r++) parts[r] += load8(w[r] + k) * load8(y + k);
     for (int r = 0; r < here; r++) {
       float sum = sum8(parts[r]);
-      for (int i = k; i < K; i++) sum += w[(int64_t)r * K + i] * y[i];
+      for (int i = k; i < K; i++) sum += w[r][i] * y[i];
       sums[m][r] = sum;
     }
   }
