@@ -233,11 +233,11 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
 SOURCE = ROOT / "src" / "handloom"
 MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 CEILINGS = {
-    "root": 2090,
+    "root": 2140,
     "tokenizer": 1740,
     "data": 4400,
     "model": 1290,
-    "finetuning": 760,
+    "finetuning": 766,
     "quantization": 460,
     "native": 200,
     "checkpoints": 3020,

@@ -6,9 +6,10 @@ import glob
 import os
 import platform
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from handloom import cgroups
 from handloom.errors import ConfigError, require_type
@@ -108,6 +109,56 @@ def memory_bytes() -> int:
 
     total = int(psutil.virtual_memory().total) + int(psutil.swap_memory().total)
     return min(total, cgroups.limits().memory_bytes or total)
+
+
+def available_memory() -> int:
+    """Bytes that this process could still take: of the machine's free memory, or less by the limit of a container."""
+    import psutil
+
+    available, limit = int(psutil.virtual_memory().available), cgroups.limits().memory_bytes
+    return available if limit is None else min(available, limit - int(psutil.Process().memory_info().rss))
+
+
+@contextmanager
+def keeping_freed_memory(needed: int) -> Iterator[bool]:
+    """During the block, keep the memory of tensors that are freed for the next ones; yields whether that is so.
+
+    glibc returns large blocks to the system when they are freed, so that each page of the next tensor costs a page
+    fault. Here `mallopt` has it keep them, and the block's end returns what is free. Nothing is changed where
+    `can_keep_memory` is false, or fewer than `needed` bytes are available.
+    """
+    libc = _glibc() if can_keep_memory() and available_memory() >= needed else None
+    try:
+        yield libc is not None and all(libc.mallopt(option, value) for option, value in _KEEP.items())
+    finally:
+        if libc is not None:
+            for option, value in _RETURN.items():
+                libc.mallopt(option, value)
+            libc.malloc_trim(0)
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_KEEP = {_MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26}
+"""No block below 1 GB is mapped by itself, and the heap, which grows by 64 MB, never shrinks (mallopt(3))."""
+_RETURN = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _TOP_PAD: 2**17}
+"""Where glibc's own thresholds, which follow the blocks that a program frees, end at most."""
+
+
+def can_keep_memory() -> bool:
+    """Whether there is glibc, and the environment neither sets its thresholds nor HANDLOOM_KEEP_MEMORY=0."""
+    own = any(name.startswith("MALLOC_") or "glibc.malloc" in value for name, value in os.environ.items())
+    return not own and os.environ.get("HANDLOOM_KEEP_MEMORY") != "0" and _glibc() is not None
+
+
+def _glibc() -> Any:
+    """The C library of this process, if it is glibc."""
+    import ctypes
+
+    with suppress(OSError, ValueError, AttributeError):
+        if (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
+            libc = ctypes.CDLL(None)
+            return libc if libc.mallopt and libc.malloc_trim else None
+    return None
 
 
 def set_num_threads(threads: int | None) -> int:

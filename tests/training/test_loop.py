@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import re
 
 import pytest
 import torch
 
-from handloom import storage
+from handloom import runtime, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
 from handloom.model.gpt import GPT
@@ -396,3 +397,23 @@ def test_a_run_from_a_pipe_goes_on_from_its_prepared_tokens(tmp_path, tiny, corp
     monkeypatch.setattr("sys.stdin", Pipe(b""))
     run.resume(halted)
     assert final_state(halted) == final_state(straight)
+
+
+def test_freed_memory_is_kept_while_training_where_enough_is_available_and_changes_no_bit(tmp_path, tiny, monkeypatch):
+    calls = []
+
+    class Glibc:
+        mallopt = staticmethod(lambda option, value: calls.append((option, value)) or 1)
+        malloc_trim = staticmethod(lambda pad: calls.append("trim"))
+
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(runtime, "_glibc", lambda: Glibc)
+    monkeypatch.setattr(runtime, "available_memory", lambda: 10**12)
+    run.begin(tmp_path / "kept", tiny())
+    assert calls[:3] == list(runtime._KEEP.items())
+    assert calls[3:] == [*runtime._RETURN.items(), "trim"]
+    monkeypatch.setattr(runtime, "available_memory", lambda: 3 * 10**8)  # torch alone takes more
+    run.begin(tmp_path / "not", tiny())
+    assert len(calls) == 7
+    assert final_state(tmp_path / "kept") == final_state(tmp_path / "not")

@@ -94,7 +94,7 @@ class Trainer:
         """
         progress, config = self.progress, self.config
         last = math.inf if stop_after is None else stop_after
-        with self.timer.clock.beating():
+        with self.timer.clock.beating(), runtime.keeping_freed_memory(self.setup.peak_bytes()):
             if progress.step == 0 and not self.log.records:
                 self.validate()
                 self.sample()

@@ -17,6 +17,7 @@ from handloom.data.corpus import Corpus, open_corpus
 from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.finetuning import lora
+from handloom.finetuning.memory_estimate import MicroBatch, peak_bytes
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.base import Tokenizer
@@ -53,6 +54,12 @@ class TrainingSetup:
     def objective(self) -> Objective:
         """Of the data."""
         return self.data.objective
+
+    def peak_bytes(self) -> int:
+        """The most memory that the process is expected to hold while it trains."""
+        inputs = self.objective.batch(0)["inputs"]
+        rows = inputs[..., 0].numel() // self.config.accumulation
+        return peak_bytes(self.model, MicroBatch(rows, inputs.shape[-1], self.config.precision == "bf16", kept=True))
 
     def save(self, folder: Path, state: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
         """Write a checkpoint: the model, or only the adapter; the trainer's state as JSON values; the optimizer's."""
