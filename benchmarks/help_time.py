@@ -37,6 +37,8 @@ COMMANDS = (
     "bench batch",
     "bench train",
     "bench lora",
+    "tune",
+    "doctor",
     "model",
     "model show",
     "model list",

@@ -15,7 +15,7 @@ class Fake:
         self.facts = {"backend": "PyTorch", "load_seconds": 1.0, "agreement": None}
         self._others, self._tokens, self.done = iter(others), tokens, 0
 
-    def round(self):
+    def round(self, threads=None):
         self.done += 1
         return {"tokens": self._tokens, "seconds": 1.0, "each": [0.1] * 9 + [0.3], "peak_memory_bytes": self.done}
 

@@ -20,6 +20,7 @@ from handloom.hardware.usage import Meter
 
 MOST_OTHERS = 0.15
 """Cores that others may use in a round that counts."""
+WORKER = "handloom.bench.worker"
 ATTEMPTS = 4
 """Rounds after which the quietest counts, busy as it was."""
 
@@ -29,8 +30,8 @@ class Measured(Protocol):
 
     facts: dict[str, Any]
 
-    def round(self) -> dict[str, Any]:
-        """One round: `tokens`, `seconds`, `each`, `peak_memory_bytes`."""
+    def round(self, threads: int | None = None) -> dict[str, Any]:
+        """One round, with that many threads from now on: `tokens`, `seconds`, `each`, `peak_memory_bytes`."""
 
     def during(self, work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float | None]:
         """As `Meter.during`."""
@@ -47,11 +48,11 @@ class Row:
     busy: int = 0
     """Rounds that count although others used the machine, since no quiet moment came."""
 
-    def measure(self, worker: Measured) -> None:
+    def measure(self, worker: Measured, threads: int | None = None) -> None:
         """Add one round, the first quiet one of at most `ATTEMPTS`, or the quietest."""
         attempts: list[tuple[float, dict[str, Any]]] = []
         while len(attempts) < ATTEMPTS and (not attempts or attempts[-1][0] > MOST_OTHERS):
-            done, others = worker.during(worker.round)
+            done, others = worker.during(lambda: worker.round(threads))
             attempts.append((others or 0.0, done))
         others, done = min(attempts, key=lambda attempt: attempt[0])
         self.rounds.append(done)
@@ -93,7 +94,7 @@ class Worker:
     def __init__(self, settings: BenchSettings, precision: str, reference: Path, *, writes: bool) -> None:
         spec: dict[str, Any] = {"kind": settings.kind, "settings": dataclasses.asdict(settings), "precision": precision}
         spec |= {"reference": str(reference), "writes_reference": writes}
-        command = [sys.executable, "-m", "handloom.bench.worker", json.dumps(spec)]
+        command = [sys.executable, "-m", WORKER, json.dumps(spec)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._precision = precision
         self._meter = Meter([self._process.pid])
@@ -103,10 +104,10 @@ class Worker:
             self.close()
             raise
 
-    def round(self) -> dict[str, Any]:
+    def round(self, threads: int | None = None) -> dict[str, Any]:
         """See `Measured`."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{json.dumps(threads)}\n")
         self._process.stdin.flush()
         return self._read()
 

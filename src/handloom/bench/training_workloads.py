@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +39,8 @@ class RandomTokens(NextToken):
         Objective.__init__(self, batch, 1.0, (), data_hash="random tokens")
 
 
-def train(settings: BenchSettings, model: GPT, precision: str) -> Workload:
-    """Optimizer steps; the model is in float32, and `precision` that of the matrix products."""
+def train(settings: BenchSettings, model: GPT, precision: str, folder: Path) -> Workload:
+    """Optimizer steps; the model is in float32, `precision` that of the matrix products; `folder` gets the metrics."""
     assert isinstance(settings, Train)
     config = _config(settings, precision)
     objective = RandomTokens(settings, model.config.vocab_size)
@@ -49,11 +48,11 @@ def train(settings: BenchSettings, model: GPT, precision: str) -> Workload:
     if isinstance(config, FinetuneConfig):
         add_adapter(config, model, objective, None)
     setup = TrainingSetup(config, load_tokenizer("gpt2"), model, OpenedData(objective, "", {}))
-    folder = tempfile.TemporaryDirectory(prefix="handloom-bench-")
-    trainer = Trainer(Path(folder.name), setup, Progress(total=10**6), Reporter())
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(folder, setup, Progress(total=10**6), Reporter())
     request = StopRequest()
 
-    def once(done: Round, folder: object = folder) -> None:  # the folder stays as long as the work
+    def once(done: Round) -> None:
         began = time.perf_counter()
         trainer.step(request)
         done.each.append(time.perf_counter() - began)

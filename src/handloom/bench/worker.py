@@ -41,7 +41,9 @@ def main() -> None:
         agreement = workload.agreement(Path(spec["reference"]), spec["writes_reference"])
         workload.round(0)
         answer(threads=threads, load_seconds=loaded, agreement=agreement, **facts, **workload.facts)
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            if (count := json.loads(line)) is not None:
+                runtime.set_num_threads(count)
             done = workload.round(spec["settings"]["least_seconds"])
             answer(**dataclasses.asdict(done), peak_memory_bytes=runtime.peak_memory_bytes())
     except HandloomError as error:
@@ -58,7 +60,8 @@ def prepare(spec: dict[str, Any]) -> tuple[Workload, dict[str, Any]]:
     library = native.available() if packed else None
     facts = {"parameters": parameters, "backend": f"native ({library.variant})" if library else "PyTorch"}
     if isinstance(settings, Train):
-        return training_workloads.train(settings, model, precision), facts
+        folder = Path(spec["reference"]).with_name(f"run-{precision}")
+        return training_workloads.train(settings, model, precision, folder), facts
     return WORK[spec["kind"]](settings, model), facts
 
 

@@ -148,11 +148,17 @@ def _logprobs(model: GPT, tokens: Tensor) -> Tensor:
 
 def compare(reference: Tensor, other: Tensor) -> dict[str, float]:
     """Two tables of log-probabilities (T, V): how often the likeliest token is the same one, and how much the
-    log-probability of the reference's likeliest token differs, in nats."""
+    log-probability of the reference's likeliest token differs, in nats.
+
+    `relative_perplexity` is by how much the perplexity grows, if texts are distributed as the reference has it: the
+    exponential of the mean Kullback-Leibler divergence, less 1. It is above 0, and no text has to be at hand.
+    """
     best = reference.argmax(dim=-1)  # (T)
     differences = (other - reference).gather(1, best[:, None]).abs()  # (T, 1)
+    divergence = (reference.exp() * (reference - other)).sum(dim=-1)  # (T)
     return {
         "same_token": float((other.argmax(dim=-1) == best).double().mean()),
+        "relative_perplexity": float(divergence.mean().exp() - 1),
         "mean_logprob_difference": float(differences.mean()),
         "largest_logprob_difference": float(differences.max()),
     }

@@ -99,6 +99,7 @@ def print_report(found: dict[str, Any]) -> None:
 
 _AGREEMENT = {
     "same_token": (">same", "positions whose likeliest token is that of fp32"),
+    "relative_perplexity": (">ppl", "how much the perplexity grows, on text as fp32 predicts it"),
     "mean_logprob_difference": (">mean", "difference of that token's log-probability, in nats"),
     "largest_logprob_difference": (">largest", "the largest of these"),
     "largest_loss_difference": (">loss", "largest relative difference from the losses of fp32"),
@@ -109,6 +110,8 @@ _AGREEMENT = {
 def _agreement(name: str, value: float | None) -> str:
     if value is None:
         return "-"
+    if name == "relative_perplexity":
+        return percent(value, 3)
     return percent(value) if name == "same_token" else f"{value:.2g}"
 
 

@@ -74,6 +74,8 @@ EXAMPLES = {
     "bench batch": ("handloom bench batch --streams 8",),
     "bench train": ("handloom bench train --model nano --batch-size 16 --context-length 128",),
     "bench lora": ("handloom bench lora --rank 8",),
+    "tune": ("handloom tune runs/notes", "handloom tune gpt2 --json"),
+    "doctor": ("handloom doctor",),
     "pull": ("handloom pull gpt2",),
     "model": (),
     "model list": ("handloom model list",),

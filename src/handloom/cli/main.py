@@ -36,6 +36,8 @@ GROUPS = {
         "lm-eval": ("lm_eval:lm_eval", "Run EleutherAI's evaluation harness."),
         "verify": ("verify:verify", "Check that a model computes what it should."),
         "bench": ("bench:app", "Measure the speed of a model on this machine."),
+        "tune": ("tune:tune", "Find the fastest settings for a model on this machine."),
+        "doctor": ("doctor:doctor", "Show what this machine is, how fast, and what to fix."),
     },
     "Models on disk": {
         "pull": ("models:pull", "Download GPT-2 models from the Hugging Face hub."),
