@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 
@@ -9,6 +10,11 @@ import pytest
 
 if hasattr(signal, "SIGHUP"):  # `nohup make test` hands down an ignored SIGHUP, which commands respect
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure():
+    """What auto is in a test that is not about it: exact, and nothing is compiled."""
+    os.environ["HANDLOOM_PRECISION"] = "fp32"
 
 
 @pytest.fixture(autouse=True)

@@ -233,19 +233,19 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
 SOURCE = ROOT / "src" / "handloom"
 MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 CEILINGS = {
-    "root": 2141,
+    "root": 2160,
     "tokenizer": 1740,
     "data": 4400,
     "model": 1290,
     "finetuning": 766,
-    "quantization": 460,
+    "quantization": 541,
     "native": 200,
-    "checkpoints": 3020,
-    "inference": 2170,
+    "checkpoints": 3189,
+    "inference": 2180,
     "training": 2960,
-    "evaluation": 3090,
-    "inspection": 950,
-    "cli": 3340,
+    "evaluation": 3093,
+    "inspection": 1065,
+    "cli": 3409,
     "hardware": 677,
     "bench": 869,
 }

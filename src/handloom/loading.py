@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from handloom import replacement, storage
-from handloom.checkpoints import formats, gguf_import, hf_folder, model_store, nanogpt, native, peft
+from handloom.checkpoints import formats, gguf_import, hf_folder, model_store, nanogpt, native, packed_cache, peft
 from handloom.errors import CheckpointError, ConfigError, RequestError, require_type
 from handloom.finetuning import lora
 from handloom.inference.language_model import LanguageModel
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
-from handloom.quantization.precision import resolve_precision, set_precision
+from handloom.quantization.precision import PACKED, resolve_precision, set_precision
 from handloom.runtime import found_from, user_path
 from handloom.tokenizer import chat
 from handloom.tokenizer.base import Tokenizer
@@ -83,9 +83,8 @@ def find_model(name: str | Path, on_note: Callable[[str], None] = _warn, seen_fr
         name = found_from(str(name), seen_from.absolute().parents)
     folder = _existing(name)
     if folder is None:
-        raise CheckpointError(
-            f"There is no model at {Path(name)}, and none of that name was pulled.", formats.how_to_get(Path(name))
-        )
+        problem = f"There is no model at {Path(name)}, and none of that name was pulled."
+        raise CheckpointError(problem, formats.how_to_get(Path(name)))
     if checkpoint := _checkpoint(folder, on_note):
         if checkpoint.base is None:
             return checkpoint
@@ -156,16 +155,20 @@ def load(
     named = named_adapters(adapter)
     found = {own: find_adapter(folder, on_note) for own, (folder, _) in named.items()}
     source = _trained_on(source, name, found.values(), on_note)
-    model, template = source.load_model(), _template(source)
-    for one in found.values():  # all of them, before the first changes the model
-        require_base(model, one.base, one.folder, source.folder)
-        template = template or (_template(one.checkpoint) if one.checkpoint else None)
-    for own, one in found.items():
-        one.attach(model, own)
-    lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
-    if merge or precision != "fp32":
-        lora.merge_and_unload(model)
-        model = set_precision(model, precision, on_note)
+    template = _template(source)
+    if precision in PACKED and not found and not isinstance(source, AdaptedModel):
+        model: GPT = packed_cache.load_packed(source, precision, on_note)
+    else:
+        model = source.load_model()
+        for one in found.values():  # all of them, before the first changes the model
+            require_base(model, one.base, one.folder, source.folder)
+            template = template or (_template(one.checkpoint) if one.checkpoint else None)
+        for own, one in found.items():
+            one.attach(model, own)
+        lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
+        if merge or precision != "fp32":
+            lora.merge_and_unload(model)
+            model = set_precision(model, precision, on_note)
     tokenizer = source.load_tokenizer()
     return LanguageModel(model, tokenizer, source.folder, template or chat.template_of(tokenizer))
 
@@ -174,10 +177,8 @@ def _template(source: ModelSource) -> str | None:
     """The chat template that a model was trained with, if any; CheckpointError for one that we do not know."""
     template: str | None = None if isinstance(source, hf_folder.HFCheckpoint) else source.training.get("template")
     if template not in (None, chat.CHAT_TEMPLATE):
-        raise CheckpointError(
-            f"{source.folder} was trained with the chat template {template!r}; known is {chat.CHAT_TEMPLATE!r}.",
-            "Use the version of Handloom that wrote it.",
-        )
+        problem = f"{source.folder} was trained with the chat template {template!r}; known is {chat.CHAT_TEMPLATE!r}."
+        raise CheckpointError(problem, "Use the version of Handloom that wrote it.")
     return template
 
 

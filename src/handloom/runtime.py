@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import glob
+import mmap
 import os
 import platform
 import sys
@@ -14,6 +16,9 @@ from typing import Any
 from handloom import cgroups
 from handloom.errors import ConfigError, require_type
 from handloom.values import plain
+
+_DONTNEED = 4
+"""madvise's MADV_DONTNEED."""
 
 
 def user_path(given: str | Path, what: str) -> Path:
@@ -200,6 +205,19 @@ def peak_memory_bytes() -> int:
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+
+
+def release_pages(address: int, length: int) -> None:
+    """Take pages of a mapped file out of this process's memory, Linux only; they are read again when needed.
+
+    Nothing may have been written to them: that would be lost. Memory that is not a file's is left alone.
+    """
+    first, last = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + length) // mmap.PAGESIZE * mmap.PAGESIZE
+    with suppress(OSError, ValueError), open("/proc/self/maps", encoding="utf-8") as maps:
+        for span, _, _, _, inode in (line.split(maxsplit=5)[:5] for line in maps):
+            start, end = (int(bound, 16) for bound in span.split("-"))
+            if inode != "0" and start <= first < last <= end:
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
 
 
 def versions() -> dict[str, str]:

@@ -351,3 +351,19 @@ def test_answers_are_kept_in_the_cache_of_the_harness(lm, our_model, tmp_path):
     model._loglikelihood_tokens = None  # it must not be asked again
     assert [tuple(one) for one in cached.loglikelihood(requests)] == expected
     cached.dbdict.close()
+
+
+def test_the_precision_is_ours_and_all_else_the_harnesss(monkeypatch, tmp_path):
+    from handloom.cli import main
+    from handloom.evaluation import lm_eval_adapter
+
+    asked = []
+    monkeypatch.setattr(lm_eval_adapter, "command_line", lambda flags, model, load: asked.append((flags, load)))
+    monkeypatch.setattr("handloom.loading.find_model", lambda *_: None)
+    monkeypatch.setattr("handloom.loading.load", lambda name, precision: (name, precision))
+    for words in (["--precision", "int8"], []):
+        with pytest.raises(SystemExit) as left:
+            main.main(["lm-eval", "runs/demo", "--tasks", "x", *words, "--limit", "3"])
+        assert left.value.code == 0
+    assert [flags for flags, _ in asked] == [("--tasks", "x", "--limit", "3")] * 2
+    assert [load("runs/demo") for _, load in asked] == [("runs/demo", "int8"), ("runs/demo", "fp32")]

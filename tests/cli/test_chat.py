@@ -235,3 +235,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(terminal, tmp_path):
     until("/quit or Ctrl-D leaves.\r\n> ")
     os.write(keys, b"\x04")
     assert process.wait(timeout=60) == 0
+
+
+def test_stats_follow_each_answer(inside, trained_run):
+    lines = b"The\n/history\n/retry\n/settings\nfox\n"
+    result = inside("chat", "--model", trained_run, "--max-new-tokens", "4", "--stats", stdin=lines)
+    assert result.returncode == 0, result.err
+    assert [line.partition(": ")[0] for line in result.err.splitlines()] == ["Stats"] * 3
+    assert all("; fp32, PyTorch" in line for line in result.err.splitlines())

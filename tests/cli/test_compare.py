@@ -265,3 +265,16 @@ def test_the_page_fits_and_is_readable_in_a_browser(world, browser, width, schem
     assert [url for url in asked if not url.startswith("data:")] == [address]
     assert troubles == []
     context.close()
+
+
+def test_models_are_compared_in_another_precision(here):
+    code, out, _ = compared(*MODELS[:2], "--precision", "int8", "--out", "8.html", "--json", "8.json", *SETTINGS)
+    assert code == 0
+    exact, rounded = (json.loads(Path(name).read_text(encoding="utf-8"))["models"] for name in ("1.json", "8.json"))
+    assert [model["precision"] for model in exact] == ["fp32"] * 4
+    assert [model["precision"] for model in rounded] == ["int8"] * 2
+    for one, other in zip(exact, rounded, strict=False):
+        assert one["parameters"] == other["parameters"]
+        assert other["weight_bytes"] < 0.6 * one["weight_bytes"]
+    assert "in int8" in Path("8.html").read_text(encoding="utf-8")
+    assert re.search(r"^ *precision +int8 +int8 *$", out, re.MULTILINE)

@@ -164,3 +164,19 @@ def test_every_command_in_the_document_is_one():
         assert app.parse_args(words, exit_on_error=False, print_error=False)[0].__name__ == "evaluate"
     for task in TASKS:
         assert f"| `{task}` |" in text
+
+
+def test_in_another_precision_the_numbers_are_near_and_the_precision_is_recorded(inside, trained_run, fox, questions):
+    found = {}
+    for precision in ("fp32", "int8"):
+        words = ("evaluate", trained_run, "--precision", precision, "--threads", "1")
+        result = inside(*words, "--data", fox, "--json")
+        assert result.returncode == 0, result.err
+        found[precision] = json.loads(result.out)
+        assert found[precision]["precision"] == precision
+        assert json.loads(inside(*words, "--data", questions, "--json").out)["precision"] == precision
+    exact, rounded = (found[name]["readings"][0]["nats_per_token"] for name in ("fp32", "int8"))
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, rel=0.01)
+    page = inside("evaluate", trained_run, "--precision", "int8", "--data", fox).out
+    assert " in int8 on fox.txt " in " ".join(page.split())

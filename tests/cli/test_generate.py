@@ -148,7 +148,7 @@ def test_stats_are_told_on_standard_error(inside, trained_run):
         assert result.returncode == 0, result.err
         assert re.fullmatch(
             r"Stats: \d+ prompt tokens, first token after \d+\.\d{3} s, [1-8] new tokens in \d+\.\d{3} s"
-            r"(, [\d.,]+ tokens/s after the first)?\.\n",
+            r"(, [\d.,]+ tokens/s after the first)?; fp32, PyTorch(, since .+)?\.\n",
             result.err,
         )
     settings = (
@@ -166,6 +166,21 @@ def test_stats_are_told_on_standard_error(inside, trained_run):
         r"\nStats: Speculation: \d+ of \d+ proposed tokens accepted in \d+ pass(es)?; a pass costs [\d.]+ tokens\.\n$",
         result.err,
     )
+
+
+def test_auto_is_the_default_and_is_noted_and_recorded(inside, trained_run, lm, monkeypatch):
+    greedy = ("generate", "The", "--model", trained_run, *SHORT, "--temperature", "0", "--json")
+    monkeypatch.setenv("HANDLOOM_PRECISION", "int8")
+    automatic, asked, exact = (
+        inside(*greedy, *more) for more in ((), ("--precision", "int8"), ("--precision", "fp32"))
+    )
+    assert "Note: int8 weights (--precision fp32 for exact results).\n" in automatic.err
+    assert "exact results" not in asked.err + exact.err
+    assert automatic.out == asked.out
+    assert json.loads(automatic.out)["precision"] == "int8"
+    assert json.loads(exact.out)["precision"] == "fp32"
+    assert json.loads(exact.out)["text"] == lm.generate("The", max_new_tokens=8, temperature=0)
+    assert "; int8 weights, " in inside(*greedy, "--stats").err
 
 
 def test_settings_of_writing_reach_it(generate, lm):

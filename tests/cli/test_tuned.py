@@ -40,6 +40,7 @@ def test_several_texts_from_a_file_and_json(inside, spam, tmp_path):
     ]
     for record, text, found in zip(records, lines, wanted, strict=True):
         assert (record["text"], record["label"]) == (text, found.label)
+        assert record["precision"] == "fp32"
         assert record["probabilities"] == pytest.approx(found.probabilities, rel=1e-5)
 
 

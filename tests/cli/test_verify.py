@@ -131,3 +131,12 @@ def test_brackets_in_a_name_and_in_tokens_are_printed_as_they_are(inside, two, t
     done = inside("verify", named, "--against", two[1], "--text", "[red][/x]")
     assert done.returncode == 1, done.err
     assert "[bold]x" in done.out.replace("\n", "")
+
+
+def test_the_quality_of_a_precision_is_a_row(inside, trained_run):
+    result = inside("verify", trained_run, "--precision", "int4", "--json")
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert [row["name"] for row in rows if " within " in row["name"]] == ["int4 within 1 %"]
+    assert (result.returncode == 0) == all(row["passed"] is not False for row in rows)
+    refused = inside("verify", trained_run, "--precision", "int4", "--against", "bf16")
+    assert refused.returncode == 2

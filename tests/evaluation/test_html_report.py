@@ -42,7 +42,7 @@ def measured(name, **changes):
     share = OverlapStats(1, 1, one.copied.longest, 9.0)
     values = {
         "name": name, "provenance": Provenance("tuned here", "from " + HOSTILE, 3, 5, 10), "tokenizer": "A",
-        "vocab_size": 257,
+        "vocab_size": 257, "precision": "int8",
         "context_length": 16, "parameters": 10, "weight_bytes": 40, "cache_bytes": 80, "held_out": reading(),
         "general": reading(), "calibration": reliability(np.array([0.3, 0.9]), np.array([True, False])),
         "diversity": diversity([one.text]), "memorization": Memorization(HOSTILE, share, share), "no_memorization": "",

@@ -19,7 +19,7 @@ from handloom.model.gpt import GPT
 from handloom.native import library as native
 from handloom.quantization.packed import PackedGPT, pack_model
 from handloom.quantization.packing import BITS
-from handloom.quantization.precision import resolve_precision, set_precision
+from handloom.quantization.precision import described, precision_of, resolve_precision, set_precision
 
 SHAPES = {
     "tied": GPTConfig(vocab_size=311, context_length=48, layers=2, heads=4, embed_dim=64),
@@ -167,10 +167,38 @@ def test_a_packed_model_is_smaller():
     assert sizes["int4"] < sizes["int8"]
 
 
-def test_auto_is_said_in_words_and_wrong_names_are_refused():
-    assert resolve_precision("auto") == ("int8" if native.available() else "fp32")
+@pytest.mark.parametrize(("compiler", "wanted"), [(True, "int8"), (False, "fp32")])
+def test_auto_is_the_fastest_that_is_there(compiler, wanted, monkeypatch):
+    monkeypatch.delenv("HANDLOOM_PRECISION")
+    monkeypatch.setattr(native, "available", lambda: "a library" if compiler else None)
+    assert resolve_precision("auto") == wanted
+    monkeypatch.setenv("HANDLOOM_PRECISION", "int4")
+    assert resolve_precision("auto") == "int4"
+    assert resolve_precision("fp32") == "fp32"
+
+
+def test_wrong_names_are_refused(monkeypatch):
     with pytest.raises(ConfigError, match="There is no precision 'int9'"):
         set_precision(model_of(SHAPES["tied"]), "int9")
+    monkeypatch.setenv("HANDLOOM_PRECISION", "int5")
+    with pytest.raises(ConfigError, match="There is no precision 'int5', as HANDLOOM_PRECISION has it") as caught:
+        resolve_precision("auto")
+    assert "Did you mean int4" in caught.value.remedy or "There are: auto" in caught.value.remedy
+    monkeypatch.setattr("handloom.quantization.precision.has_native_bf16", lambda: False)
+    with pytest.raises(ConfigError, match="no bfloat16 arithmetic"):
+        resolve_precision("bf16")
+
+
+def test_what_computes_a_model_is_described(monkeypatch):
+    packed = pack_model(model_of(SHAPES["tied"]), "int8")
+    library = native.available()
+    if library is not None:
+        assert described(packed) == f"int8 weights, C kernels ({library.variant})"
+    monkeypatch.setattr(native, "available", lambda: None)
+    monkeypatch.setattr(native, "why_unavailable", lambda: "there is no C compiler (cc)")
+    assert described(packed) == "int8 weights, PyTorch, since there is no C compiler (cc)"
+    assert described(model_of(SHAPES["tied"])).startswith("fp32, PyTorch")
+    assert precision_of(model_of(SHAPES["tied"]).to(torch.bfloat16)) == "bf16"
 
 
 def test_fp32_is_the_model_itself():

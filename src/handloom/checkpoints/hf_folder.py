@@ -39,7 +39,7 @@ _QUANTIZED = re.compile(r".*\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_s
 _FOREIGN = f"The weights do not belong to this {CONFIG}. {AGAIN}"
 
 
-def _quiet(note: str) -> None:
+def _quiet(what: object) -> None:
     pass
 
 
@@ -52,15 +52,15 @@ class HFCheckpoint:
     on_note: Callable[[str], None] = _quiet
     """Called with what is left out of the weights."""
 
-    def load_model(self) -> GPT:
-        """The model, ready to use, in float32.
+    def load_model(self, on_read: Callable[[Tensor], None] = _quiet) -> GPT:
+        """The model, ready to use, in float32; `on_read` is called with each tensor that was looked at.
 
         Raises CheckpointError for weights that are missing, damaged, not finite, or another model's.
         """
         require_memory(self.config, self.folder)
         with torch.device("meta"):
             model = GPT(self.config)
-        weights = from_hf(self.read_tensors(), model, self.folder, self.on_note)
+        weights = from_hf(self.read_tensors(), model, self.folder, self.on_note, on_read=on_read)
         model.load_state_dict(weights, assign=True)
         return model.eval()
 
@@ -77,7 +77,7 @@ class HFCheckpoint:
             self.on_note(f"{self.folder} comes without a tokenizer of any kind; GPT-2's is used.")
         tokenizer = read_tokenizer(self.folder, self.config)
         exported = read_metadata(self.folder).get(FINGERPRINT)
-        if exported not in (None, tokenizer.fingerprint):
+        if exported is not None and exported != tokenizer.fingerprint:  # which takes 0.1 s to compute
             raise CheckpointError(
                 f"The tokenizer in {self.folder} is not the one that its model was exported with: fingerprint "
                 f"{tokenizer.fingerprint[:12]} instead of {exported[:12]}.",
@@ -100,7 +100,11 @@ def open_folder(folder: Path, on_note: Callable[[str], None] = _quiet) -> HFChec
 
 @torch.no_grad()
 def from_hf(
-    tensors: dict[str, Tensor], model: GPT, origin: Path, on_note: Callable[[str], None] = _quiet
+    tensors: dict[str, Tensor],
+    model: GPT,
+    origin: Path,
+    on_note: Callable[[str], None] = _quiet,
+    on_read: Callable[[Tensor], None] = _quiet,
 ) -> dict[str, Tensor]:
     """The tensors of `origin` under our names, as views of themselves where they are float32.
 
@@ -108,6 +112,7 @@ def from_hf(
         tensors: under their family's names, with or without prefixes; emptied, so that what was converted is freed.
         model: its shapes are expected.
         on_note: called with what is left out: prefixes of all names, and heads that generate no text.
+        on_read: called with each tensor that was looked at.
 
     Raises CheckpointError unless every other tensor is used exactly once, has the expected shape and type, and is
     finite.
@@ -126,7 +131,7 @@ def from_hf(
     )
     ours = {}
     for theirs, name in wanted.items():
-        tensor = _as_float32(theirs, plain.pop(theirs), origin)
+        on_read(tensor := _as_float32(theirs, plain.pop(theirs), origin))
         ours[name.ours] = tensor.T if name.transposed else tensor
     return ours
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 from cyclopts import Parameter
 
 from handloom.cli.flags import given, heading, path_of
-from handloom.console import note
+from handloom.console import note, pluralize
 from handloom.errors import RequestError
 from handloom.values import parse_json
 
 if TYPE_CHECKING:
+    from handloom.inference.completions import GenerationStats
+    from handloom.inference.language_model import LanguageModel
     from handloom.model.config import GPTConfig
 
 
@@ -35,14 +37,42 @@ ModelFlag = Annotated[Path, path_of("MODEL"), flag("Essentials", _MODEL)]
 AdapterFlag = Annotated[list[str] | None, flag("Essentials", _ADAPTER, name="--adapter")]
 _PRECISION = (
     "Of the weights. fp32 is exact; fp16, int8 and int4 are smaller and faster; bf16 needs a processor with bfloat16 "
-    "arithmetic; auto: int8 where a C compiler is, else fp32."
+    "arithmetic; auto: $HANDLOOM_PRECISION, else int8 where a C compiler is, or fp32."
 )
-PrecisionFlag = Annotated[
-    Literal["fp32", "auto", "fp16", "bf16", "int8", "int4"], flag("Precision and threads", _PRECISION)
-]
+Precision = Literal["fp32", "auto", "fp16", "bf16", "int8", "int4"]
+PrecisionFlag = Annotated[Precision, flag("Precision and threads", _PRECISION)]
 ThreadsFlag = Annotated[int | None, flag("Precision and threads", _THREADS)]
 _MAX_LABELS = 6
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def load_for_inference(model: Path, adapter: list[str] | None, precision: str) -> LanguageModel:
+    """The model with its adapters merged; a note where `auto` is another precision than fp32."""
+    from handloom.loading import load
+
+    lm = load(model, note, adapter or (), precision, merge=True)
+    if precision == "auto" and lm.precision != "fp32":
+        note(f"{lm.precision} weights (--precision fp32 for exact results).")
+    return lm
+
+
+def note_stats(counts: GenerationStats, lm: LanguageModel) -> None:
+    """Note times, tokens per second, and what computes the model."""
+    from handloom.quantization.precision import described
+
+    after, speculation = counts.seconds - counts.first_token_seconds, counts.speculation
+    rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
+    note(
+        f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
+        f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}; {described(lm.model)}.",
+        "Stats: ",
+    )
+    if speculation.cost is not None:
+        note(
+            f"Speculation: {speculation.accepted:,} of {speculation.proposed:,} proposed tokens accepted in "
+            f"{pluralize(speculation.passes, 'pass', 'passes')}; a pass costs {speculation.cost:.2f} tokens.",
+            "Stats: ",
+        )
 
 
 def note_labels(name: str, config: GPTConfig) -> None:

@@ -47,7 +47,8 @@ def chat(
     *,
     adapter: AdapterFlag = None,
     system: Annotated[str | None, flag("Essentials", "The system message, if the model has a chat template.")] = None,
-    precision: PrecisionFlag = "fp32",
+    stats: Annotated[bool, flag("Output", "Also print times and tokens per second of each answer.")] = False,
+    precision: PrecisionFlag = "auto",
     threads: ThreadsFlag = None,
     flags: ConfigFlags = None,
 ) -> None:
@@ -61,10 +62,9 @@ def chat(
 
     from handloom import runtime
     from handloom.inference.chat import ChatSession, TextSession
-    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = load(model, note, adapter or (), precision, merge=True)
+    lm = arguments.load_for_inference(model, adapter, precision)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
         session.set_system(system.strip() or None)
@@ -80,7 +80,8 @@ def chat(
             return
         try:
             with session.unchanged_by_errors():
-                _run_line(session, line, saved)
+                if _run_line(session, line, saved) and stats:
+                    arguments.note_stats(session.stats, lm)
         except BrokenPipeError:
             raise  # the output is closed
         except HandloomError as error:
@@ -93,12 +94,12 @@ def chat(
             note(f"{error or type(error).__name__}. That line changed nothing; /save keeps the text.", "Error: ")
 
 
-def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
-    """A line of text, or a command."""
+def _run_line(session: TextSession, line: str, saved: set[Path]) -> bool:
+    """A line of text, or a command. Returns whether the model answered."""
     command, _, rest = line.partition(" ")
     if not line.startswith("/") or line.startswith("//"):
         _show(lambda should_stop: session.send(line[1:] if line.startswith("//") else line, should_stop))
-        return
+        return True
     _require_command(command, rest)
     value = rest.strip()
     commands: dict[str, Callable[[], None]] = {
@@ -114,6 +115,7 @@ def _run_line(session: TextSession, line: str, saved: set[Path]) -> None:
         "/stop": lambda: session.set("stop", arguments.typed_stop(value)),
     }
     commands.get(command, lambda: session.set(command[1:], value))()
+    return command in ("/retry", "/edit")
 
 
 def _require_command(command: str, rest: str) -> None:

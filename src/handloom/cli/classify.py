@@ -11,6 +11,7 @@ from handloom.cli.arguments import (
     PrecisionFlag,
     ThreadsFlag,
     flag,
+    load_for_inference,
     read_file,
     read_standard_input,
     require_positive,
@@ -38,7 +39,7 @@ def classify(
         flag("Output", "Print one JSON object a line, with the probabilities (or values) of all labels.", negative=""),
     ] = False,
     batch_size: Annotated[int, flag("Precision and threads", "Texts that are read together.")] = 16,
-    precision: PrecisionFlag = "fp32",
+    precision: PrecisionFlag = "auto",
     threads: ThreadsFlag = None,
 ) -> None:
     """Classify a text by a model that was tuned for it: its labels, with their probabilities.
@@ -51,16 +52,15 @@ def classify(
     wanted = _read(text, texts)
 
     from handloom import runtime
-    from handloom.console import note, print_json, write
+    from handloom.console import print_json, write
     from handloom.inference import classify as classifying
-    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = load(model, note, adapter or (), precision, merge=True)
+    lm = load_for_inference(model, adapter, precision)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong=overlong, batch_size=batch_size)
     if json:
         for one, each in zip(wanted, found, strict=True):
-            print_json(_record(one, each))
+            print_json({**_record(one, each), "precision": lm.precision})
     elif texts is not None:
         shown = [_in_short(each) for each in found]
         width = max(map(len, shown))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from handloom.cli.arguments import note_labels, read_lines, require_positive
+from handloom.cli.arguments import Precision, note_labels, read_lines, require_positive
 from handloom.cli.flags import PathFlag, flags_of, given
 from handloom.errors import RequestError, worded
 from handloom.evaluation.comparison_config import LEFT_OUT, PROMPTS, ComparisonConfig
@@ -33,6 +34,7 @@ def compare(
     prompts: PathFlag | None = None,
     out: PathFlag = Path("compare.html"),
     json: PathFlag | None = None,
+    precision: Precision = "fp32",
     threads: int | None = None,
     config: Annotated[ComparisonFlags, Parameter(name="*")] = ComparisonFlags(),  # noqa: B008 - cyclopts wants one
     request: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
@@ -52,6 +54,8 @@ def compare(
         The page.
     json
         Also write all numbers and texts to this file.
+    precision
+        Of the weights of all models: fp32 is exact; auto is the fastest one, see docs/quantization.md.
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores available].
     """
@@ -78,7 +82,7 @@ def compare(
     from handloom.evaluation import compare, html_report
 
     runtime.set_num_threads(threads)
-    report = compare.compare(models, how, _find, _say)
+    report = compare.compare(models, how, partial(_find, precision=precision), _say)
     storage.write_output(out, html_report.render(report), inputs)
     if json:
         text = dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -87,7 +91,7 @@ def compare(
     write(f"The page: {out}" + (f"  The numbers: {json}" if json else ""))
 
 
-def _find(name: str, run: Path | None) -> ModelEntry:
+def _find(name: str, run: Path | None, precision: str) -> ModelEntry:
     """The model of a name; one that a run names may be named from a folder above the run."""
     from handloom.console import note
     from handloom.evaluation.provenance import ModelEntry
@@ -102,7 +106,7 @@ def _find(name: str, run: Path | None) -> ModelEntry:
         name=name,
         folder=source.folder,
         context_length=source.config.context_length,
-        open=lambda: load(there, on_note=lambda note: None),  # it was printed before
+        open=lambda: load(there, on_note=lambda note: None, precision=precision),  # it was printed before
         load_tokenizer=source.load_tokenizer,
         training=getattr(source, "training", {}),
         adapter_base=source.base.folder if isinstance(source, AdaptedModel) else None,
@@ -152,6 +156,7 @@ def _rows(report: Report) -> list[tuple[str, Cell]]:
     speeds, several = report.times.speeds, not report.one_tokenizer
     rows: list[tuple[str, Cell]] = [
         ("origin", lambda m: m.provenance.kind.removesuffix(" here")),
+        ("precision", lambda m: m.precision),
         ("parameters", lambda m: number(m.parameters, 0)),
         ("trained share", lambda m: _share(m.provenance.trained_share, 2)),
         ("weights MB", lambda m: number(m.weight_bytes / 1e6, 1)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from handloom.cli.arguments import note_labels, require_positive
+from handloom.cli.arguments import Precision, note_labels, require_positive
 from handloom.cli.flags import ModelPath, PathFlag, flags_of, given
 from handloom.errors import RequestError
 from handloom.evaluation.eval_text import PerplexityConvention
@@ -46,6 +46,7 @@ def evaluate(
     stride: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     convention: Annotated[ConventionFlags, Parameter(name="*")] = ConventionFlags(),  # noqa: B008 - cyclopts wants one
     files: Files = Files(),
+    precision: Precision = "fp32",
     threads: int | None = None,
     json: bool = False,
 ) -> None:
@@ -61,6 +62,8 @@ def evaluate(
         auto detects the task by the fields of the file's first record; anything else is text.
     stride
         New tokens in each window [default: the context, and 512 or half a smaller context].
+    precision
+        Of the weights: fp32 is exact; auto is the fastest one, see docs/quantization.md.
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores available].
     json
@@ -79,9 +82,9 @@ def evaluate(
     _refuse_unused(found, {**given(convention), "stride": stride, **asdict(files)}, data)
     runtime.set_num_threads(threads)
     if found == "text":
-        _evaluate_text(model, data, how, files, json=json)
+        _evaluate_text(model, data, how, files, precision=precision, json=json)
     else:
-        _evaluate_items(model, file, found, how, files=files, json=json)
+        _evaluate_items(model, file, found, how, files=files, precision=precision, json=json)
 
 
 def _refuse_unused(task: str, flags: dict[str, Any], data: list[str]) -> None:
@@ -99,13 +102,17 @@ def _refuse_unused(task: str, flags: dict[str, Any], data: list[str]) -> None:
         raise RequestError(f"`task={task}` reads one file, and {len(data)} were named.", "Name one.", setting="data")
 
 
-def _load(model: Path) -> LanguageModel:
+def _load(model: Path, precision: str) -> LanguageModel:
     from handloom.console import note
     from handloom.loading import load
 
-    lm = load(model, note)
+    lm = load(model, note, precision=precision)
     note_labels(str(model), lm.config)
     return lm
+
+
+def _named(model: Path, lm: LanguageModel) -> str:
+    return str(model) if lm.precision == "fp32" else f"{model} in {lm.precision}"
 
 
 def _print(table: Any, notes: list[str]) -> None:
@@ -117,7 +124,9 @@ def _print(table: Any, notes: list[str]) -> None:
         console.print(f"\n{note}")
 
 
-def _evaluate_text(model: Path, data: list[str], how: PerplexityConvention, files: Files, *, json: bool) -> None:
+def _evaluate_text(
+    model: Path, data: list[str], how: PerplexityConvention, files: Files, *, precision: str, json: bool
+) -> None:
     """Perplexity."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
@@ -128,14 +137,14 @@ def _evaluate_text(model: Path, data: list[str], how: PerplexityConvention, file
     corpus = open_corpus(data, text_field=files.text_field or "text", json_as_text=files.json_as_text)
     for sentence, _ in corpus.omissions.sentences():
         note(sentence)
-    lm = _load(model)
+    lm = _load(model, precision)
     with progress(column("Reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=None)
         result = measure(lm, corpus, how, lambda done, total: bar.update(task, completed=done, total=total))
     if json:
-        print_json({"model": str(model), "data": corpus.sources, **as_json(result)})
+        print_json({"model": str(model), "precision": lm.precision, "data": corpus.sources, **as_json(result)})
         return
-    table = plain_table(f"{model} on {' '.join(corpus.sources)}")
+    table = plain_table(f"{_named(model, lm)} on {' '.join(corpus.sources)}")
     table.add_column("", no_wrap=True)
     for head in table_heads(result):
         table.add_column(head, justify="right", no_wrap=True)
@@ -156,7 +165,9 @@ def shown(value: float) -> str:
     return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
-def _evaluate_items(model: Path, file: Path, task: str, how: PerplexityConvention, *, files: Files, json: bool) -> None:
+def _evaluate_items(
+    model: Path, file: Path, task: str, how: PerplexityConvention, *, files: Files, precision: str, json: bool
+) -> None:
     """Multiple choice, with the result of each item in a file of its own if there is one."""
     from json import dumps
 
@@ -171,7 +182,7 @@ def _evaluate_items(model: Path, file: Path, task: str, how: PerplexityConventio
     inputs = [model, file, *([files.labels] if files.labels else [])]
     if files.items is not None:
         require_not_input(files.items, inputs)
-    lm = _load(model)
+    lm = _load(model, precision)
     with ExitStack() as stack:
         lines = None if files.items is None else stack.enter_context(output_file(files.items, inputs))
         bar = stack.enter_context(progress(column("Items"), MofNCompleteColumn(), TimeElapsedColumn()))
@@ -184,9 +195,10 @@ def _evaluate_items(model: Path, file: Path, task: str, how: PerplexityConventio
 
         totals = add_up(score_items(lm, items, how.batch_size), on_result)
     if json:
-        print_json({"model": str(model), "data": str(file), "task": task, **as_json(totals)})
+        measured = {"model": str(model), "precision": lm.precision, "data": str(file), "task": task}
+        print_json({**measured, **as_json(totals)})
         return
-    table = plain_table(f"{model} on {file}, task {task}: {totals.items:,} items")
+    table = plain_table(f"{_named(model, lm)} on {file}, task {task}: {totals.items:,} items")
     for name in ("", "value", "standard error", "elsewhere called"):
         table.add_column(name, justify="right" if name in ("value", "standard error") else "left")
     for score in scores(totals):

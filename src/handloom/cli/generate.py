@@ -50,7 +50,7 @@ def generate(
         int,
         flag("Precision and threads", "Prompts whose texts are generated together.", name=["--batch-size", "--batch"]),
     ] = 16,
-    precision: PrecisionFlag = "fp32",
+    precision: PrecisionFlag = "auto",
     threads: ThreadsFlag = None,
     flags: ConfigFlags = None,
 ) -> None:
@@ -66,10 +66,9 @@ def generate(
 
     from handloom import runtime
     from handloom.inference.completions import GenerationStats
-    from handloom.loading import load
 
     runtime.set_num_threads(threads)
-    lm = load(model, note, adapter or (), precision, merge=True)
+    lm = arguments.load_for_inference(model, adapter, precision)
     answers = lm.template is not None and not no_chat_template
     asked = [[Message("user", text)] if answers and isinstance(text, str) else text for text in texts]
     if prompts is None:
@@ -87,7 +86,7 @@ def generate(
             _print_each(lm, zip(texts, asked, strict=True), config, n, batch_size=batch_size, counts=counts)
     finally:
         if stats and counts.new_tokens:
-            _print_stats(counts)
+            arguments.note_stats(counts, lm)
 
 
 def _require_sense(config: GenerationConfig, n: int, stream: bool, json: bool) -> None:
@@ -162,22 +161,6 @@ def _print_each(
         raise RequestError(f"{pluralize(failed, 'prompt')} failed.", "Their records say why, as 'error'.")
 
 
-def _print_stats(counts: GenerationStats) -> None:
-    after, speculation = counts.seconds - counts.first_token_seconds, counts.speculation
-    rate = f", {counts.later_tokens / after:,.1f} tokens/s after the first" if after else ""
-    note(
-        f"{counts.prompt_tokens:,} prompt tokens, first token after {counts.first_token_seconds:.3f} s, "
-        f"{counts.new_tokens:,} new tokens in {counts.seconds:.3f} s{rate}.",
-        "Stats: ",
-    )
-    if speculation.cost is not None:
-        note(
-            f"Speculation: {speculation.accepted:,} of {speculation.proposed:,} proposed tokens accepted in "
-            f"{pluralize(speculation.passes, 'pass', 'passes')}; a pass costs {speculation.cost:.2f} tokens.",
-            "Stats: ",
-        )
-
-
 def _print_all(lm: LanguageModel, text: Any, output: CompletionOutput, seed: int | None, answers: bool) -> None:
     """The texts of one prompt; as JSON where a seed is given, to name it, or the error that it failed with."""
     if output.error is not None:
@@ -190,6 +173,7 @@ def _print_all(lm: LanguageModel, text: Any, output: CompletionOutput, seed: int
             continue
         record: dict[str, Any] = {"prompt": text, "text": completion.text, "finish_reason": completion.finish_reason}
         record |= {"ids": completion.ids, "prompt_tokens": output.prompt_tokens, "seed": seed, "row": row}
+        record["precision"] = lm.precision
         for name, tokens in (("logprobs", completion.logprobs), ("prompt_logprobs", output.prompt_logprobs)):
             if tokens is not None:
                 record[name] = _records(lm, tokens)

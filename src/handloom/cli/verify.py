@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handloom.cli.arguments import Precision, read_file
 from handloom.cli.flags import ModelPath, PathFlag
 from handloom.errors import ConfigError, RequestError
 from handloom.inspection.check import TOLERANCE
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from handloom.inspection.activations import Difference
     from handloom.inspection.check import Check
     from handloom.inspection.diff import Comparison
+    from handloom.model.gpt import GPT
 
 _RESULTS = {True: ("passed", "green"), False: ("failed", "bold red"), None: ("not checked", "")}
 _PARTS = {
@@ -39,6 +42,7 @@ def verify(
     against: str | None = None,
     text: str | None = None,
     text_file: PathFlag | None = None,
+    precision: Precision | None = None,
     tolerance: float = TOLERANCE,
     json: bool = False,
     threads: int | None = None,
@@ -56,6 +60,8 @@ def verify(
         What both read with --against, instead of a sentence about a fox.
     text_file
         Read that text from this file.
+    precision
+        Check the quality of this precision alone against fp32 [default: of each that this processor has].
     tolerance
         The largest difference allowed, as a share of the largest number there is (or of 1).
     json
@@ -63,18 +69,9 @@ def verify(
     threads
         Threads for the matrix products [default: $OMP_NUM_THREADS, or the cores granted].
     """
-    if not 0 <= tolerance < math.inf:
-        raise ConfigError(
-            f"The tolerance is {tolerance}; it must be a finite number of at least 0.",
-            f"0 allows no difference at all; the usual is {TOLERANCE:g}.",
-        )
-    if text is not None and text_file is not None:
-        raise RequestError("Both --text and --text-file are given.", "Give one of them.")
-    if against is None and (text is not None or text_file is not None):
-        raise RequestError("A text is read by two models only.", "Name the other one with --against.")
+    _require_sense(against, text, text_file, precision=precision, tolerance=tolerance)
 
     from handloom import runtime
-    from handloom.cli.arguments import read_file
     from handloom.console import note
     from handloom.inspection.diff import compare_models, is_precision
     from handloom.inspection.verify import verify as checks_of
@@ -84,13 +81,43 @@ def verify(
         text = read_file(text_file, "The text file", exact=True)
     runtime.set_num_threads(threads)
     if against is None:
-        passed = print_checks(str(model), checks_of(load(model, note), tolerance), json)
+        passed = print_checks(str(model), checks_of(load(model, note), tolerance, _rounded(model, precision)), json)
     else:
         other = against if is_precision(against) else load(against, note)
         compared = compare_models(load(model, note), other, text, tolerance)
         passed = print_comparison(str(model), against, compared, tolerance=tolerance, as_json=json)
     if not passed:
         sys.exit(1)
+
+
+def _require_sense(
+    against: str | None, text: str | None, text_file: Path | None, *, precision: str | None, tolerance: float
+) -> None:
+    if not 0 <= tolerance < math.inf:
+        raise ConfigError(
+            f"The tolerance is {tolerance}; it must be a finite number of at least 0.",
+            f"0 allows no difference at all; the usual is {TOLERANCE:g}.",
+        )
+    if text is not None and text_file is not None:
+        raise RequestError("Both --text and --text-file are given.", "Give one of them.")
+    if against is None and (text is not None or text_file is not None):
+        raise RequestError("A text is read by two models only.", "Name the other one with --against.")
+    if against is not None and precision is not None:
+        raise RequestError("--against compares with one model or precision, and --precision too.", "Give one of them.")
+
+
+def _rounded(model: Path, precision: str | None) -> dict[str, Callable[[], GPT]]:
+    """What loads the model in each precision whose quality is checked."""
+    from handloom.loading import load
+    from handloom.quantization.precision import PACKED, resolve_precision
+    from handloom.runtime import has_native_bf16
+
+    names = [*PACKED, *(["bf16"] if has_native_bf16() else [])] if precision is None else [resolve_precision(precision)]
+
+    def loaded(name: str) -> GPT:
+        return load(model, lambda note: None, precision=name).model
+
+    return {name: partial(loaded, name) for name in names if name != "fp32"}
 
 
 def print_checks(title: str, checks: Iterable[Check], as_json: bool) -> bool:

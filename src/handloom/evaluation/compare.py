@@ -40,6 +40,7 @@ from handloom.evaluation.texts import (
 )
 from handloom.inference.engine import require_room
 from handloom.inference.language_model import LanguageModel
+from handloom.model.summary import parameter_count
 
 GENERAL = "python-docs"
 """The general text where a base model does not record its training text: about 2 MB of English."""
@@ -171,15 +172,16 @@ class _Comparison:
         if self.general is not None:
             step("general text")
             general_score = score if self.general == self.held_out else score_text(lm, self.general.texts)
-        parameters, shape = list(lm.model.parameters()), lm.config
+        shape = lm.config
         return ModelResult(
             name=entry.name,
             provenance=Provenance.of(entry),
             tokenizer=letter,
             vocab_size=lm.tokenizer.vocab_size,
             context_length=shape.context_length,
-            parameters=sum(p.numel() for p in parameters),
-            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            precision=lm.precision,
+            parameters=parameter_count(shape),
+            weight_bytes=sum(tensor.nbytes for tensor in lm.model.state_dict().values()),
             cache_bytes=2 * shape.layers * shape.context_length * shape.embed_dim * lm.model.dtype.itemsize,
             held_out=score,
             general=general_score,

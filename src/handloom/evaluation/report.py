@@ -43,6 +43,8 @@ class ModelResult:
     tokenizer: str
     vocab_size: int
     context_length: int
+    precision: str
+    """In which it was computed: fp32, or another one that was asked for."""
     parameters: int
     weight_bytes: int
     cache_bytes: int

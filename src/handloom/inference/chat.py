@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from handloom.errors import RequestError
+from handloom.inference.completions import GenerationStats
 from handloom.inference.engine import TokenEvent
 from handloom.inference.generation_config import NOT_IN_CHAT, GenerationConfig
 from handloom.inference.language_model import LanguageModel
@@ -43,6 +44,8 @@ class TextSession:
         lm.check(None, self.config)
         self._lm = lm
         self._answers = 0
+        self.stats = GenerationStats()
+        """Of the last answer."""
 
     @property
     def text(self) -> str:
@@ -129,7 +132,8 @@ class TextSession:
         seed = (self.config.seed + self._answers) % 2**64
         self._answers += 1
         config = self.config.changed(**settings, seed=seed)
-        for event in self._lm.stream(prompt, config, should_stop=should_stop):
+        self.stats = GenerationStats()
+        for event in self._lm.stream(prompt, config, should_stop=should_stop, stats=self.stats):
             turn.assistant += event.text
             yield event
 

@@ -15,6 +15,7 @@ from handloom.inference.generation_config import GenerationConfig, require_count
 from handloom.inference.prompts import Prompt, prompt_ids
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.quantization.precision import precision_of
 from handloom.tokenizer.base import Tokenizer
 from handloom.tokenizer.pretokenize import each_of
 
@@ -41,6 +42,11 @@ class LanguageModel:
     def config(self) -> GPTConfig:
         """The shape of the model."""
         return self.model.config
+
+    @property
+    def precision(self) -> str:
+        """Of the model: fp32, or that in which it was loaded."""
+        return precision_of(self.model)
 
     def generate(self, prompt: Prompt, config: GenerationConfig | None = None, **settings: Any) -> str:
         """The new text after a prompt."""

@@ -6,7 +6,7 @@ Offline: the reference for the whole model is transformers, where it is installe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from handloom.inference.language_model import LanguageModel
 from handloom.inspection import activations
 from handloom.inspection.check import TOLERANCE, Check, Outcome
 from handloom.inspection.golden import golden
+from handloom.inspection.quality import quality_checks
 from handloom.locks import TemporaryFolder
+from handloom.model.gpt import GPT
 from handloom.model.surgery import set_attention
 from handloom.tokenizer.gpt2 import TiktokenTokenizer
 
@@ -37,15 +39,19 @@ _TEXTS = (
 _RANDOM_TEXTS = 200
 
 
-def verify(lm: LanguageModel, tolerance: float = TOLERANCE) -> Iterator[Check]:
+def verify(
+    lm: LanguageModel, tolerance: float = TOLERANCE, rounded: Mapping[str, Callable[[], GPT]] | None = None
+) -> Iterator[Check]:
     """Run every check on a model, one after another; each result comes as soon as it is there.
+
+    `rounded` has, for precisions whose quality is checked too, what loads the model in it.
 
     A model that was read from a Hugging Face folder is compared with what transformers makes of that folder, any other
     with what it makes of our export. A check that cannot be ended, as with weights that are NaN, fails.
     """
     with TemporaryFolder("verify") as scratch:
         subject = _Subject(lm, tolerance, Path(scratch) / "exported")
-        for name, check in (*subject.checks().items(), *golden(lm)):
+        for name, check in (*subject.checks().items(), *golden(lm), *quality_checks(lm, rounded or {})):
             yield Check(name, *_outcome(check))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handloom.model.block import Block
+from handloom.model.config import GPTConfig
 from handloom.model.embedding import TiedHead
 from handloom.model.gpt import GPT
 from handloom.model.kv_cache import KVCache
@@ -71,9 +73,11 @@ class PackedLinear(nn.Module):
 class PackedEmbedding(nn.Module):
     """Token vectors read from a packed matrix, which a tied head shares: ids (...) -> (..., C)."""
 
-    def __init__(self, table: PackedLinear) -> None:
+    def __init__(self, table: PackedLinear, tied: bool) -> None:
         super().__init__()
-        self._table = (table,)  # in a tuple, so that its buffers are registered once
+        self._table = (table,)  # in a tuple, so that the buffers of a tied head are registered once
+        if not tied:
+            self.table = table
 
     @property
     def weight(self) -> Tensor:
@@ -189,22 +193,53 @@ def _buffers(cache: KVCache) -> list[int]:
 
 
 @torch.no_grad()
-def pack_model(model: GPT, precision: str) -> PackedGPT:
+def pack_model(model: GPT, precision: str, on_packed: Callable[[Tensor], None] = lambda weight: None) -> PackedGPT:
     """The model with its matrices packed: those of the blocks in `precision`, head and embedding in 8 bits for int4.
 
-    The model given is taken apart, one matrix after the other, so that both never fill the memory.
+    The model given is taken apart, one matrix after the other, so that both never fill the memory; `on_packed` is
+    called with each matrix that is not needed any more.
     """
+
+    def layer(path: str, old: nn.Module, precision: str) -> PackedLinear:
+        weight = old.get_parameter("weight")
+        packed = PackedLinear(pack(weight, precision), getattr(old, "bias", None))
+        on_packed(weight)
+        return packed
+
+    return _with_layers(model, precision, layer)
+
+
+def restore_model(config: GPTConfig, precision: str, tensors: dict[str, Tensor]) -> PackedGPT:
+    """The inverse of `PackedGPT.state_dict`: the tensors themselves become the model's, without a copy.
+
+    Raises:
+        KeyError: for a tensor that is missing, or one too many.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+
+    def layer(path: str, old: nn.Module, precision: str) -> PackedLinear:
+        weight, scales = tensors[f"{path}.packed_weight"], tensors.get(f"{path}.packed_scales")
+        outputs, inputs = old.get_parameter("weight").shape
+        matrix = PackedMatrix(precision, weight, scales, outputs=outputs, inputs=inputs)
+        return PackedLinear(matrix, tensors.get(f"{path}.bias"))
+
+    packed = _with_layers(model, precision, layer)
+    if differing := packed.state_dict().keys() ^ tensors.keys():
+        raise KeyError(min(differing))
+    packed.load_state_dict(tensors, assign=True)
+    return packed.requires_grad_(False)
+
+
+def _with_layers(model: GPT, precision: str, layer: Callable[[str, nn.Module, str], PackedLinear]) -> PackedGPT:
+    """The model with what `layer` makes of each linear layer, by its path and precision, in the place of it."""
     packed = PackedGPT.__new__(PackedGPT)
     packed.__dict__.update(model.__dict__)
-    packed.precision = precision
+    packed.precision, tied = precision, isinstance(model.lm_head, TiedHead)
     of_table = "int8" if precision == "int4" else precision
-    for path, layer in list(linear_layers(packed)):
-        assert isinstance(layer, nn.Linear)
-        replace(packed, path, PackedLinear(pack(layer.weight, precision), layer.bias))
-    table = PackedLinear(pack(packed.embedding.token_embedding.get_parameter("weight"), of_table), None)
-    head = table
-    if not isinstance(packed.lm_head, TiedHead):
-        head = PackedLinear(pack(packed.lm_head.get_parameter("weight"), of_table), None)
-    packed.lm_head = head
-    replace(packed, "embedding.token_embedding", PackedEmbedding(table))
+    for path, old in list(linear_layers(packed)):
+        replace(packed, path, layer(path, old, precision))
+    table = layer("lm_head" if tied else "embedding.token_embedding.table", packed.embedding.token_embedding, of_table)
+    packed.lm_head = table if tied else layer("lm_head", packed.lm_head, of_table)
+    replace(packed, "embedding.token_embedding", PackedEmbedding(table, tied))
     return packed.requires_grad_(False).eval()

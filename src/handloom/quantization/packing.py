@@ -16,8 +16,8 @@ GROUP, BLOCK = 32, 8
 BITS = {"int4": 4, "int8": 8, "fp16": 16, "fp32": 32}
 """Bits of a weight, by name."""
 
-_ROWS_AT_ONCE = 1024
-"""Of a matrix that are packed together, so that the numbers between take little memory; a multiple of `BLOCK`."""
+_WEIGHTS_AT_ONCE = 1 << 19
+"""Of a matrix that are packed together, so that the numbers between take little memory and stay in the cache."""
 
 _SEARCHED = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 1.04, -1.0, -0.95, -0.9, -1.05)
 """Multiples of the plain scale that are tried for a group of 4-bit weights: 8 steps to one side, 7 to the other."""
@@ -52,8 +52,8 @@ def pack(matrix: Tensor, precision: str) -> PackedMatrix:
     N, K = matrix.shape
     if precision == "fp32":
         return PackedMatrix(precision, matrix.detach().contiguous(), None, outputs=N, inputs=K)
-    if N > _ROWS_AT_ONCE:
-        parts = [pack(rows, precision) for rows in matrix.split(_ROWS_AT_ONCE)]
+    if (at_once := max(1, _WEIGHTS_AT_ONCE // K // BLOCK) * BLOCK) < N:
+        parts = [pack(rows, precision) for rows in matrix.split(at_once)]
         of_parts = [part.scales for part in parts if part.scales is not None]
         weight = torch.cat([part.weight for part in parts])
         return PackedMatrix(precision, weight, torch.cat(of_parts) if of_parts else None, outputs=N, inputs=K)
@@ -118,22 +118,30 @@ def quantize_groups(matrix: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     8 bits: -127 to 127, the largest of a group decides. 4 bits: -8 to 7, with the scale that leaves the least squared
     error among those tried; each candidate's scale is first fitted to its own whole numbers.
     """
-    groups = matrix.view(matrix.shape[0], -1, GROUP)  # (N, G, 32)
     if bits == 8:
+        groups = matrix.view(matrix.shape[0], -1, GROUP)  # (N, G, 32)
         exact = groups.abs().amax(2, keepdim=True) / 127  # (N, G, 1)
         scale = exact.half().float()
         scale = torch.where(scale < exact, (exact * (1 + 2**-10) + 2**-25).half().float(), scale)  # nothing is cut off
-    else:
-        extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))  # (N, G, 1), with its sign
-        scale, least = extreme / -8, torch.full_like(extreme, torch.inf)
-        for factor in _SEARCHED:
-            tried = (extreme / -8 * factor).half().float()
-            q = (groups / tried.where(tried != 0, 1)).round().clamp(-8, 7)
-            fitted = ((q * groups).sum(2, keepdim=True) / q.square().sum(2, keepdim=True).clamp(min=1)).half().float()
-            error = (q * fitted - groups).square().sum(2, keepdim=True)
-            better = error < least
-            scale, least = torch.where(better, fitted, scale), torch.where(better, error, least)
-        scale = scale.half().float()
-    low, high = (-127, 127) if bits == 8 else (-8, 7)
-    q = (groups / scale.where(scale != 0, 1)).round().clamp(low, high)
-    return q.to(torch.int8), scale[..., 0].half()
+        q = (groups / scale.where(scale != 0, 1)).round().clamp(-127, 127)
+        return q.to(torch.int8), scale[..., 0].half()
+    groups = matrix.reshape(-1, GROUP).T.contiguous()  # (32, N * G): sums run over the outer dimension, which is faster
+    low, high = groups.amin(0), groups.amax(0)
+    extreme = torch.where(high > -low, high, low)  # (N * G), with its sign
+    scale, most = torch.zeros_like(extreme), torch.full_like(extreme, -1.0)
+    q, product = torch.empty_like(groups), torch.empty_like(groups)
+    for factor in _SEARCHED:
+        _round_to_4_bits(groups, extreme / -8 * factor, q)
+        agreement = torch.mul(q, groups, out=product).sum(0)
+        fitted = agreement / torch.mul(q, q, out=product).sum(0).clamp(min=1)
+        gained = agreement * fitted  # the error is sum(groups ** 2) less this
+        better = gained > most
+        scale, most = torch.where(better, fitted, scale), torch.where(better, gained, most)
+    scale = scale.half()
+    _round_to_4_bits(groups, scale.float(), q)
+    return q.to(torch.int8).T.reshape(matrix.shape[0], -1, GROUP), scale.view(matrix.shape[0], -1)
+
+
+def _round_to_4_bits(groups: Tensor, scale: Tensor, out: Tensor) -> None:
+    """groups (32, n) in multiples of scale (n), from -8 to 7; a scale of 0 gives 0."""
+    torch.mul(groups, torch.where(scale != 0, 1 / scale, 0), out=out).round_().clamp_(-8, 7)
