@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import glob
-import mmap
 import os
 import platform
 import sys
@@ -212,6 +211,8 @@ def release_pages(address: int, length: int) -> None:
 
     Nothing may have been written to them: that would be lost. Memory that is not a file's is left alone.
     """
+    import mmap
+
     first, last = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + length) // mmap.PAGESIZE * mmap.PAGESIZE
     with suppress(OSError, ValueError), open("/proc/self/maps", encoding="utf-8") as maps:
         for span, _, _, _, inode in (line.split(maxsplit=5)[:5] for line in maps):
