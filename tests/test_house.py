@@ -233,7 +233,7 @@ def test_a_python_that_will_not_do_gets_one_clear_line(tmp_path, fails_at, messa
 SOURCE = ROOT / "src" / "handloom"
 MODULES = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 CEILINGS = {
-    "root": 2160,
+    "root": 2161,
     "tokenizer": 1740,
     "data": 4400,
     "model": 1290,

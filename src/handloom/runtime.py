@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import glob
 import os
 import platform
@@ -211,6 +210,7 @@ def release_pages(address: int, length: int) -> None:
 
     Nothing may have been written to them: that would be lost. Memory that is not a file's is left alone.
     """
+    import ctypes
     import mmap
 
     first, last = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + length) // mmap.PAGESIZE * mmap.PAGESIZE
