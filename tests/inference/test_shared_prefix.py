@@ -1,4 +1,4 @@
-"""A prefix that several texts share is read once, and their tokens are those of each text alone."""
+"""Prefill in pieces, and a shared prefix once: logits, cache and tokens are those of each text alone in one pass."""
 
 from __future__ import annotations
 
@@ -51,14 +51,20 @@ def test_tokens_are_those_of_each_prompt_alone_whatever_is_shared_and_whoever_jo
         assert [found] == generated(MODEL, [prompts[row]], config, [row])
 
 
-@settings(max_examples=30)
-@given(prefix=PREFIX, tails=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=2, max_size=5))
-def test_logits_and_cache_are_those_of_each_prompt_alone(prefix, tails):
+@settings(max_examples=60)
+@given(
+    prefix=PREFIX,
+    tails=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=5),
+    in_a_pass=st.sampled_from([1, 3, 10, 1000]),
+)
+def test_logits_and_cache_are_those_of_each_prompt_alone(prefix, tails, in_a_pass):
     model = GPT(GPTConfig(vocab_size=257, context_length=24, layers=3, heads=2, embed_dim=16), seed=3).eval()
     together = Batch(model)
     for tail in tails:
         together.add(prefix + tail, 4)
-    found = together.next_logits()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PASS", in_a_pass)
+        found = together.next_logits()
     for row, tail in enumerate(tails):
         alone = Batch(model)
         alone.add(prefix + tail, 4)
@@ -94,6 +100,16 @@ def test_a_row_that_joins_copies_from_one_that_runs():
     engine.add([*range(40), 7, 8], config)
     engine.step()
     assert read == [1, 2]
+
+
+@pytest.mark.parametrize(("rows", "passes"), [(1, [16, 16, 8]), (2, [16] * 5), (16, [16] * 40), (40, [40] * 40)])
+def test_a_pass_reads_no_more_tokens_than_it_may_and_at_least_one_of_each_row(monkeypatch, rows, passes):
+    monkeypatch.setattr(module, "SHARED", 1000)
+    monkeypatch.setattr(module, "PASS", 16)
+    model = lively(context_length=64)
+    read = counted(model)
+    generated(model, [list(range(40))] * rows, GenerationConfig(max_new_tokens=1))
+    assert read == passes
 
 
 def test_short_prefixes_are_not_shared_and_prompts_of_one_length_are_read_together(monkeypatch):

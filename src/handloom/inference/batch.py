@@ -18,6 +18,10 @@ SHARED = 32
 """Tokens of a prefix that texts must share for it to be read once: what follows it takes a pass of its own."""
 
 
+PASS = 2048
+"""Tokens that a pass of the model reads at most, all rows together: more would only take memory for activations."""
+
+
 class Batch:
     """Rows of ids in one KV cache, each with its own length and its own window.
 
@@ -155,7 +159,8 @@ class Batch:
         if len(rows) < len(self.texts):
             cache = self.model.new_cache(len(rows), max(held) + T)
             cache.write_rows(range(len(rows)), self._cache, rows, held)
-        hidden = self.model.hidden(ids, cache)  # (G, T, C)
+        pieces = ids.split(max(1, PASS // len(rows)), dim=1)  # (G, at most T) each
+        hidden = torch.cat([self.model.hidden(piece, cache) for piece in pieces], dim=1)  # (G, T, C)
         cache.lengths[:] = [length + len(one) for length, one in zip(held, tokens, strict=True)]
         if cache is not self._cache:
             self._cache.write_rows(rows, cache)

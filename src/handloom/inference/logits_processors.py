@@ -89,9 +89,12 @@ def forced_eos(logits: Tensor, new: Texts, ends: Sequence[int], most: int) -> Te
 
 def mask_padded_vocab(logits: Tensor, config: GenerationConfig) -> Tensor:
     """Forbid the ids that the tokenizer does not use."""
-    if config.vocab_size is not None and config.vocab_size < logits.shape[-1]:
-        logits = logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= config.vocab_size, NEVER)
-    return logits.masked_fill(_marked(config.unused_ids, logits), NEVER) if config.unused_ids else logits
+    limit = logits.shape[-1] if config.vocab_size is None else config.vocab_size
+    if limit < logits.shape[-1] or config.unused_ids:
+        logits = logits.clone()
+        logits[..., limit:] = NEVER
+        logits[..., list(config.unused_ids)] = NEVER
+    return logits
 
 
 def process_logits(logits: Tensor, texts: Texts, prompts: Sequence[int], config: GenerationConfig) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 from handloom.inference.generation_config import SamplingParams
 
 _COLDEST = 1e-30  # below it float32 has only 0; the likeliest token has all the weight long before
-_BEST = 512  # tokens that typical-p sorts first
+_BEST = 512  # tokens that are sorted first
+_BLOCK = 256  # tokens whose probabilities are summed at once
 
 
 def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -142,29 +143,41 @@ def _draw(probs: np.ndarray, floor: np.float32, params: SamplingParams, uniform:
     mass = probs[probs >= floor].sum(dtype=np.float64) if p < 1 and floor > 0 else 1.0
     # All tokens below (1 - p) / V hold less than 1 - p together, so the limit of top-p is not among them.
     floor = max(floor, np.float32(0.9 * (1 - p) * mass / V), np.float32(params.min_p or 0) * probs.max())
-    if not floor > 0:
-        return _draw_from_all(probs, uniform)
-    ids = np.flatnonzero(probs >= floor)
-    weights = probs[ids].astype(np.float64)
-    if p < 1 and len(ids):
-        ordered = np.sort(probs[ids])[::-1].astype(np.float64)  # sorted as float32, which is quicker
-        count = np.count_nonzero(ordered.cumsum() - ordered < p * mass)
-        limit = ordered[count - 1]
-        kept = weights > limit
-        kept[np.flatnonzero(weights == limit)[: count - np.count_nonzero(kept)]] = True
-        ids, weights = ids[kept], weights[kept]
-    cumulated = weights.cumsum()
-    return int(ids[_first_above(cumulated, uniform * cumulated[-1])]) if len(ids) else 0  # 0: not finite numbers
-
-
-def _draw_from_all(probs: np.ndarray, uniform: float) -> int:
-    """The same without filters: first a block of tokens, then one in it."""
-    sums = np.add.reduceat(probs.astype(np.float64), range(0, len(probs), 256))
+    if floor > 0:
+        kept = probs >= floor
+        if not kept.any():
+            return 0  # not finite numbers, which the caller refuses
+        if p < 1:
+            limit, equal = _top_p_limit(probs[kept], p * mass)
+            kept = probs >= limit
+            kept[np.flatnonzero(probs == limit)[equal:]] = False
+        probs = np.where(kept, probs, np.float32(0))
+    # First a block of tokens, then one in it: in float64, and without a sum for each token.
+    sums = np.add.reduceat(probs.astype(np.float64), range(0, V, _BLOCK))
     cumulated = sums.cumsum()
     point = uniform * cumulated[-1]
     block = _first_above(cumulated, point)
-    inside = probs[256 * block : 256 * (block + 1)].astype(np.float64).cumsum()
-    return 256 * block + _first_above(inside, point - (cumulated[block - 1] if block else 0.0))
+    inside = probs[_BLOCK * block : _BLOCK * (block + 1)].astype(np.float64).cumsum()
+    return _BLOCK * block + _first_above(inside, point - (cumulated[block - 1] if block else 0.0))
+
+
+def _top_p_limit(probs: np.ndarray, p: float) -> tuple[np.float32, int]:
+    """The least of the likeliest probabilities that together hold p, and how many equal to it are among them.
+
+    Of many, all are counted by their first bits, and only those of one class are sorted.
+    """
+    above = 0.0
+    if len(probs) > _BEST:
+        classes = probs.view(np.int32) >> 14  # in the order of the numbers, since these are positive
+        lowest = int(classes.min())
+        masses = np.bincount(classes - lowest, weights=probs)[::-1]
+        before = masses.cumsum() - masses
+        last = np.count_nonzero(before < p) - 1
+        above, probs = before[last], probs[classes == lowest + len(masses) - 1 - last]
+    ordered = np.sort(probs)[::-1].astype(np.float64)
+    count = max(1, int(np.count_nonzero(above + ordered.cumsum() - ordered < p)))
+    limit = ordered[count - 1]
+    return np.float32(limit), int(np.count_nonzero(ordered[:count] == limit))
 
 
 def _first_above(cumulated: np.ndarray, point: float) -> int:
