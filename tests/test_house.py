@@ -241,7 +241,7 @@ CEILINGS = {
     "quantization": 541,
     "native": 200,
     "checkpoints": 3189,
-    "inference": 2201,
+    "inference": 2197,
     "training": 2960,
     "evaluation": 3093,
     "inspection": 1065,

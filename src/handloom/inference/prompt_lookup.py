@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NGRAMS = (3, 2)
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 8, 256
+_PAID = 0.03
+"""Of a token's time: what each token alone pays of a debt, and so what attempts that fail may cost in the long run."""
+_MOST = 4.0
+"""Tokens: the largest debt of a pass (a pause of 133 tokens), and the largest saving that is remembered."""
 
 
 class NgramIndex:
@@ -37,16 +40,16 @@ class NgramIndex:
 class Speculation:
     """Counts what speculation brings, and pauses it while it costs more than it saves.
 
-    A pass over a token and its proposed ones brings 1 + accepted tokens, and takes as long as `cost` single tokens;
-    both are averaged here as the text is generated. Below break-even it pauses, after each attempt longer.
+    A pass over a token and its proposed ones brings 1 + accepted tokens, and takes as long as `cost` single tokens,
+    measured as the text is generated. What it loses is a debt, of which each token alone pays a part; until it is paid,
+    nothing is proposed. So below break-even all attempts together cost a small share of the time.
     """
 
     def __init__(self) -> None:
         self.passes = self.proposed = self.accepted = 0
         self.seconds: dict[bool, float] = {}
-        """Average seconds of a step, with proposed tokens (True) and without."""
-        self._gain: float | None = None  # average tokens of a pass
-        self._wait, self._pause = 0, _SHORTEST_PAUSE
+        """Of a step, with proposed tokens (True) and without: the quickest lately, since interruptions only add."""
+        self._saved = 0.0  # tokens; below 0: the debt
 
     @property
     def cost(self) -> float | None:
@@ -55,25 +58,18 @@ class Speculation:
 
     def propose(self, index: NgramIndex, most: int) -> list[int]:
         """At most `most` tokens to verify; none where nothing repeats, in a pause, before the first single step."""
-        if self._wait or False not in self.seconds:
-            self._wait = max(0, self._wait - 1)
-            return []
-        return index.propose(most) if most else []
+        ready = most > 0 and self._saved >= 0 and False in self.seconds
+        return index.propose(most) if ready else []
 
     def record(self, seconds: float, proposed: int, accepted: int) -> None:
-        """Count a step, and pause below break-even."""
-        kind = proposed > 0
-        self.seconds[kind] = _average(self.seconds.get(kind), seconds)
+        """Count a step. The first pass is not timed: PyTorch prepares what it has not computed before."""
+        if not proposed or self.passes:
+            before = self.seconds.get(proposed > 0, seconds)
+            self.seconds[proposed > 0] = min(seconds, 0.75 * before + 0.25 * min(seconds, 2 * before))
         if not proposed:
+            self._saved = min(self._saved + _PAID, max(self._saved, 0.0))
             return
         self.passes, self.proposed = self.passes + 1, self.proposed + proposed
         self.accepted += accepted
-        self._gain = _average(self._gain, 1 + accepted)
-        if self.cost is not None and self._gain < self.cost:
-            self._wait, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        else:
-            self._pause = _SHORTEST_PAUSE
-
-
-def _average(before: float | None, now: float) -> float:
-    return now if before is None else 0.75 * before + 0.25 * now
+        gain = 1 + accepted - (self.cost or 0.0)
+        self._saved = min(self._saved + max(gain, -_MOST), _MOST)
