@@ -148,7 +148,7 @@ def test_stats_are_told_on_standard_error(inside, trained_run):
         assert result.returncode == 0, result.err
         assert re.fullmatch(
             r"Stats: \d+ prompt tokens, first token after \d+\.\d{3} s, [1-8] new tokens in \d+\.\d{3} s"
-            r"(, [\d.,]+ tokens/s after the first)?; fp32, PyTorch(, since .+)?\.\n",
+            r"(, [\d.,]+ tokens/s after the first)?; fp32( weights, C kernels \(\w+\)|, PyTorch, since .+)\.\n",
             result.err,
         )
     settings = (

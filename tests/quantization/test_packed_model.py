@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError
+from handloom.finetuning import lora
 from handloom.inference.engine import Engine
 from handloom.inference.generation_config import GenerationConfig
 from handloom.inspection.hooks import record
 from handloom.model.config import GPTConfig
 from handloom.model.gpt import GPT
+from handloom.model.surgery import linear_layers
 from handloom.native import library as native
-from handloom.quantization.packed import PackedGPT, pack_model
+from handloom.quantization.packed import DecodePlan, PackedGPT, pack_model, with_native_steps
 from handloom.quantization.packing import BITS
 from handloom.quantization.precision import described, precision_of, resolve_precision, set_precision
 
@@ -167,6 +169,51 @@ def test_a_packed_model_is_smaller():
     assert sizes["int4"] < sizes["int8"]
 
 
+def transposed(model):
+    """The matrices of the blocks the other way round in memory, as a folder of GPT-2 has them."""
+    for _, layer in linear_layers(model):
+        layer.weight.data = layer.weight.data.t().contiguous().t()
+    return model
+
+
+@pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
+@pytest.mark.parametrize("arrange", [lambda model: model, transposed], ids=["rows", "columns"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_in_float32_agree_with_the_modules(shape, arrange, monkeypatch):
+    model = arrange(model_of(SHAPES[shape]))
+    fast = set_precision(model, "fp32")
+    assert described(fast) == f"fp32 weights, C kernels ({native.available().variant})"
+    calls, step = [], DecodePlan.step
+    monkeypatch.setattr(DecodePlan, "step", lambda self, *given: calls.append(0) or step(self, *given))
+    for _ in range(2):
+        tokens = torch.randint(0, model.config.vocab_size, (3, 1))
+        caches = [ragged(one, [5, 9, 2]) for one in (model, fast)]
+        with torch.inference_mode():
+            for _ in range(3):
+                wanted, found = model.next_logits(tokens, caches[0]), fast.next_logits(tokens, caches[1])
+                torch.testing.assert_close(found, wanted, rtol=0, atol=float(2e-6 * wanted.abs().max()))
+            assert torch.equal(fast(tokens), model(tokens))  # all else is what it was, to the bit
+        with torch.no_grad():
+            for parameter in model.parameters():  # the same ones: what changes them is seen
+                parameter.mul_(1.3)
+    assert len(calls) == 6
+
+
+@pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
+def test_gradients_adapters_and_other_parts_take_the_modules(monkeypatch):
+    monkeypatch.setattr(DecodePlan, "step", lambda *given: pytest.fail("a native step"))
+    model = with_native_steps(model_of(SHAPES["tied"]))
+    tokens = torch.tensor([[3], [4]])
+    model.next_logits(tokens, model.new_cache(2)).sum().backward()
+    assert model.blocks[0].attention.qkv.weight.grad is not None
+    with torch.inference_mode():
+        tuned = with_native_steps(model_of(SHAPES["tied"]))
+        lora.add_adapter(tuned, lora.LoRAConfig(r=2), seed=0)
+        tuned.next_logits(tokens, tuned.new_cache(2))
+        half = with_native_steps(model_of(SHAPES["tied"]).to(torch.bfloat16))
+        half.next_logits(tokens, half.new_cache(2))
+
+
 @pytest.mark.parametrize(("compiler", "wanted"), [(True, "int8"), (False, "fp32")])
 def test_auto_is_the_fastest_that_is_there(compiler, wanted, monkeypatch):
     monkeypatch.delenv("HANDLOOM_PRECISION")
@@ -203,7 +250,8 @@ def test_what_computes_a_model_is_described(monkeypatch):
 
 def test_fp32_is_the_model_itself():
     model = model_of(SHAPES["tied"])
-    assert set_precision(model, "fp32") is model
+    same = set_precision(model, "fp32")
+    assert all(one is other for one, other in zip(same.parameters(), model.parameters(), strict=True))
     assert isinstance(set_precision(model, "int8"), PackedGPT)
 
 

@@ -1,4 +1,4 @@
-"""A GPT with packed matrices: the same modules, seams and tests as `GPT`, and one native call for each new token.
+"""A GPT that reads each new token by one native call, in float32 or with packed matrices.
 
 Where there is no native part, every layer still computes the same numbers through PyTorch, slowly.
 """
@@ -89,11 +89,11 @@ class PackedEmbedding(nn.Module):
         return unpack(self._table[0].matrix, tokens)
 
 
-class PackedGPT(GPT):
-    """A GPT whose matrices are packed; for reading, not for training. Made by `pack_model`."""
+class NativeGPT(GPT):
+    """A GPT that reads each new token by one native call, where it can; all else is what its modules compute.
 
-    precision: str
-    """Of the blocks' matrices, one of `packing.BITS`."""
+    Made by `with_native_steps` for float32, and by `pack_model`.
+    """
 
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """As `GPT.next_logits`; one native call where each of at most 16 rows reads one token."""
@@ -101,7 +101,21 @@ class PackedGPT(GPT):
         return super().next_logits(tokens, cache) if plan is None else plan.step(tokens, cache)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_last_plan", "_hooks")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_last_plan", "_hooks", "_copies")}
+
+    def contiguous_rows(self, weight: Tensor) -> Tensor:
+        """The matrix (N, K) with its rows one behind the other; where it is not so, a copy that is kept."""
+        if weight.is_contiguous():
+            return weight
+        key = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if key not in self._copies:
+            self._copies[key] = weight.contiguous()
+        return self._copies[key]
+
+    @cached_property
+    def _copies(self) -> dict[tuple[int, int], Tensor]:
+        """By address and version of the original. GPT-2's files have their matrices the other way round."""
+        return {}
 
     @cached_property
     def _hooks(self) -> list[dict[int, Any]]:
@@ -115,22 +129,37 @@ class PackedGPT(GPT):
             return None
         if any(hooks for hooks in self._hooks):  # a hook waits for what a module computes
             return None
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+            return None
         plan: DecodePlan | None = self.__dict__.get("_last_plan")
-        if plan is None or plan.buffers != _buffers(cache):
+        if (plan is None or plan.buffers != _buffers(cache)) and self._is_plain():
             plan = self.__dict__["_last_plan"] = DecodePlan(self, cache, library)
         return plan
+
+    def _is_plain(self) -> bool:
+        """Whether every part is one that the native step knows, in float32 or packed."""
+        known = (nn.Linear, PackedLinear, nn.Embedding, PackedEmbedding, TiedHead)
+        parts = [layer for _, layer in linear_layers(self)] + [self.lm_head, self.embedding.token_embedding]
+        return all(type(part) in known for part in parts) and self.dtype == torch.float32 and self.device.type == "cpu"
+
+
+class PackedGPT(NativeGPT):
+    """A GPT whose matrices are packed; for reading, not for training. Made by `pack_model`."""
+
+    precision: str
+    """Of the blocks' matrices, one of `packing.BITS`."""
 
 
 class DecodePlan:
     """The addresses of everything that `decode_step` reads and writes, for one model and the buffers of one cache."""
 
-    def __init__(self, model: PackedGPT, cache: KVCache, library: native.Library) -> None:
-        self.buffers = _buffers(cache)
+    def __init__(self, model: NativeGPT, cache: KVCache, library: native.Library) -> None:
+        self.buffers, self._rows = _buffers(cache), model.contiguous_rows
         self._lock = threading.Lock()
         self._functions, self._shape = library.functions, (model.config.embed_dim, model.config.vocab_size)
         self._kept: list[Any] = []  # what the addresses lead to, but for the cache's buffers: see `buffers`
-        table = model.embedding.token_embedding
-        assert isinstance(table, PackedEmbedding)
+        table: nn.Module = model.embedding.token_embedding
+        table = table._table[0] if isinstance(table, PackedEmbedding) else table
         blocks = (native.BlockStruct * len(model.blocks))()
         for struct, block, layer in zip(blocks, model.blocks, cache.layers, strict=True):
             assert isinstance(block, Block)
@@ -147,7 +176,7 @@ class DecodePlan:
         around = (ctypes.addressof(blocks), self._norm(model.final_norm), self._linear(model.lm_head))
         self._model = native.ModelStruct(
             *(*sizes, native.ACTIVATIONS[c.activation], c.norm_eps),
-            *(self._linear(table._table[0]), self._tensor(positions), *around),
+            *(self._linear(table), self._tensor(positions), *around),
         )
         self._work = torch.empty(0, dtype=torch.uint8)
 
@@ -171,8 +200,14 @@ class DecodePlan:
         return logits
 
     def _linear(self, layer: nn.Module) -> int:
-        assert isinstance(layer, PackedLinear)
-        self._kept += [layer.matrix, struct := layer.struct()]
+        if isinstance(layer, PackedLinear):
+            self._kept.append(layer.matrix)
+            struct = layer.struct()
+        else:
+            rows, bias = self._rows(layer.get_parameter("weight").detach()), getattr(layer, "bias", None)
+            addresses = (self._tensor(rows), None, None if bias is None else self._tensor(bias.detach()))
+            struct = native.LinearStruct(*addresses, BITS["fp32"], rows.shape[1], rows.shape[0])
+        self._kept.append(struct)
         return ctypes.addressof(struct)
 
     def _norm(self, norm: nn.Module) -> native.NormStruct:
@@ -190,6 +225,13 @@ def _buffers(cache: KVCache) -> list[int]:
     """Which buffers a cache has: their length, and where they are."""
     places = [buffer.data_ptr() for layer in cache.layers for buffer in (layer.keys, layer.values)]
     return [cache.layers[0].keys.shape[2], *places]
+
+
+def with_native_steps(model: GPT) -> NativeGPT:
+    """The same model, with its parameters shared, that reads each new token by one native call."""
+    found = NativeGPT.__new__(NativeGPT)
+    found.__dict__.update(model.__dict__)
+    return found
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from handloom.errors import ConfigError, did_you_mean
 from handloom.model.gpt import GPT
 from handloom.native import library as native
-from handloom.quantization.packed import PackedGPT, pack_model
+from handloom.quantization.packed import NativeGPT, PackedGPT, pack_model, with_native_steps
 from handloom.runtime import has_native_bf16
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int4")
@@ -68,14 +68,14 @@ def precision_of(model: GPT) -> str:
 def described(model: GPT) -> str:
     """The precision that a model is in and what computes it, in a few words."""
     library, precision = native.available(), precision_of(model)
-    if precision in PACKED and library is not None:
+    if isinstance(model, NativeGPT) and library is not None:
         return f"{precision} weights, C kernels ({library.variant})"
     why = f", since {native.why_unavailable()}" if library is None else ""
     return f"{precision}{' weights' if precision in PACKED else ''}, PyTorch{why}"
 
 
 def set_precision(model: GPT, precision: str, on_note: Callable[[str], None] = warnings.warn) -> GPT:
-    """The model in that precision, one of `PRECISIONS`. The one given is taken apart, unless it is fp32 already.
+    """The model in that precision, one of `PRECISIONS`. The one given is taken apart, unless it is to be fp32.
 
     `on_note` is called where it will be slow, since the native part is not there.
 
@@ -84,7 +84,7 @@ def set_precision(model: GPT, precision: str, on_note: Callable[[str], None] = w
     """
     precision = resolve_precision(precision)
     if precision == "fp32":
-        return model
+        return model if native.available() is None else with_native_steps(model)
     if precision == "bf16":
         return model.to(torch.bfloat16)
     note_if_slow(precision, on_note)
