@@ -239,7 +239,7 @@ CEILINGS = {
     "model": 1290,
     "finetuning": 766,
     "quantization": 583,
-    "native": 200,
+    "native": 225,
     "checkpoints": 3189,
     "inference": 2197,
     "training": 2960,

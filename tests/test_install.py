@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from handloom.native import library as native
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -177,3 +182,20 @@ def test_a_package_gets_a_marker_only_where_versions_differ():
         "rich==15.0",
         "tomli==2.5",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
+def test_a_wheel_brings_kernels_that_need_no_compiler(tmp_path, monkeypatch):
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    built = tmp_path / "handloom" / "native" / "built"
+    variant = native.variants()[0]
+    monkeypatch.setattr(native, "BUILT", built)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert native.build(variant).parent == built
+    assert ctypes.CDLL(str(native.build(variant))).decode_step_bytes
+    (built / native.build(variant).name).unlink()
+    with pytest.raises(native.NativeUnavailableError, match="no C compiler"):
+        native.build(variant)

@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import platform
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -195,7 +196,7 @@ def test_a_failed_build_leaves_nothing_and_an_empty_cc_is_none(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64")
-@pytest.mark.parametrize("variant", native._VARIANTS)
+@pytest.mark.parametrize("variant", native.VARIANTS)
 def test_every_variant_compiles_without_a_warning(variant):
     """Also those that this processor cannot run."""
     native.build(variant, "-Wall -Wextra -Werror")
@@ -212,6 +213,31 @@ def test_the_c_and_python_agree_on_the_rows_of_a_step():
 
 
 @pytest.mark.slow
+def test_a_million_calls_stay_within_their_buffers_and_repeat_to_the_bit():
+    """Random shapes, row counts, activations, threads and extreme inputs, in random order."""
+    generator, functions = random.Random(0), native.load_library().functions
+    calls = []
+    for seed in range(800):
+        kind, rows = generator.choice(list(BITS)), generator.choice([1, 1, 1, 2, 3, 4, 5, 16, 17])
+        layer = layer_of(generator.randint(1, 40), generator.randint(1, 100), kind, seed, bias=generator.random() < 0.7)
+        x = torch.randn(rows, layer.in_features) * generator.choice([0, 1e-30, 1e-3, 1, 1e4])
+        around = torch.full((rows * layer.out_features + 32,), math.pi)
+        out = around[16:-16]
+        arguments = (ctypes.byref(layer.struct()), x.data_ptr(), rows, out.data_ptr(), generator.randint(0, 3))
+        assert functions.linear(*arguments, 1) == 0
+        assert out.isfinite().all()
+        calls.append((arguments, around, around.clone(), layer, x))
+    for number in range(1_000_000):
+        arguments, around, expected, *_ = generator.choice(calls)
+        if number % 50 == 0:
+            around[16:-16] = math.nan
+        functions.linear(*arguments, generator.choice([1, 1, 1, 2]))
+        if number % 50 == 0:
+            assert torch.equal(around, expected)
+    assert all(torch.equal(around, expected) for _, around, expected, *_ in calls)
+
+
+@pytest.mark.slow
 def test_kernels_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
     """Every kernel in a process of its own, where each read and write is checked."""
     path = native.build(native.variants()[0], "-g -fsanitize=address,undefined -fno-sanitize-recover=all")
@@ -220,7 +246,7 @@ import ctypes, torch
 from handloom.errors import ModelError
 from handloom.native import library as native
 functions = ctypes.CDLL({str(path)!r})
-functions.linear.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p] + [ctypes.c_int32] * 2
+native.with_types(functions)
 from handloom.quantization.packed import PackedLinear
 from handloom.quantization.packing import BITS, pack
 for kind in BITS:
@@ -230,6 +256,18 @@ for kind in BITS:
             x, out = torch.randn(rows, inputs), torch.empty(rows, outputs)
             for activation in range(4):
                 functions.linear(ctypes.byref(layer.struct()), x.data_ptr(), rows, out.data_ptr(), activation, 2)
+found = native.Library("sanitized", None, native.with_types(functions))
+native.available = lambda: found
+from handloom.model.config import GPTConfig
+from handloom.model.gpt import GPT
+from handloom.quantization.packed import pack_model
+for kind in BITS:
+    model = pack_model(GPT(GPTConfig(layers=2, heads=3, embed_dim=21, context_length=19, vocab_size=77)).eval(), kind)
+    for rows in (1, 3, 16):
+        cache = model.new_cache(rows)
+        with torch.inference_mode():
+            for _ in range(19):
+                assert model.next_logits(torch.randint(0, 77, (rows, 1)), cache).isfinite().all()
 """
     library = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     environment = {"LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}

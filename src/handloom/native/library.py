@@ -1,14 +1,13 @@
-"""Builds the C files of this folder for this processor, and loads them.
+"""The C library for this processor: found or built, and loaded.
 
-A library is built once for its source, compiler and flags, and kept in the cache. Without a compiler there is none,
-and everything works through PyTorch.
+Wheels for Linux bring it along. Elsewhere it is built once for its source, compiler and flags, and kept in the cache.
+Without a compiler there is none, and everything works through PyTorch.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import shlex
@@ -21,23 +20,12 @@ from pathlib import Path
 import torch
 
 from handloom.errors import HandloomError
+from handloom.native.compiling import BUILT, VARIANTS, compile_variant, source_key
 from handloom.runtime import cache_folder
 
-SOURCE = Path(__file__).parent
 MAX_ROWS = 16
 """Rows that `decode_step` takes at most; the C says the same (`native.h`)."""
 ACTIVATIONS = {None: 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
-
-_COMMON = "-O3 -std=gnu11 -shared -fPIC -pthread -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi"
-_VARIANTS = {
-    "avx512_vnni": (
-        ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl", "avx512_vnni"),
-        "-march=x86-64-v4 -mavx512vnni -mprefer-vector-width=256",
-    ),
-    "avx2": (("avx2", "fma3", "f16c"), "-mavx2 -mfma -mf16c"),
-    "portable": ((), ""),
-}
-"""Name: what the processor has to have, as `torch.cpu.get_capabilities` calls it, and the compiler's flags for it."""
 
 _pointer = ctypes.c_void_p
 
@@ -128,11 +116,16 @@ def load_library(variant: str | None = None) -> Library:
         functions = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeUnavailableError(f"{path.name} does not load: {error}") from error
+    return Library(variant, path, with_types(functions))
+
+
+def with_types(functions: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, told what its functions take and return."""
     i32, i64 = ctypes.c_int32, ctypes.c_int64
     functions.decode_step_bytes.argtypes, functions.decode_step_bytes.restype = [_pointer, i32], i64
     functions.decode_step.argtypes = [_pointer, _pointer, _pointer, i32, _pointer, _pointer, _pointer, i64, i32]
     functions.linear.argtypes = [_pointer, _pointer, i64, _pointer, i32, i32]
-    return Library(variant, path, functions)
+    return functions
 
 
 def available() -> Library | None:
@@ -158,36 +151,31 @@ def _attempt() -> Library | NativeUnavailableError:
 def variants() -> list[str]:
     """What this processor can run, the best first."""
     has = torch.cpu.get_capabilities() if platform.machine() in ("x86_64", "AMD64") else {}
-    return [name for name, (needs, _) in _VARIANTS.items() if all(has.get(need) for need in needs)]
+    return [name for name, (needs, _) in VARIANTS.items() if all(has.get(need) for need in needs)]
 
 
 def build(variant: str, extra_flags: str = "") -> Path:
-    """The library of a variant in the cache, compiled if it is not there.
+    """The library of a variant: the one that came with the package, or one in the cache, compiled if it is not there.
 
     Raises:
         NativeUnavailableError: without a compiler, without a cache folder to write to, or where the build fails.
     """
     compiler = shlex.split(os.environ.get("CC") or "cc")
+    shipped = BUILT / f"{variant}-{source_key(variant)}.so"
+    if not extra_flags and shipped.exists():
+        return shipped
     if os.name != "posix" or shutil.which(compiler[0]) is None:
         raise NativeUnavailableError(f"there is no C compiler ({compiler[0]})")
-    flags = shlex.split(f"{_COMMON} {_VARIANTS[variant][1]} {extra_flags}")
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    sources = sorted(SOURCE.glob("*.[ch]"))
-    content = [version.encode(), " ".join(flags).encode(), *(path.read_bytes() for path in sources)]
-    key = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
     try:
-        target = cache_folder() / "native" / f"{variant}-{key}.so"
+        target = cache_folder() / "native" / f"{variant}-{source_key(variant, version + extra_flags)}.so"
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as scratch:
             built = Path(scratch) / target.name
-            units = [str(path) for path in sources if path.suffix == ".c"]
-            command = [*compiler, *flags, *units, "-o", str(built), "-lm"]
-            made = subprocess.run(command, capture_output=True, text=True, check=False)
-            if made.returncode:
-                why = (made.stderr.strip().splitlines() or ["no message"])[-1]
-                raise NativeUnavailableError(f"{compiler[0]} failed: {why}")
+            if failed := compile_variant(compiler, variant, built, extra_flags):
+                raise NativeUnavailableError(f"{compiler[0]} failed: {failed}")
             os.replace(built, target)
     except (OSError, HandloomError) as error:
         raise NativeUnavailableError(f"its library cannot be kept in the cache: {error}") from error
