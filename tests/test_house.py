@@ -238,7 +238,7 @@ CEILINGS = {
     "data": 4400,
     "model": 1290,
     "finetuning": 766,
-    "quantization": 583,
+    "quantization": 584,
     "native": 225,
     "checkpoints": 3189,
     "inference": 2197,

@@ -140,7 +140,8 @@ class NativeGPT(GPT):
         """Whether every part is one that the native step knows, in float32 or packed."""
         known = (nn.Linear, PackedLinear, nn.Embedding, PackedEmbedding, TiedHead)
         parts = [layer for _, layer in linear_layers(self)] + [self.lm_head, self.embedding.token_embedding]
-        return all(type(part) in known for part in parts) and self.dtype == torch.float32 and self.device.type == "cpu"
+        positions = self.embedding.position_embedding.weight
+        return all(type(part) in known for part in parts) and self.dtype == torch.float32 and positions.is_cpu
 
 
 class PackedGPT(NativeGPT):
