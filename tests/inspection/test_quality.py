@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from handloom.errors import ModelError
+from handloom.inspection import quality
 from handloom.inspection.quality import builtin_windows, compare_precision, predict
 from handloom.inspection.verify import verify
 from handloom.quantization.precision import PACKED, set_precision
@@ -40,7 +41,7 @@ def test_windows_hold_each_token_once_and_overlap_by_one(lm):
     assert 2048 <= sum(len(window) - 1 for window in windows) <= 16384
 
 
-def test_sound_precisions_pass_and_other_weights_fail(lm):
+def test_sound_precisions_pass_and_other_weights_fail(lm, monkeypatch):
     done = rows(lm, {name: lambda name=name: set_precision(copy.deepcopy(lm.model), name) for name in PACKED})
     assert [check.passed for check in done.values()] == [True] * 3
     assert list(done) == ["fp16 within 0.001 %", "int8 within 0.05 %", "int4 within 1 %"]
@@ -48,6 +49,8 @@ def test_sound_precisions_pass_and_other_weights_fail(lm):
     with torch.no_grad():
         wrong.blocks[0].feedforward.down.weight.mul_(3)
         wrong.lm_head.weight.mul_(3)
+    assert rows(lm, {"int4": lambda: wrong})["int4 within 1 %"].passed is None  # a model too small for the bound
+    monkeypatch.setattr(quality, "SMALLEST", 0)
     assert rows(lm, {"int4": lambda: wrong})["int4 within 1 %"].passed is False
 
 
