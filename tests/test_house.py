@@ -244,7 +244,7 @@ CEILINGS = {
     "inference": 2197,
     "training": 2960,
     "evaluation": 3093,
-    "inspection": 1065,
+    "inspection": 1068,
     "cli": 3409,
     "hardware": 677,
     "bench": 869,
