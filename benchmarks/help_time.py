@@ -37,6 +37,8 @@ COMMANDS = (
     "bench batch",
     "bench train",
     "bench lora",
+    "bench start",
+    "bench tokenize",
     "tune",
     "doctor",
     "model",

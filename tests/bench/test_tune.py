@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from handloom import tuned
 from handloom.bench import tune
 from handloom.bench.kinds import Decode
 from handloom.hardware import profiles
@@ -76,7 +77,7 @@ def test_a_real_process_measures_a_preset_and_its_profile_is_kept(monkeypatch):
     notes = []
     profile = tune.tune("nano", notes.append, work=work)
     assert notes == []
-    name, context = tune.identity_of("nano")
+    name, context = tuned.identity_of("nano")
     assert context == 128
     assert profiles.find(name) == profile
     assert {one["precision"] for one in profile.measured} == {"fp32"}

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from handloom.bench import kinds, report, workloads
-from handloom.bench.models import is_preset, weight_bytes
+from handloom.bench.models import weight_bytes
 from handloom.bench.worker import prepare
 from handloom.errors import ConfigError, HandloomError
 from handloom.hardware.machine import machine
 from handloom.model.config import GPTConfig, preset
 from handloom.model.gpt import GPT
 from handloom.model.summary import parameter_count
+from handloom.tuned import is_preset
 
 SMALL = {"model": "nano", "rounds": 1, "least_seconds": 0}
 SIZES = {
@@ -131,7 +132,7 @@ def test_rows_are_fp32_and_what_was_asked_for(monkeypatch):
 def test_a_precision_that_is_none_of_the_kind():
     with pytest.raises(ConfigError, match="Did you mean 'int8'"):
         kinds.Decode(precision=("int9",))
-    with pytest.raises(ConfigError, match="must be of fp32, bf16"):
+    with pytest.raises(ConfigError, match=r"train has no precision 'int8'\. There are: fp32, bf16"):
         kinds.Train(precision=("int8",))
 
 

@@ -55,5 +55,9 @@ CASES = [
     BadInput(
         "a run that is larger than the machine", "handloom train --data fox.txt --layers 10000000000000", _small_machine
     ),
+    BadInput("a precision that bench does not have", "handloom bench decode --model nano --precision int9"),
+    BadInput("a precision that training does not have", "handloom bench train --model nano --precision int8"),
+    BadInput("no model to measure", "handloom bench prefill --model nowhere"),
+    BadInput("no model to tune", "handloom tune nowhere"),
     BadInput("a backslash in a stop string", r"handloom generate The --stop '\d'"),
 ]

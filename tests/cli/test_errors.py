@@ -325,7 +325,7 @@ def write() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         world = Path(temporary, "world")
         os.environ["HANDLOOM_CACHE"] = str(world / "cache")
-        os.environ["HOME"] = temporary
+        os.environ |= {"HOME": temporary, "HANDLOOM_PRECISION": "fp32"}  # as tests/conftest.py has it
         build_world(world)
         tables: list[list[str]] = []
         for cases in (CASES, ELSEWHERE):

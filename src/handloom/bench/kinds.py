@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from handloom.errors import did_you_mean
+from handloom.errors import ConfigError, did_you_mean
 from handloom.settings import Settings, setting
 
 essential, in_rounds, in_precision = (
@@ -41,8 +41,9 @@ class BenchSettings(Settings):
     def check_together(self) -> None:
         """Raise ConfigError for a precision that this kind does not have."""
         for name in self.precision:
-            hint = did_you_mean(name, self.precisions)
-            self.require("precision", name in self.precisions, f"of {', '.join(self.precisions)}", hint or None)
+            if name not in self.precisions:
+                remedy = f"{did_you_mean(name, self.precisions)} There are: {', '.join(self.precisions)}.".strip()
+                raise ConfigError(f"{self.kind} has no precision {name!r}.", remedy, setting="precision")
 
     def fitted(self: B, context_length: int) -> B:
         """The same work, made as short as a model with that context needs it."""
@@ -114,6 +115,24 @@ class LoRA(Train):
     kind = "lora"
 
     rank: int = in_rounds(16, "LoRA rank.", at_least=1)
+
+
+@dataclass(frozen=True)
+class Start(BenchSettings):
+    """New processes, from their start to the first token."""
+
+    kind = "start"
+
+
+@dataclass(frozen=True)
+class Tokenize(Settings):
+    """The model's tokenizer: encoding and decoding."""
+
+    kind: ClassVar[str] = "tokenize"
+
+    model: str = essential("gpt2", "A model on disk, or gpt2 for GPT-2's own tokenizer.", path=True)
+    text_bytes: int = in_rounds(2_000_000, "Text of the built-in corpus to encode, in bytes.", at_least=1)
+    rounds: int = in_rounds(5, "Measured rounds of each way, which take turns.", at_least=1)
 
 
 KINDS: dict[str, type[BenchSettings]] = {one.kind: one for one in (Decode, Prefill, Batch, Train, LoRA)}

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from handloom.checkpoints.model_store import model_folder
 from handloom.loading import load
-from handloom.model.config import PRESETS, preset
+from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.quantization.precision import set_precision
-
-
-def is_preset(name: str) -> bool:
-    """Whether the name means a shape with random weights: that of a preset, and of no model on disk."""
-    return name in PRESETS and not Path(name).exists() and not model_folder(name).is_dir()
+from handloom.tuned import is_preset
 
 
 def open_model(name: str, precision: str, on_note: Callable[[str], None]) -> GPT:

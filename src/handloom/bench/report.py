@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from handloom import runtime
-from handloom.bench.kinds import BenchSettings, Train
-from handloom.bench.models import is_preset
+from handloom.bench.kinds import BenchSettings, Tokenize, Train
 from handloom.bench.rounds import Measured, Row, workers
 from handloom.hardware import speed
 from handloom.hardware.machine import Machine, machine
 from handloom.loading import find_model
 from handloom.model.config import preset
+from handloom.model.summary import parameter_count
 from handloom.native import library as native
 from handloom.quantization.precision import resolve_precision
+from handloom.tuned import is_preset
 
 _MATRIX_TYPE = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8"}
 """The arithmetic of a precision: fp16 is a format of weights, computed in float32."""
@@ -40,10 +43,24 @@ def run(
     threads = runtime.set_num_threads(settings.threads)
     settings = dataclasses.replace(fitted, threads=threads)
     on_round("start")
-    with workers(settings, precisions) as started:
-        here, limits = machine(), Limits(settings.limit, precisions)
-        rows = measure(started, settings.rounds, on_round, lambda: limits.measure(here))
+    here, limits, rows = machine(), Limits(settings.limit, precisions), list[Row]()
+    groups = at_once(precisions, parameter_count(config), here.available_bytes)
+    if len(groups) > 1:
+        on_note("There is not the memory for all precisions at once: they are measured one after another.")
+    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+        for group in groups:
+            with workers(settings, group, Path(folder)) as started:
+                rows += measure(started, settings.rounds, on_round, lambda: limits.measure(here))
     return report(settings, rows, here, limits.medians())
+
+
+def at_once(precisions: list[str], parameters: int, available_bytes: int) -> list[list[str]]:
+    """The precisions whose processes run together: all, or one after another where memory is short.
+
+    Counted are float32 weights in each, and as much again for what comes with them.
+    """
+    needed = len(precisions) * (parameters * 4 * 2 + (300 << 20))
+    return [precisions] if needed < available_bytes else [[name] for name in precisions]
 
 
 def rows_of(settings: BenchSettings) -> list[str]:
@@ -106,15 +123,24 @@ def report(settings: BenchSettings, rows: list[Row], here: Machine, limits: dict
         needed = facts.get("bytes_per_token") or facts.get("operations_per_token")
         values["share_of_limit"] = values["tokens_per_second"] * needed / limit if limit and needed else None
         shown.append(values)
+    found = described(settings, here, settings.threads)
     return {
-        "kind": settings.kind,
-        "weights": "random" if is_preset(settings.model) else "from disk",
-        "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name != "precision"},
+        **found,
         "parameters": rows[0].facts["parameters"],
         "limit": settings.limit,
         "limits": limits,
-        "machine": {**dataclasses.asdict(here), **versions()},
         "rows": shown,
+    }
+
+
+def described(settings: BenchSettings | Tokenize, here: Machine, threads: int | None) -> dict[str, Any]:
+    """What every report begins with: the work and the machine."""
+    shown = {name: value for name, value in dataclasses.asdict(settings).items() if name != "precision"}
+    return {
+        "kind": settings.kind,
+        "weights": "random" if is_preset(settings.model) else "from disk",
+        "settings": {**shown, "threads": threads},
+        "machine": {**dataclasses.asdict(here), **versions()},
     }
 
 

@@ -7,7 +7,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -136,10 +135,9 @@ class Worker:
 
 
 @contextmanager
-def workers(settings: BenchSettings, precisions: Sequence[str]) -> Iterator[dict[str, Worker]]:
-    """A process for each precision, started one after another; fp32 comes first, since it writes the reference."""
+def workers(settings: BenchSettings, precisions: Sequence[str], folder: Path) -> Iterator[dict[str, Worker]]:
+    """A process for each precision, started one after another; that of fp32 leaves the reference in `folder`."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handloom-bench-")))
         started = {}
         for precision in precisions:
             worker = Worker(settings, precision, folder / "reference", writes=precision == "fp32")

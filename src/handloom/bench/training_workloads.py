@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from handloom import runtime
 from handloom.bench.kinds import BenchSettings, LoRA, Train
 from handloom.bench.workloads import Round, Workload, operations
 from handloom.model.gpt import GPT
@@ -62,7 +63,7 @@ def train(settings: BenchSettings, model: GPT, precision: str, folder: Path) -> 
     passes = 2 if isinstance(settings, LoRA) else 3
     """Forward, gradients of activations, and of weights unless they are frozen: each as much arithmetic."""
     facts = {"operations_per_token": passes * operations(model.config, settings.context_length, logits=True)}
-    return Workload(once, _agreement_of(trainer, once), facts)
+    return Workload(once, _agreement_of(trainer, once), facts, runtime.keeping_freed_memory(setup.peak_bytes()))
 
 
 def _config(settings: Train, precision: str) -> LoopSettings:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from handloom import runtime
 from handloom.bench.kinds import BenchSettings, Decode, Prefill, Train
-from handloom.bench.models import is_preset
 from handloom.bench.rounds import Measured, Row, workers
 from handloom.hardware import profiles
 from handloom.hardware.machine import Machine, machine
 from handloom.hardware.profiles import Profile
-from handloom.loading import find_model, folders_of
-from handloom.model.config import preset
 from handloom.native import library as native
+from handloom.quantization.precision import QUALITY_BOUNDS
+from handloom.tuned import identity_of
 
-BOUND = 0.005
-"""The relative difference in perplexity up to which a precision may be chosen."""
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""Those that may be chosen: the bound of int4 is wider."""
+PRECISIONS = ("fp32", *(name for name, percent in QUALITY_BOUNDS.items() if percent <= 0.5))
+"""Those that may be chosen, as for `auto`: the bound of int4 is wider."""
 _SHORT: dict[str, Any] = {"rounds": 3, "least_seconds": 0.5}
 WORK = {
     "decode": Decode(new_tokens=32, **_SHORT),
@@ -45,20 +44,11 @@ def tune(
     for kind, settings in work.items():
         fitted = dataclasses.replace(settings, model=model).fitted(context)
         on_row(kind)
-        with workers(fitted, precisions_of(fitted)) as started:
+        with tempfile.TemporaryDirectory() as folder, workers(fitted, precisions_of(fitted), Path(folder)) as started:
             rows += sweep(kind, started, thread_counts(here), rounds=fitted.rounds, on_row=on_row)
     profile = choose(model, rows)
     profiles.keep(name, profile)
     return profile
-
-
-def identity_of(model: str, on_note: Callable[[str], None] = lambda note: None) -> tuple[str, int]:
-    """The `profiles.identity` and the context length of a model on disk, or of a preset."""
-    if is_preset(model):
-        config = preset(model)
-        return profiles.identity(config.to_dict()), config.context_length
-    source = find_model(model, on_note)
-    return profiles.identity(source.config.to_dict(), folders_of(source)), source.config.context_length
 
 
 def precisions_of(settings: BenchSettings) -> list[str]:
@@ -104,8 +94,9 @@ def choose(model: str, rows: list[dict[str, Any]]) -> Profile:
 
 
 def keeps_bound(row: Mapping[str, Any]) -> bool:
-    """Whether a precision is fp32, or keeps the perplexity of this model within `BOUND`."""
-    return row["precision"] == "fp32" or abs((row["agreement"] or {}).get("relative_perplexity", 1.0)) <= BOUND
+    """Whether a precision is fp32, or keeps the perplexity of this model within its bound."""
+    grown = (row["agreement"] or {}).get("relative_perplexity", 1.0)
+    return row["precision"] == "fp32" or 100 * grown <= QUALITY_BOUNDS[row["precision"]]
 
 
 def _speed(row: Mapping[str, Any]) -> float:

@@ -38,14 +38,15 @@ def main() -> None:
         threads, began = runtime.set_num_threads(spec["settings"]["threads"]), time.perf_counter()
         workload, facts = prepare(spec)
         loaded = time.perf_counter() - began
-        agreement = workload.agreement(Path(spec["reference"]), spec["writes_reference"])
-        workload.round(0)
-        answer(threads=threads, load_seconds=loaded, agreement=agreement, **facts, **workload.facts)
-        for line in sys.stdin:
-            if (count := json.loads(line)) is not None:
-                runtime.set_num_threads(count)
-            done = workload.round(spec["settings"]["least_seconds"])
-            answer(**dataclasses.asdict(done), peak_memory_bytes=runtime.peak_memory_bytes())
+        with workload.surrounding:
+            agreement = workload.agreement(Path(spec["reference"]), spec["writes_reference"])
+            workload.round(0)
+            answer(threads=threads, load_seconds=loaded, agreement=agreement, **facts, **workload.facts)
+            for line in sys.stdin:
+                if (count := json.loads(line)) is not None:
+                    runtime.set_num_threads(count)
+                done = workload.round(spec["settings"]["least_seconds"])
+                answer(**dataclasses.asdict(done), peak_memory_bytes=runtime.peak_memory_bytes())
     except HandloomError as error:
         answer(problem=error.problem, remedy=error.remedy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ class Workload:
     """(file, whether this is fp32, which writes the file) -> the differences from fp32."""
     facts: dict[str, Any]
     """`bytes_per_token` or `operations_per_token`: what the limit is divided by."""
+
+    surrounding: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """What all rounds happen in."""
 
     def round(self, least_seconds: float) -> Round:
         """The work, again and again until it took that long."""

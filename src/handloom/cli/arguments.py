@@ -46,12 +46,21 @@ _MAX_LABELS = 6
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
-def load_for_inference(model: Path, adapter: list[str] | None, precision: str) -> LanguageModel:
-    """The model with its adapters merged; a note where `auto` is another precision than fp32."""
-    from handloom.loading import load
+def load_for_inference(model: Path, adapter: list[str] | None, precision: str, threads: int | None) -> LanguageModel:
+    """The model with its adapters merged; with neither threads nor a precision given, as `handloom tune` found it.
 
-    lm = load(model, note, adapter or (), precision, merge=True)
-    if precision == "auto" and lm.precision != "fp32":
+    A note says where `auto` is another precision than fp32.
+    """
+    from handloom import runtime
+    from handloom.loading import load
+    from handloom.tuned import profile_for
+
+    found = profile_for(model, note) if precision == "auto" and threads is None and not adapter else None
+    runtime.set_num_threads(found.threads if found else threads)
+    lm = load(model, note, adapter or (), found.precision if found else precision, merge=True)
+    if found:
+        note(f"{found}, as `handloom tune` measured (`precision=fp32` for exact results).")
+    elif precision == "auto" and lm.precision != "fp32":
         note(f"{lm.precision} weights (--precision fp32 for exact results).")
     return lm
 

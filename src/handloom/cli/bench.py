@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cyclopts import App
@@ -21,6 +22,8 @@ PrefillFlags: Any = flags_of(kinds.Prefill)
 BatchFlags: Any = flags_of(kinds.Batch)
 TrainFlags: Any = flags_of(kinds.Train)
 LoRAFlags: Any = flags_of(kinds.LoRA)
+StartFlags: Any = flags_of(kinds.Start, without=("least_seconds",))
+TokenizeFlags: Any = flags_of(kinds.Tokenize)
 _SHARED = setting_names(kinds.BenchSettings)
 
 
@@ -58,14 +61,55 @@ def lora(*, flags: LoRAFlags = None, json: bool = False) -> None:
     _run(kinds.LoRA(**given(flags)), json)
 
 
-def _run(settings: kinds.BenchSettings, as_json: bool) -> None:
-    from rich.progress import TextColumn
+@app.command
+def start(*, flags: StartFlags = None, json: bool = False) -> None:
+    """Start new processes: seconds to the first token, with PyTorch's import, loading and the prompt."""
+    from handloom.bench.processes import start as measure
 
-    from handloom.bench.report import run
+    found = _measured(measure, kinds.Start(**given(flags)))
+    if json:
+        print_json(found)
+        return
+    _print_title(found)
+    parts = ("import_torch_seconds", "load_seconds", "first_token_seconds")
+    rows = [
+        (row["precision"], *(number(row[name], 2) for name in ("seconds", *parts)), megabytes(row["peak_memory_bytes"]))
+        for row in found["rows"]
+    ]
+    columns = ("precision", ">seconds", ">import torch", ">load", ">first token", ">memory")
+    new_console().print(table(columns, rows, padding=(0, 1, 0, 0)))
+    new_console().print(_rounds(found["rows"]))
+
+
+@app.command
+def tokenize(*, flags: TokenizeFlags = None, json: bool = False) -> None:
+    """Encode text with the model's tokenizer, by hand and through tiktoken, and decode it; one thread."""
+    from handloom.bench.processes import tokenize as measure
+
+    found = _measured(measure, kinds.Tokenize(**given(flags)))
+    if json:
+        print_json(found)
+        return
+    _print_title(found)
+    rows = [(row["way"], number(row["bytes_per_second"] / 1e6, 1)) for row in found["rows"]]
+    new_console().print(table(("way", ">MB/s"), rows, padding=(0, 1, 0, 0)))
+    same = f"Texts with the same ids both ways: {percent(found['same_ids'])}."
+    new_console().print(f"{_rounds(found['rows'])} {found['tokens']:,} tokens. {same}")
+
+
+def _measured(measure: Callable[..., dict[str, Any]], settings: Any) -> dict[str, Any]:
+    """A measurement, with a line that names what is measured."""
+    from rich.progress import TextColumn
 
     with progress(TextColumn("{task.description}", markup=False)) as bar:
         task = bar.add_task("", total=None)
-        found = run(settings, note, lambda name: bar.update(task, description=f"{settings.kind}: {name}"))
+        return measure(settings, note, lambda name: bar.update(task, description=f"{settings.kind}: {name}"))
+
+
+def _run(settings: kinds.BenchSettings, as_json: bool) -> None:
+    from handloom.bench.report import run
+
+    found = _measured(run, settings)
     if as_json:
         print_json(found)
     else:
@@ -74,12 +118,9 @@ def _run(settings: kinds.BenchSettings, as_json: bool) -> None:
 
 def print_report(found: dict[str, Any]) -> None:
     """The measurement for people."""
-    console, settings = new_console(), found["settings"]
-    own = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name not in _SHARED)
-    weights = "random weights" if found["weights"] == "random" else "weights from disk"
-    title = f"{found['kind']}: {settings['model']}, {weights}, {found['parameters'] / 1e6:,.1f} M parameters"
-    console.print(f"{title}; {own}; {pluralize(settings['threads'], 'thread')}.", style="bold")
-    console.print(f"{found['machine']['processor']}, {found['machine']['instructions_of_torch']}. {_limits(found)}")
+    console = new_console()
+    _print_title(found)
+    console.print(_limits(found))
     rows = found["rows"]
     agreements = list(dict.fromkeys(name for row in rows for name in row["agreement"] or {}))
     columns = ("precision", ">tokens/s", ">p95 ms", ">limit", ">memory", *(_AGREEMENT[name][0] for name in agreements))
@@ -95,6 +136,18 @@ def print_report(found: dict[str, Any]) -> None:
     backends = "; ".join(f"{row['precision']}: {row['backend']}" for row in rows)
     console.print(f"{_rounds(rows)} Computed by {backends}.")
     console.print(" ".join(f"{_AGREEMENT[n][0][1:]}: {_AGREEMENT[n][1]}." for n in agreements))
+
+
+def _print_title(found: dict[str, Any]) -> None:
+    console, settings, machine = new_console(), found["settings"], found["machine"]
+    parts = [f"{found['kind']}: {settings['model']}"]
+    if "parameters" in found:
+        weights = "random weights" if found["weights"] == "random" else "weights from disk"
+        parts[0] += f", {weights}, {found['parameters'] / 1e6:,.1f} M parameters"
+    parts += [f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value}"
+              for name, value in settings.items() if name not in _SHARED]  # fmt: skip
+    console.print(f"{'; '.join([*parts, pluralize(settings['threads'], 'thread')])}.", style="bold")
+    console.print(f"{machine['processor']}, {machine['instructions_of_torch']}.")
 
 
 _AGREEMENT = {

@@ -60,11 +60,9 @@ def chat(
     config = GenerationConfig().changed(**arguments.typed_settings(flags))
     arguments.require_positive(threads=threads)
 
-    from handloom import runtime
     from handloom.inference.chat import ChatSession, TextSession
 
-    runtime.set_num_threads(threads)
-    lm = arguments.load_for_inference(model, adapter, precision)
+    lm = arguments.load_for_inference(model, adapter, precision, threads)
     session = ChatSession(lm, config, note) if lm.template else TextSession(lm, config)
     if system is not None:
         session.set_system(system.strip() or None)

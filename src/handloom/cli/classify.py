@@ -51,12 +51,10 @@ def classify(
     require_positive(batch_size=batch_size, threads=threads)
     wanted = _read(text, texts)
 
-    from handloom import runtime
     from handloom.console import print_json, write
     from handloom.inference import classify as classifying
 
-    runtime.set_num_threads(threads)
-    lm = load_for_inference(model, adapter, precision)
+    lm = load_for_inference(model, adapter, precision, threads)
     found = classifying.classify(lm.model, lm.tokenizer, wanted, overlong=overlong, batch_size=batch_size)
     if json:
         for one, each in zip(wanted, found, strict=True):

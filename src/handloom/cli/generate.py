@@ -64,11 +64,9 @@ def generate(
     _require_sense(config, n, stream, json)
     arguments.require_positive(batch_size=batch_size, threads=threads)
 
-    from handloom import runtime
     from handloom.inference.completions import GenerationStats
 
-    runtime.set_num_threads(threads)
-    lm = arguments.load_for_inference(model, adapter, precision)
+    lm = arguments.load_for_inference(model, adapter, precision, threads)
     answers = lm.template is not None and not no_chat_template
     asked = [[Message("user", text)] if answers and isinstance(text, str) else text for text in texts]
     if prompts is None:

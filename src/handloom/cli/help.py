@@ -74,6 +74,8 @@ EXAMPLES = {
     "bench batch": ("handloom bench batch --streams 8",),
     "bench train": ("handloom bench train --model nano --batch-size 16 --context-length 128",),
     "bench lora": ("handloom bench lora --rank 8",),
+    "bench start": ("handloom bench start --model runs/notes",),
+    "bench tokenize": ("handloom bench tokenize",),
     "tune": ("handloom tune runs/notes", "handloom tune gpt2 --json"),
     "doctor": ("handloom doctor",),
     "pull": ("handloom pull gpt2",),

@@ -18,7 +18,7 @@ _SHORTEST = 0.1
 
 
 class Meter:
-    """Compares what the granted cores did with what this process and its `workers` (process numbers) did."""
+    """Compares what the granted cores did with what this process, its ended children and `workers` (numbers) did."""
 
     def __init__(self, workers: Iterable[int] = (), proc: Path = _PROC) -> None:
         self._workers, self._proc, self._cpus = tuple(workers), proc, granted_cpus()
@@ -41,7 +41,7 @@ class Meter:
         busy = busy_seconds(self._cpus, self._proc)
         if busy is None:
             return None
-        own = sum(os.times()[:2]) + sum(process_seconds(number, self._proc) for number in self._workers)
+        own = sum(os.times()[:4]) + sum(process_seconds(number, self._proc) for number in self._workers)
         return busy - own
 
 

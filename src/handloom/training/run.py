@@ -27,7 +27,7 @@ from handloom.training.config import STEPS, FinetuneConfig, LoopSettings, TrainC
 from handloom.training.finetune_setup import finetune_setup
 from handloom.training.loop import Progress, Trainer
 from handloom.training.progress import Reporter, report_sentences
-from handloom.training.setup import TrainingSetup, pretrain_setup
+from handloom.training.setup import TrainingSetup, pretrain_setup, tuned_for_training
 from handloom.training.signals import stop_on_signals
 from handloom.training.tasks import batch_size_for
 
@@ -147,6 +147,7 @@ class _Session:
         cls, run: Path, config: LoopSettings, reporter: Reporter, checkpoint: native.Checkpoint | None = None
     ) -> _Session:
         """Decide what depends on the machine, so that it is written down and stays; then set up what is trained."""
+        config = config if checkpoint else tuned_for_training(config, reporter.note)
         threads = runtime.set_num_threads(config.threads)
         config = dataclasses.replace(config, threads=threads, precision=runtime.choose_precision(config.precision))
         if isinstance(config, FinetuneConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.finetuning import lora
 from handloom.finetuning.memory_estimate import MicroBatch, peak_bytes
+from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
 from handloom.tokenizer.base import Tokenizer
@@ -28,6 +30,7 @@ from handloom.training.config import DataSettings, LoopSettings, TrainConfig
 from handloom.training.objective import Objective, OpenedData
 from handloom.training.progress import Reporter, report_sentences
 from handloom.training.task_objectives import NextToken
+from handloom.tuned import profile_for
 
 
 @dataclass
@@ -89,6 +92,21 @@ def pretrain_setup(
     model = materialize(checkpoint.load_model()) if checkpoint else GPT(shape, config.seed)
     data = open_windows(config, tokens, tokenizer, shape.context_length, batch_size=config.batch_size)
     return TrainingSetup(config, tokenizer, model, data)
+
+
+def tuned_for_training(config: LoopSettings, on_note: Callable[[str], None]) -> LoopSettings:
+    """The settings of a new run with threads and precision as `tune` found them, where neither was given."""
+    name: str | None = getattr(config, "model", None)
+    if isinstance(config, TrainConfig) and config.model_config(preset(config.preset).vocab_size) == preset(
+        config.preset
+    ):
+        name = config.preset
+    found = profile_for(name, on_note) if name and config.threads is None and config.precision == "auto" else None
+    if found is None or found.training_threads is None or found.training_precision is None:
+        return config
+    threads, precision = found.training_threads, found.training_precision
+    on_note(f"{precision}, {pluralize(threads, 'thread')}, as `handloom tune {name}` measured.")
+    return dataclasses.replace(config, threads=threads, precision=precision)
 
 
 def make_tokenizer(config: TrainConfig, corpus: Corpus, reporter: Reporter) -> Tokenizer:
