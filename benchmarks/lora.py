@@ -41,10 +41,10 @@ from handloom.training.metrics_log import read_metrics
 folder, data, out, method, rank, steps, precision = sys.argv[1:]
 config = FinetuneConfig(
     model=folder, data=(data,), method=method.partition("+")[0],
-    token_rows=200 if "+" in method else 0, rank=int(rank), alpha=2.0 * int(rank),
-    target_modules=("blocks.*.attention.qkv",), context=256, batch_size=4,
+    trainable_tokens=200 if "+" in method else 0, rank=int(rank), alpha=2.0 * int(rank),
+    target_modules=("blocks.*.attention.qkv",), context_length=256, batch_size=4,
     micro_batch_size=4, steps=int(steps), precision=precision, sample_every=0,
-    evaluate_every=10**6, checkpoint_every=10**6, validation_fraction=0.01)
+    eval_every=10**6, checkpoint_every=10**6, validation_fraction=0.01)
 summary = run.begin(Path(out), config)
 at = [r["seconds"] for r in read_metrics(Path(out)) if r["kind"] == "train"]
 print(json.dumps({"peak": peak_memory_bytes(), "predicted": summary["predicted_peak_memory_bytes"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -143,3 +144,18 @@ def test_the_timed_benchmark_knows_every_command():
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMMANDS"
     )
     assert {tuple(name.split()) for name in timed} == set(EVERY)
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    ({}, "None 2000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"), ({"GOMP_SPINCOUNT": "7"}, "None 7")
+])  # fmt: skip
+def test_a_command_limits_how_long_threads_spin_unless_the_user_did(given, found):
+    script = (
+        "import os, sys\nfrom handloom.cli.main import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n"
+        "    print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+    )
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=clean | given)
+    assert done.stdout.splitlines()[-1] == f"{found} False"

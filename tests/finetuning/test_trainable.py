@@ -150,3 +150,11 @@ def test_the_estimate_has_the_memory_that_is_kept():
         at_once = MicroBatch(4, 256, bf16, kept=True)
         peak = estimate_memory(preset("gpt2"), "full", LoRAConfig(), at_once).chosen.peak_bytes
         assert peak / 1e6 == pytest.approx(measured, rel=0.1)
+
+
+def test_the_estimate_has_less_with_gradient_checkpointing():
+    peaks = [
+        estimate_memory(preset("gpt2"), "full", LoRAConfig(), MicroBatch(16, 256, True, checkpointing=use)).chosen
+        for use in (False, True)
+    ]
+    assert peaks[1].peak_bytes < 0.6 * peaks[0].peak_bytes

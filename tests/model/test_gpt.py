@@ -142,3 +142,27 @@ def test_a_model_may_be_read_in_two_parts(layer):
     tokens = torch.randint(97, (2, 9))
     lower = model.hidden(tokens, stop_at_layer=layer)
     assert torch.equal(model.hidden(lower, start_at_layer=layer), model.hidden(tokens))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_gradients_of_checkpointed_blocks_are_equal_to_the_bit_and_less_is_kept(bf16):
+    config = GPTConfig(vocab_size=50, context_length=16, layers=3, heads=2, embed_dim=8, dropout=0.2)
+    tokens = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(1))
+    segments = (torch.arange(16) > 6).long().expand(2, 16)
+    found = []
+    for use in (False, True):
+        model = GPT(config).train()
+        for block in model.blocks:
+            block.checkpointing = use
+        kept = []
+        torch.manual_seed(5)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+            torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t),
+        ):
+            loss = model.hidden(tokens, segment_ids=segments).float().square().sum()
+        loss.backward()
+        found.append((sum(kept), [p.grad for p in model.parameters()]))
+    (plain, expected), (less, gradients) = found
+    assert all(torch.equal(one, other) for one, other in zip(expected, gradients, strict=True))
+    assert less < plain / 3

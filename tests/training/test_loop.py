@@ -14,6 +14,7 @@ import torch
 from handloom import runtime, storage
 from handloom.checkpoints import native
 from handloom.errors import CheckpointError, ConfigError, HandloomError
+from handloom.model.block import Block
 from handloom.model.gpt import GPT
 from handloom.training import loop, run
 from handloom.training.loop import DivergenceError, is_overfitting
@@ -417,3 +418,35 @@ def test_freed_memory_is_kept_while_training_where_enough_is_available_and_chang
     run.begin(tmp_path / "not", tiny())
     assert len(calls) == 7
     assert final_state(tmp_path / "kept") == final_state(tmp_path / "not")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_checkpointing_gives_the_same_bits_resumed_too(tmp_path, tiny, precision):
+    settings = {"precision": precision, "micro_batch_size": 2}
+    run.begin(tmp_path / "off", tiny(gradient_checkpointing="off", **settings))
+    run.begin(tmp_path / "on", tiny(gradient_checkpointing="on", **settings), stop_after=3)
+    run.resume(tmp_path / "on", stop_after=5)
+    run.resume(tmp_path / "on", changes={"gradient_checkpointing": "off"})
+    assert final_state(tmp_path / "on") == final_state(tmp_path / "off")
+
+
+@pytest.mark.parametrize(("asked", "available", "expected"), [
+    ("auto", 10**8, True), ("auto", 10**12, False), ("off", 10**8, False), ("on", 10**12, True)
+])  # fmt: skip
+def test_gradient_checkpointing_is_on_where_asked_for_or_memory_is_short(
+    tmp_path, tiny, monkeypatch, asked, available, expected
+):
+    monkeypatch.setattr(runtime, "available_memory", lambda: available)
+    recomputed, notes = set(), []
+    compute = Block._compute
+    monkeypatch.setattr(
+        Block, "_compute", lambda block, *given: recomputed.add(block.checkpointing) or compute(block, *given)
+    )
+
+    class Heard(Reporter):
+        def note(self, text):
+            notes.append(text)
+
+    run.begin(tmp_path / "run", tiny(gradient_checkpointing=asked, steps=1), Heard())
+    assert recomputed == {expected}
+    assert any("Memory is short" in note for note in notes) == (asked == "auto" and expected)

@@ -63,7 +63,8 @@ def train(settings: BenchSettings, model: GPT, precision: str, folder: Path) -> 
     passes = 2 if isinstance(settings, LoRA) else 3
     """Forward, gradients of activations, and of weights unless they are frozen: each as much arithmetic."""
     facts = {"operations_per_token": passes * operations(model.config, settings.context_length, logits=True)}
-    return Workload(once, _agreement_of(trainer, once), facts, runtime.keeping_freed_memory(setup.peak_bytes()))
+    kept = runtime.keeping_freed_memory(setup.fit_memory(Reporter()))
+    return Workload(once, _agreement_of(trainer, once), facts, kept)
 
 
 def _config(settings: Train, precision: str) -> LoopSettings:

@@ -44,6 +44,8 @@ class MicroBatch:
     """Whether matrix products are computed in bfloat16."""
     kept: bool = False
     """Whether the memory of tensors that were freed is kept."""
+    checkpointing: bool = False
+    """Whether blocks keep their input alone (gradient checkpointing)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def peak_bytes(model: GPT, at_once: MicroBatch) -> int:
     elif at_once.bf16:  # bfloat16 copies, for the way back
         weights += 2 * sum(size for path, size in sizes if int(path.split(".")[1]) >= low)
     tokens = at_once.rows * at_once.tokens
-    blocks = sum(_saved_by(block, at_once) for block in model.blocks[low:])
+    saved = [_saved_by(block, at_once) for block in model.blocks[low:]]
+    blocks = 4 * embed_dim * len(saved) + max(saved, default=0) if at_once.checkpointing else sum(saved)
     activations = ALLOCATOR_OVERHEAD * (tokens * (blocks + 16 * embed_dim))
     loss = min(CHUNK_TOKENS, tokens) * vocab_size * (10 if at_once.bf16 else 12)
     loss += 2 * vocab_size * embed_dim if at_once.bf16 else 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from handloom.model.attention import Attention
 from handloom.model.config import GPTConfig
@@ -25,8 +27,16 @@ class Block(nn.Module):
         self.residual = nn.Identity()  # a place where the stream between the two steps can be read and replaced
         self.feedforward_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.feedforward = FeedForward(config)
+        self.checkpointing = False
+        """Whether activations are computed again in the backward pass instead of kept (gradient checkpointing)."""
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); cache and mask as `Attention` takes them."""
+        if self.checkpointing and torch.is_grad_enabled():
+            computed: Tensor = checkpoint(self._compute, x, cache, mask, use_reentrant=False)  # (B, T, C)
+            return computed
+        return self._compute(x, cache, mask)
+
+    def _compute(self, x: Tensor, cache: LayerCache | None, mask: Tensor | None) -> Tensor:
         x = self.residual(x + self.attention(self.attention_norm(x), cache, mask))  # (B, T, C)
         return x + self.feedforward(self.feedforward_norm(x))  # (B, T, C)

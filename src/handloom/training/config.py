@@ -109,9 +109,10 @@ class LoopSettings(Settings):
     seed: int = in_loop(0, "Seed of the weights, the data order and dropout.", at_least=0, at_most=2**63 - 1)
 
     precision: str = in_precision(
-        "auto",
-        "bf16: of matrix products only; auto: bf16 where the processor is fast at it.",
-        choices=("auto", "fp32", "bf16"),
+        "auto", "bf16: of matrix products; auto: where the processor is fast at it.", choices=("auto", "fp32", "bf16")
+    )
+    gradient_checkpointing: str = in_precision(
+        "auto", "Recompute activations in the backward pass; auto: if memory is short.", choices=("auto", "on", "off")
     )
     threads: int | None = in_precision(
         None, "Threads of matrix products; None: $OMP_NUM_THREADS, or the available cores.", at_least=1

@@ -247,7 +247,8 @@ def memory_estimate(config: FinetuneConfig, shape: GPTConfig) -> MemoryEstimate:
     length = min(config.context_length or shape.context_length, shape.context_length)
     rows = config.micro_batch_size or micro_batch_size_for(config.batch_size or DEFAULT_BATCH, length)
     in_bf16 = runtime.choose_precision(config.precision) == "bf16"
-    at_once = MicroBatch(rows, length, in_bf16, kept=runtime.can_keep_memory())
+    use = config.gradient_checkpointing == "on"
+    at_once = MicroBatch(rows, length, in_bf16, kept=runtime.can_keep_memory(), checkpointing=use)
     more: dict[str, Any] = {"train": config.train_params, "untie": config.untie_embeddings}
     return estimate_memory(_trained_shape(config, shape), config.method, lora_config(config), at_once, **more)
 

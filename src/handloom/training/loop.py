@@ -94,7 +94,7 @@ class Trainer:
         """
         progress, config = self.progress, self.config
         last = math.inf if stop_after is None else stop_after
-        with self.timer.clock.beating(), runtime.keeping_freed_memory(self.setup.peak_bytes()):
+        with self.timer.clock.beating(), runtime.keeping_freed_memory(self.setup.fit_memory(self.reporter)):
             if progress.step == 0 and not self.log.records:
                 self.validate()
                 self.sample()

@@ -24,7 +24,8 @@ RunConfig = TrainConfig | FinetuneConfig
 
 CHANGEABLE = (
     "steps", "eval_every", "sample_every", "sample_prompts", "sample_tokens",
-    "checkpoint_every", "keep_checkpoints", "tensorboard", "threads", "micro_batch_size", "data",
+    "checkpoint_every", "keep_checkpoints", "tensorboard", "threads", "micro_batch_size",
+    "gradient_checkpointing", "data",
 )  # fmt: skip
 """Settings that may change when a run is resumed; with the others it would be another run. The data may be at another
 place, and is compared by its hash with what the run was trained on."""

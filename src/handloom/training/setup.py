@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from handloom import runtime
 from handloom.checkpoints import native, peft
 from handloom.checkpoints.memory import require_memory
 from handloom.console import pluralize
@@ -19,6 +20,7 @@ from handloom.data.sources import unrepeatable
 from handloom.data.tokenized import PreparedData, TokenData, open_cached, prepare, training_documents
 from handloom.finetuning import lora
 from handloom.finetuning.memory_estimate import MicroBatch, peak_bytes
+from handloom.model.block import Block
 from handloom.model.config import preset
 from handloom.model.gpt import GPT
 from handloom.tokenizer import load_tokenizer
@@ -58,11 +60,25 @@ class TrainingSetup:
         """Of the data."""
         return self.data.objective
 
-    def peak_bytes(self) -> int:
-        """The most memory that the process is expected to hold while it trains."""
-        inputs = self.objective.batch(0)["inputs"]
-        rows = inputs[..., 0].numel() // self.config.accumulation
-        return peak_bytes(self.model, MicroBatch(rows, inputs.shape[-1], self.config.precision == "bf16", kept=True))
+    def fit_memory(self, reporter: Reporter) -> int:
+        """Turn gradient checkpointing on where the settings ask for it or memory is short.
+
+        Returns the most memory that the process is expected to hold while it trains, in bytes.
+        """
+        inputs, asked = self.objective.batch(0)["inputs"], self.config.gradient_checkpointing
+        rows, bf16 = inputs[..., 0].numel() // self.config.accumulation, self.config.precision == "bf16"
+        at_once = MicroBatch(rows, inputs.shape[-1], bf16)
+        short = peak_bytes(self.model, at_once) > runtime.available_memory()
+        use = asked == "on" or (asked == "auto" and short)
+        if use and asked == "auto":
+            reporter.note(
+                "Memory is short, so activations are computed again in the backward pass: a third more computing, the "
+                "same numbers (`gradient_checkpointing=off` keeps them)."
+            )
+        for block in self.model.blocks:
+            assert isinstance(block, Block)
+            block.checkpointing = use
+        return peak_bytes(self.model, dataclasses.replace(at_once, kept=True, checkpointing=use))
 
     def save(self, folder: Path, state: dict[str, Any], optimizer: dict[str, Tensor]) -> None:
         """Write a checkpoint: the model, or only the adapter; the trainer's state as JSON values; the optimizer's."""
