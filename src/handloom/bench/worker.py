@@ -20,7 +20,7 @@ from handloom.bench.models import open_model
 from handloom.bench.workloads import Workload
 from handloom.console import note
 from handloom.errors import HandloomError
-from handloom.native import library as native
+from handloom.quantization.precision import described
 
 WORK = {"decode": workloads.decode, "prefill": workloads.prefill, "batch": workloads.batch}
 
@@ -57,9 +57,8 @@ def prepare(spec: dict[str, Any]) -> tuple[Workload, dict[str, Any]]:
     trains = isinstance(settings, Train)
     model = open_model(settings.model, "fp32" if trains else precision, note)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    packed = not trains and precision in ("fp16", "int8", "int4")
-    library = native.available() if packed else None
-    facts = {"parameters": parameters, "backend": f"native ({library.variant})" if library else "PyTorch"}
+    computed_by = "PyTorch" if trains else described(model).partition(", ")[2]
+    facts = {"parameters": parameters, "backend": computed_by}
     if isinstance(settings, Train):
         folder = Path(spec["reference"]).with_name(f"run-{precision}")
         return training_workloads.train(settings, model, precision, folder), facts

@@ -13,13 +13,13 @@ def choices(seen: Environment) -> dict[str, str]:
     """Each decision with its reason."""
     asked = seen.variables.get("OMP_NUM_THREADS")
     threads = f"{seen.threads}, " + ("as OMP_NUM_THREADS says" if asked else "one for each granted core")
-    kernels = f"native ({seen.native})" if seen.native else "PyTorch"
+    kernels = f"C kernels ({seen.native})" if seen.native else "PyTorch"
     trained = runtime.choose_precision("auto")
     native = "the processor has" if trained == "bf16" else "the processor emulates"
     profiles = kept_profiles()
     return {
         "threads": threads,
-        "int8, int4, fp16": kernels,
+        "new tokens": kernels,
         "precision auto": resolve_precision("auto"),
         "training": f"{trained}: {native} bfloat16 products",
         "profiles": pluralize(len(profiles), "model") + " tuned"
