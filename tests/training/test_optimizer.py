@@ -106,3 +106,18 @@ def test_a_memory_given_back_goes_on_to_the_same_bits(name):
 def test_a_foreign_memory_is_refused():
     with pytest.raises(CheckpointError, match=r"blocks\.9"):
         build("adamw").load_state_tensors({"blocks.9.attention.out.weight/exp_avg": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_embeddings_alone_follow_their_own_rate(name):
+    """With the same gradients, only embeddings move further: by the ratio, but for what decay takes."""
+    models = []
+    for ratio in (1.0, 3.0):
+        model = GPT(CONFIG)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+        Optimizer(model, name, 1e-2, 0.0, (0.9, 0.95), embedding_lr_ratio=ratio).step(0.5)
+        models.append(model)
+    for (n, begun), once, thrice in zip(GPT(CONFIG).named_parameters(), *(m.parameters() for m in models), strict=True):
+        expected = once - begun if not n.startswith("embedding.") else 3 * (once - begun)
+        torch.testing.assert_close(thrice - begun, expected, msg=n, atol=1e-6, rtol=1e-4)

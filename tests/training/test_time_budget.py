@@ -198,3 +198,18 @@ def test_a_process_that_is_stopped_for_longer_than_its_minutes_goes_on(tmp_path,
     records = [record for record in read_metrics(folder) if record["kind"] == "train"]
     assert 6 < records[-1]["seconds"] < 13
     assert time.monotonic() - began > records[-1]["seconds"] + 11
+
+
+@pytest.mark.parametrize(("pause", "events"), [(0.1, EVENTS), (1.0, 4), (2.0, 2), (20.0, 1)])
+def test_slow_validations_become_fewer(passing, pause, events):
+    """On a busy machine six validations of ten seconds once took most of the demo's 90, and left 15 steps."""
+    pace = StepTimer(clock=passing.clock)
+    passing.work(pause)
+    pace.add_pause("validation", pause, None)
+    for _ in range(40):
+        passing.work(0.1)
+        pace.add_step(0.1)
+    total = pace.plan(1.0, 40, None)
+    assert pace.events == events
+    assert pace.predict(40, total) == pytest.approx(60, abs=0.2 + pause)
+    assert total * 0.1 > 60 - pause * (events + 1) - 2.5

@@ -136,3 +136,12 @@ class Tokenize(Settings):
 
 
 KINDS: dict[str, type[BenchSettings]] = {one.kind: one for one in (Decode, Prefill, Batch, Train, LoRA)}
+
+
+@dataclass(frozen=True)
+class Speedrun(Settings):
+    """The time to a validation loss, against the plain recipe."""
+
+    data: str = in_rounds("tinyshakespeare.txt", "Text; its first nine tenths are trained on.", path=True)
+    target: float = in_rounds(1.886, "Validation loss to reach, in nats a character.", above=0)
+    rounds: int = in_rounds(1, "Rounds, in which both recipes take turns; medians count.", at_least=1)

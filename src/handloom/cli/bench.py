@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from cyclopts import App
 
 from handloom.bench import kinds
-from handloom.cli.flags import flags_of, given
+from handloom.cli.flags import OPTIONS, flags_of, given
 from handloom.console import megabytes, new_console, note, number, percent, pluralize, print_json, progress, table
 from handloom.settings import setting_names
 
@@ -24,6 +24,7 @@ TrainFlags: Any = flags_of(kinds.Train)
 LoRAFlags: Any = flags_of(kinds.LoRA)
 StartFlags: Any = flags_of(kinds.Start, without=("least_seconds",))
 TokenizeFlags: Any = flags_of(kinds.Tokenize)
+SpeedrunFlags: Any = flags_of(kinds.Speedrun)
 _SHARED = setting_names(kinds.BenchSettings)
 
 
@@ -104,6 +105,48 @@ def _measured(measure: Callable[..., dict[str, Any]], settings: Any) -> dict[str
     with progress(TextColumn("{task.description}", markup=False)) as bar:
         task = bar.add_task("", total=None)
         return measure(settings, note, lambda name: bar.update(task, description=f"{settings.kind}: {name}"))
+
+
+@app.command
+def speedrun(*, flags: SpeedrunFlags = None, json: Annotated[bool, OPTIONS] = False) -> None:
+    """Train on the characters of a text until a validation loss, by our recipe and by nanoGPT's for processors.
+
+    The time is that of optimizer steps; validations are left out for both, and nothing is compiled. The last tenth of
+    the text is held out, and windows have 64 characters.
+    """
+    from rich.progress import TextColumn
+
+    from handloom.bench.speedrun import race
+
+    with progress(TextColumn("{task.description}", markup=False)) as bar:
+        task = bar.add_task("", total=None)
+        found = race(kinds.Speedrun(**given(flags)), lambda name: bar.update(task, description=f"speedrun: {name}"))
+    if json:
+        print_json(found)
+        return
+    console, rows = new_console(), [result for results in found["rounds"].values() for result in results]
+    headings = ("recipe", ">parameters", ">steps", ">tokens", ">loss", ">seconds")
+    console.print(
+        table(
+            headings,
+            (
+                (
+                    r["name"],
+                    f"{r['parameters']:,}",
+                    f"{r['steps']:,}",
+                    f"{r['tokens']:,}",
+                    f"{r['loss']:.3f}",
+                    number(r["seconds"], 1),
+                )
+                for r in rows
+            ),
+        )
+    )
+    target = f"the validation loss {found['target']:g}"
+    if found["speedup"] is None:
+        console.print(f"Not every recipe reached {target}, so there is no ratio of their times.")
+    else:
+        console.print(f"Our recipe reached {target} {found['speedup']:.1f} times as fast. Time: {found['clock']}.")
 
 
 def _run(settings: kinds.BenchSettings, as_json: bool) -> None:

@@ -28,7 +28,7 @@ def path_of(argument: str | None = None) -> Parameter:
 PathFlag = Annotated[Path, path_of()]
 ModelPath = Annotated[Path, path_of("MODEL")]
 
-ESSENTIAL, RUN = (Parameter(group=heading(name)) for name in ("Essentials", "Run"))
+ESSENTIAL, RUN, OPTIONS = (Parameter(group=heading(name)) for name in ("Essentials", "Run", "Options"))
 """Where `--help` puts a parameter of a command: `run: Annotated[PathFlag | None, ESSENTIAL] = None`."""
 
 

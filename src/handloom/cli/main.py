@@ -23,6 +23,7 @@ GROUPS = {
     "Train": {
         "train": ("train:train", "Train a model from scratch, or resume a run."),
         "finetune": ("train:finetune", "Fine-tune a pretrained model, or resume a run."),
+        "plan": ("plan:plan", "Propose a run that suits this machine, and predict it."),
         "data": ("data:app", "Prepare and check data, and show the batches of a run."),
         "tokenize": ("tokenize:tokenize", "Show the tokens of a text."),
     },

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 
 from handloom.cli.flags import RUN, PathFlag, flags_of, given
+from handloom.cli.plan import SHORT_RUN, print_score, read_plan
 from handloom.console import Console, table, visible
 from handloom.errors import ConfigError
 from handloom.settings import Settings, setting
@@ -69,12 +70,27 @@ TrainFlags: Any = flags_of(TrainConfig)
 FinetuneFlags: Any = flags_of(FinetuneConfig)
 
 
-def train(*, flags: TrainFlags = None, options: RunFlags = None) -> None:
+def train(*, flags: TrainFlags = None, options: RunFlags = None, plan: Annotated[PathFlag | None, RUN] = None) -> None:
     """Train a GPT from scratch on text, or resume a run that was stopped.
 
     A setting is its default, overruled by the --config file, overruled by its flag.
+
+    Parameters
+    ----------
+    plan
+        File of `handloom plan`: its settings hold, and its prediction is compared at the end.
     """
-    _begin_or_resume(TrainConfig, given(flags), RunOptions(**given(options)))
+    changes, run_options = given(flags), RunOptions(**given(options))
+    if plan is None:
+        _begin_or_resume(TrainConfig, changes, run_options)
+        return
+    if run_options.config is not None or run_options.resume is not None:
+        problem = "`plan` has the settings of a new run, and so do `config` and `resume`."
+        raise ConfigError(problem, "Give one of them.", setting="plan")
+    settings, prediction = read_plan(plan)
+    summary = _begin_or_resume(TrainConfig, {**settings, **changes}, run_options)
+    if summary["finished"]:
+        print_score(prediction, summary)
 
 
 def finetune(*, flags: FinetuneFlags = None, options: RunFlags = None, estimate: Annotated[bool, RUN] = False) -> None:
@@ -117,12 +133,12 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     from handloom.training import run as runs
     from handloom.training.progress import TerminalReporter
 
-    config = TrainConfig(minutes=minutes, seed=seed)
+    config = TrainConfig(minutes=minutes, seed=seed, **SHORT_RUN)
     settings = run / "config.toml"
     if settings.is_file():
         merged = TrainConfig.merged(settings, {})
         found = dataclasses.replace(merged, minutes=None, seed=0, threads=None, precision="auto")
-        if found != TrainConfig():
+        if found not in (TrainConfig(), TrainConfig(**SHORT_RUN)):
             raise ConfigError(
                 f"{run} holds a run that is not an untouched demo, so it is kept.",
                 "Name another folder: `run=runs/demo2`.",
@@ -141,8 +157,8 @@ def demo(*, run: PathFlag = Path("runs/demo"), minutes: float = 1.5, seed: int =
     conclude(run, summary, terminal)
 
 
-def _begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: RunOptions) -> None:
-    """Train as the flags of `handloom train` or `handloom finetune` have it, and print the result.
+def _begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Train as the flags of `handloom train` or `handloom finetune` have it, and print the result, which is returned.
 
     `changes` are the settings that were given as flags.
     """
@@ -168,6 +184,7 @@ def _begin_or_resume(kind: type[LoopSettings], changes: dict[str, Any], options:
                 overwrite, stop_after = options.overwrite, options.stop_after
                 summary = runs.begin(folder, merged, terminal, overwrite=overwrite, stop_after=stop_after, reads=reads)
     conclude(folder, summary, terminal)
+    return summary
 
 
 def conclude(run: Path, summary: dict[str, Any], terminal: TerminalReporter) -> None:

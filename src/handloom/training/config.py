@@ -95,6 +95,7 @@ class LoopSettings(Settings):
     batch_size: int = in_loop(16, "Sequences in one optimizer step.", at_least=1)
     micro_batch_size: int | None = in_loop(None, "Sequences computed at once; None: the whole batch.", at_least=1)
     learning_rate: float = in_loop(8e-3, "Peak learning rate, after the warm-up.", above=0)
+    embedding_lr_ratio: float = in_loop(1.0, "Learning rate of embeddings (and of a tied head), relative.", above=0)
     optimizer: str = in_loop("muon", "AdamW, or Muon for the matrices inside the blocks.", choices=("muon", "adamw"))
     warmup_steps: int = in_loop(20, "Warm-up steps of the learning rate; at most a fifth of the run.", at_least=1)
     schedule: str = in_loop("linear", "Learning rate schedule.", choices=("linear", "cosine", "constant"))

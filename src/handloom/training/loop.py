@@ -28,7 +28,7 @@ from handloom.training.optimizer import Optimizer
 from handloom.training.progress import Reporter
 from handloom.training.setup import TrainingSetup
 from handloom.training.signals import StopRequest
-from handloom.training.time_budget import EVENTS, StepTimer
+from handloom.training.time_budget import StepTimer
 
 
 class DivergenceError(HandloomError):
@@ -76,6 +76,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             betas=(config.beta1, config.beta2),
             muon_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            embedding_lr_ratio=config.embedding_lr_ratio,
         )
         self.last_result: EvalResult | None = None
         self.log = MetricsLogger(run, progress.step or -1, self.objective.unit, config.tensorboard)
@@ -223,10 +224,10 @@ class Trainer:
         return True
 
     def _due(self, every: int | None) -> bool:
-        """Whether an event that comes `every` so many steps (None: `EVENTS` times in the run) comes now."""
+        """Whether an event that comes `every` so many steps (None: `timer.events` times in the run) comes now."""
         step, total = self.progress.step, self.progress.total
         if every is None:
-            every = math.ceil(total / EVENTS) if total is not None else 0
+            every = math.ceil(total / self.timer.events) if total is not None else 0
         return every > 0 and (step % every == 0 or step == total)
 
     @property

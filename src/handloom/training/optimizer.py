@@ -81,7 +81,8 @@ class Optimizer:
     """The trainable parameters of a model in their groups, under one learning rate schedule.
 
     Tensors of two dimensions (matrices, embeddings) decay; biases and LayerNorms do not. With `muon` the matrices
-    inside the blocks go to Muon, everything else to AdamW. Parameters with requires_grad False are left alone.
+    inside the blocks go to Muon, everything else to AdamW. Embeddings, and so a tied head, learn at
+    `embedding_lr_ratio` times the learning rate. Parameters with requires_grad False are left alone.
     """
 
     def __init__(
@@ -92,14 +93,21 @@ class Optimizer:
         weight_decay: float,
         betas: tuple[float, float],
         muon_dtype: torch.dtype = torch.float32,
+        embedding_lr_ratio: float = 1.0,
     ) -> None:
         self.learning_rate = learning_rate
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         inner = {n: p for n, p in self.parameters.items() if n.startswith("blocks.") and p.ndim == 2}
         by_muon = inner if name == "muon" else {}
-        decayed = [p for n, p in self.parameters.items() if p.ndim == 2 and n not in by_muon]
+        rest = {n: p for n, p in self.parameters.items() if p.ndim == 2 and n not in by_muon}
+        embeddings = [p for n, p in rest.items() if n.startswith("embedding.")]
+        decayed = [p for n, p in rest.items() if not n.startswith("embedding.")]
         plain = [p for p in self.parameters.values() if p.ndim != 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": embeddings, "weight_decay": weight_decay, "lr_ratio": embedding_lr_ratio},
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         groups = [group for group in groups if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
         if by_muon:
@@ -109,10 +117,10 @@ class Optimizer:
             self.parts.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True))
 
     def step(self, factor: float) -> None:
-        """Take one step at `factor` times the peak learning rate."""
+        """Take one step at `factor` times the peak learning rates."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = self.learning_rate * factor
+                group["lr"] = self.learning_rate * factor * group.get("lr_ratio", 1.0)
             part.step()
 
     def zero_grad(self) -> None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 EVENTS = 5
 """Validations, samples and checkpoints in a run whose settings do not say how often."""
 
+MOST_PAUSED = 0.08
+"""The fraction of given minutes that these may take: where they are slow, there are fewer."""
+
 BEAT, GAP = 0.2, 1.0
 """Seconds between two readings of the clock; a longer pause than GAP may be a suspended process."""
 
@@ -71,7 +74,7 @@ class StepTimer:
     """
 
     def __init__(self, before: float = 0.0, clock: Clock | None = None) -> None:
-        self.clock, self._before = clock or Clock(), before
+        self.clock, self._before, self.events = clock or Clock(), before, EVENTS
         self._steps: list[float] = []
         self._pauses: dict[str, tuple[list[float], int | None]] = {}
         self._next_plan: tuple[float, float] | None = None
@@ -92,7 +95,7 @@ class StepTimer:
 
     def add_pause(self, kind: str, seconds: float, every: int | None) -> None:
         """Record the time of a validation, a round of samples or a save, which comes `every` so many steps (None:
-        `EVENTS` times in the run)."""
+        `events` times in the run)."""
         times, _ = self._pauses.get(kind, ([], None))
         self._pauses[kind] = [*times, seconds], every
 
@@ -116,6 +119,8 @@ class StepTimer:
             self._next_plan = self._next_plan or _next_plan(budget, seconds, step, total)
             if timed < 3 or (step < self._next_plan[0] and seconds < self._next_plan[1]):
                 return None
+        paused = sum(statistics.median_low(times) for times, every in self._pauses.values() if not every)
+        self.events = max(1, min(EVENTS, int(MOST_PAUSED * budget / paused))) if paused else EVENTS
         chosen = self.steps_within(minutes, step)
         if total is not None and abs(chosen - total) <= TOLERANCE * total:
             chosen = total
@@ -135,8 +140,8 @@ class StepTimer:
         return self.seconds + self._remaining_pauses(step, total) + (total - step) * self._seconds_per_step()
 
     def _remaining_pauses(self, step: int, total: int) -> float:
-        """Seconds for the remaining pauses of those that come `EVENTS` times in the run."""
-        every = max(1, math.ceil(total / EVENTS))
+        """Seconds for the remaining pauses of those that come `events` times in the run."""
+        every = max(1, math.ceil(total / self.events))
         events = total // every - step // every + (total % every > 0)
         return events * sum(statistics.median_low(times) for times, every in self._pauses.values() if not every)
 
