@@ -42,7 +42,7 @@ RESERVE = 0.05
 VALIDATION_COST = 0.4
 """Time of a validated token, in trained ones."""
 IRREDUCIBLE, SIZE, TEXT = 1.85, 100.0, 80.0
-"""Of the loss, in nats a token of a vocabulary of 4,096: see `predicted_loss`."""
+"""Of the loss, in nats a token of a vocabulary of 4,096: rough, see `predicted_loss`."""
 SIZE_EXPONENT, TEXT_EXPONENT, PASSES = 0.34, 0.28, 15.4
 
 Meter = Callable[[TrainingSetup], float]
@@ -82,8 +82,8 @@ def predicted_loss(parameters: int, tokens: int, distinct: int) -> float:
     """The validation loss in nats a token after `tokens` tokens of training, of which `distinct` are different.
 
     E + A / N^0.34 + B / D^0.28, with the exponents of Hoffmann et al. 2022, "Training Compute-Optimal Large Language
-    Models"; E, A and B were fitted here (`docs/numbers.md`). A token read again counts less and less (Muennighoff et
-    al. 2023, "Scaling Data-Constrained Language Models").
+    Models". E, A and B are estimates from three runs on `python-docs` (`docs/LOG.md`), not a fit with a known error. A
+    token read again counts less (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models").
     """
     repeated = max(0.0, tokens / distinct - 1)
     useful = max(1, min(tokens, distinct)) + distinct * PASSES * (1 - math.exp(-repeated / PASSES))
