@@ -24,7 +24,7 @@ from handloom.training.loop import Progress, Trainer
 from handloom.training.progress import Reporter
 from handloom.training.setup import TrainingSetup, open_windows
 from handloom.training.signals import StopRequest
-from handloom.training.time_budget import EVENTS
+from handloom.training.time_budget import EVENTS, MOST_PAUSED
 
 SHAPES = (
     {"layers": 2, "heads": 2, "embed_dim": 96, "context_length": 128},
@@ -110,8 +110,8 @@ def propose(base: TrainConfig, memory: int, data: TokenData, tokenizer: Tokenize
         opened = open_windows(config, data, tokenizer, context_length, batch_size=batch_size)
         each = meter(TrainingSetup(config, tokenizer, model, opened))
         tokens_per_second = batch_size * context_length / each
-        validated = VALIDATION_COST * (EVENTS + 1) * data.validation.n_tokens / tokens_per_second
-        seconds = 60 * base.minutes
+        once, seconds = VALIDATION_COST * data.validation.n_tokens / tokens_per_second, 60 * base.minutes
+        validated = once + max(once, min(EVENTS * once, MOST_PAUSED * seconds))
         steps = max(0.1 * seconds, (1 - RESERVE) * seconds - validated) / each
         parameters = sum(p.numel() for p in model.parameters())
         tokens = int(steps * batch_size * context_length)
