@@ -207,7 +207,8 @@ def load_openvino(form: str, models: Path, threads: int) -> Engine:
             return
         assert len(one.generate(tokens[0], config(new_tokens)).tokens[0]) == new_tokens
 
-    return from_generate((folder / "openvino_model.bin").stat().st_size / 1e6, generate)
+    size = (folder / "openvino_model.bin").stat().st_size / 1e6
+    return from_generate(size / 2 if form == "bf16" else size, generate)
 
 
 LOADERS: dict[str, Callable[[str, Path, int], Engine]] = {

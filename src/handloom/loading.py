@@ -166,7 +166,7 @@ def load(
         for own, one in found.items():
             one.attach(model, own)
         lora.set_adapters(model, {own: weight for own, (_, weight) in named.items()})
-        if merge or precision != "fp32":
+        if merge or precision != "fp32" or not found:
             lora.merge_and_unload(model)
             model = set_precision(model, precision, on_note)
     tokenizer = source.load_tokenizer()
