@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich import box
@@ -80,6 +81,14 @@ def progress(*columns: ProgressColumn, console: Console | None = None) -> Progre
     """A progress bar, on standard error if no console is given; shown on a terminal only."""
     where = console or new_console(stderr=True)
     return Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
+
+
+@contextmanager
+def activity() -> Iterator[Callable[[str], None]]:
+    """Shows what is being done, in a line that goes away; on a terminal only. Gives a function that takes the words."""
+    with progress(TextColumn("{task.description}", markup=False)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda words: bar.update(task, description=words)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]] = (), *, title: str = "", **how: Any) -> Table:

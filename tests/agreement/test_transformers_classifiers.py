@@ -81,7 +81,8 @@ def test_the_command_says_what_the_numbers_are(tmp_path, tokenizer, capsys):
     out, found = said(REGRESSION, "the fox")
     assert [line.split() for line in out.splitlines()] == [[n, f"{v:.4f}"] for n, v in found.values.items()]
     out, found = said(MULTI_LABEL, "the fox", "--json")
-    assert json.loads(out) == {"text": "the fox", "labels": list(found.labels), "probabilities": found.values}
+    wanted = {"text": "the fox", "labels": list(found.labels), "probabilities": found.values, "precision": "fp32"}
+    assert json.loads(out) == wanted
     (tmp_path / "texts.txt").write_text("the fox\nx\n", encoding="utf-8")
     out, found = said(SINGLE_LABEL, "--texts", str(tmp_path / "texts.txt"))
     assert out.splitlines()[0].split() == [found.label, f"{found.probability:.1%}", "the", "fox"]

@@ -16,7 +16,7 @@ from handloom.checkpoints import hf_export, hf_folder
 from handloom.checkpoints.families import ParamMap
 from handloom.checkpoints.families.gpt2 import GPT2
 from handloom.errors import ModelError
-from handloom.inference import engine
+from handloom.inference import batch
 from handloom.inference.language_model import LanguageModel
 from handloom.inspection import activations
 from handloom.inspection.verify import verify
@@ -138,7 +138,7 @@ def test_rows_of_different_lengths_whose_padding_is_seen(lm, monkeypatch):
 
 def test_a_window_that_slides_by_one(lm, monkeypatch):
     monkeypatch.setattr(
-        engine, "window_start", lambda length, context_length: length - context_length if length > context_length else 0
+        batch, "window_start", lambda length, context_length: length - context_length if length > context_length else 0
     )
     assert failed(lm) == {"decode after overflow"}
 

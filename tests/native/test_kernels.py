@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from handloom.errors import ModelError
+from handloom.native import compiling
 from handloom.native import library as native
 from handloom.quantization.packed import PackedLinear
 from handloom.quantization.packing import BITS, pack, unpack
@@ -194,22 +195,32 @@ def test_a_failed_build_leaves_nothing_and_an_empty_cc_is_none(tmp_path):
     assert list((tmp_path / "there" / "native").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_activations_by_themselves(variant, name):
+    x = torch.cat([torch.linspace(-12, 12, 5001), torch.tensor([0.0, -0.0, 1e30, -1e30, math.inf, math.nan])])
+    out = torch.empty_like(x)
+    function = native.load_library(variant).functions.activation
+    function(x.data_ptr(), len(x), out.data_ptr(), native.ACTIVATIONS[name], 2)
+    torch.testing.assert_close(out, ACTIVATIONS[name](x.double()).float(), atol=2e-6, rtol=2e-6, equal_nan=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64")
-@pytest.mark.parametrize("variant", native.VARIANTS)
+@pytest.mark.parametrize("variant", compiling.VARIANTS)
 def test_every_variant_compiles_without_a_warning(variant):
     """Also those that this processor cannot run."""
     native.build(variant, "-Wall -Wextra -Werror")
 
 
 def test_the_c_stays_readable():
-    lines = [line for path in Path(native.SOURCE).glob("*.[ch]") for line in path.read_text("utf-8").splitlines()]
+    lines = [line for path in Path(compiling.SOURCE).glob("*.[ch]") for line in path.read_text("utf-8").splitlines()]
     assert len(lines) <= 900
     assert max(map(len, lines)) <= 120
 
 
 def test_the_c_and_python_agree_on_the_rows_of_a_step():
-    assert f"MAX_ROWS = {native.MAX_ROWS} " in (native.SOURCE / "native.h").read_text("utf-8")
+    assert f"MAX_ROWS = {native.MAX_ROWS} " in (compiling.SOURCE / "native.h").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -244,6 +255,7 @@ def test_kernels_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
     code = f"""
 import ctypes, torch
 from handloom.errors import ModelError
+from handloom.native import compiling
 from handloom.native import library as native
 functions = ctypes.CDLL({str(path)!r})
 native.with_types(functions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 
@@ -145,9 +146,10 @@ def test_a_comparison_takes_the_checkpoint_that_the_adapter_was_trained_on(base,
     from handloom.cli.compare import _find
     from handloom.evaluation.provenance import base_models
 
+    find = partial(_find, precision="fp32")
     run.begin(tmp_path / "lora", tune(base))
     run.resume(base, changes={"steps": 12})
-    line, missing = base_models(_find(str(tmp_path / "lora"), None), [], _find)
+    line, missing = base_models(find(str(tmp_path / "lora"), None), [], find)
     assert ([each.folder for each in line], missing) == ([native.step_folder(base, 8)], None)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from handloom.bench.kinds import BenchSettings
 from handloom.errors import HandloomError
 from handloom.hardware.usage import Meter
+from handloom.values import parse_json
 
 MOST_OTHERS = 0.15
 """Cores that others may use in a round that counts."""
@@ -128,7 +129,7 @@ class Worker:
                 "If memory ran out, choose a smaller `model` or fewer values of `precision`; above stands what it "
                 "printed.",
             )
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = parse_json(line)
         if "problem" in answer:
             raise HandloomError(answer["problem"], answer["remedy"])
         return answer

@@ -21,6 +21,7 @@ from handloom.bench.workloads import Workload
 from handloom.console import note
 from handloom.errors import HandloomError
 from handloom.quantization.precision import described
+from handloom.values import parse_json
 
 WORK = {"decode": workloads.decode, "prefill": workloads.prefill, "batch": workloads.batch}
 
@@ -33,7 +34,7 @@ def main() -> None:
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    spec = json.loads(sys.argv[1])
+    spec = parse_json(sys.argv[1])
     try:
         threads, began = runtime.set_num_threads(spec["settings"]["threads"]), time.perf_counter()
         workload, facts = prepare(spec)
@@ -43,7 +44,7 @@ def main() -> None:
             workload.round(0)
             answer(threads=threads, load_seconds=loaded, agreement=agreement, **facts, **workload.facts)
             for line in sys.stdin:
-                if (count := json.loads(line)) is not None:
+                if (count := parse_json(line)) is not None:
                     runtime.set_num_threads(count)
                 done = workload.round(spec["settings"]["least_seconds"])
                 answer(**dataclasses.asdict(done), peak_memory_bytes=runtime.peak_memory_bytes())

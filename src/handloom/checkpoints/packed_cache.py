@@ -30,6 +30,7 @@ from handloom.model.summary import parameter_count
 from handloom.quantization import packing
 from handloom.quantization.packed import PackedGPT, pack_model, restore_model
 from handloom.quantization.precision import note_if_slow
+from handloom.values import parse_json
 
 SMALLEST = 8_000_000
 """Parameters of the smallest model that is kept; a smaller one is packed in less than 0.2 s."""
@@ -121,7 +122,7 @@ def _read(
         if checksum(path) != path.stem.rpartition("-")[2]:
             raise ValueError("its checksum is wrong")
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["notes"])
+            notes = parse_json((file.metadata() or {})["notes"])
         packed = restore_model(source.config, precision, read_tensors(path))
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, HandloomError) as error:
         on_note(f"The packed model {path} is damaged ({error}), and made again.")

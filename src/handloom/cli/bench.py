@@ -9,7 +9,7 @@ from cyclopts import App
 
 from handloom.bench import kinds
 from handloom.cli.flags import OPTIONS, flags_of, given
-from handloom.console import megabytes, new_console, note, number, percent, pluralize, print_json, progress, table
+from handloom.console import activity, megabytes, new_console, note, number, percent, pluralize, print_json, table
 from handloom.settings import setting_names
 
 app = App(
@@ -100,11 +100,8 @@ def tokenize(*, flags: TokenizeFlags = None, json: bool = False) -> None:
 
 def _measured(measure: Callable[..., dict[str, Any]], settings: Any) -> dict[str, Any]:
     """A measurement, with a line that names what is measured."""
-    from rich.progress import TextColumn
-
-    with progress(TextColumn("{task.description}", markup=False)) as bar:
-        task = bar.add_task("", total=None)
-        return measure(settings, note, lambda name: bar.update(task, description=f"{settings.kind}: {name}"))
+    with activity() as say:
+        return measure(settings, note, lambda name: say(f"{settings.kind}: {name}"))
 
 
 @app.command
@@ -114,13 +111,10 @@ def speedrun(*, flags: SpeedrunFlags = None, json: Annotated[bool, OPTIONS] = Fa
     The time is that of optimizer steps; validations are left out for both, and nothing is compiled. The last tenth of
     the text is held out, and windows have 64 characters.
     """
-    from rich.progress import TextColumn
-
     from handloom.bench.speedrun import race
 
-    with progress(TextColumn("{task.description}", markup=False)) as bar:
-        task = bar.add_task("", total=None)
-        found = race(kinds.Speedrun(**given(flags)), lambda name: bar.update(task, description=f"speedrun: {name}"))
+    with activity() as say:
+        found = race(kinds.Speedrun(**given(flags)), lambda name: say(f"speedrun: {name}"))
     if json:
         print_json(found)
         return

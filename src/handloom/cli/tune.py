@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from handloom.cli.flags import ModelPath
-from handloom.console import new_console, note, number, percent, pluralize, print_json, progress, table
+from handloom.console import activity, new_console, note, number, percent, pluralize, print_json, table
 
 if TYPE_CHECKING:
     from handloom.hardware.profiles import Profile
@@ -27,13 +27,10 @@ def tune(model: ModelPath, *, json: bool = False) -> None:
     json
         Print one JSON object.
     """
-    from rich.progress import TextColumn
-
     from handloom.bench.tune import tune as measure
 
-    with progress(TextColumn("{task.description}", markup=False)) as bar:
-        task = bar.add_task("", total=None)
-        profile = measure(str(model), note, lambda row: bar.update(task, description=row))
+    with activity() as say:
+        profile = measure(str(model), note, say)
     if json:
         print_json(dataclasses.asdict(profile))
     else:

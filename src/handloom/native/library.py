@@ -124,6 +124,7 @@ def with_types(functions: ctypes.CDLL) -> ctypes.CDLL:
     i32, i64 = ctypes.c_int32, ctypes.c_int64
     functions.decode_step_bytes.argtypes, functions.decode_step_bytes.restype = [_pointer, i32], i64
     functions.decode_step.argtypes = [_pointer, _pointer, _pointer, i32, _pointer, _pointer, _pointer, i64, i32]
+    functions.activation.argtypes, functions.activation.restype = [_pointer, i64, _pointer, i32, i32], None
     functions.linear.argtypes = [_pointer, _pointer, i64, _pointer, i32, i32]
     return functions
 

@@ -259,7 +259,7 @@ typedef struct {
   int activation, blocks, pieces, row_pieces;
 } Call;
 
-enum { ROWS_PER_PIECE = 16 };
+enum { ROWS_PER_PIECE = 16, NUMBERS_PER_PIECE = 2048 };
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int is_whole(const Linear *layer) { return layer->bits == INT8 || layer->bits == INT4; }
@@ -273,6 +273,11 @@ static void call_work(void *context, int phase, int piece, int thread) {
   Call *call = context;
   const Linear *layer = call->layer;
   (void)thread;
+  if (!layer) {
+    int64_t first = (int64_t)piece * NUMBERS_PER_PIECE, count = smaller(NUMBERS_PER_PIECE, call->rows - first);
+    activate(memcpy(call->out + first, call->x.x + first, sizeof(float) * (size_t)count), (int)count, call->activation);
+    return;
+  }
   if (phase == 0) { /* fp16 and fp32 have nothing to prepare */
     int64_t first = (int64_t)piece * ROWS_PER_PIECE, last = smaller(first + ROWS_PER_PIECE, call->rows);
     for (int64_t row = first; is_whole(layer) && row < last; row++)
@@ -296,4 +301,10 @@ int32_t linear(const Linear *layer, const float *x, int64_t rows, float *out, in
   if (rows > 0) run_job(&(Job){&call, call_pieces, call_work}, threads);
   free(memory);
   return 0;
+}
+
+/* The same job without a layer: the activation of each number. */
+void activation(const float *x, int64_t count, float *out, int32_t kind, int32_t threads) {
+  Call call = {0, {x, 0, 0, 0}, count, out, kind, 0, 0, (int)((count + NUMBERS_PER_PIECE - 1) / NUMBERS_PER_PIECE)};
+  run_job(&(Job){&call, call_pieces, call_work}, threads);
 }

@@ -56,4 +56,7 @@ int32_t decode_step(const Model *model, const int64_t *tokens, const int32_t *le
 /* x (M, K) -> out (M, N). Returns 0, or 4 when there is no memory. */
 int32_t linear(const Linear *layer, const float *x, int64_t rows, float *out, int32_t activation, int32_t threads);
 
+/* An activation of each of `count` numbers, at most 2^34: x -> out. */
+void activation(const float *x, int64_t count, float *out, int32_t kind, int32_t threads);
+
 #endif

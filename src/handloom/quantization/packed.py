@@ -70,6 +70,26 @@ class PackedLinear(nn.Module):
         return out
 
 
+class NativeActivation(nn.Module):
+    """The activation of a feed-forward layer by the native part, several times as fast as PyTorch's GELU: any shape."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        super().__init__()
+        self.name, self._module = name, (module,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, any shape -> the same shape."""
+        library = native.available()
+        if library is None or not x.is_cpu or x.dtype != torch.float32:
+            y: Tensor = self._module[0](x)
+            return y
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        arguments = (x.data_ptr(), x.numel(), out.data_ptr(), native.ACTIVATIONS[self.name])
+        library.functions.activation(*arguments, torch.get_num_threads())
+        return out
+
+
 class PackedEmbedding(nn.Module):
     """Token vectors read from a packed matrix, which a tied head shares: ids (...) -> (..., C)."""
 
@@ -282,6 +302,9 @@ def _with_layers(model: GPT, precision: str, layer: Callable[[str, nn.Module, st
     of_table = "int8" if precision == "int4" else precision
     for path, old in list(linear_layers(packed)):
         replace(packed, path, layer(path, old, precision))
+    for block in range(len(packed.blocks)):
+        path = f"blocks.{block}.feedforward.activation"
+        replace(packed, path, NativeActivation(model.config.activation, packed.get_submodule(path)))
     table = layer("lm_head" if tied else "embedding.token_embedding.table", packed.embedding.token_embedding, of_table)
     packed.lm_head = table if tied else layer("lm_head", packed.lm_head, of_table)
     replace(packed, "embedding.token_embedding", PackedEmbedding(table, tied))
