@@ -35,6 +35,8 @@ WORK = {
     "prefill": "Prefill: a prompt of 900 tokens",
     "batch": "16 sequences together, 32 + 128 tokens each",
 }
+AS_COMMANDS = {"GOMP_SPINCOUNT": "2000"}
+"""What Handloom's commands set for themselves (`cli/main.py`)."""
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -135,7 +137,11 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(asked.threads)},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(asked.threads),
+                **(AS_COMMANDS if name.startswith("handloom") else {}),
+            },
         )
         self.megabytes, self.load_seconds = map(float, self._read().split())
         self.peaks: dict[str, float] = {}
