@@ -238,7 +238,7 @@ CEILINGS = {
     "data": 4400,
     "model": 1300,
     "finetuning": 769,
-    "quantization": 607,
+    "quantization": 622,
     "native": 225,
     "checkpoints": 3190,
     "inference": 2197,

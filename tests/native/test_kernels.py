@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from handloom.errors import ModelError
 from handloom.native import compiling
 from handloom.native import library as native
-from handloom.quantization.packed import PackedLinear
+from handloom.quantization.layers import PackedLinear
 from handloom.quantization.packing import BITS, pack, unpack
 
 pytestmark = pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
@@ -149,7 +149,7 @@ def test_a_child_after_a_fork_computes_as_its_parent():
     """Threads do not survive a fork: the child starts its own."""
     code = """
 import os, torch
-from handloom.quantization.packed import PackedLinear
+from handloom.quantization.layers import PackedLinear
 from handloom.quantization.packing import pack
 torch.set_num_threads(2)
 layer, x = PackedLinear(pack(torch.randn(99, 64), "int8"), None), torch.randn(3, 64)
@@ -259,7 +259,7 @@ from handloom.native import compiling
 from handloom.native import library as native
 functions = ctypes.CDLL({str(path)!r})
 native.with_types(functions)
-from handloom.quantization.packed import PackedLinear
+from handloom.quantization.layers import PackedLinear
 from handloom.quantization.packing import BITS, pack
 for kind in BITS:
     for outputs, inputs in ((1, 1), (8, 32), (9, 33), (70, 131), (7, 257)):
