@@ -5,6 +5,7 @@ The real harness, its own task definitions, one folder of weights, and no networ
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -355,8 +356,9 @@ def test_answers_are_kept_in_the_cache_of_the_harness(lm, our_model, tmp_path):
 
 def test_the_precision_is_ours_and_all_else_the_harnesss(monkeypatch, tmp_path):
     from handloom.cli import main
-    from handloom.evaluation import lm_eval_adapter
 
+    # As the command imports it: `from handloom.evaluation import ...` may give one that another test had imported anew.
+    lm_eval_adapter = importlib.import_module("handloom.evaluation.lm_eval_adapter")
     asked = []
     monkeypatch.setattr(lm_eval_adapter, "command_line", lambda flags, model, load: asked.append((flags, load)))
     monkeypatch.setattr("handloom.loading.find_model", lambda *_: None)
