@@ -200,6 +200,38 @@ def test_steps_in_float32_agree_with_the_modules(shape, arrange, monkeypatch):
 
 
 @pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
+def test_a_model_that_is_changed_after_a_step_is_looked_at_again():
+    """Even where the next cache lies at the addresses of the one before."""
+    model = with_native_steps(transposed(model_of(SHAPES["tied"])))
+    plain, tokens = transposed(model_of(SHAPES["tied"])), torch.tensor([[3]])
+    _next(model, tokens)
+    with torch.no_grad():
+        for one in (model, plain):
+            one.blocks[0].feedforward.up.weight.mul_(1.5)
+    before = _next(model, tokens)
+    torch.testing.assert_close(before, _next(plain, tokens), rtol=0, atol=1e-5)
+    for one in (model, plain):
+        lora.add_adapter(one, lora.LoRAConfig(r=2), seed=0)
+        with torch.no_grad():
+            for _, layer in lora.adapter_layers(one, "adapter").items():
+                for parameter in layer.parameters():
+                    parameter.fill_(0.1)
+    after = _next(model, tokens)
+    assert torch.equal(after, _next(plain, tokens))  # both through their modules
+    assert (after - before).abs().max() > 1e-2
+    lora.unload(model)
+    found = []
+    with model.blocks[0].attention.qkv.register_forward_hook(lambda *given: found.append(given)):
+        _next(model, tokens)
+    assert len(found) == 1
+
+
+@torch.inference_mode()
+def _next(model, tokens):
+    return model.next_logits(tokens, model.new_cache(len(tokens)))
+
+
+@pytest.mark.skipif(native.available() is None, reason="there is no C compiler")
 def test_gradients_adapters_and_other_parts_take_the_modules(monkeypatch):
     monkeypatch.setattr(DecodePlan, "step", lambda *given: pytest.fail("a native step"))
     model = with_native_steps(model_of(SHAPES["tied"]))

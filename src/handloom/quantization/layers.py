@@ -1,7 +1,4 @@
-"""Modules that take the places of a model's own: packed linear layers, an embedding and an activation in C.
-
-Where there is no native part, they compute the same numbers through PyTorch, slowly.
-"""
+"""Packed linear layers and embeddings, and an activation in C; without the native part PyTorch computes the same."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -26,10 +27,7 @@ from handloom.quantization.packing import BITS, PackedMatrix, pack
 
 
 class NativeGPT(GPT):
-    """A GPT that reads each new token by one native call, where it can; all else is what its modules compute.
-
-    Made by `with_native_steps` for float32, and by `pack_model`.
-    """
+    """A GPT that reads each new token by one native call, where it can; all else is what its modules compute."""
 
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """As `GPT.next_logits`; one native call where each of at most 16 rows reads one token."""
@@ -40,22 +38,22 @@ class NativeGPT(GPT):
         return {name: value for name, value in self.__dict__.items() if name not in ("_last_plan", "_hooks", "_copies")}
 
     def contiguous_rows(self, weight: Tensor) -> Tensor:
-        """The matrix (N, K) with its rows one behind the other; where it is not so, a copy that is kept."""
+        """The matrix (N, K) row by row: GPT-2's files have it by columns, so that a copy is kept until it changes."""
         if weight.is_contiguous():
             return weight
-        key = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if key not in self._copies:
-            self._copies[key] = weight.contiguous()
-        return self._copies[key]
-
-    @cached_property
-    def _copies(self) -> dict[tuple[int, int], Tensor]:
-        """By address and version of the original. GPT-2's files have their matrices the other way round."""
-        return {}
+        copies, version = self.__dict__.setdefault("_copies", {}), 0 if weight.is_inference() else weight._version
+        if copies.get(weight.data_ptr(), (weight, None))[1] != version:
+            copies[weight.data_ptr()] = (
+                weight,
+                version,
+                weight.contiguous(),
+            )  # the original too: its address stays its own
+        rows: Tensor = copies[weight.data_ptr()][2]
+        return rows
 
     @cached_property
     def _hooks(self) -> list[dict[int, Any]]:
-        """Of all modules, which stay the same: where hooks are registered."""
+        """Of all modules, which stay the same while a cache is used: where hooks are registered."""
         return [hooks for module in self.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
 
     def _plan(self, tokens: Tensor, cache: KVCache) -> DecodePlan | None:
@@ -63,14 +61,15 @@ class NativeGPT(GPT):
         library = native.available()
         if library is None or T != 1 or B > native.MAX_ROWS or self.training or len(cache) != B:
             return None
-        if any(hooks for hooks in self._hooks):  # a hook waits for what a module computes
-            return None
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             return None
         plan: DecodePlan | None = self.__dict__.get("_last_plan")
-        if (plan is None or plan.buffers != _buffers(cache)) and self._is_plain():
+        if plan is None or not plan.is_for(cache):  # with each new cache the model is looked at again
+            self.__dict__.pop("_hooks", None)
+            if not self._is_plain():
+                return None
             plan = self.__dict__["_last_plan"] = DecodePlan(self, cache, library)
-        return plan
+        return None if any(hooks for hooks in self._hooks) else plan  # a hook waits for what a module computes
 
     def _is_plain(self) -> bool:
         """Whether every part is one that the native step knows, in float32 or packed."""
@@ -91,7 +90,7 @@ class DecodePlan:
     """The addresses of everything that `decode_step` reads and writes, for one model and the buffers of one cache."""
 
     def __init__(self, model: NativeGPT, cache: KVCache, library: native.Library) -> None:
-        self.buffers, self._rows = _buffers(cache), model.contiguous_rows
+        self._cache, self._buffers, self._rows = weakref.ref(cache), _buffers(cache), model.contiguous_rows
         self._lock = threading.Lock()
         self._functions, self._shape = library.functions, (model.config.embed_dim, model.config.vocab_size)
         self._kept: list[Any] = []  # what the addresses lead to, but for the cache's buffers: see `buffers`
@@ -116,6 +115,10 @@ class DecodePlan:
             *(self._linear(table), self._tensor(positions), *around),
         )
         self._work = torch.empty(0, dtype=torch.uint8)
+
+    def is_for(self, cache: KVCache) -> bool:
+        """Whether the addresses are still those of this cache. Another one at the same addresses is not this one."""
+        return self._cache() is cache and self._buffers == _buffers(cache)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """(B, 1) int64, one more token of each row of the cache -> logits (B, V)."""
